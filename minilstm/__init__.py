@@ -1,0 +1,2 @@
+"""minilstm"""
+__version__ = "0.1.0"
