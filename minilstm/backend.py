@@ -74,7 +74,7 @@ def asarray(array, dtype=None):
 
 def to_numpy(array) -> np.ndarray:
     """Device -> host: `array` as a NumPy array. Waits for the device."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    return np.asarray(array) if isinstance(array, np.ndarray | np.generic) else array.get()
 
 
 def synchronize() -> None:

@@ -1,0 +1,113 @@
+"""A stack of recurrent layers: each layer's outputs are the inputs of the layer above.
+
+Slides: "Recurrent Encoder-Decoder". Paper: section 2, "All models use 2 layers". Read next:
+models.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .dropout import Dropout
+from .layer import PAPER_INIT, Cache, Init, Layer, Sample
+from .lstm import PeepholeLSTM
+from .rnn import Recurrent, randomize
+from .workspace import empty
+
+
+class Stack(Layer):
+    """`layers` recurrent layers with dropout between them.
+
+    x (T, B, D), state: one tuple of (B, H) arrays per layer or None, masks: one (T, B, H) of
+    bool per gap between layers or None -> (y (T, B, H) of the top layer, final state of all).
+    """
+
+    def __init__(
+        self,
+        D: int,
+        H: int,
+        layers: int,
+        rng: np.random.Generator,
+        cell: type[Recurrent] = PeepholeLSTM,
+        init: Init = PAPER_INIT,
+        dropout: float = 0.0,
+    ):
+        self.layers = tuple(cell(D if k == 0 else H, H, rng, init) for k in range(layers))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x, state=None, masks=None):
+        state, masks = self._absent(state), self._absent(masks)
+        caches, final = [], []
+        for k, layer in enumerate(self.layers):
+            if k > 0:
+                x, _ = self.dropout.forward(x, masks[k - 1])
+            (x, layer_final), cache = layer.forward(x, state[k])
+            final.append(layer_final)
+            caches.append(cache)
+        return (x, tuple(final)), Cache(caches=caches, masks=masks, has_state=state[0] is not None)
+
+    def backward(self, doutputs, cache):
+        dx, dfinal = doutputs
+        run = cache.consume()
+        dfinal, dstate = self._absent(dfinal), []
+        for k in reversed(range(len(self.layers))):
+            dx, dlayer_state = self.layers[k].backward((dx, dfinal[k]), run.caches[k])
+            dstate.append(dlayer_state)
+            if k > 0:
+                dx = self.dropout.apply(dx, run.masks[k - 1])
+        return dx, tuple(reversed(dstate)) if run.has_state else None, None
+
+    def _absent(self, per_layer):
+        return (None,) * len(self.layers) if per_layer is None else per_layer
+
+    # The same step by step, for a decoder whose next input depends on this step's output.
+
+    def begin(self, x, state, masks=None):
+        """Buffers for a run over x (T, B, D), whose frames are filled in as they become known."""
+        runs = []
+        for k, layer in enumerate(self.layers):
+            if k > 0:
+                x = empty((*x.shape[:2], layer.D), x.dtype)
+            runs.append(layer.begin(x, self._absent(state)[k]))
+            runs[k].mask = None if k == 0 else self._absent(masks)[k - 1]
+        return runs
+
+    def step(self, runs, t):
+        """One step of all layers. Returns the top layer's output (B, H)."""
+        for k, (layer, run) in enumerate(zip(self.layers, runs, strict=True)):
+            if k > 0:
+                mask = None if run.mask is None else run.mask[t]
+                run.x[t] = self.dropout.apply(runs[k - 1].y[t], mask)
+            layer.project(run, slice(t, t + 1))
+            layer.step(run, t)
+        return runs[-1].y[t]
+
+    def begin_backward(self, runs, dfinal=None):
+        for layer, run, dlayer_final in zip(self.layers, runs, self._absent(dfinal), strict=True):
+            layer.begin_backward(run, dlayer_final)
+
+    def step_backward(self, runs, t, dy):
+        """One step back through all layers. dy (B, H) of the top layer -> dx (B, D)."""
+        for k in reversed(range(len(self.layers))):
+            layer, run = self.layers[k], runs[k]
+            layer.step_backward(run, t, dy)
+            dy = layer.project_backward(run, slice(t, t + 1))[0]
+            if run.mask is not None:
+                dy = self.dropout.apply(dy, run.mask[t])
+        return dy
+
+    def end_backward(self, runs):
+        """The gradients of the weights, and that of the start state."""
+        for layer, run in zip(self.layers, runs, strict=True):
+            layer.accumulate(run)
+        return tuple(
+            layer.start_gradient(run) for layer, run in zip(self.layers, runs, strict=True)
+        )
+
+    @classmethod
+    def sample(cls, rng):
+        T, B, D, H = 5, 3, 4, 2
+        stack = randomize(cls(D, H, 3, rng, dropout=0.3), rng)
+        state = tuple(tuple(rng.standard_normal((2, B, H))) for _ in range(3))
+        masks = tuple(rng.random((2, T, B, H)) < 0.7)
+        return Sample(stack, (rng.standard_normal((T, B, D)), state, masks))
