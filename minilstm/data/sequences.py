@@ -1,0 +1,133 @@
+"""Sequences that are already in a file: the public Moving MNIST test sets, and any like them.
+
+`mnist_test_seq.npy` holds (20, N, 64, 64) and `bouncing_mnist_test.npy` (N, 20, 64, 64) bytes.
+Both are read as they are, through a memory map: only frames that are asked for enter memory.
+`SequenceFile` offers them to training with the interface of `MovingMNIST`, shuffled, and
+to evaluation in their own order.
+
+Read next: the package's own docstring, __init__.py, for the interface.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ConfigError, DataError, ShapeError
+from .shuffle import endless_shuffle, whole_number
+
+PUBLIC_T = 20  # frames per sequence of both public files, which tells their layouts apart
+
+
+def as_vectors(frames: np.ndarray) -> np.ndarray:
+    """Bytes (T, B, height, width) as float32 (T, B, D) in [0, 1], D = height * width."""
+    if frames.ndim != 4 or frames.dtype != np.uint8:
+        raise ShapeError(
+            f"expected frames uint8 (T, B, height, width), got {frames.dtype} {frames.shape}: "
+            "see MovingMNIST.batch"
+        )
+    T, B, height, width = frames.shape
+    return frames.reshape(T, B, height * width) / np.float32(255)
+
+
+def read_sequences(path: str | Path, time_axis: int | None = None) -> np.ndarray:
+    """The sequences of an .npy file, uint8 (T, N, height, width): a read-only memory map.
+
+    Time is the one of the first two axes that has length 20; where both or neither has,
+    `time_axis` must say 0 or 1. Raises DataError for a file that is missing, damaged, or holds
+    anything but four-dimensional bytes; pickled objects are refused unread.
+    """
+    if time_axis not in (None, 0, 1):
+        raise ConfigError(f"expected time_axis 0, 1 or None, got {time_axis!r}: choose one")
+    frames = _map_npy(Path(path))
+    if frames.dtype != np.uint8:
+        raise DataError(
+            f"{path}: expected uint8 frames, 0 to 255, got {frames.dtype}: convert them, for "
+            "values in [0, 1] with np.save(path, np.rint(255 * frames).astype(np.uint8))"
+        )
+    if frames.ndim != 4 or 0 in frames.shape:
+        raise DataError(
+            f"{path}: expected shape (T, N, height, width) or (N, T, height, width), none of them "
+            f"0, got {frames.shape}: reshape and save again"
+        )
+    if time_axis is None:
+        axes = [axis for axis in (0, 1) if frames.shape[axis] == PUBLIC_T]
+        if len(axes) != 1:
+            raise DataError(
+                f"{path}: expected {PUBLIC_T} frames on one of the first two axes, got shape "
+                f"{frames.shape}: say which is time, with time_axis=0 or time_axis=1"
+            )
+        time_axis = axes[0]
+    return np.moveaxis(frames, time_axis, 0)
+
+
+def _map_npy(path):
+    """The array in an .npy file as a read-only memory map exactly as long as the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a header written by Python 2 is no trouble
+            frames = np.lib.format.open_memmap(path, mode="r")
+        expected, got = frames.offset + frames.nbytes, path.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a readable .npy file, got {error.strerror or error}: check the path"
+        ) from error
+    except Exception as error:  # NumPy's reader fails in many ways on a damaged header
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: expected a whole .npy file of uint8 frames, got {type(error).__name__} "
+            f"({reason}): download or save it again, without pickled objects"
+        ) from error
+    if expected != got:
+        raise DataError(
+            f"{path}: expected {expected} bytes for its shape {frames.shape}, got {got}: "
+            "download or save it again"
+        )
+    return frames
+
+
+class SequenceFile:
+    """The sequences of a file as a source; `batch(k, B)` is a pure function of (seed, k, B).
+
+    `num_frames` takes the first frames of each sequence, by default all. Batches are shuffled
+    without replacement: every sequence comes once before any comes twice. Raises what
+    `read_sequences` raises, and ConfigError for `num_frames` longer than the sequences.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        num_frames: int | None = None,
+        seed: int = 0,
+        time_axis: int | None = None,
+    ):
+        frames = read_sequences(path, time_axis)
+        T = len(frames)
+        self.num_frames = T if num_frames is None else whole_number("num_frames", num_frames, 1)
+        self.seed = whole_number("seed", seed, 0)
+        if self.num_frames > T:
+            raise ConfigError(
+                f"expected num_frames <= {T}, the length of the sequences in {path}, "
+                f"got {num_frames}: lower num_frames"
+            )
+        self._frames = frames[: self.num_frames]
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(height, width) of a frame, in pixels."""
+        return self._frames.shape[2:]
+
+    def batch(self, k: int, B: int) -> np.ndarray:
+        """Batch number k (from 0) of B shuffled sequences: uint8 (T, B, height, width)."""
+        k, B = whole_number("k", k, 0), whole_number("B", B, 1)
+        chosen = endless_shuffle(self._frames.shape[1], self.seed, k * B, B)
+        return np.ascontiguousarray(self._frames[:, chosen])
+
+    def all(self) -> np.ndarray:
+        """Every sequence in the file's order, for evaluation: uint8 (T, N, height, width), mapped.
+
+        Take slices, `all()[:, i : i + B]`: only those are read.
+        """
+        return self._frames

@@ -1,0 +1,50 @@
+"""Random numbers that depend on a key and on nothing else: what both sources of frames share.
+
+A generator that is made once and drawn from forever has a memory: batch 1000 exists only after
+batches 0 to 999. Here every batch gets a generator of its own, keyed (purpose, seed, k), so a run
+that was interrupted, or shared out over machines, sees the same batches as one that was not.
+
+Read next: moving_mnist.py.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from ..errors import ConfigError
+
+SHUFFLE, MOTION = 0, 1  # the purposes: two keys that differ in any number give unrelated draws
+
+
+def keyed_rng(*key: int) -> np.random.Generator:
+    """A counter-based generator (Philox) whose draws are a function of `key`, integers >= 0."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+@lru_cache(maxsize=4)  # neighbouring batches read the same one or two permutations
+def _permutation(n, seed, epoch):
+    order = keyed_rng(SHUFFLE, seed, epoch).permutation(n)
+    order.flags.writeable = False  # the cache hands the same array to everybody
+    return order
+
+
+def endless_shuffle(n: int, seed: int, start: int, count: int) -> np.ndarray:
+    """Entries start, ..., start + count - 1 of an endless shuffled list of 0, ..., n - 1.
+
+    The list is permutation 0, permutation 1, ... one after the other, so every index comes once
+    before any comes twice. Returns int64 (count,), a function of the arguments alone.
+    """
+    first, last = start // n, (start + count - 1) // n
+    order = np.concatenate([_permutation(n, seed, epoch) for epoch in range(first, last + 1)])
+    return order[start - first * n :][:count]
+
+
+def whole_number(name: str, value: int, at_least: int) -> int:
+    """`value` as an int, or ConfigError unless it is a whole number >= `at_least`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise ConfigError(f"expected a whole number for {name}, got {value!r}: pass an int")
+    if value < at_least:
+        raise ConfigError(f"expected {name} >= {at_least}, got {value}: raise {name}")
+    return int(value)
