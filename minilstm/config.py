@@ -1,0 +1,456 @@
+"""Every setting of an experiment: its name, type, default, range and help, each said once.
+
+Frozen dataclasses, one per section, are read from TOML, written to TOML, and turned into command
+line flags. Defaults live here and nowhere else; presets (presets/*.toml) hold only what they
+change. What overrides what, weakest first: defaults, presets in the order given, the file of
+`--config`, flags.
+
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_arguments(parser)
+    config = from_arguments(parser.parse_args())
+    config.model.hidden
+
+Anything unknown, of the wrong type or out of range raises ConfigError with one line: what was
+expected, what came, what to do. Where it is in the slides: nowhere; it is how the slides' numbers
+are repeated. Read next: presets/paper.toml, then train.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import operator
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from .errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+SOURCES = ("moving-mnist", "patches", "percepts")
+
+
+def setting(
+    default,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    at_most: float = math.inf,
+    flag: str | None = None,
+    metavar: str | None = None,
+):
+    """A field of a section. Its type is that of `default`; `flag` names it on the command line."""
+    limits = {">=": at_least, ">": above, "<": below, "<=": at_most}
+    limits = {sign: limit for sign, limit in limits.items() if math.isfinite(limit)}
+    about = {"help": help, "choices": choices, "limits": limits, "flag": flag, "metavar": metavar}
+    return field(default=default, metadata=about)
+
+
+def flag_of(item) -> str:
+    """The flag of a dataclass field: `--num-digits` for `num_digits`, unless it names its own."""
+    return "--" + (item.metadata["flag"] or item.name.replace("_", "-"))
+
+
+_WORDS = {int: "an integer", float: "a number", str: "text"}
+_COMPARE = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operator.le}
+
+
+def _checked(section, item, value):
+    """`value`, if the field `item` of `section` may have it."""
+    table = section.__name__.lower()
+    name, kind, about = f"{table}.{item.name}", type(item.default), item.metadata
+    bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in about["limits"].items())
+    remedy = f"set {item.name} in [{table}], or {flag_of(item)}"
+    if kind is float and type(value) is int and abs(value) < 2**1023:
+        value = float(value)
+    if type(value) is not kind:  # not isinstance: True is no integer
+        raise _error(f"{name} {_WORDS[kind]} {bounds}".rstrip(), value, remedy)
+    if about["choices"] and value not in about["choices"]:
+        choices = ", ".join(about["choices"])
+        raise _error(f"{name} one of {choices}", value, _nearest(value, about["choices"]))
+    if kind is float and not math.isfinite(value):
+        raise _error(f"{name} a finite number {bounds}".rstrip(), value, remedy)
+    if not all(_COMPARE[sign](value, limit) for sign, limit in about["limits"].items()):
+        raise _error(f"{name} {bounds}", value, remedy)
+    return value
+
+
+def _nearest(word, known):
+    closest = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.0)[0]
+    return f"did you mean {closest!r}?"
+
+
+def _error(expected, got, remedy):
+    return ConfigError(f"expected {expected}, got {got!r}: {remedy}")
+
+
+@dataclass(frozen=True)
+class Section:
+    """Base of the sections: checks every value as it arrives."""
+
+    def __post_init__(self):
+        for item in fields(self):
+            value = _checked(type(self), item, getattr(self, item.name))
+            object.__setattr__(self, item.name, value)  # an int given for a float is a float now
+
+
+@dataclass(frozen=True)
+class Data(Section):
+    """What is learned from."""
+
+    source: str = setting(
+        "moving-mnist",
+        "what to learn from: moving-mnist, patches, percepts, or a .npy file of sequences",
+        flag="data",
+        metavar="SOURCE",
+    )
+    digits: str = setting(
+        "bundled", "digits of Moving MNIST: bundled, or a folder of MNIST's IDX files"
+    )
+    num_digits: int = setting(2, "digits in each sequence", at_least=1)
+    frame_size: int = setting(32, "height and width of a frame, in pixels", at_least=1)
+    digit_size: int = setting(14, "height and width of a digit, in pixels", at_least=1)
+    speed: str = setting(
+        "constant",
+        "speed of a digit: constant, or random for each digit",
+        choices=("constant", "random"),
+    )
+    past: int = setting(10, "frames the encoder sees", at_least=1)
+    future: int = setting(10, "frames to predict", at_least=1)
+
+
+@dataclass(frozen=True)
+class Model(Section):
+    """What learns."""
+
+    kind: str = setting(
+        "composite",
+        "decoders after the encoder: reconstruction (autoencoder), future (predictor), or both",
+        choices=("composite", "autoencoder", "predictor"),
+        flag="model",
+    )
+    conditional: str = setting(
+        "none",
+        "decoders that are given the previous frame",
+        choices=("none", "reconstruction", "future", "both"),
+    )
+    cell: str = setting(
+        "peephole",
+        "recurrent cell: the paper's LSTM, PyTorch's, the slides', the Elman RNN, the slides' RNN",
+        choices=("peephole", "standard", "slides-lstm", "elman", "slides-rnn"),
+    )
+    layers: int = setting(1, "recurrent layers in the encoder, and in each decoder", at_least=1)
+    hidden: int = setting(256, "units in each recurrent layer", at_least=1)
+    start: str = setting(
+        "step",
+        "a decoder's first frame: after one step without input, or read from the copied state",
+        choices=("step", "read"),
+    )
+    dropout: float = setting(
+        0.0, "share of units dropped between layers, never in the recurrence", at_least=0, below=1
+    )
+
+
+@dataclass(frozen=True)
+class Init(Section):
+    """How parameters start; the biases not named here start at 0."""
+
+    weights: str = setting(
+        "fan-in",
+        "weights: uniform in +-1/sqrt(fan-in), uniform in +-scale, or orthogonal recurrence",
+        choices=("fan-in", "uniform", "orthogonal"),
+        flag="init",
+    )
+    scale: float = setting(0.01, "bound of uniform weights", above=0, flag="init-scale")
+    peephole_scale: float = setting(0.0, "bound of the uniform peepholes", at_least=0)
+    forget_bias: float = setting(1.0, "bias of the forget gates")
+
+
+@dataclass(frozen=True)
+class Loss(Section):
+    """What is minimised. The loss reported is always per frame, whatever stands here."""
+
+    reconstruction_weight: float = setting(1.0, "weight of the reconstruction loss", at_least=0)
+    future_weight: float = setting(1.0, "weight of the future loss", at_least=0)
+    gradient_scale: str = setting(
+        "mean",
+        "the gradient: summed over frames and sequences, divided by sequences, or by both",
+        choices=("sum", "batch_mean", "mean"),
+    )
+
+
+@dataclass(frozen=True)
+class Optimizer(Section):
+    """How it is minimised."""
+
+    rule: str = setting("adam", "update rule", choices=("adam", "rmsprop", "sgd"), flag="optimizer")
+    learning_rate: float = setting(1e-3, "learning rate, before the schedule", above=0)
+    momentum: float = setting(0.9, "decay of the mean gradient or velocity", at_least=0, below=1)
+    mean_square_decay: float = setting(
+        0.999, "decay of the mean squared gradient, in adam and rmsprop", above=0, below=1
+    )
+    epsilon: float = setting(1e-8, "added to the root mean square, in adam and rmsprop", at_least=0)
+    l2: float = setting(0.0, "times a weight is added to its gradient; not to a bias's", at_least=0)
+    clip_norm: float = setting(
+        10.0, "largest norm of the whole gradient; 0 for no limit", at_least=0
+    )
+    clamp_update: float = setting(
+        0.0, "largest change of any one parameter in one update; 0 for no limit", at_least=0
+    )
+    schedule: str = setting(
+        "cosine",
+        "course of the learning rate",
+        choices=("constant", "exponential", "cosine"),
+    )
+    schedule_steps: int = setting(
+        20_000, "steps until the cosine schedule is at its floor, however long the run", at_least=1
+    )
+    schedule_floor: float = setting(
+        0.05, "share of the learning rate where the cosine ends", at_least=0, at_most=1
+    )
+    warmup_steps: int = setting(0, "steps over which the learning rate first rises", at_least=0)
+    decay_factor: float = setting(
+        0.9, "factor of the exponential schedule, at every decay", above=0, at_most=1
+    )
+    decay_every: int = setting(
+        10_000, "steps between the decays of the exponential schedule", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class Feeding(Section):
+    """What a conditional decoder is given in training in place of the previous frame."""
+
+    inputs: str = setting(
+        "truth",
+        "previous frame for a conditional decoder in training: true, its own, or drawn by chance",
+        choices=("truth", "own", "scheduled"),
+        flag="feeding",
+    )
+    truth_start: float = setting(
+        1.0, "scheduled feeding: chance of the true frame at first", at_least=0, at_most=1
+    )
+    truth_end: float = setting(
+        0.0, "scheduled feeding: chance of the true frame in the end", at_least=0, at_most=1
+    )
+    truth_steps: int = setting(
+        10_000, "scheduled feeding: steps over which the chance changes linearly", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class Run(Section):
+    """How long, where, and what is written down."""
+
+    steps: int = setting(20_000, "updates to make", at_least=1)
+    minutes: float = setting(0.0, "stop after so many minutes; 0 for no limit", at_least=0)
+    batch_size: int = setting(100, "sequences in each update", at_least=1)
+    seed: int = setting(0, "seed of all random numbers", at_least=0)
+    backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
+    precision: str = setting("float32", "floating-point type", choices=("float32", "float64"))
+    log_every: int = setting(100, "steps between log lines; 0 for none", at_least=0)
+    validate_every: int = setting(1_000, "steps between validations; 0 for none", at_least=0)
+    checkpoint_every: int = setting(1_000, "steps between checkpoints; 0 for none", at_least=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one experiment, checked: each on its own, then against each other."""
+
+    data: Data = Data()
+    model: Model = Model()
+    init: Init = Init()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    feeding: Feeding = Feeding()
+    run: Run = Run()
+
+    def __post_init__(self):
+        data, model, loss = self.data, self.model, self.loss
+        if data.source not in SOURCES and not data.source.endswith(".npy"):
+            raise _error(
+                f"data.source {', '.join(SOURCES)} or a path that ends in .npy",
+                data.source,
+                _nearest(data.source, SOURCES),
+            )
+        if data.source == "moving-mnist" and data.digit_size > data.frame_size:
+            raise _error(
+                f"data.digit_size <= data.frame_size ({data.frame_size})",
+                data.digit_size,
+                "make the digits smaller or the frames larger",
+            )
+        if model.conditional in ("reconstruction", "both") and model.kind == "predictor":
+            raise _error(
+                "model.conditional none or future in a predictor: it reconstructs nothing",
+                model.conditional,
+                "change it, or model.kind to composite",
+            )
+        if model.conditional in ("future", "both") and model.kind == "autoencoder":
+            raise _error(
+                "model.conditional none or reconstruction in an autoencoder: it predicts nothing",
+                model.conditional,
+                "change it, or model.kind to composite",
+            )
+        if self.feeding.inputs != "truth" and model.conditional == "none":
+            raise _error(
+                "feeding.inputs truth where no decoder is conditional",
+                self.feeding.inputs,
+                "change it, or model.conditional",
+            )
+        weight = {
+            "autoencoder": loss.reconstruction_weight,
+            "predictor": loss.future_weight,
+            "composite": loss.reconstruction_weight + loss.future_weight,
+        }[model.kind]
+        if weight == 0:
+            raise _error(
+                f"a loss weight above 0 for what the {model.kind} computes",
+                0,
+                "raise loss.reconstruction_weight or loss.future_weight",
+            )
+
+    @classmethod
+    def from_toml(cls, source: str | Path) -> Config:
+        """The defaults, overridden by TOML: the file at a `Path`, or the text in a `str`."""
+        return cls._from_tree(_read(source))
+
+    def to_toml(self) -> str:
+        """All settings as TOML text; `from_toml` of it is equal to this."""
+        import tomli_w  # imported late: only who writes a configuration needs it
+
+        return tomli_w.dumps(asdict(self))
+
+    @classmethod
+    def _from_tree(cls, tree):
+        return cls(**{name: SECTIONS[name](**values) for name, values in tree.items()})
+
+
+SECTIONS = {item.name: type(item.default) for item in fields(Config)}  # "model" -> Model, ...
+
+
+def load(
+    presets: Iterable[str] = (),
+    config_file: str | Path | None = None,
+    overrides: Mapping[str, Mapping] | None = None,
+) -> Config:
+    """Defaults < presets in order < `config_file` < `overrides`, such as {"model": {"layers": 2}}.
+
+    Raises ConfigError for anything unknown, of the wrong type, out of range, or contradictory.
+    """
+    trees = [_read(_preset(name)) for name in presets]
+    trees += [_read(Path(config_file))] if config_file is not None else []
+    trees += [_checked_tree(overrides or {}, "the overrides")]
+    merged = {name: {} for name in SECTIONS}
+    for tree in trees:
+        for name, values in tree.items():
+            merged[name] |= values
+    return Config._from_tree(merged)
+
+
+def preset_names() -> list[str]:
+    """The names `--preset` knows, in alphabetical order."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--preset`, `--config` and a flag for every setting, in one group per section.
+
+    A flag that is not given leaves no trace in the namespace, so that it overrides nothing. Give
+    the parser `allow_abbrev=False`: a flag has one spelling.
+    """
+    group = parser.add_argument_group("presets and files", "What overrides what: later wins.")
+    group.add_argument(
+        "--preset",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"named settings; may be given several times: {', '.join(preset_names())}",
+    )
+    group.add_argument("--config", metavar="FILE", help="settings in TOML; they override presets")
+    for name, section in SECTIONS.items():
+        group = parser.add_argument_group(f"[{name}]", section.__doc__)
+        for item in fields(section):
+            about, kind = item.metadata, type(item.default)
+            group.add_argument(
+                flag_of(item),
+                dest=f"{name}.{item.name}",
+                default=argparse.SUPPRESS,
+                type=_parser_of(section, item),
+                metavar=about["metavar"] or "|".join(about["choices"]) or _METAVARS[kind],
+                help=f"{about['help']} (default: {item.default})".replace("%", "%%"),
+            )
+
+
+def from_arguments(namespace: argparse.Namespace) -> Config:
+    """The configuration that the flags of `add_arguments` describe; ConfigError as in `load`."""
+    overrides = {name: {} for name in SECTIONS}
+    for dest, value in vars(namespace).items():
+        name, dot, key = dest.partition(".")
+        if dot and name in overrides:
+            overrides[name][key] = value
+    return load(namespace.preset, namespace.config, overrides)
+
+
+_METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+def _parser_of(section, item):
+    def parse(text):
+        try:
+            value = type(item.default)(text)
+        except ValueError:
+            value = text  # _checked says what was expected in its place
+        try:
+            return _checked(section, item, value)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(error) from None
+
+    return parse
+
+
+def _checked_tree(tree, where):
+    """`tree` (section -> key -> value), if every name in it is known and every value allowed."""
+    for name, values in tree.items():
+        if name not in SECTIONS:
+            raise _error(
+                f"a section of {', '.join(SECTIONS)} in {where}", name, _nearest(name, SECTIONS)
+            )
+        if not isinstance(values, Mapping):
+            raise _error(f"a table [{name}] in {where}", values, f"write [{name}] and keys below")
+        known = {item.name: item for item in fields(SECTIONS[name])}
+        for key, value in values.items():
+            if key not in known:
+                raise _error(f"a key of [{name}] in {where}", key, _nearest(key, known))
+            try:
+                _checked(SECTIONS[name], known[key], value)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+    return tree
+
+
+def _read(source):
+    """The checked tree in a TOML file (`Path`) or text (`str`)."""
+    where = str(source) if isinstance(source, Path) else "the TOML text"
+    try:
+        text = source.read_text("utf-8") if isinstance(source, Path) else source
+        tree = tomllib.loads(text)
+    except OSError as error:
+        raise _error(f"a TOML file at {where}", error.strerror, "check the path") from None
+    except UnicodeDecodeError:
+        raise _error(f"UTF-8 text in {where}", "other bytes", "save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        message = str(error).replace("end of document", f"line {text.count(chr(10)) + 1}, its end")
+        raise ConfigError(f"expected TOML in {where}, got: {message}: mend that line") from None
+    return _checked_tree(tree, where)
+
+
+def _preset(name):
+    names = preset_names()
+    if name not in names:
+        raise _error(f"a preset of {', '.join(names)}", name, _nearest(name, names))
+    return PRESETS / f"{name}.toml"

@@ -1,0 +1,304 @@
+"""The rules that turn a gradient into an update: SGD with momentum, RMSProp and Adam.
+
+The slides say only "train"; the two public releases of the paper's code use `SGD` (2016) and
+`RMSProp` (2015), and `Adam` came soon after. Also here: `clip_norm`, which bounds the GRADIENT
+before the rule sees it, and the schedules of the learning rate.
+
+    optimizer = Adam(model.flat(), l2=1e-4)
+    rate = schedule("cosine", 1e-3, steps=20_000, warmup_steps=500)
+    norm = clip_norm(model.flat().grad, 5.0)
+    optimizer.step(rate(optimizer.steps))
+
+All parameters of a model are views into one flat array (layer.py), so a rule is one pass over
+five or six long arrays. On a CPU the pass goes in chunks that stay in the cache; every operation
+writes into a buffer that already exists. The letters are those of layer.py: `w` the weights, `dw`
+their gradient.
+
+Read next: config.py for the values these rules are given, train.py for the loop around them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .backend import use_backend, xp
+
+CHUNK = 131_072  # elements: the six arrays of Adam's pass fill 3 MB in float32, inside the cache
+
+
+class Optimizer:
+    """What the rules share: state, chunks, L2, the bound on the update, no subnormal numbers.
+
+    `flat` is `model.flat()`: `flat.value` is updated in place, `flat.grad` is only read. L2 adds
+    `l2 * w` to the gradient of the first `flat.decayed` elements (weights and peepholes) and
+    leaves the rest (biases) alone. `clamp_update` > 0 bounds every element of the update, and of
+    the velocity it comes from, by +-clamp_update; both public releases do this under the name
+    `gradient_clip`. It is not `clip_norm`, which scales the gradient. `state` (arrays by name, of
+    the shape and dtype of `flat.value`) and `steps` (updates so far) are all a checkpoint needs.
+    `chunk` changes the speed, never the result.
+    """
+
+    starts: dict[str, float] = {}  # the rule's state arrays and the number each is filled with
+    scratch = 1  # buffers of one chunk that the rule works in
+
+    def __init__(
+        self, flat, *, l2: float = 0.0, clamp_update: float = 0.0, chunk: int | None = None
+    ):
+        self.flat = flat
+        self.l2 = l2
+        self.clamp_update = clamp_update
+        self.steps = 0
+        self.state = {name: xp.full_like(flat.value, x) for name, x in self.starts.items()}
+        chunk = chunk or (CHUNK if use_backend.name == "numpy" else max(flat.value.size, 1))
+        regions = (0, flat.decayed, l2), (flat.decayed, flat.value.size, 0.0)
+        self._chunks = [
+            (slice(first, min(first + chunk, stop)), share)
+            for start, stop, share in regions
+            for first in range(start, stop, chunk)
+        ]
+        size = min(chunk, flat.value.size)
+        self._scratch = [xp.empty(size, flat.value.dtype) for _ in range(self.scratch)]
+        # State that only decays sinks into subnormal numbers, on which many CPUs are far slower,
+        # and rounding holds it there for ever. `x + c - c` rounds x to a multiple of q = c*eps/2
+        # (5e-32 in float32): 0, or far above the subnormals. Above 1e-24 it moves 1 ulp at most.
+        limits = xp.finfo(flat.value.dtype)
+        self._c = float(limits.tiny) / float(limits.eps) ** 2
+
+    def step(self, learning_rate: float) -> None:
+        """Update `flat.value` in place from `flat.grad`."""
+        self.steps += 1
+        learning_rate = float(learning_rate)  # a NumPy float64 would turn float32 into float64
+        for part, l2 in self._chunks:
+            w, dw = self.flat.value[part], self.flat.grad[part]
+            state = [array[part] for array in self.state.values()]
+            scratch = [array[: w.size] for array in self._scratch]
+            g = self._decay(w, dw, l2, scratch[0])
+            self._update(w, g, learning_rate, *state, *scratch)
+
+    def _update(self, w, g, learning_rate, *state_and_scratch):
+        raise NotImplementedError  # every rule defines its own; g may be the first scratch
+
+    def _decay(self, w, dw, l2, a):
+        """g = dw + l2 w"""
+        if l2 == 0:
+            return dw
+        xp.multiply(w, l2, out=a)
+        return xp.add(a, dw, out=a)
+
+    def _bound(self, update):
+        """update = min(max(update, -clamp_update), clamp_update), without subnormal numbers.
+
+        Weights need no flush of their own: those above 1e-24 are multiples of q, and sums of
+        multiples of q are multiples of q.
+        """
+        if self.clamp_update > 0:
+            xp.clip(update, -self.clamp_update, self.clamp_update, out=update)
+        self._flush(update)
+
+    def _flush(self, x):
+        xp.add(x, self._c, out=x)
+        xp.subtract(x, self._c, out=x)
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum, as in the release of 2016.
+
+        g = dw + l2 w
+        v = momentum v - learning_rate g
+        v = clamp(v)
+        w = w + v
+
+    State: `velocity` v. Source: github2016, which clamps v itself, so the momentum too is bounded.
+    """
+
+    starts = {"velocity": 0.0}
+
+    def __init__(self, flat, *, momentum: float = 0.9, **keywords):
+        super().__init__(flat, **keywords)
+        self.momentum = momentum
+
+    def _update(self, w, g, learning_rate, v, a):
+        xp.multiply(g, learning_rate, out=a)
+        xp.multiply(v, self.momentum, out=v)
+        xp.subtract(v, a, out=v)
+        self._bound(v)
+        xp.add(w, v, out=w)
+
+
+class RMSProp(Optimizer):
+    """Gradient descent with momentum on gradients divided by their running root mean square.
+
+        g = dw + l2 w
+        s = decay s + (1 - decay) g^2
+        v = momentum v - learning_rate g / (sqrt(s) + epsilon)
+        v = clamp(v)
+        w = w + v
+
+    State: `velocity` v, `mean_square` s. s starts at 1, so the first steps are small and need no
+    correction. Source: toronto2015, which has no epsilon: there the s of a silent gradient reached
+    0, and 0 / 0 is NaN. Here s stops at a few q, so that epsilon = 0 stays finite too.
+    """
+
+    starts = {"velocity": 0.0, "mean_square": 1.0}
+    scratch = 2
+
+    def __init__(
+        self, flat, *, momentum: float = 0.9, decay: float = 0.95, epsilon: float = 1e-8, **keywords
+    ):
+        super().__init__(flat, **keywords)
+        self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
+
+    def _update(self, w, g, learning_rate, v, s, a, b):
+        xp.multiply(g, g, out=b)
+        xp.multiply(b, 1 - self.decay, out=b)
+        xp.multiply(s, self.decay, out=s)
+        xp.add(s, b, out=s)
+        self._flush(s)
+        xp.sqrt(s, out=b)
+        xp.add(b, self.epsilon, out=b)
+        xp.divide(g, b, out=a)
+        xp.multiply(a, learning_rate, out=a)
+        xp.multiply(v, self.momentum, out=v)
+        xp.subtract(v, a, out=v)
+        self._bound(v)
+        xp.add(w, v, out=w)
+
+
+class Adam(Optimizer):
+    """Running mean over running root mean square, both corrected for their start at zero.
+
+        g = dw + l2 w
+        m = momentum m + (1 - momentum) g
+        s = decay s + (1 - decay) g^2
+        u = -learning_rate / (1 - momentum^steps) m / (sqrt(s / (1 - decay^steps)) + epsilon)
+        u = clamp(u)
+        w = w + u
+
+    State: `mean` m, `mean_square` s. `momentum` and `decay` are the beta1 and beta2 of Kingma and
+    Ba 2015 (arXiv 1412.6980). L2 is part of the gradient here, as in the other rules.
+    """
+
+    starts = {"mean": 0.0, "mean_square": 0.0}
+    scratch = 2
+
+    def __init__(
+        self,
+        flat,
+        *,
+        momentum: float = 0.9,
+        decay: float = 0.999,
+        epsilon: float = 1e-8,
+        **keywords,
+    ):
+        super().__init__(flat, **keywords)
+        self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
+
+    def _update(self, w, g, learning_rate, m, s, a, b):
+        xp.multiply(g, g, out=b)
+        xp.multiply(b, 1 - self.decay, out=b)
+        xp.multiply(s, self.decay, out=s)
+        xp.add(s, b, out=s)
+        self._flush(s)
+        xp.multiply(g, 1 - self.momentum, out=a)
+        xp.multiply(m, self.momentum, out=m)
+        xp.add(m, a, out=m)
+        self._flush(m)
+        xp.sqrt(s, out=b)
+        xp.multiply(b, (1 - self.decay**self.steps) ** -0.5, out=b)
+        xp.add(b, self.epsilon, out=b)
+        xp.divide(m, b, out=a)
+        xp.multiply(a, -learning_rate / (1 - self.momentum**self.steps), out=a)
+        self._bound(a)
+        xp.add(w, a, out=w)
+
+
+def make_optimizer(
+    rule: str,
+    flat,
+    *,
+    momentum: float,
+    decay: float,
+    epsilon: float,
+    l2: float = 0.0,
+    clamp_update: float = 0.0,
+) -> Optimizer:
+    """The optimizer that [optimizer] of a configuration describes; `rule` "adam", "rmsprop", "sgd".
+
+    SGD has no mean square, so `decay` and `epsilon` say nothing to it.
+    """
+    bounds = {"l2": l2, "clamp_update": clamp_update}
+    if rule == "sgd":
+        return SGD(flat, momentum=momentum, **bounds)
+    kind = {"adam": Adam, "rmsprop": RMSProp}[rule]
+    return kind(flat, momentum=momentum, decay=decay, epsilon=epsilon, **bounds)
+
+
+def clip_norm(grad, limit: float):
+    """Scale `grad` (any 1-d array) in place so that its norm is at most `limit`; return the norm.
+
+        norm = sqrt(sum grad^2)
+        grad = grad min(1, limit / norm)
+
+    The norm is the one before scaling, a 0-d result on the device that nobody has waited for. When
+    the sum of squares overflows it is inf, and `grad` becomes zero; NaN stays NaN. No warning is
+    given of either: check the norm before the next update.
+    Source: Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for `clamp_update`,
+    which bounds something else.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = xp.sqrt(xp.dot(grad, grad))
+        xp.multiply(grad, float(limit) / xp.maximum(norm, float(limit)), out=grad)
+    return norm
+
+
+def constant(step: int, learning_rate: float) -> float:
+    """The learning rate itself."""
+    return learning_rate
+
+
+def exponential(
+    step: int, learning_rate: float, decay_factor: float = 0.9, decay_every: int = 10_000
+) -> float:
+    """The learning rate times `decay_factor` after every `decay_every` steps: a staircase.
+
+    Both public releases compute this one and then use the undecayed rate; here it acts.
+    """
+    return learning_rate * decay_factor ** (step // decay_every)
+
+
+def cosine(step: int, learning_rate: float, steps: int, floor: float = 0.0) -> float:
+    """Half a cosine from the learning rate down to `floor` times it at `steps`; constant after."""
+    share = 0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1.0))
+    return learning_rate * (floor + (1.0 - floor) * share)
+
+
+def warmup(step: int, warmup_steps: int) -> float:
+    """A factor that rises linearly to 1, which it reaches with the update number `warmup_steps`."""
+    return min((step + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
+
+
+def schedule(
+    kind: str,
+    learning_rate: float,
+    *,
+    steps: int = 10_000,
+    floor: float = 0.0,
+    decay_factor: float = 0.9,
+    decay_every: int = 10_000,
+    warmup_steps: int = 0,
+) -> Callable[[int], float]:
+    """The learning rate as a function of the number of updates made: warmup times `kind`.
+
+    `kind` is "constant", "exponential" or "cosine". The horizon `steps` belongs to the schedule,
+    not to the run: a run stopped early or resumed sees the same rates.
+    """
+
+    curve = {
+        "constant": lambda step: constant(step, learning_rate),
+        "exponential": lambda step: exponential(step, learning_rate, decay_factor, decay_every),
+        "cosine": lambda step: cosine(step, learning_rate, steps, floor),
+    }[kind]
+    return lambda step: curve(step) * warmup(step, warmup_steps)
