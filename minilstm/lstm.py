@@ -127,15 +127,13 @@ class SlidesLSTM(LSTM):
         return self.W.value[self.H :]
 
     def project_backward(self, run, steps):
-        dIx = affine_dx(run.a[steps], self.W.value[: self.H], out=run.dIx[steps])
+        dIx = empty(run.Ix[steps].shape, run.Ix.dtype)
+        affine_dx(run.a[steps], self.W.value[: self.H], out=dIx)
         return affine_dx(dIx, self.Wi.value, out=empty(run.x[steps].shape, run.x.dtype))
 
-    def begin_backward(self, run, dfinal):
-        super().begin_backward(run, dfinal)
-        run.dIx = empty(run.Ix.shape, run.Ix.dtype)
-
     def accumulate(self, run):
-        affine_dw(run.x, run.dIx, self.Wi.grad, None)
+        dIx = affine_dx(run.a, self.W.value[: self.H], out=empty(run.Ix.shape, run.Ix.dtype))
+        affine_dw(run.x, dIx, self.Wi.grad, None)
         affine_dw(run.Ix, run.a, self.W.grad[: self.H], None)
         affine_dw(run.h[:-1], run.a, self.W.grad[self.H :], None)
 

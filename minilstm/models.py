@@ -38,8 +38,8 @@ class Encoder(Stack):
         (_, code), cache = super().forward(past, None, masks)
         return code, cache
 
-    def backward(self, dcode, cache):
-        dpast, _, _ = super().backward((None, dcode), cache)
+    def backward(self, dcode, cache, want_dpast=True):
+        dpast, _, _ = super().backward((None, dcode), cache, want_dpast)
         return dpast, None
 
     @classmethod
@@ -101,7 +101,7 @@ class Decoder(Layer):
         logits, readout_cache = self.readout.forward(y)
         return logits, Cache(stack=stack_cache, readout=readout_cache, shape=logits.shape)
 
-    def backward(self, dlogits, cache):
+    def backward(self, dlogits, cache, want_dtruth=True):
         """dlogits (T, B, D) -> dcode, None, dtruth or None, None, None."""
         run = cache.consume()
         if hasattr(run, "runs"):
@@ -110,9 +110,9 @@ class Decoder(Layer):
         dstart = None
         if self.start == "read":
             dstart, dy = dy[0], dy[1:]
-        dx, dcode, _ = self.stack.backward((dy, None), run.stack)
+        dx, dcode, _ = self.stack.backward((dy, None), run.stack, want_dtruth)
         dtruth = None
-        if self.conditional:
+        if self.conditional and want_dtruth:
             dtruth = zeros(run.shape, dx.dtype)
             dtruth[:-1] = dx[self._late :]  # the last true frame is never fed
         return self._with_start(dcode, dstart), None, dtruth, None, None
@@ -265,20 +265,27 @@ class EncoderDecoder(Layer, abstract=True):
         cache = Cache(encoder=encoder_cache, decoders=caches)
         return (reconstruction, prediction), cache
 
-    def backward(self, doutputs, cache):
-        """(dreconstruction, dprediction) -> dpast, dfuture (or None), None, None, None."""
+    def backward(self, doutputs, cache, want_dinputs=True):
+        """(dreconstruction, dprediction) -> dpast, dfuture (or None), None, None, None.
+
+        Without `want_dinputs` the first two are None: training needs no gradient of its data.
+        """
         dreconstruction, dprediction = doutputs
         run = cache.consume()
         dcodes, dreversed, dfuture = [], None, None
         if self.reconstruct:
             dcode, _, dreversed, _, _ = self.reconstruct.backward(
-                dreconstruction, run.decoders["reconstruct"]
+                dreconstruction, run.decoders["reconstruct"], want_dinputs
             )
             dcodes.append(dcode)
         if self.predict:
-            dcode, _, dfuture, _, _ = self.predict.backward(dprediction, run.decoders["predict"])
+            dcode, _, dfuture, _, _ = self.predict.backward(
+                dprediction, run.decoders["predict"], want_dinputs
+            )
             dcodes.append(dcode)
-        dpast, _ = self.encoder.backward(_added(dcodes), run.encoder)
+        dpast, _ = self.encoder.backward(_added(dcodes), run.encoder, want_dinputs)
+        if not want_dinputs:
+            return None, None, None, None, None
         if dreversed is not None:  # the past was also fed back as truth, in reverse
             dpast += dreversed[::-1]
         return dpast, dfuture, None, None, None

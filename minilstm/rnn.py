@@ -40,15 +40,18 @@ class Recurrent(Layer, abstract=True):
             self.step(run, t)
         return (run.y, self.final_state(run)), Cache(run=run, has_state=state is not None)
 
-    def backward(self, doutputs, cache):
-        """(dy, dfinal_state), either of them None for zero -> dx (T, B, D), dstate."""
+    def backward(self, doutputs, cache, want_dx=True):
+        """(dy, dfinal_state), either of them None for zero -> dx (T, B, D), dstate.
+
+        Without `want_dx` dx is None: data needs no gradient, and its product is a large one.
+        """
         dy, dfinal = doutputs
         values = cache.consume()
         run = values.run
         self.begin_backward(run, dfinal)
         for t in reversed(range(len(run.x))):
             self.step_backward(run, t, None if dy is None else dy[t])
-        dx = self.project_backward(run, slice(0, len(run.x)))
+        dx = self.project_backward(run, slice(0, len(run.x))) if want_dx else None
         self.accumulate(run)
         return dx, self.start_gradient(run) if values.has_state else None
 

@@ -46,12 +46,14 @@ class Stack(Layer):
             caches.append(cache)
         return (x, tuple(final)), Cache(caches=caches, masks=masks, has_state=state[0] is not None)
 
-    def backward(self, doutputs, cache):
+    def backward(self, doutputs, cache, want_dx=True):
         dx, dfinal = doutputs
         run = cache.consume()
         dfinal, dstate = self._absent(dfinal), []
         for k in reversed(range(len(self.layers))):
-            dx, dlayer_state = self.layers[k].backward((dx, dfinal[k]), run.caches[k])
+            dx, dlayer_state = self.layers[k].backward(
+                (dx, dfinal[k]), run.caches[k], want_dx or k > 0
+            )
             dstate.append(dlayer_state)
             if k > 0:
                 dx = self.dropout.apply(dx, run.masks[k - 1])
