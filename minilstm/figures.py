@@ -1,0 +1,389 @@
+"""Pictures of what a model does: strips and films of frames, curves of nats.
+
+`prediction_strip` is the slides' Figure 5 ("Reconstruction and future prediction obtained from
+the Composite Model") and, with colour frames, Figure 6; `prediction_gif` is the same in motion;
+`curves` shows training, `per_step_curve` how the error grows along the predicted future.
+
+Frames are NumPy arrays (T, N, H, W) for grey or (T, N, H, W, 3) for colour, floats in [0, 1] or
+bytes. Every file is written whole or not at all, and equal input gives equal bytes: pictures can
+be compared by checksum. Frames are enlarged by repeating pixels, never by interpolation, which
+would make sharp models look blurred and blurred models look smooth.
+
+Matplotlib and Pillow are imported when the first picture is drawn, not with this module.
+
+Read next: evaluate.py and visualize.py, which call it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .errors import DataError, RunError, ShapeError
+
+# Okabe and Ito's palette without its yellow: distinct for colour-blind readers, on white paper
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+INK, FAINT = "#222222", "#777777"
+PAPER, PALE = 255, 235  # grey levels: of empty space, and of frames the model wasn't asked for
+
+STRIP_WIDTH, STRIP_FRAME = 2600, 128  # pixels: all frames of a strip at most, one frame at most
+FILM_FRAME = 192  # pixels: one frame of a film
+
+
+# ---------------------------------------------------------------- Figure 5: a strip of frames
+
+
+def prediction_strip(
+    truth_past: np.ndarray,
+    truth_future: np.ndarray | None,
+    reconstruction: np.ndarray | None,
+    prediction: np.ndarray | None,
+    path: str | os.PathLike,
+) -> None:
+    """Draw Figure 5 as a PNG: the truth above, the model below, the past left, the future right.
+
+    truth_past (Tp, N, H, W[, 3]), truth_future (Tf, N, H, W[, 3]); reconstruction has the shape
+    of the past and ITS order (the decoder's output turned round), prediction that of the future.
+    Autoencoder: prediction None (and truth_future, to leave the future out). Future predictor:
+    reconstruction None; what the model wasn't asked for is pale. The N sequences are stacked.
+    Raises ShapeError, DataError for NaN, RunError for a path that can't be written.
+    Source: slides, Figures 5 and 6.
+    """
+    halves = _halves(truth_past, truth_future, reconstruction, prediction)
+    T = sum(len(half.truth) for half in halves)
+    N, H, W = halves[0].truth.shape[1:4]
+    rows = ("truth", "model") if any(half.model is not None for half in halves) else ("truth",)
+
+    scale = max(1, min(STRIP_WIDTH // (T * W), STRIP_FRAME // max(H, W)))
+    cell_h, cell_w = H * scale, W * scale
+    line, gap = 4, 40  # between frames; between sequences, and between past and future
+    margin, left, top = 16, 130, 108  # around it all; for the row names; for titles and times
+    height = top + N * len(rows) * (cell_h + line) + (N - 1) * gap + margin
+    xs, spans = [], []  # of each half: the left edges of its frames; where it begins and ends
+    x = left
+    for half in halves:
+        xs.append([x + t * (cell_w + line) for t in range(len(half.truth))])
+        spans.append((x, max(xs[-1][-1] + cell_w, x + 350)))  # never narrower than its title
+        x = spans[-1][1] + gap
+    width = x - gap + margin
+    canvas = np.full((height, width, 3), PAPER, np.uint8)
+    ys = [
+        [top + (n * len(rows) + r) * (cell_h + line) + n * gap for r in range(len(rows))]
+        for n in range(N)
+    ]
+    for half, half_xs in zip(halves, xs, strict=True):
+        for r, frames in enumerate((half.truth, half.model)[: len(rows)]):
+            for t, x in enumerate(half_xs):
+                for n in range(N):
+                    y = ys[n][r]
+                    frame = PALE if frames is None else _enlarge(frames[t, n], scale)
+                    canvas[y : y + cell_h, x : x + cell_w] = frame
+
+    picture, draw = _drawing(canvas)
+    title, small, row_name = _font(32), _font(26), _font(min(32, max(8, cell_h)))
+    every = 1 + 50 // (cell_w + line)  # narrow frames: only some times have room for their number
+    for half, half_xs, (x0, x1) in zip(halves, xs, spans, strict=True):
+        draw.text(((x0 + x1) / 2, 24), half.title, font=title, fill=INK, anchor="mm")
+        draw.rectangle((x0, 50, x1 - 1, 52), fill=half.colour)
+        for t, x in list(enumerate(half_xs))[::every]:
+            number = str(half.first + t)
+            draw.text((x + cell_w / 2, 82), number, font=small, fill=FAINT, anchor="mm")
+    for n in range(N):
+        for r, name in enumerate(rows):
+            at = (left - 18, ys[n][r] + cell_h / 2)
+            draw.text(at, name, font=row_name, fill=INK, anchor="rm")
+    _write_picture(picture, path)
+
+
+# ---------------------------------------------------------------- the same in motion
+
+
+def prediction_gif(
+    truth_past: np.ndarray,
+    truth_future: np.ndarray | None,
+    reconstruction: np.ndarray | None,
+    prediction: np.ndarray | None,
+    path: str | os.PathLike,
+) -> None:
+    """Film the truth beside the model, past then future, 5 frames a second, in a loop.
+
+    Arrays and errors as in `prediction_strip`. A caption says which frame it is. The last frame
+    stays for a second.
+    """
+    halves = _halves(truth_past, truth_future, reconstruction, prediction)
+    N, H, W = halves[0].truth.shape[1:4]
+    scale = max(1, FILM_FRAME // max(H, W))
+    cell_h, cell_w = H * scale, W * scale
+    size = max(11, min(22, cell_w // 9))  # of the letters: "reconstruction" must fit over a frame
+    line, band = 8, 2 * size  # around the frames; of text above and below
+    height = 2 * band + N * (cell_h + line) - line
+    width = 2 * cell_w + 3 * line
+    left, right = line, cell_w + 2 * line
+
+    films = []
+    for half in halves:
+        for t in range(len(half.truth)):
+            canvas = np.full((height, width, 3), PAPER, np.uint8)
+            for n in range(N):
+                y = band + n * (cell_h + line)
+                canvas[y : y + cell_h, left : left + cell_w] = _enlarge(half.truth[t, n], scale)
+                model = PALE if half.model is None else _enlarge(half.model[t, n], scale)
+                canvas[y : y + cell_h, right : right + cell_w] = model
+            picture, draw = _drawing(canvas)
+            font, middle = _font(size), cell_w / 2
+            names = ((left, "truth"), (right, half.model_name))
+            for x, name in names:
+                draw.text((x + middle, band / 2), name, font=font, fill=INK, anchor="mm")
+            caption = f"{half.name}, frame {half.first + t}"
+            at = (width / 2, height - band / 2)
+            draw.text(at, caption, font=font, fill=INK, anchor="mm")
+            films.append(picture)
+    if halves[0].truth.ndim == 4:
+        films = [film.convert("L") for film in films]  # 256 greys are a GIF's 256 colours, exactly
+    durations = [200] * (len(films) - 1) + [1000]  # milliseconds
+
+    data = io.BytesIO()
+    films[0].save(data, "GIF", save_all=True, append_images=films[1:], duration=durations, loop=0)
+    _write(data, path)
+
+
+# ---------------------------------------------------------------- curves
+
+
+def series_from_rows(rows: list[dict], names: list[str]) -> dict[str, tuple[list, list]]:
+    """Turn metrics rows into curves: {name: (steps, values)} for each of `names` that occurs.
+
+    A row is a dict with "step" and what was measured then; a row without a name is skipped for
+    that curve (validation is rarer than training).
+    """
+    found = {name: [row for row in rows if name in row] for name in names}
+    return {
+        name: ([row["step"] for row in having], [row[name] for row in having])
+        for name, having in found.items()
+        if having
+    }
+
+
+def curves(
+    series: dict[str, tuple],
+    path: str | os.PathLike,
+    baselines: dict[str, float] | None = None,
+    ylabel: str = "nats per frame",
+) -> None:
+    """Draw training curves as a PNG: {name: (steps, values)}, and dashed lines {name: value}.
+
+    Every line carries its name at its right end. The scale is logarithmic where values span more
+    than a factor of ten. A NaN leaves a hole. Raises DataError without any finite value, RunError.
+    """
+    lines = {name: (np.asarray(x), np.asarray(y, float)) for name, (x, y) in series.items()}
+    figure, axes = _axes("step", ylabel, [y for _, y in lines.values()], baselines or {})
+    ends = []
+    for (name, (x, y)), (colour, dash) in zip(lines.items(), _styles(), strict=False):
+        lone = "o" if len(x) == 1 else None  # a line through one point can't be seen
+        axes.plot(x, y, color=colour, linestyle=dash, linewidth=2.2, marker=lone)
+        ends.append((_last_finite(y), name, colour))
+    for name, value in (baselines or {}).items():
+        axes.axhline(value, color=FAINT, linestyle="--", linewidth=1.5)
+        ends.append((value, name, FAINT))
+    axes.margins(x=0)
+    _name_lines(axes, ends)
+    _write_figure(figure, path)
+
+
+def per_step_curve(
+    series: dict[str, np.ndarray],
+    path: str | os.PathLike,
+    baselines: dict[str, np.ndarray] | None = None,
+    ylabel: str = "nats per frame",
+) -> None:
+    """Draw the error of each predicted step as a PNG: {name: (T,)}, baselines dashed.
+
+    Step 1 is the first predicted frame. Free-running and teacher-forced curves of one model part
+    here: truth fed back hides the errors that predictions fed back accumulate.
+    Raises DataError without any finite value, RunError.
+    """
+    solid = {name: np.asarray(y, float) for name, y in series.items()}
+    dashed = {name: np.asarray(y, float) for name, y in (baselines or {}).items()}
+    figure, axes = _axes("predicted step", ylabel, list(solid.values()), dashed)
+    ends = []
+    for (name, y), (colour, dash) in zip(solid.items(), _styles(), strict=False):
+        x = np.arange(1, len(y) + 1)
+        axes.plot(x, y, color=colour, linestyle=dash, linewidth=2.2, marker="o", markersize=6)
+        ends.append((_last_finite(y), name, colour))
+    for name, y in dashed.items():
+        axes.plot(np.arange(1, len(y) + 1), y, color=FAINT, linestyle="--", linewidth=1.5)
+        ends.append((_last_finite(y), name, FAINT))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _name_lines(axes, ends)
+    _write_figure(figure, path)
+
+
+def _axes(xlabel, ylabel, values, baselines):
+    """A figure without pyplot, so that nobody's open figures or chosen backend are touched."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel, fontsize=15, color=INK)
+    axes.set_ylabel(ylabel, fontsize=15, color=INK)
+    axes.tick_params(labelsize=13, color=FAINT, labelcolor=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+    shown = np.concatenate([np.ravel(y) for y in [*values, *baselines.values()]] or [[]])
+    shown = shown[np.isfinite(shown)]
+    if shown.size == 0:
+        raise DataError("expected at least one finite value to draw, got none")
+    if 0 < 10 * shown.min() < shown.max():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return figure, axes
+
+
+def _styles():
+    """Seven colours solid, then the same seven dotted, and again."""
+    return cycle([(colour, dash) for dash in ("-", ":") for colour in PALETTE])
+
+
+def _last_finite(values):
+    finite = values[np.isfinite(values)]
+    return finite[-1] if finite.size else np.nan
+
+
+def _name_lines(axes, ends):
+    """Write each line's name beside its right end, pushed apart where two would overlap."""
+    ends = sorted((end for end in ends if np.isfinite(end[0])), key=lambda end: end[0])
+    to_axes = axes.transData + axes.transAxes.inverted()
+    x = axes.get_xlim()[1]
+    heights = np.array([to_axes.transform((x, value))[1] for value, _, _ in ends])
+    room = 0.062  # one line of text, as a part of the height of the axes
+    for k in range(1, len(heights)):
+        heights[k] = max(heights[k], heights[k - 1] + room)
+    for k in reversed(range(len(heights))):  # and back down from the top
+        above = heights[k + 1] - room if k + 1 < len(heights) else 1.0
+        heights[k] = min(heights[k], above)
+    for (_, name, colour), height in zip(ends, heights, strict=True):
+        place = {"transform": axes.transAxes, "va": "center", "ha": "left"}
+        axes.text(1.015, height, name, color=colour, fontsize=13, **place)
+
+
+# ---------------------------------------------------------------- frames
+
+
+class _Half(NamedTuple):
+    """The past or the future: what happened, what the model made of it, and their words."""
+
+    name: str
+    truth: np.ndarray  # bytes
+    model: np.ndarray | None  # bytes
+    model_name: str
+    title: str
+    first: int  # the time of its first frame; the sequence begins at 1
+    colour: str
+
+
+def _half(name, truth, model, model_name, first, colour):
+    if truth.ndim not in (4, 5) or truth.shape[4:] not in ((), (3,)) or truth.size == 0:
+        raise ShapeError(
+            f"{name}: expected (T, N, H, W) or (T, N, H, W, 3), none of them 0, got {truth.shape}"
+        )
+    truth = _bytes(name, truth)
+    if model is None:
+        return _Half(name, truth, None, "model", name, first, colour)
+    if model.shape != truth.shape:
+        raise ShapeError(f"{model_name}: expected {truth.shape} like the {name}, got {model.shape}")
+    title = f"{name} \N{RIGHTWARDS ARROW} {model_name}"
+    return _Half(name, truth, _bytes(model_name, model), model_name, title, first, colour)
+
+
+def _halves(truth_past, truth_future, reconstruction, prediction):
+    past = _half("past", truth_past, reconstruction, "reconstruction", 1, FAINT)
+    if truth_future is None:
+        if prediction is not None:
+            raise ShapeError("prediction: expected None without truth_future, got an array")
+        return [past]
+    first = len(truth_past) + 1
+    future = _half("future", truth_future, prediction, "prediction", first, PALETTE[0])
+    if truth_future.shape[1:] != truth_past.shape[1:]:
+        raise ShapeError(
+            f"future: expected (T, {', '.join(map(str, truth_past.shape[1:]))}) like the past, "
+            f"got {truth_future.shape}"
+        )
+    return [past, future]
+
+
+def _bytes(name, frames):
+    """Floats in [0, 1] -> bytes. What lies outside (a linear output may) is shown as the limit."""
+    if frames.dtype == np.uint8:
+        return frames
+    if not np.issubdtype(frames.dtype, np.floating):
+        raise ShapeError(f"{name}: expected floats in [0, 1] or uint8, got {frames.dtype}")
+    if not np.isfinite(frames).all():
+        raise DataError(f"{name}: expected finite values, got NaN or infinity: did it diverge?")
+    return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
+
+
+def _enlarge(frame, scale):
+    """One frame (H, W[, 3]) -> (H*scale, W*scale, 3), every pixel a square."""
+    if frame.ndim == 2:
+        frame = np.stack([frame] * 3, axis=-1)
+    return frame.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+# ---------------------------------------------------------------- letters and files
+
+
+def _drawing(canvas):
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(canvas)
+    return picture, ImageDraw.Draw(picture)
+
+
+def _font(size):
+    """The font that comes with Matplotlib, so that every machine draws the same letters."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
+
+def _write_picture(picture, path):
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    _write(data, path)
+
+
+def _write_figure(figure, path):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    data = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(data, format="png", metadata={"Software": None})  # no version, no date
+    _write(data, path)
+
+
+def _write(data, path):
+    """Under another name first, then renamed: a reader never finds half a picture."""
+    path = Path(path)
+    half_written = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        half_written.write_bytes(data.getvalue())
+        os.replace(half_written, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            half_written.unlink()
+        raise RunError(
+            f"{path}: expected a file that can be written, got {error.strerror!r}: "
+            "does its folder exist, and is it yours?"
+        ) from error
