@@ -1,2 +1,3 @@
 """minilstm"""
+
 __version__ = "0.1.0"

@@ -353,23 +353,22 @@ def load(
 
 
 def preset_names() -> list[str]:
-    """The names `--preset` knows, in alphabetical order."""
+    """The names of the presets, in alphabetical order."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--preset`, `--config` and a flag for every setting, in one group per section.
+    """Add PRESET ..., `--config` and a flag for every setting, in one group per section.
 
     A flag that is not given leaves no trace in the namespace, so that it overrides nothing. Give
     the parser `allow_abbrev=False`: a flag has one spelling.
     """
     group = parser.add_argument_group("presets and files", "What overrides what: later wins.")
     group.add_argument(
-        "--preset",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help=f"named settings; may be given several times: {', '.join(preset_names())}",
+        "presets",
+        nargs="*",
+        metavar="PRESET",
+        help=f"named settings; of several, later ones override: {', '.join(preset_names())}",
     )
     group.add_argument("--config", metavar="FILE", help="settings in TOML; they override presets")
     for name, section in SECTIONS.items():
@@ -393,7 +392,7 @@ def from_arguments(namespace: argparse.Namespace) -> Config:
         name, dot, key = dest.partition(".")
         if dot and name in overrides:
             overrides[name][key] = value
-    return load(namespace.preset, namespace.config, overrides)
+    return load(namespace.presets, namespace.config, overrides)
 
 
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}

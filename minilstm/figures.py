@@ -16,7 +16,6 @@ Read next: evaluate.py and visualize.py, which call it.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from itertools import cycle
@@ -25,7 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .errors import DataError, RunError, ShapeError
+from .errors import DataError, ShapeError
+from .files import write_file
 
 # Okabe and Ito's palette without its yellow: distinct for colour-blind readers, on white paper
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -150,7 +150,7 @@ def prediction_gif(
 
     data = io.BytesIO()
     films[0].save(data, "GIF", save_all=True, append_images=films[1:], duration=durations, loop=0)
-    _write(data, path)
+    write_file(path, data.getvalue())
 
 
 # ---------------------------------------------------------------- curves
@@ -361,7 +361,7 @@ def _font(size):
 def _write_picture(picture, path):
     data = io.BytesIO()
     picture.save(data, "PNG")
-    _write(data, path)
+    write_file(path, data.getvalue())
 
 
 def _write_figure(figure, path):
@@ -370,20 +370,4 @@ def _write_figure(figure, path):
     data = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(data, format="png", metadata={"Software": None})  # no version, no date
-    _write(data, path)
-
-
-def _write(data, path):
-    """Under another name first, then renamed: a reader never finds half a picture."""
-    path = Path(path)
-    half_written = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        half_written.write_bytes(data.getvalue())
-        os.replace(half_written, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            half_written.unlink()
-        raise RunError(
-            f"{path}: expected a file that can be written, got {error.strerror!r}: "
-            "does its folder exist, and is it yours?"
-        ) from error
+    write_file(path, data.getvalue())

@@ -19,7 +19,6 @@ Slides: "Neural Networks". Read next: tests/test_gradients.py.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import inspect
 import pkgutil
@@ -30,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .backend import asarray, to_numpy, use_backend
+from .command import Parser, run_command
 from .errors import MinilstmError
 from .layer import Layer, Sample
 
@@ -198,7 +198,7 @@ def _cast(tree, dtype):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m minilstm.gradcheck",
         description="Check every gradient of every layer and model by finite differences and by "
         "complex steps. Exits with 1 if any is wrong.",
@@ -225,4 +225,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -242,14 +242,16 @@ def clip_norm(grad, limit: float):
         norm = sqrt(sum grad^2)
         grad = grad min(1, limit / norm)
 
-    The norm is the one before scaling, a 0-d result on the device that nobody has waited for. When
-    the sum of squares overflows it is inf, and `grad` becomes zero; NaN stays NaN. No warning is
-    given of either: check the norm before the next update.
+    A limit of 0 is none. The norm is the one before scaling, a 0-d result on the device that
+    nobody has waited for. When the sum of squares overflows it is inf, and `grad` becomes zero;
+    NaN stays NaN. No warning is given of either: check the norm before the next update.
     Source: Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for `clamp_update`,
     which bounds something else.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         norm = xp.sqrt(xp.dot(grad, grad))
+        if limit == 0:
+            return norm
         xp.multiply(grad, float(limit) / xp.maximum(norm, float(limit)), out=grad)
     return norm
 

@@ -80,7 +80,7 @@ def test_every_setting_has_help_and_the_type_of_its_default(name, item):
 
 
 def test_no_two_settings_share_a_flag():
-    flags = [flag_of(item) for _, item in SETTINGS] + ["--preset", "--config", "--help"]
+    flags = [flag_of(item) for _, item in SETTINGS] + ["--config", "--help"]
     assert len(set(flags)) == len(flags)
 
 
@@ -261,7 +261,7 @@ def test_later_wins(tmp_path):
     assert load(["github2016"], path).run.batch_size == 5
     config = load(["github2016"], path, {"run": {"batch_size": 6}})
     assert (config.run.batch_size, config.run.seed, config.model.hidden) == (6, 5, 2048)
-    flags = ["--preset", "github2016", "--config", str(path), "--batch-size", "6"]
+    flags = ["github2016", "--config", str(path), "--batch-size", "6"]
     assert from_flags(*flags) == config
 
 
@@ -325,7 +325,7 @@ def test_a_wrong_flag_exits_with_2_and_one_line(capsys, flags, words):
 
 def test_flags_that_contradict_raise_a_config_error():
     refusal(from_flags, "--digit-size", "64", "--frame-size", "32")
-    refusal(from_flags, "--preset", "papper")
+    refusal(from_flags, "papper")
 
 
 def test_help_names_every_flag_its_choices_and_its_default():

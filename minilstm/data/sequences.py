@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, DataError, ShapeError
-from .shuffle import endless_shuffle, whole_number
+from .shuffle import endless_shuffle, part, whole_number
 
 PUBLIC_T = 20  # frames per sequence of both public files, which tells their layouts apart
 
@@ -91,7 +91,8 @@ def _map_npy(path):
 class SequenceFile:
     """The sequences of a file as a source; `batch(k, B)` is a pure function of (seed, k, B).
 
-    `num_frames` takes the first frames of each sequence, by default all. Batches are shuffled
+    `num_frames` takes the first frames of each sequence, by default all; `split` takes eight of
+    ten sequences for "train", one for "validation" and one for "test". Batches are shuffled
     without replacement: every sequence comes once before any comes twice. Raises what
     `read_sequences` raises, and ConfigError for `num_frames` longer than the sequences.
     """
@@ -102,6 +103,7 @@ class SequenceFile:
         num_frames: int | None = None,
         seed: int = 0,
         time_axis: int | None = None,
+        split: str = "all",
     ):
         frames = read_sequences(path, time_axis)
         T = len(frames)
@@ -113,6 +115,12 @@ class SequenceFile:
                 f"got {num_frames}: lower num_frames"
             )
         self._frames = frames[: self.num_frames]
+        self._members = part(frames.shape[1], split)
+        if not len(self._members):
+            raise DataError(
+                f"{path}: expected at least 10 sequences to split, got {frames.shape[1]}: "
+                "use a longer file"
+            )
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -122,12 +130,12 @@ class SequenceFile:
     def batch(self, k: int, B: int) -> np.ndarray:
         """Batch number k (from 0) of B shuffled sequences: uint8 (T, B, height, width)."""
         k, B = whole_number("k", k, 0), whole_number("B", B, 1)
-        chosen = endless_shuffle(self._frames.shape[1], self.seed, k * B, B)
-        return np.ascontiguousarray(self._frames[:, chosen])
+        chosen = endless_shuffle(len(self._members), self.seed, k * B, B)
+        return np.ascontiguousarray(self._frames[:, self._members[chosen]])
 
     def all(self) -> np.ndarray:
-        """Every sequence in the file's order, for evaluation: uint8 (T, N, height, width), mapped.
+        """Every sequence of the file in its order, whatever the split: uint8 (T, N, height, width).
 
-        Take slices, `all()[:, i : i + B]`: only those are read.
+        A memory map: take slices, `all()[:, i : i + B]`, and only those are read.
         """
         return self._frames

@@ -41,6 +41,16 @@ def endless_shuffle(n: int, seed: int, start: int, count: int) -> np.ndarray:
     return order[start - first * n :][:count]
 
 
+def part(n: int, split: str) -> np.ndarray:
+    """The members of 0, ..., n - 1 that belong to a split of a set that came without one.
+
+    Of every ten, number 8 is for "test", 9 for "validation", the others for "train"; "all" is all.
+    """
+    tenth = np.arange(n) % 10
+    wanted = {"all": tenth >= 0, "train": tenth < 8, "test": tenth == 8, "validation": tenth == 9}
+    return np.flatnonzero(wanted[split])
+
+
 def whole_number(name: str, value: int, at_least: int) -> int:
     """`value` as an int, or ConfigError unless it is a whole number >= `at_least`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):

@@ -1,0 +1,194 @@
+"""Judge a trained run on frames that it has never seen.
+
+    python -m minilstm.evaluate RUN
+
+Two numbers for every conditional decoder, never to be confused: FREE-RUNNING, when it sees only
+the past and its own output, and TEACHER-FORCED, when it is given the true frame before each one
+it predicts. The slides' Table 2 is free-running. All losses are nats per frame (squared error
+per frame for patches), beside predictions that need no model.
+
+Slides: "Unsupervised Evaluation Strategy", "Benchmarking" (Table 2). Read next: metrics.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from . import experiment, metrics
+from .backend import asarray, to_numpy, use_backend
+from .command import Parser, run_command
+from .config import Config
+from .data import MovingMNIST, SequenceFile, as_vectors
+from .errors import ConfigError
+from .models import EncoderDecoder
+
+CHUNK = 200  # sequences evaluated at a time
+
+
+def sequences(source: MovingMNIST | SequenceFile, N: int) -> np.ndarray:
+    """The first N sequences of a source, float32 (T, N, D) in [0, 1]."""
+    return np.concatenate([as_vectors(source.batch(k, n)) for k, n in _chunks(N)], axis=1)
+
+
+def mean_image(config: Config, N: int = 2000) -> np.ndarray:
+    """The mean frame (D,) of N sequences of the training data."""
+    return sequences(experiment.open_source(config, "train"), N).mean(axis=(0, 1))
+
+
+def predict(
+    model: EncoderDecoder, frames: np.ndarray, past: int, feed_truth: bool = False
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Mean frames of both decoders for frames (T, N, D), of which the first `past` are the past.
+
+    Returns reconstruction (past, N, D) in forward order, prediction (T - past, N, D), on the
+    host, or None for a decoder that the model does not have.
+    """
+    found = ([], [])
+    for n in range(0, frames.shape[1], CHUNK):
+        x = asarray(frames[:, n : n + CHUNK], model.dtype)
+        outputs, _ = model.forward(x[:past], x[past:], len(x) - past, feed_truth)
+        for means, logits in zip(found, outputs, strict=True):
+            if logits is not None:
+                means.append(to_numpy(model.loss.mean(logits, out=logits)))
+    reconstruction, prediction = (np.concatenate(m, axis=1) if m else None for m in found)
+    return None if reconstruction is None else reconstruction[::-1], prediction
+
+
+def evaluate(
+    model: EncoderDecoder, frames: np.ndarray, past: int, mean: np.ndarray, shape: tuple
+) -> dict:
+    """Everything that is known about a model on frames (T, N, D): see `table` for the words.
+
+    `mean` (D,) is the mean frame of the training data, `shape` that of a frame, (H, W).
+    """
+    truth = {"reconstruction": frames[:past], "future": frames[past:]}
+    free = dict(zip(truth, predict(model, frames, past), strict=True))
+    decoders = {"reconstruction": model.reconstruct, "future": model.predict}
+    if any(decoder and decoder.conditional for decoder in decoders.values()):
+        forced = dict(zip(truth, predict(model, frames, past, feed_truth=True), strict=True))
+    result = {"sequences": frames.shape[1], "frame_shape": list(shape)}
+    for name, decoder in decoders.items():
+        if decoder is None:
+            continue
+        part = {"free_running": _judged(model, truth[name], free[name], shape)}
+        if decoder.conditional:
+            part["teacher_forced"] = _judged(model, truth[name], forced[name], shape)
+        result[name] = part
+    if isinstance(model.loss, experiment.BernoulliCrossEntropy):
+        per_step = metrics.baselines(truth["reconstruction"], truth["future"], mean)
+        result["baselines"] = {
+            name: {"mean": float(x.mean()), "per_step": x.tolist()} for name, x in per_step.items()
+        }
+    return result
+
+
+def _judged(model, truth, prediction, shape):
+    measure = metrics.cross_entropy
+    if isinstance(model.loss, experiment.SquaredError):
+        measure = metrics.squared_error
+    per_step = measure(truth, prediction)
+    sharp = metrics.sharpness(truth, prediction, shape)
+    return {
+        "mean": float(per_step.mean()),
+        "per_step": per_step.tolist(),
+        "sharpness": float(sharp.mean()),
+        "sharpness_per_step": sharp.tolist(),
+    }
+
+
+def table(result: dict) -> str:
+    """The result of `evaluate` as a table of text."""
+    T = max(len(x["per_step"]) for x in result["baselines"].values())
+    steps = sorted({1, (T + 1) // 2, T})
+    head = f"{'':<36}{'mean':>9}" + "".join(f"{f'step {t}':>9}" for t in steps)
+    lines = [f"{result['sequences']} sequences, nats per frame", "", head + f"{'sharpness':>11}"]
+
+    def row(name, x):
+        steps_text = "".join(f"{x['per_step'][t - 1]:>9.1f}" for t in steps)
+        sharp = f"{x['sharpness']:>11.2f}" if "sharpness" in x else ""
+        return f"{name:<36}{x['mean']:>9.1f}{steps_text}{sharp}"
+
+    for name, title in (("future", "future"), ("reconstruction", "reconstruction")):
+        for mode in ("free_running", "teacher_forced"):
+            if mode in result.get(name, {}):
+                label = f"{title}, {mode.replace('_', '-')}"
+                lines.append(row(label, result[name][mode]))
+    lines.append("")
+    lines += [row(name, x) for name, x in result["baselines"].items()]
+    if "future" in result:
+        future, mean = result["future"]["free_running"], result["baselines"]["mean image"]
+        below = 100 * (1 - future["mean"] / mean["mean"])
+        last = 100 * (1 - future["per_step"][-1] / mean["per_step"][-1])
+        crisp = future["sharpness"]
+        verdict = "digits" if crisp >= metrics.SHARP else "fog"
+        lines += [
+            "",
+            f"The free-running future is {below:.0f} % below the mean image, its last frame "
+            f"{last:.0f} %.",
+            f"Its sharpness is {crisp:.2f}: {verdict} (a truth blurred over 3x3 pixels fails "
+            f"the mark of {metrics.SHARP}).",
+        ]
+    return "\n".join(lines)
+
+
+def open_test_frames(config: Config, data: str | None, N: int) -> tuple[np.ndarray, tuple]:
+    """N test frames (T, N, D) and the shape of one: of the run's own data or of a .npy file."""
+    if data is None:
+        source = experiment.open_source(config, "test")
+    else:
+        tree = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
+        if tree.data.source == "moving-mnist":
+            source = experiment.open_source(tree, "test")
+        else:
+            T = config.data.past + config.data.future
+            source = SequenceFile(data, T)
+            N = min(N, source.all().shape[1])
+    return sequences(source, N), source.frame_shape
+
+
+def _chunks(N):
+    """Batch numbers and sizes that make N sequences; each source is asked for whole chunks."""
+    size = CHUNK if N % CHUNK == 0 else N
+    return [(k, size) for k in range(N // size)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m minilstm.evaluate",
+        description="Judge a trained run on unseen test sequences, beside baselines.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder of minilstm.train")
+    parser.add_argument(
+        "--data", help="a .npy file of sequences in place of the run's own test data"
+    )
+    parser.add_argument("--digits", metavar="DIR", help="a folder of MNIST's full IDX files")
+    parser.add_argument("--sequences", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument("--backend", default="numpy", choices=("numpy", "cupy"))
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    options = parser.parse_args(arguments)
+    if options.sequences < 1:
+        raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
+    config = experiment.read_config(Path(options.run))
+    if options.digits:
+        data = dataclasses.replace(config.data, digits=options.digits)
+        config = dataclasses.replace(config, data=data)
+    with use_backend(options.backend, config.run.precision):
+        model = experiment.load_run(options.run)
+        frames, shape = open_test_frames(config, options.data, options.sequences)
+        if frames.shape[2] != model.D:
+            raise ConfigError(
+                f"expected frames of {model.D} pixels, which {options.run} was trained on, got "
+                f"{shape[0]}x{shape[1]} = {frames.shape[2]}: give other --data"
+            )
+        result = evaluate(model, frames, config.data.past, mean_image(config), shape)
+    print(json.dumps(result, indent=2) if options.json else table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,112 @@
+"""What a configuration describes, built: the model, its loss, and the data.
+
+    config = load(presets=["github2016"])
+    model = build_model(config)
+    source = open_source(config, "train")
+
+`load_run` builds the model of a run folder and fills it with what it learned. Read next: train.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from . import checkpoint, models
+from .backend import use_backend
+from .config import Config
+from .data import MovingMNIST, SequenceFile, load_digits
+from .data.shuffle import keyed_rng, part
+from .errors import ConfigError, RunError
+from .layer import Init
+from .losses import BernoulliCrossEntropy, Loss, SquaredError
+from .lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from .rnn import ElmanRNN, SlidesRNN
+
+MODELS = {
+    "autoencoder": models.Autoencoder,
+    "predictor": models.FuturePredictor,
+    "composite": models.Composite,
+}
+CELLS = {
+    "peephole": PeepholeLSTM,
+    "standard": LSTM,
+    "slides-lstm": SlidesLSTM,
+    "elman": ElmanRNN,
+    "slides-rnn": SlidesRNN,
+}
+SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of motions no run trains on
+INIT = 2  # the purpose of the random numbers that parameters start from; see data/shuffle.py
+
+
+def build_loss(config: Config) -> Loss:
+    """Cross-entropy for pixels that are probabilities, squared error for patches and percepts."""
+    if config.data.source in ("patches", "percepts"):
+        return SquaredError()
+    return BernoulliCrossEntropy()
+
+
+def build_model(config: Config, D: int) -> models.EncoderDecoder:
+    """The model of a configuration for frames of D pixels, its parameters drawn from the seed."""
+    rng = keyed_rng(INIT, config.run.seed)
+    c, i = config.model, config.init
+    init = Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
+    with use_backend(use_backend.name, config.run.precision):
+        return MODELS[c.kind](
+            D,
+            c.hidden,
+            c.layers,
+            rng,
+            c.conditional,
+            c.start,
+            build_loss(config),
+            CELLS[c.cell],
+            init,
+            c.dropout,
+        )
+
+
+def open_source(config: Config, split: str) -> MovingMNIST | SequenceFile:
+    """The frames of one split: "train", "validation" or "test".
+
+    Moving MNIST draws from MNIST's own training and test digits; every tenth training digit is
+    kept for validation. The validation and test sequences are the same for every seed.
+    """
+    data, T = config.data, config.data.past + config.data.future
+    seed = config.run.seed if split == "train" else SEEDS[split]
+    if data.source in ("patches", "percepts"):
+        raise ConfigError(
+            f"expected data moving-mnist or a .npy file, got {data.source}: "
+            "its reader is not part of this version"
+        )
+    if data.source != "moving-mnist":
+        return SequenceFile(data.source, T, seed, split=split)
+    images, _ = load_digits(data.digits, "test" if split == "test" else "train")
+    if split != "test":
+        held_out = part(len(images), "validation")
+        images = images[held_out] if split == "validation" else np.delete(images, held_out, axis=0)
+    return MovingMNIST(
+        images, data.num_digits, data.frame_size, data.digit_size, T, data.speed, seed
+    )
+
+
+def read_config(run: str | Path) -> Config:
+    """The configuration of a run folder. Raises RunError for a folder that is no run."""
+    run = Path(run)
+    if not (run / "config.toml").is_file():
+        raise RunError(
+            f"expected a run folder of minilstm.train, got {run}, which has no config.toml: "
+            "give the folder that --out named"
+        )
+    return Config.from_toml(run / "config.toml")
+
+
+def load_run(run: str | Path) -> models.EncoderDecoder:
+    """The trained model of a run folder, ready for `rollout` and `reconstruction`."""
+    config = read_config(run)
+    path = Path(run) / "checkpoint.safetensors"
+    arrays, about = checkpoint.read(path)
+    model = build_model(config, about["D"])
+    checkpoint.fill(model, arrays, path)
+    return model

@@ -1,0 +1,51 @@
+"""Files that are written whole or not at all.
+
+Everything minilstm writes goes under a temporary name in the same folder first and is then
+renamed, so that neither a reader nor a crash ever finds half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import RunError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """`with replacing(path) as temporary:` write `temporary`; at the end it becomes `path`.
+
+    The content is on the disk before the name changes. Raises RunError when it can't be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        raise RunError(
+            f"{path}: expected a file that can be written, got {error.strerror or error!r}: "
+            "does its folder exist, is it yours, and is there room?"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_file(path: str | os.PathLike, data: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, whole or not at all. Raises RunError."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def _flush(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

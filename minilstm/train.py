@@ -1,0 +1,436 @@
+"""Train a model: the main command.
+
+    python -m minilstm.train                                   a composite model, five minutes
+    python -m minilstm.train table2-composite toronto2015      a row of Table 2, as in 2015
+
+`training_step` is the whole of learning: forward, losses, backward, update. The rest of this
+file brings the batches, writes the log, and draws what came of it into a run folder:
+
+    config.toml   metrics.jsonl   checkpoint.safetensors   curves.png   prediction.png / .gif
+
+Slides: "Objectives", "Predicting The Future". Read next: evaluate.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import queue
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import checkpoint, config, evaluate, experiment, figures, metrics
+from .backend import asarray, use_backend
+from .command import Parser, run_command
+from .config import Config
+from .data import as_vectors
+from .data.shuffle import keyed_rng
+from .errors import NonFiniteError, RunError
+from .files import write_file
+from .models import EncoderDecoder
+from .optim import Optimizer, clip_norm, make_optimizer, schedule
+from .workspace import Reused, use_workspace
+
+FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/shuffle.py
+VALIDATION = 200  # sequences
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from: frames (T, B, D), and the step's random choices."""
+
+    past: np.ndarray
+    future: np.ndarray
+    feed_truth: tuple | bool
+    masks: tuple | None
+
+
+def training_step(
+    model: EncoderDecoder, optimizer: Optimizer, batch: Batch, config: Config, rate: float
+) -> dict:
+    """One update. Returns the losses (0-d arrays, nats per frame) and the gradient's norm."""
+    T, B, _ = batch.future.shape
+    logits, cache = model.forward(batch.past, batch.future, T, batch.feed_truth, batch.masks)
+
+    losses, dlogits = {}, []
+    for name, z, target, weight in (
+        ("reconstruction", logits[0], batch.past[::-1], config.loss.reconstruction_weight),
+        ("future", logits[1], batch.future, config.loss.future_weight),
+    ):
+        if z is None:
+            dlogits.append(None)
+            continue
+        losses[name], loss_cache = model.loss.forward(z, target)
+        # the loss is a mean over frames and sequences; the gradient may be that of a sum
+        frames = {"mean": 1, "batch_mean": len(z), "sum": len(z) * B}[config.loss.gradient_scale]
+        dz, _ = model.loss.backward(weight * frames, loss_cache)
+        dlogits.append(dz)
+
+    grad = model.flat().grad
+    grad.fill(0)
+    model.backward(tuple(dlogits), cache, want_dinputs=False)
+    norm = clip_norm(grad, config.optimizer.clip_norm)
+    optimizer.step(rate)
+    return losses | {"gradient_norm": norm}
+
+
+# ---------------------------------------------------------------- what a step is given
+
+
+def draw_batch(source, config: Config, k: int) -> Batch:
+    """Batch number k with its random choices, on the host: a function of (config, k) alone."""
+    frames = as_vectors(source.batch(k, config.run.batch_size))
+    if frames.dtype != config.run.precision:
+        frames = frames.astype(config.run.precision)
+    past = config.data.past
+    return Batch(frames[:past], frames[past:], draw_feeding(config, k), draw_masks(config, k))
+
+
+def draw_feeding(config: Config, k: int) -> tuple | bool:
+    """True, False, or which true frames the two decoders are fed: (T, B) of bool each."""
+    feeding, B = config.feeding, config.run.batch_size
+    if feeding.inputs != "scheduled":
+        return feeding.inputs == "truth"
+    progress = min(k / feeding.truth_steps, 1.0)
+    truth = feeding.truth_start + progress * (feeding.truth_end - feeding.truth_start)
+    if truth in (0.0, 1.0):
+        return truth == 1.0
+    rng = keyed_rng(FEEDING, config.run.seed, k)
+    lengths = (config.data.past, config.data.future)
+    return tuple(rng.random((T, B), np.float32) < truth for T in lengths)
+
+
+def draw_masks(config: Config, k: int) -> tuple | None:
+    """Dropout masks of the encoder and both decoders, one (T, B, H) per gap between layers."""
+    c, B = config.model, config.run.batch_size
+    if c.dropout == 0 or c.layers == 1:
+        return None
+    rng = keyed_rng(DROPOUT, config.run.seed, k)
+    fewer = 1 if c.start == "read" else 0  # "read" makes its first frame without a step
+    lengths = (config.data.past, config.data.past - fewer, config.data.future - fewer)
+    return tuple(
+        tuple(rng.random((c.layers - 1, T, B, c.hidden), np.float32) >= c.dropout) for T in lengths
+    )
+
+
+class BatchesAhead:
+    """Batches k = first, ..., last - 1, drawn by a thread while the training step computes."""
+
+    def __init__(self, source, config: Config, first: int, last: int):
+        self._queue = queue.Queue(maxsize=3)
+        self._stopped = threading.Event()
+        arguments = (source, config, range(first, last))
+        self._thread = threading.Thread(target=self._draw, args=arguments, daemon=True)
+        self._thread.start()
+
+    def _draw(self, source, config, numbers):
+        for k in numbers:
+            try:
+                batch = draw_batch(source, config, k)
+            except Exception as error:  # raised again where it is waited for
+                batch = error
+            while not self._stopped.is_set():
+                try:
+                    self._queue.put(batch, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if self._stopped.is_set() or isinstance(batch, Exception):
+                return
+
+    def next(self) -> Batch:
+        """The next batch, on the device."""
+        batch = self._queue.get()
+        if isinstance(batch, Exception):
+            raise batch
+        return Batch(*(_to_device(item) for item in vars(batch).values()))
+
+    def stop(self) -> None:
+        """Let the thread end."""
+        self._stopped.set()
+        self._thread.join()
+
+
+def _to_device(item):
+    if isinstance(item, tuple):
+        return tuple(_to_device(part) for part in item)
+    return asarray(item, item.dtype) if isinstance(item, np.ndarray) else item
+
+
+# ---------------------------------------------------------------- what a step costs
+
+
+def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
+    """Multiplications and additions of the matrix products of one step, in 1e9."""
+    past, future = config.data.past, config.data.future
+    steps = {"encoder": past, "reconstruct": past, "predict": future}
+    products = 0
+    for name, param in model.params().items():
+        if param.value.ndim == 2 and not name.endswith("Wp"):
+            # forward, gradient of the weight, gradient of the input; data needs no gradient
+            passes = 2 if name in ("encoder.0.Wx", "encoder.0.Wi") else 3
+            products += passes * param.value.size * steps[name.partition(".")[0]]
+    return 2 * products * config.run.batch_size / 1e9
+
+
+def memory_needed(model: EncoderDecoder, config: Config) -> int:
+    """Bytes that training takes: parameters, gradients, optimizer state, and a step's buffers.
+
+    The buffers are measured on batches of one and two sequences, and grow evenly from there.
+    """
+    states = {"adam": 2, "rmsprop": 2, "sgd": 1}[config.optimizer.rule]
+    weights = (2 + states) * model.flat().value.nbytes
+    one, two = (_buffers(model, config, B) for B in (1, 2))
+    frames = (config.data.past + config.data.future) * model.D * model.flat().value.itemsize
+    B = config.run.batch_size
+    return weights + one + (B - 1) * (two - one) + 4 * B * frames  # batches that wait, too
+
+
+def _buffers(model, config, B):
+    past, future = config.data.past, config.data.future
+    frames = np.zeros((past + future, B, model.D), config.run.precision)
+    x = asarray(frames, frames.dtype)
+    feed = config.feeding.inputs == "truth"
+    with use_backend("numpy", config.run.precision), use_workspace(Reused()) as workspace:
+        outputs, cache = model.forward(x[:past], x[past:], future, feed)
+        dlogits = []
+        for z in outputs:
+            if z is not None:
+                _, loss_cache = model.loss.forward(z, z)
+                z = model.loss.backward(1.0, loss_cache)[0]
+            dlogits.append(z)
+        model.backward(tuple(dlogits), cache, want_dinputs=False)
+    model.flat().grad.fill(0)
+    return workspace.nbytes
+
+
+def announce(model: EncoderDecoder, config: Config, out: Path) -> str:
+    """What is about to happen, in four lines."""
+    c, d, r = config.model, config.data, config.run
+    conditional = {"none": "", "both": ", both decoders conditional"}
+    conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
+    memory = memory_needed(model, config) / 1e9
+    length = f"{r.steps:,} steps" + (f" or {r.minutes:g} minutes" if r.minutes else "")
+    return "\n".join(
+        (
+            f"model     {c.kind}{conditional}: {c.layers} layer{'s' * (c.layers > 1)} of "
+            f"{c.hidden} units ({c.cell}), {model.flat().value.size:,} parameters",
+            f"data      {d.source}: {d.past} frames in, {d.future} to predict, {model.D} pixels",
+            f"training  {length} of {r.batch_size} sequences, {config.optimizer.rule}, "
+            f"seed {r.seed}",
+            f"cost      {memory:.2g} GB of memory, {gflop_per_step(model, config):.3g} GFLOP per "
+            f"step, on {r.backend} in {r.precision}",
+            f"run       {out}",
+        )
+    )
+
+
+# ---------------------------------------------------------------- the run
+
+
+def prepare_folder(out: Path, force: bool) -> None:
+    """Make the run folder. One that holds a run is refused, or with `force` emptied of it."""
+    if out.exists() and not out.is_dir():
+        raise RunError(f"expected --out to name a folder, got the file {out}: choose another name")
+    if (out / "config.toml").exists():
+        if not force:
+            raise RunError(
+                f"expected a new run folder, got {out}, which holds a run: choose another --out, "
+                "or overwrite it with --force"
+            )
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+    elif out.is_dir() and any(out.iterdir()):
+        raise RunError(
+            f"expected a new or empty run folder, got {out} with other files in it: choose "
+            "another --out"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"expected to make the run folder {out}, got {error.strerror!r}: choose another --out"
+        ) from error
+
+
+FILES = (
+    "metrics.jsonl",
+    "checkpoint.safetensors",
+    "curves.png",
+    "prediction.png",
+    "prediction.gif",
+    "config.toml",
+)
+
+
+def train(config: Config, out: Path, force: bool = False, quiet: bool = False) -> EncoderDecoder:
+    """Train what `config` describes into the run folder `out`. Returns the model.
+
+    Raises NonFiniteError when a loss or gradient is not a finite number, KeyboardInterrupt after
+    writing a checkpoint.
+    """
+    source = experiment.open_source(config, "train")
+    validation = experiment.open_source(config, "validation")
+    D = math.prod(source.frame_shape)
+    model = experiment.build_model(config, D)
+    optimizer = build_optimizer(model, config)
+    description = announce(model, config, out)
+    prepare_folder(out, force)
+    write_file(out / "config.toml", config.to_toml())
+    if not quiet:
+        print(description, flush=True)
+
+    run = _Run(config, out, model, optimizer, source, validation)
+    try:
+        with use_workspace(Reused()):
+            run.loop(quiet)
+    finally:
+        run.save()
+    run.draw()
+    return model
+
+
+def build_optimizer(model: EncoderDecoder, config: Config) -> Optimizer:
+    """The update rule of a configuration, over all parameters of the model."""
+    o = config.optimizer
+    return make_optimizer(
+        o.rule,
+        model.flat(),
+        momentum=o.momentum,
+        decay=o.mean_square_decay,
+        epsilon=o.epsilon,
+        l2=o.l2,
+        clamp_update=o.clamp_update,
+    )
+
+
+def build_schedule(config: Config):
+    """The learning rate as a function of the number of updates made."""
+    o = config.optimizer
+    return schedule(
+        o.schedule,
+        o.learning_rate,
+        steps=o.schedule_steps,
+        floor=o.schedule_floor,
+        decay_factor=o.decay_factor,
+        decay_every=o.decay_every,
+        warmup_steps=o.warmup_steps,
+    )
+
+
+class _Run:
+    """One run: the loop, its log, its checkpoint and its pictures."""
+
+    def __init__(self, config, out, model, optimizer, source, validation):
+        self.config, self.out, self.model, self.optimizer = config, out, model, optimizer
+        self.source, self.rate = source, build_schedule(config)
+        self.validation = evaluate.sequences(validation, VALIDATION)
+        self.log = out / "metrics.jsonl"
+        self.step = 0
+
+    def loop(self, quiet):
+        from tqdm import tqdm
+
+        run = self.config.run
+        started = time.monotonic()
+        batches = BatchesAhead(self.source, self.config, self.step, run.steps)
+        bar = tqdm(total=run.steps, unit="step", disable=quiet, dynamic_ncols=True)
+        summed, since = None, self.step
+        try:
+            while self.step < run.steps:
+                if run.minutes and time.monotonic() - started > 60 * run.minutes:
+                    break
+                rate = self.rate(self.step)
+                now = training_step(self.model, self.optimizer, batches.next(), self.config, rate)
+                self.step += 1
+                summed = {k: summed[k] + x for k, x in now.items()} if summed else now
+                bar.update()
+                last = self.step == run.steps
+                if last or (run.log_every and self.step % run.log_every == 0):
+                    row = {k: float(x) / (self.step - since) for k, x in summed.items()}
+                    seconds = time.monotonic() - started
+                    self.write({"learning_rate": rate, "seconds": round(seconds, 2)} | row)
+                    self.check_finite(row)
+                    shown = {k: f"{x:.1f}" for k, x in row.items() if k != "gradient_norm"}
+                    bar.set_postfix(shown, refresh=False)
+                    summed, since = None, self.step
+                if last or (run.validate_every and self.step % run.validate_every == 0):
+                    self.validate()
+                if run.checkpoint_every and self.step % run.checkpoint_every == 0:
+                    self.save()
+        finally:
+            bar.close()
+            batches.stop()
+
+    def write(self, row):
+        with self.log.open("a") as file:
+            file.write(json.dumps({"step": self.step} | row) + "\n")
+
+    def check_finite(self, row):
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"expected finite losses and gradients, got {name} = {value} by step "
+                    f"{self.step}: lower --learning-rate or --clip-norm; the log is {self.log}"
+                )
+
+    def validate(self):
+        past = self.config.data.past
+        measure = metrics.cross_entropy
+        if isinstance(self.model.loss, experiment.SquaredError):
+            measure = metrics.squared_error
+        means = evaluate.predict(self.model, self.validation, past)
+        row = {}
+        for name, mean, truth in (
+            ("reconstruction", means[0], self.validation[:past]),
+            ("future", means[1], self.validation[past:]),
+        ):
+            if mean is not None:
+                row[f"validation {name}"] = float(measure(truth, mean).mean())
+        self.write(row)
+
+    def save(self):
+        about = {"step": self.step, "D": self.model.D}
+        checkpoint.save(self.out / "checkpoint.safetensors", self.model, self.optimizer, about)
+
+    def draw(self, N=3):
+        """curves.png, prediction.png and prediction.gif, from unseen test digits."""
+        rows = [json.loads(line) for line in self.log.read_text().splitlines()]
+        names = ("reconstruction", "future", "validation reconstruction", "validation future")
+        mean = metrics.mean_image(evaluate.mean_image(self.config), self.validation).mean()
+        series = figures.series_from_rows(rows, names)
+        figures.curves(series, self.out / "curves.png", {"mean image": mean})
+        test, past = experiment.open_source(self.config, "test"), self.config.data.past
+        frames = evaluate.sequences(test, N)
+        drawn = [frames[:past], frames[past:], *evaluate.predict(self.model, frames, past)]
+        drawn = [x if x is None else x.reshape(*x.shape[:2], *test.frame_shape) for x in drawn]
+        figures.prediction_strip(*drawn, self.out / "prediction.png")
+        figures.prediction_gif(*drawn, self.out / "prediction.gif")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m minilstm.train",
+        usage="%(prog)s [PRESET ...] [--config FILE] [--out RUN] [--SETTING VALUE ...]",
+        description="Train a model of the paper. Without arguments: a composite model on bundled "
+        "moving digits, in five minutes on two cores.",
+    )
+    parser.add_argument("--out", metavar="RUN", help="the run folder (default: runs/MODEL-SEED)")
+    parser.add_argument("--force", action="store_true", help="overwrite a run that is there")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
+    config.add_arguments(parser)
+    options = parser.parse_intermixed_args(arguments)  # presets may stand between flags
+    settings = config.from_arguments(options)
+    default = f"runs/{settings.model.kind}-{settings.run.seed}"
+    use_backend(settings.run.backend, settings.run.precision)
+    train(settings, Path(options.out or default), options.force, options.quiet)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
