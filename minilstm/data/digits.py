@@ -139,8 +139,7 @@ def resize_digits(images: np.ndarray, size: int) -> np.ndarray:
     """
     if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
         raise ShapeError(
-            f"expected digits uint8 (N, S, S), got {images.dtype} {images.shape}: "
-            "see load_digits"
+            f"expected digits uint8 (N, S, S), got {images.dtype} {images.shape}: see load_digits"
         )
     side = images.shape[1]
     if whole_number("digit_size", size, 1) > side:
