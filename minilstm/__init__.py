@@ -13,7 +13,6 @@ from .config import Config
 from .dropout import Dropout
 from .errors import MinilstmError
 from .experiment import load_run as load
-from .gradcheck import check
 from .layer import Init, Layer, Param, Sample
 from .linear import Linear
 from .losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
@@ -55,7 +54,6 @@ __all__ = [
     "SquaredError",
     "Stack",
     "asarray",
-    "check",
     "clip_norm",
     "data",
     "load",

@@ -24,6 +24,7 @@ from .optim import Optimizer
 
 def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dict) -> None:
     """Write the parameters, the optimizer's state and `about` (JSON types), atomically."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays = {name: to_numpy(param.value) for name, param in model.params().items()}
@@ -32,7 +33,10 @@ def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dic
         arrays |= {f"optimizer.{name}": to_numpy(a) for name, a in optimizer.state.items()}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={"minilstm": json.dumps(about)})
+        try:
+            save_file(arrays, temporary, metadata={"minilstm": json.dumps(about)})
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -42,6 +46,8 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["minilstm"])
+            if not isinstance(about, dict):
+                raise ValueError("its description is no table")
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except FileNotFoundError:
         raise RunError(f"expected a checkpoint at {path}, got no such file: check RUN") from None
@@ -63,6 +69,7 @@ def fill(model: Layer, arrays: dict[str, np.ndarray], where: str | Path) -> None
         for name in params.keys() & arrays.keys()
         if arrays[name].shape != params[name].value.shape
     ]
+    wrong += [f"{name} is not finite" for name, a in arrays.items() if not np.isfinite(a).all()]
     if wrong:
         raise RunError(
             f"{where}: expected the parameters of this {type(model).__name__}, got others: "

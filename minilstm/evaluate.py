@@ -37,7 +37,9 @@ def sequences(source: MovingMNIST | SequenceFile, N: int) -> np.ndarray:
 
 def mean_image(config: Config, N: int = 2000) -> np.ndarray:
     """The mean frame (D,) of N sequences of the training data."""
-    return sequences(experiment.open_source(config, "train"), N).mean(axis=(0, 1))
+    source = experiment.open_source(config, "train")
+    chunks = (as_vectors(source.batch(k, n)).mean(axis=(0, 1)) for k, n in _chunks(N))
+    return np.mean(list(chunks), axis=0)
 
 
 def predict(
@@ -79,11 +81,19 @@ def evaluate(
         if decoder.conditional:
             part["teacher_forced"] = _judged(model, truth[name], forced[name], shape)
         result[name] = part
-    if isinstance(model.loss, experiment.BernoulliCrossEntropy):
-        per_step = metrics.baselines(truth["reconstruction"], truth["future"], mean)
-        result["baselines"] = {
-            name: {"mean": float(x.mean()), "per_step": x.tolist()} for name, x in per_step.items()
+    if isinstance(model.loss, experiment.SquaredError):
+        result["unit"] = "squared error per frame"
+        last, future = truth["reconstruction"][-1], truth["future"]
+        per_step = {
+            "copy of the last frame": metrics.squared_error(future, last),
+            "mean image": metrics.squared_error(future, mean),
         }
+    else:
+        result["unit"] = "nats per frame"
+        per_step = metrics.baselines(truth["reconstruction"], truth["future"], mean)
+    result["baselines"] = {
+        name: {"mean": float(x.mean()), "per_step": x.tolist()} for name, x in per_step.items()
+    }
     return result
 
 
@@ -103,15 +113,14 @@ def _judged(model, truth, prediction, shape):
 
 def table(result: dict) -> str:
     """The result of `evaluate` as a table of text."""
-    T = max(len(x["per_step"]) for x in result["baselines"].values())
-    steps = sorted({1, (T + 1) // 2, T})
-    head = f"{'':<36}{'mean':>9}" + "".join(f"{f'step {t}':>9}" for t in steps)
-    lines = [f"{result['sequences']} sequences, nats per frame", "", head + f"{'sharpness':>11}"]
+    head = f"{'':<36}{'mean':>9}{'first':>9}{'middle':>9}{'last':>9}{'sharpness':>11}"
+    lines = [f"{result['sequences']} sequences, {result['unit']}", "", head]
 
     def row(name, x):
-        steps_text = "".join(f"{x['per_step'][t - 1]:>9.1f}" for t in steps)
+        steps = x["per_step"]  # past and future may differ in length
+        shown = (x["mean"], steps[0], steps[(len(steps) - 1) // 2], steps[-1])
         sharp = f"{x['sharpness']:>11.2f}" if "sharpness" in x else ""
-        return f"{name:<36}{x['mean']:>9.1f}{steps_text}{sharp}"
+        return f"{name:<36}" + "".join(f"{value:>9.1f}" for value in shown) + sharp
 
     for name, title in (("future", "future"), ("reconstruction", "reconstruction")):
         for mode in ("free_running", "teacher_forced"):
@@ -122,18 +131,22 @@ def table(result: dict) -> str:
     lines += [row(name, x) for name, x in result["baselines"].items()]
     if "future" in result:
         future, mean = result["future"]["free_running"], result["baselines"]["mean image"]
-        below = 100 * (1 - future["mean"] / mean["mean"])
-        last = 100 * (1 - future["per_step"][-1] / mean["per_step"][-1])
+        whole = _compared(future["mean"], mean["mean"])
+        last = _compared(future["per_step"][-1], mean["per_step"][-1])
         crisp = future["sharpness"]
         verdict = "digits" if crisp >= metrics.SHARP else "fog"
         lines += [
             "",
-            f"The free-running future is {below:.0f} % below the mean image, its last frame "
-            f"{last:.0f} %.",
+            f"The free-running future is {whole} the mean image, its last frame {last} its own.",
             f"Its sharpness is {crisp:.2f}: {verdict} (a truth blurred over 3x3 pixels fails "
             f"the mark of {metrics.SHARP}).",
         ]
     return "\n".join(lines)
+
+
+def _compared(value, baseline):
+    share = value / baseline - 1
+    return f"{abs(100 * share):.0f} % {'above' if share > 0 else 'below'}"
 
 
 def open_test_frames(config: Config, data: str | None, N: int) -> tuple[np.ndarray, tuple]:
@@ -142,7 +155,7 @@ def open_test_frames(config: Config, data: str | None, N: int) -> tuple[np.ndarr
         source = experiment.open_source(config, "test")
     else:
         tree = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
-        if tree.data.source == "moving-mnist":
+        if not tree.data.source.endswith(".npy"):
             source = experiment.open_source(tree, "test")
         else:
             T = config.data.past + config.data.future

@@ -107,6 +107,9 @@ def load_run(run: str | Path) -> models.EncoderDecoder:
     config = read_config(run)
     path = Path(run) / "checkpoint.safetensors"
     arrays, about = checkpoint.read(path)
-    model = build_model(config, about["D"])
+    D = about.get("D")
+    if type(D) is not int or D < 1:
+        raise RunError(f"{path}: expected pixels D >= 1 in it, got {D!r}: use another checkpoint")
+    model = build_model(config, D)
     checkpoint.fill(model, arrays, path)
     return model

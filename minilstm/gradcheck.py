@@ -19,6 +19,7 @@ Slides: "Neural Networks". Read next: tests/test_gradients.py.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import pkgutil
@@ -68,8 +69,8 @@ def layers() -> list[type[Layer]]:
 
 def check(sample: Sample, name: str = "", seed: int = 0) -> list[Row]:
     """One Row for every parameter and differentiable input of a sample."""
-    layer = sample.layer
-    inputs = dict(zip(_names_of_inputs(layer), sample.inputs, strict=False))
+    layer = copy.deepcopy(sample.layer)  # it will change its dtype
+    inputs = _by_name(layer, sample.inputs)
     analytic, doutputs = gradients(layer, inputs, "float64", seed)
     difference = {array: numeric(layer, inputs, array, doutputs, 1e-4) for array in analytic}
     complex_step = {array: numeric(layer, inputs, array, doutputs, 1e-30j) for array in analytic}
@@ -170,8 +171,11 @@ def check_all(only: str = "", seed: int = 0) -> Iterator[Row]:
                     yield from check(sample, name, seed)
 
 
-def _names_of_inputs(layer):
-    return list(inspect.signature(layer.forward).parameters)
+def _by_name(layer, inputs):
+    """All inputs of `forward` by name, with the defaults of those that were not given."""
+    bound = inspect.signature(layer.forward).bind(*inputs)
+    bound.apply_defaults()
+    return bound.arguments
 
 
 def _leaves(tree, name="output", kinds="fciub"):

@@ -210,6 +210,13 @@ class Init:
 PAPER_INIT = Init()
 
 
+def randomize(layer: Layer, rng: np.random.Generator, scale: float = 0.5) -> Layer:
+    """Give every parameter random values, biases and peepholes too: for samples."""
+    for param in layer.params().values():
+        param.value[...] = asarray(scale * rng.standard_normal(param.value.shape))
+    return layer
+
+
 def expect(name: str, array, shape: tuple, dtype) -> None:
     """Raise ShapeError unless `array` has this shape and dtype; letters in `shape` match any size.
 
@@ -229,3 +236,9 @@ def expect(name: str, array, shape: tuple, dtype) -> None:
             f"expected {name} of dtype {np.dtype(dtype)}, got {array.dtype}: "
             "convert it with minilstm.backend.asarray"
         )
+
+
+def expect_entries(name: str, entries: tuple | None, count: int) -> None:
+    """Raise ShapeError unless `entries` is None or has `count` entries."""
+    if entries is not None and len(entries) != count:
+        raise ShapeError(f"expected {count} {name}, got {len(entries)}: see its docstring")

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from .backend import xp
-from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect
+from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, randomize
 from .workspace import empty
 
 
@@ -66,5 +66,5 @@ class Linear(Layer):
 
     @classmethod
     def sample(cls, rng):
-        layer = cls(4, 5, rng)
+        layer = randomize(cls(4, 5, rng), rng)
         return Sample(layer, (rng.standard_normal((3, 2, 4)),))

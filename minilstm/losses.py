@@ -117,7 +117,9 @@ class SoftmaxCrossEntropy(Loss):
 
     def forward(self, logits, target):
         expect("logits", logits, ("T", "B", "K"), logits.dtype)
-        expect("target", target, logits.shape[:2], target.dtype)
+        expect(
+            "target", target, logits.shape[:2], target.dtype if target.dtype.kind in "iu" else int
+        )
         # subtracting the largest logit changes nothing but the range; argmax has no gradient
         largest = logits.real.max(axis=-1, keepdims=True)
         p = xp.subtract(logits, largest, out=empty(logits.shape, logits.dtype))

@@ -17,11 +17,11 @@ import numpy as np
 
 from .backend import asarray, to_numpy, xp
 from .errors import ConfigError, ShapeError
-from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect
+from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
 from .linear import Linear, affine, affine_dw, affine_dx
 from .losses import BernoulliCrossEntropy, Loss, SquaredError
 from .lstm import PeepholeLSTM
-from .rnn import Recurrent, randomize
+from .rnn import Recurrent
 from .stack import Stack
 from .workspace import empty, zeros
 
@@ -86,15 +86,15 @@ class Decoder(Layer):
         self._loss = loss or BernoulliCrossEntropy()
 
     def forward(self, code, T, truth=None, feed_truth=False, masks=None):
-        if T < 1:
-            raise ShapeError(f"expected T >= 1 frames to decode, got {T}: ask for at least one")
-        if self.conditional and feed_truth is not False:
-            expect("truth", truth, (T, "B", self.D), self.dtype)
-        if self.conditional and feed_truth is not True:
-            return self._forward_stepwise(code, T, truth, feed_truth, masks)
+        if T is None or T < 1:
+            raise ShapeError(f"expected T >= 1 frames to decode, got {T}: say how many")
+        if self.conditional:
+            feed_truth = self._checked(feed_truth, truth, T, len(code[0][0]))
+            if feed_truth is not True:
+                return self._forward_stepwise(code, T, truth, feed_truth, masks)
         x = self._inputs(code, T)
         if self.conditional:
-            x[self._late :] = truth[: T - 1]
+            x[self._zero_frames :] = truth[: T - 1]
         (y, _), stack_cache = self.stack.forward(x, code, masks)
         if self.start == "read":
             y = xp.concatenate((code[-1][0][None], y))
@@ -114,8 +114,17 @@ class Decoder(Layer):
         dtruth = None
         if self.conditional and want_dtruth:
             dtruth = zeros(run.shape, dx.dtype)
-            dtruth[:-1] = dx[self._late :]  # the last true frame is never fed
+            dtruth[:-1] = dx[self._zero_frames :]  # the last true frame is never fed
         return self._with_start(dcode, dstart), None, dtruth, None, None
+
+    def _checked(self, feed_truth, truth, T, B):
+        if getattr(feed_truth, "ndim", 0) > 0:
+            expect("feed_truth", feed_truth, (T, B), bool)
+        else:
+            feed_truth = bool(feed_truth)
+        if feed_truth is not False:
+            expect("truth", truth, (T, B, self.D), self.dtype)
+        return feed_truth
 
     # A decoder that feeds on its own output can't know its inputs beforehand: frame by frame,
     # output t -> input t+1, and back again in the opposite order.
@@ -162,13 +171,13 @@ class Decoder(Layer):
         return self._with_start(self.stack.end_backward(run.runs), dstart), None, dtruth, None, None
 
     @property
-    def _late(self):
-        # "step" sees its zero frame first, then frame 0; "read" sees frame 0 at once
+    def _zero_frames(self):
+        # "step" is given a zero frame before frame 0; the first step of "read" is given frame 0
         return 1 if self.start == "step" else 0
 
     def _inputs(self, code, T):
-        x = empty((T - 1 + self._late, len(code[0][0]), self.stack.layers[0].D), self.dtype)
-        x[: self._late] = 0
+        x = empty((T - 1 + self._zero_frames, len(code[0][0]), self.stack.layers[0].D), self.dtype)
+        x[: self._zero_frames] = 0
         return x
 
     def _with_start(self, dcode, dstart):
@@ -251,6 +260,8 @@ class EncoderDecoder(Layer, abstract=True):
         expect("past", past, ("T", "B", self.D), self.dtype)
         T = len(future) if T is None and future is not None else T
         feed = feed_truth if isinstance(feed_truth, tuple) else (feed_truth, feed_truth)
+        expect_entries("entries of feed_truth, one for each decoder", feed, 2)
+        expect_entries("entries of masks, one for each stack", masks, 3)
         encoder_masks, reconstruct_masks, predict_masks = masks or (None, None, None)
         code, encoder_cache = self.encoder.forward(past, encoder_masks)
         caches, reconstruction, prediction = {}, None, None
@@ -273,12 +284,12 @@ class EncoderDecoder(Layer, abstract=True):
         dreconstruction, dprediction = doutputs
         run = cache.consume()
         dcodes, dreversed, dfuture = [], None, None
-        if self.reconstruct:
+        if dreconstruction is not None:
             dcode, _, dreversed, _, _ = self.reconstruct.backward(
                 dreconstruction, run.decoders["reconstruct"], want_dinputs
             )
             dcodes.append(dcode)
-        if self.predict:
+        if dprediction is not None:
             dcode, _, dfuture, _, _ = self.predict.backward(
                 dprediction, run.decoders["predict"], want_dinputs
             )
@@ -351,19 +362,20 @@ class Composite(EncoderDecoder):
     @classmethod
     def samples(cls, rng):
         found = {
-            f"{conditional} {start}": _model_sample(cls, rng, conditional, start)
-            for conditional, start in (
-                ("none", "step"),
-                ("none", "read"),
-                ("reconstruction", "read"),
-                ("future", "step"),
-                ("both", "step"),
-                ("both", "read"),
+            f"{conditional} {start}": _model_sample(cls, rng, conditional, start, layers=layers)
+            for conditional, start, layers in (
+                ("none", "step", 1),
+                ("none", "read", 1),
+                ("reconstruction", "read", 1),
+                ("future", "step", 1),
+                ("both", "step", 2),
+                ("both", "read", 2),
             )
         }
-        forced = _model_sample(cls, rng, "both", "step", feed_truth=True)
+        both = {"conditional": "both", "start": "step", "layers": 1}
+        forced = _model_sample(cls, rng, feed_truth=True, **both)
         found["both step, teacher-forced"] = forced
-        free = _model_sample(cls, rng, "both", "step", feed_truth=False, loss=SquaredError())
+        free = _model_sample(cls, rng, feed_truth=False, loss=SquaredError(), **both)
         found["both step, free-running, squared error"] = free
         return found
 
@@ -378,9 +390,9 @@ def _added(codes):
     return total
 
 
-def _model_sample(cls, rng, conditional, start, feed_truth=None, loss=None):
+def _model_sample(cls, rng, conditional, start, feed_truth=None, loss=None, layers=2):
     T_past, T_future, B, D, H = 5, 6, 3, 4, 2
-    model = randomize(cls(D, H, 2, rng, conditional, start, loss, dropout=0.3), rng)
+    model = randomize(cls(D, H, layers, rng, conditional, start, loss, dropout=0.3), rng)
     past, future = rng.random((T_past, B, D)), rng.random((T_future, B, D))
     if feed_truth is None:  # scheduled sampling: some frames true, some its own, at every step
         feed_truth = tuple(rng.random((T, B)) < 0.5 for T in (T_past, T_future))
@@ -390,7 +402,7 @@ def _model_sample(cls, rng, conditional, start, feed_truth=None, loss=None):
         future = None
     late = 1 if start == "step" else 0
     lengths = (T_past, T_past - 1 + late, T_future - 1 + late)
-    masks = tuple((_kept(rng, T, B, H),) for T in lengths)
+    masks = tuple((_kept(rng, T, B, H),) * (layers - 1) for T in lengths)
     inputs = (past, future, T_future, feed_truth, masks)
     return Sample(model, inputs, zeros={"future": (T_future - 1,)})
 

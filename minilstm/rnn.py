@@ -13,7 +13,7 @@ import numpy as np
 
 from . import cells
 from .backend import xp
-from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect
+from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
 from .linear import affine, affine_dw, affine_dx
 from .workspace import empty, zeros
 
@@ -48,6 +48,8 @@ class Recurrent(Layer, abstract=True):
         dy, dfinal = doutputs
         values = cache.consume()
         run = values.run
+        if dy is not None:
+            expect("dy", dy, run.y.shape, run.y.dtype)
         self.begin_backward(run, dfinal)
         for t in reversed(range(len(run.x))):
             self.step_backward(run, t, None if dy is None else dy[t])
@@ -64,6 +66,7 @@ class Recurrent(Layer, abstract=True):
         run.x = x
         run.a = empty((T, B, self.gates * H), dtype)
         run.product = empty((B, self.gates * H), dtype)
+        expect_entries("start states", state, len(self.state_names))
         for k, name in enumerate(self.state_names):
             states = empty((T + 1, B, H), dtype)
             if state is None:
@@ -189,10 +192,3 @@ def _recurrent_sample(layer, rng, T=5, B=2):
     randomize(layer, rng)
     state = tuple(rng.standard_normal((B, layer.H)) for _ in layer.state_names)
     return Sample(layer, (rng.standard_normal((T, B, layer.D)), state))
-
-
-def randomize(layer, rng, scale=0.5):
-    """Give every parameter random values, biases and peepholes too, for samples."""
-    for param in layer.params().values():
-        param.value[...] = scale * rng.standard_normal(param.value.shape)
-    return layer

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from .dropout import Dropout
-from .layer import PAPER_INIT, Cache, Init, Layer, Sample
+from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
 from .lstm import PeepholeLSTM
-from .rnn import Recurrent, randomize
+from .rnn import Recurrent
 from .workspace import empty
 
 
@@ -36,6 +36,7 @@ class Stack(Layer):
         self.dropout = Dropout(dropout)
 
     def forward(self, x, state=None, masks=None):
+        self._expect_entries(state, masks)
         state, masks = self._absent(state), self._absent(masks)
         caches, final = [], []
         for k, layer in enumerate(self.layers):
@@ -59,6 +60,10 @@ class Stack(Layer):
                 dx = self.dropout.apply(dx, run.masks[k - 1])
         return dx, tuple(reversed(dstate)) if run.has_state else None, None
 
+    def _expect_entries(self, state, masks):
+        expect_entries("layers in the start state", state, len(self.layers))
+        expect_entries("dropout masks, one between two layers", masks, len(self.layers) - 1)
+
     def _absent(self, per_layer):
         return (None,) * len(self.layers) if per_layer is None else per_layer
 
@@ -66,12 +71,15 @@ class Stack(Layer):
 
     def begin(self, x, state, masks=None):
         """Buffers for a run over x (T, B, D), whose frames are filled in as they become known."""
+        self._expect_entries(state, masks)
         runs = []
         for k, layer in enumerate(self.layers):
             if k > 0:
                 x = empty((*x.shape[:2], layer.D), x.dtype)
             runs.append(layer.begin(x, self._absent(state)[k]))
             runs[k].mask = None if k == 0 else self._absent(masks)[k - 1]
+            if runs[k].mask is not None:
+                expect("dropout mask", runs[k].mask, x.shape, bool)
         return runs
 
     def step(self, runs, t):

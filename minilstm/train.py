@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from . import checkpoint, config, evaluate, experiment, figures, metrics
-from .backend import asarray, use_backend
+from .backend import asarray, to_numpy, use_backend
 from .command import Parser, run_command
 from .config import Config
 from .data import as_vectors
@@ -169,11 +169,14 @@ def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
     """Multiplications and additions of the matrix products of one step, in 1e9."""
     past, future = config.data.past, config.data.future
     steps = {"encoder": past, "reconstruct": past, "predict": future}
+    data = ["encoder.0."]
+    if config.feeding.inputs == "truth":
+        data += ["reconstruct.stack.0.", "predict.stack.0."]
     products = 0
     for name, param in model.params().items():
         if param.value.ndim == 2 and not name.endswith("Wp"):
             # forward, gradient of the weight, gradient of the input; data needs no gradient
-            passes = 2 if name in ("encoder.0.Wx", "encoder.0.Wi") else 3
+            passes = 2 if name in [prefix + W for prefix in data for W in ("Wx", "Wi")] else 3
             products += passes * param.value.size * steps[name.partition(".")[0]]
     return 2 * products * config.run.batch_size / 1e9
 
@@ -210,7 +213,7 @@ def _buffers(model, config, B):
 
 
 def announce(model: EncoderDecoder, config: Config, out: Path) -> str:
-    """What is about to happen, in four lines."""
+    """What is about to happen, in five lines."""
     c, d, r = config.model, config.data, config.run
     conditional = {"none": "", "both": ", both decoders conditional"}
     conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
@@ -235,22 +238,22 @@ def announce(model: EncoderDecoder, config: Config, out: Path) -> str:
 
 def prepare_folder(out: Path, force: bool) -> None:
     """Make the run folder. One that holds a run is refused, or with `force` emptied of it."""
-    if out.exists() and not out.is_dir():
-        raise RunError(f"expected --out to name a folder, got the file {out}: choose another name")
-    if (out / "config.toml").exists():
-        if not force:
-            raise RunError(
-                f"expected a new run folder, got {out}, which holds a run: choose another --out, "
-                "or overwrite it with --force"
-            )
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
-    elif out.is_dir() and any(out.iterdir()):
-        raise RunError(
-            f"expected a new or empty run folder, got {out} with other files in it: choose "
-            "another --out"
-        )
     try:
+        if out.exists() and not out.is_dir():
+            raise RunError(f"expected --out to name a folder, got the file {out}: choose another")
+        if (out / "config.toml").exists():
+            if not force:
+                raise RunError(
+                    f"expected a new run folder, got {out}, which holds a run: choose another "
+                    "--out, or overwrite it with --force"
+                )
+            for name in FILES:
+                (out / name).unlink(missing_ok=True)
+        elif out.is_dir() and any(out.iterdir()):
+            raise RunError(
+                f"expected a new or empty run folder, got {out} with other files in it: choose "
+                "another --out"
+            )
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
@@ -271,8 +274,8 @@ FILES = (
 def train(config: Config, out: Path, force: bool = False, quiet: bool = False) -> EncoderDecoder:
     """Train what `config` describes into the run folder `out`. Returns the model.
 
-    Raises NonFiniteError when a loss or gradient is not a finite number, KeyboardInterrupt after
-    writing a checkpoint.
+    Raises NonFiniteError when a loss or gradient is not a finite number, and KeyboardInterrupt
+    after writing a checkpoint.
     """
     source = experiment.open_source(config, "train")
     validation = experiment.open_source(config, "validation")
@@ -287,7 +290,8 @@ def train(config: Config, out: Path, force: bool = False, quiet: bool = False) -
 
     run = _Run(config, out, model, optimizer, source, validation)
     try:
-        with use_workspace(Reused()):
+        # numbers that are not finite end the run, in words; NumPy's warnings say it twice
+        with use_workspace(Reused()), np.errstate(all="ignore"):
             run.loop(quiet)
     finally:
         run.save()
@@ -338,24 +342,23 @@ class _Run:
 
         run = self.config.run
         started = time.monotonic()
-        batches = BatchesAhead(self.source, self.config, self.step, run.steps)
         bar = tqdm(total=run.steps, unit="step", disable=quiet, dynamic_ncols=True)
-        summed, since = None, self.step
+        batches = BatchesAhead(self.source, self.config, self.step, run.steps)
+        summed, since, last = None, self.step, False
         try:
-            while self.step < run.steps:
-                if run.minutes and time.monotonic() - started > 60 * run.minutes:
-                    break
+            while not last:
                 rate = self.rate(self.step)
                 now = training_step(self.model, self.optimizer, batches.next(), self.config, rate)
                 self.step += 1
                 summed = {k: summed[k] + x for k, x in now.items()} if summed else now
                 bar.update()
-                last = self.step == run.steps
+                seconds = time.monotonic() - started
+                late = run.minutes and seconds > 60 * run.minutes
+                last = self.step == run.steps or late
                 if last or (run.log_every and self.step % run.log_every == 0):
                     row = {k: float(x) / (self.step - since) for k, x in summed.items()}
-                    seconds = time.monotonic() - started
-                    self.write({"learning_rate": rate, "seconds": round(seconds, 2)} | row)
                     self.check_finite(row)
+                    self.write({"learning_rate": rate, "seconds": round(seconds, 2)} | row)
                     shown = {k: f"{x:.1f}" for k, x in row.items() if k != "gradient_norm"}
                     bar.set_postfix(shown, refresh=False)
                     summed, since = None, self.step
@@ -368,15 +371,21 @@ class _Run:
             batches.stop()
 
     def write(self, row):
-        with self.log.open("a") as file:
-            file.write(json.dumps({"step": self.step} | row) + "\n")
+        try:
+            with self.log.open("a") as file:
+                file.write(json.dumps({"step": self.step} | row) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.log}: expected a log that can be written, got {error.strerror!r}: is the "
+                "run folder still there, and is there room?"
+            ) from error
 
     def check_finite(self, row):
         for name, value in row.items():
             if not math.isfinite(value):
                 raise NonFiniteError(
                     f"expected finite losses and gradients, got {name} = {value} by step "
-                    f"{self.step}: lower --learning-rate or --clip-norm; the log is {self.log}"
+                    f"{self.step}: lower --learning-rate, or bound gradients by --clip-norm"
                 )
 
     def validate(self):
@@ -391,10 +400,14 @@ class _Run:
             ("future", means[1], self.validation[past:]),
         ):
             if mean is not None:
+                self.check_finite({f"validation {name}": float(mean.sum())})
                 row[f"validation {name}"] = float(measure(truth, mean).mean())
         self.write(row)
 
     def save(self):
+        """A checkpoint, unless its numbers are not finite: those must not replace good ones."""
+        if not np.isfinite(to_numpy(self.model.flat().value)).all():
+            return
         about = {"step": self.step, "D": self.model.D}
         checkpoint.save(self.out / "checkpoint.safetensors", self.model, self.optimizer, about)
 

@@ -25,7 +25,7 @@ from minilstm.data import (
 )
 from minilstm.data.digits import BUNDLED
 from minilstm.data.shuffle import endless_shuffle, keyed_rng
-from minilstm.errors import ConfigError, DataError, MinilstmError, ShapeError
+from minilstm.errors import ConfigError, DataError, ShapeError
 
 ROOT = Path(__file__).parent.parent
 
@@ -599,15 +599,3 @@ def test_damage_anywhere_gives_a_valid_array_or_a_data_error(tmp_path, read, goo
             assert array.dtype == np.uint8 and array.ndim in (1, 3, 4) and array.size > 0
             array.sum()  # every byte of it is there
     assert 200 < refused  # and the rest only lost a pixel or a word that does not matter
-
-
-def test_data_imports_nothing_of_the_package_but_errors():
-    code = "import sys, minilstm.data; print(*[n for n in sys.modules if n.startswith('minilstm')])"
-    names = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.split()
-    assert {name for name in names if not name.startswith("minilstm.data")} == {
-        "minilstm",
-        "minilstm.errors",
-    }
-    assert issubclass(DataError, MinilstmError)

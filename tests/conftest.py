@@ -1,0 +1,40 @@
+"""What every test starts from, and the samples that the tests of all layers walk over."""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from minilstm.backend import use_backend
+from minilstm.gradcheck import layers
+from minilstm.workspace import Fresh, use_workspace
+
+
+@pytest.fixture(autouse=True)
+def numpy_float32_and_fresh_buffers():
+    """Each test starts from the defaults, whatever the test before it chose."""
+    with use_backend("numpy", "float32"), use_workspace(Fresh()):
+        yield
+
+
+@lru_cache
+def every_sample():
+    """(class, variant) of every sample in the package: found by the checker, not listed here."""
+    with use_backend("numpy", "float64"):
+        rng = np.random.default_rng(0)
+        return [(cls, variant) for cls in layers() for variant in cls.samples(rng)]
+
+
+def pytest_generate_tests(metafunc):
+    """A test that asks for `sample` runs once for every sample of every layer."""
+    if "sample" in metafunc.fixturenames:
+        names = [f"{cls.__name__} {variant}".strip() for cls, variant in every_sample()]
+        metafunc.parametrize("sample", every_sample(), ids=names, indirect=True)
+
+
+@pytest.fixture
+def sample(request):
+    """A layer with inputs, in float64, made anew for the test."""
+    cls, variant = request.param
+    with use_backend("numpy", "float64"):
+        return cls.samples(np.random.default_rng(0))[variant]

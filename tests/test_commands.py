@@ -1,0 +1,529 @@
+"""The command lines, as a clumsy or hostile user types them: one line, status 2, nothing left."""
+
+import gzip
+import importlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import minilstm
+from minilstm import evaluate, train
+from minilstm.command import run_command
+from minilstm.config import SECTIONS, Config, flag_of
+from minilstm.errors import RunError
+
+PACKAGE = Path(minilstm.__file__).parent
+COMMANDS = sorted(
+    path.stem for path in PACKAGE.glob("*.py") if 'if __name__ == "__main__"' in path.read_text()
+)
+SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4 --steps 2"
+PAST = 3
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Default run folders and relative paths stay inside the test's folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No pictures: they take longer than a tiny run."""
+    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+
+
+@pytest.fixture
+def run(tmp_path, undrawn):
+    """The folder of a fresh small run, to be damaged."""
+    assert call(train, *SMALL.split(), "--quiet", "--out", "run") == 0
+    return tmp_path / "run"
+
+
+def call(module, *arguments):
+    """The exit status of a command, called in this process."""
+    try:
+        return run_command(lambda: module.main([str(word) for word in arguments]))
+    except SystemExit as stopped:  # argparse leaves this way
+        return stopped.code
+
+
+def refusal(capsys, module, *arguments):
+    """The one line on stderr of a command that exits with 2 and prints nothing else."""
+    capsys.readouterr()
+    status = call(module, *arguments)
+    printed = capsys.readouterr()
+    assert status == 2, printed
+    assert printed.out == "" and printed.err.startswith("error: "), printed
+    assert printed.err.count("\n") == 1 and printed.err.endswith("\n"), printed
+    return printed.err
+
+
+def train_refusal(capsys, *arguments):
+    """The same for a small training run, which must leave no trace in the folder."""
+    before = snapshot(".")
+    message = refusal(capsys, train, *SMALL.split(), "--quiet", *arguments)
+    assert snapshot(".") == before, "something was written"
+    return message
+
+
+def snapshot(folder):
+    """Everything in a folder, by path: the bytes of files, None for folders."""
+    return {
+        str(path): path.read_bytes() if path.is_file() else None for path in Path(folder).rglob("*")
+    }
+
+
+def python(*arguments, **keywords):
+    """A fresh interpreter on the package under test."""
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        **keywords,
+    )
+
+
+# ----------------------------------------------------------------- what is there
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_exits_with_0_and_says_nothing_on_stderr(command):
+    found = python("-m", f"minilstm.{command}", "--help")
+    assert found.returncode == 0
+    assert found.stdout.startswith(f"usage: python -m minilstm.{command} ")
+    assert found.stderr == ""
+
+
+def test_the_main_commands_are_among_those_that_were_found():
+    assert {"train", "evaluate", "gradcheck"} <= set(COMMANDS)
+
+
+def test_the_help_of_train_names_every_setting_with_its_default_and_choices(capsys):
+    assert call(train, "--help") == 0
+    words = capsys.readouterr().out.split()
+    text = " ".join(words)
+    for section in SECTIONS.values():
+        for item in fields(section):
+            assert flag_of(item) in words, flag_of(item)
+            assert all(choice in text for choice in item.metadata["choices"])
+    for flag in ("--out", "--force", "--quiet", "--config", "PRESET"):
+        assert flag in text
+    assert text.count("(default:") >= sum(len(fields(s)) for s in SECTIONS.values())
+
+
+def test_importing_the_trainer_is_light():
+    heavy = {"matplotlib", "scipy", "tqdm", "safetensors", "PIL", "cupy", "tomli_w"}
+    code = "import sys, minilstm.train, minilstm.evaluate; print(*sys.modules)"
+    found = python("-c", code)
+    assert found.returncode == 0, found.stderr
+    assert not heavy & {name.partition(".")[0] for name in found.stdout.split()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_be_imported_without_running(command):
+    assert callable(importlib.import_module(f"minilstm.{command}").main)
+
+
+def test_presets_and_flags_may_stand_in_any_order(undrawn):
+    flags = SMALL.split()
+    words = ["--quiet", "table2-predictor", *flags, "toronto2015", "--layers", "1", "--out", "run"]
+    assert call(train, *words) == 0
+    settings = Config.from_toml(Path("run/config.toml"))
+    assert settings.model.kind == "predictor" and settings.model.layers == 1
+    assert settings.optimizer.rule == "rmsprop" and settings.model.hidden == 4
+
+
+def test_a_run_is_repeated_from_its_own_configuration(run):
+    assert call(train, "--config", run / "config.toml", "--quiet", "--out", "again") == 0
+    first, again = (load_file(f"{out}/checkpoint.safetensors") for out in (run, "again"))
+    assert first.keys() == again.keys()
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_a_run_without_a_name_is_called_after_its_model_and_seed(undrawn):
+    assert call(train, *SMALL.split(), "--quiet", "--model", "predictor", "--seed", "3") == 0
+    assert Path("runs/predictor-3/checkpoint.safetensors").is_file()
+
+
+# ----------------------------------------------------------------- wrong settings
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["papre"], "'paper'"),
+        ([""], "expected a preset"),
+        (["--hiden", "8"], "--hidden"),
+        (["--hidden"], "--hidden"),
+        (["--hidden", "0"], ">= 1"),
+        (["--past", "0"], ">= 1"),
+        (["--future", "-1"], ">= 1"),
+        (["--batch-size", "0"], ">= 1"),
+        (["--layers", "-2"], ">= 1"),
+        (["--steps", "0"], ">= 1"),
+        (["--hidden", "eight"], "integer"),
+        (["--hidden", "8.5"], "integer"),
+        (["--learning-rate", "fast"], "a number"),
+        (["--learning-rate", "nan"], "finite"),
+        (["--minutes", "inf"], "finite"),
+        (["--dropout", "1"], "< 1"),
+        (["--seed", "-1"], ">= 0"),
+        (["--model", "compsite"], "'composite'"),
+        (["--cell", "lstm"], "slides-lstm"),
+        (["--digit-size", "9"], "frame_size"),
+        (["--digit-size", "29", "--frame-size", "40"], "<= 28"),
+        (["--num-digits", "100000"], "num_digits"),
+        (["--model", "predictor", "--conditional", "both"], "predictor"),
+        (["--feeding", "own"], "conditional"),
+        (["--reconstruction-weight", "0", "--future-weight", "0"], "weight"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+        (["--data", "film.avi"], ".npy"),
+        (["--data", "patches"], "moving-mnist or a .npy file, got patches"),
+        (["--data", "percepts"], "moving-mnist or a .npy file, got percepts"),
+        (["--data", "nowhere.npy"], "nowhere.npy"),
+        (["--digits", "nowhere"], "nowhere"),
+        (["--hidden", "1000000000"], "memory"),
+        (["--frame-size", "10000000"], "memory"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(capsys, words, said):
+    assert said in train_refusal(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[model]\nhiden = 8\n", "'hidden'"),
+        ("[modle]\nhidden = 8\n", "'model'"),
+        ("[model]\nhidden = '8'\n", "integer"),
+        ("[model]\nhidden = true\n", "integer"),
+        ("[model]\nhidden = 0\n", ">= 1"),
+        ("model = 3\n", "[model]"),
+        ("[model\n", "TOML"),
+        ("\x00\x01", "TOML"),
+        ("[model]\nhidden = 8\nhidden = 9\n", "TOML"),
+    ],
+)
+def test_a_wrong_configuration_file_is_refused_naming_file_and_remedy(capsys, text, said):
+    Path("my.toml").write_text(text)
+    message = train_refusal(capsys, "--config", "my.toml")
+    assert said in message and "my.toml" in message
+
+
+def test_bytes_that_are_no_text_and_folders_are_no_configuration(capsys):
+    Path("my.toml").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in train_refusal(capsys, "--config", "my.toml")
+    assert "directory" in train_refusal(capsys, "--config", ".").lower()
+
+
+def test_a_name_of_two_lines_is_still_refused_in_one(capsys):
+    train_refusal(capsys, "--config", "two\nlines.toml")
+    train_refusal(capsys, "--data", "two\nlines.npy")
+
+
+@pytest.mark.parametrize("module", [train, evaluate])
+def test_a_missing_cupy_is_one_line_that_says_what_to_install(capsys, monkeypatch, run, module):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # importing it fails, wherever the test runs
+    words = [run] if module is evaluate else [*SMALL.split(), "--out", "other"]
+    message = refusal(capsys, module, *words, "--backend", "cupy")
+    assert "pip install" in message and "cupy" in message
+    assert not Path("other").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "RUN"),
+        (["RUN", ""], "''"),
+        (["RUN", "more"], "more"),
+        (["RUN", "--jsn"], "--json"),
+        (["RUN", "--sequences", "0"], ">= 1"),
+        (["RUN", "--sequences", "many"], "many"),
+        (["RUN", "--data", "patches"], "moving-mnist or a .npy file, got patches"),
+        (["RUN", "--data", "film.avi"], ".npy"),
+        (["RUN", "--data", "nowhere.npy"], "nowhere.npy"),
+        (["RUN", "--digits", "nowhere"], "nowhere"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_do(capsys, run, words, said):
+    words = [run if word == "RUN" else word for word in words]
+    assert said in refusal(capsys, evaluate, *words)
+
+
+# ----------------------------------------------------------------- run folders
+
+
+@pytest.mark.parametrize(
+    "name", ["file", "file/run", "file/deep/run", "/proc/nowhere/run", "n" * 300]
+)
+def test_a_run_folder_that_cannot_be_made_is_refused(capsys, name):
+    Path("file").write_text("mine")
+    message = train_refusal(capsys, "--out", name)
+    assert name in message and "--out" in message
+
+
+def test_an_existing_run_is_left_alone(capsys, run):
+    message = train_refusal(capsys, "--out", run)
+    assert "--force" in message and str(run) in message
+
+
+def test_a_folder_of_other_things_is_left_alone_even_by_force(capsys):
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    train_refusal(capsys, "--out", "mine")
+    train_refusal(capsys, "--out", "mine", "--force")
+
+
+def test_force_overwrites_the_files_of_a_run_and_no_others(run):
+    (run / "notes.txt").write_text("mine")
+    before = snapshot(run)
+    words = [*SMALL.split(), "--quiet", "--seed", "7", "--out", run, "--force"]
+    assert call(train, *words) == 0
+    after = snapshot(run)
+    assert after.keys() == before.keys()
+    assert after[str(run / "notes.txt")] == b"mine"
+    for name in ("config.toml", "checkpoint.safetensors", "metrics.jsonl"):
+        assert after[str(run / name)] != before[str(run / name)]
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 2], "the log of the run before is still there"
+
+
+def test_force_keeps_the_run_when_the_new_settings_are_wrong(capsys, run):
+    train_refusal(capsys, "--out", run, "--force", "--data", "nowhere.npy")
+    train_refusal(capsys, "--out", run, "--force", "--digits", "nowhere")
+
+
+def test_force_on_a_run_with_a_folder_in_place_of_a_file_is_refused_in_words(capsys, run):
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()
+    assert "--out" in refusal(capsys, train, *SMALL.split(), "--quiet", "--out", run, "--force")
+
+
+def test_an_empty_folder_is_a_fine_place_for_a_run(undrawn):
+    Path("empty").mkdir()
+    assert call(train, *SMALL.split(), "--quiet", "--out", "empty") == 0
+
+
+@pytest.mark.parametrize("name", ["nowhere", ".", "file"])
+def test_a_folder_that_is_no_run_is_not_evaluated(capsys, name):
+    Path("file").write_text("mine")
+    message = refusal(capsys, evaluate, name)
+    assert "run folder" in message and "config.toml" in message
+
+
+def test_a_damaged_configuration_of_a_run_is_named(capsys, run):
+    (run / "config.toml").write_text("[model]\nhiden = 8\n")
+    assert "config.toml" in refusal(capsys, evaluate, run)
+    (run / "config.toml").write_bytes(b"\x80\x04garbage")
+    assert "config.toml" in refusal(capsys, evaluate, run)
+
+
+# ----------------------------------------------------------------- checkpoints
+
+
+def damage_header(raw):
+    return b"\xff" * 8 + raw[8:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: b"",
+        lambda raw: raw[:4],
+        lambda raw: raw[:100],
+        lambda raw: raw[:-1],
+        lambda raw: raw + b"x",
+        lambda raw: np.random.default_rng(0).bytes(len(raw)),
+        lambda raw: pickle.dumps({"encoder.0.Wx": [1.0]}),
+        lambda raw: raw.replace(b"minilstm", b"maxilstm", 1),
+        lambda raw: raw.replace(b'{\\"', b'[\\"', 1),
+        damage_header,
+    ],
+    ids="empty 4-bytes 100-bytes truncated longer random pickle foreign no-json header".split(),
+)
+def test_a_damaged_checkpoint_is_refused_by_name(capsys, run, damage):
+    path = run / "checkpoint.safetensors"
+    raw = path.read_bytes()
+    damaged = damage(raw)
+    assert damaged != raw
+    path.write_bytes(damaged)
+    assert str(path) in refusal(capsys, evaluate, run)
+    with pytest.raises(RunError):
+        minilstm.load(run)
+
+
+def test_a_missing_checkpoint_is_named(capsys, run):
+    (run / "checkpoint.safetensors").unlink()
+    assert "checkpoint.safetensors" in refusal(capsys, evaluate, run)
+    (run / "checkpoint.safetensors").mkdir()
+    assert "checkpoint.safetensors" in refusal(capsys, evaluate, run)
+
+
+def test_a_pickle_in_place_of_a_checkpoint_is_never_run(capsys, run):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (Path("exploded"),))
+
+    (run / "checkpoint.safetensors").write_bytes(pickle.dumps(Bomb()))
+    refusal(capsys, evaluate, run)
+    assert not Path("exploded").exists()
+
+
+ABOUT = {"minilstm": json.dumps({"step": 2, "D": 64})}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: a.pop("encoder.0.Wx"), "encoder.0.Wx is missing"),
+        (lambda a: a.update({"encoder.7.Wx": a["encoder.0.Wx"]}), "encoder.7.Wx is unknown"),
+        (
+            lambda a: a.update({"encoder.0.Wh": a["encoder.0.Wh"].T.copy()}),
+            "encoder.0.Wh has shape (16, 4), not (4, 16)",
+        ),
+        (lambda a: a.update({"predict.readout.b": a["predict.readout.b"] * np.nan}), "finite"),
+    ],
+)
+def test_wrong_arrays_in_a_checkpoint_are_listed(capsys, run, change, said):
+    arrays = load_file(run / "checkpoint.safetensors")
+    change(arrays)
+    save_file(arrays, run / "checkpoint.safetensors", metadata=ABOUT)
+    assert said in refusal(capsys, evaluate, run)
+
+
+def test_all_arrays_that_are_amiss_are_listed_together(capsys, run):
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("hidden = 4", "hidden = 5"))
+    message = refusal(capsys, evaluate, run)
+    for name in ("encoder.0.Wx", "reconstruct.stack.0.Wh", "predict.readout.W"):
+        assert name in message
+
+
+@pytest.mark.parametrize(
+    "about", ["[]", "3", "{}", '{"D": "64"}', '{"D": 0}', '{"D": true}', '{"D": 6.5}', "nonsense"]
+)
+def test_a_checkpoint_that_describes_itself_wrongly_is_refused(capsys, run, about):
+    arrays = load_file(run / "checkpoint.safetensors")
+    save_file(arrays, run / "checkpoint.safetensors", metadata={"minilstm": about})
+    assert "checkpoint.safetensors" in refusal(capsys, evaluate, run)
+
+
+# ----------------------------------------------------------------- data files
+
+
+def npy(array, path="my.npy", **keywords):
+    np.save(path, array, **keywords)
+    return Path(path)
+
+
+GOOD = np.zeros((20, 12, 8, 8), np.uint8)
+BAD_FILES = {
+    "empty": lambda p: p.write_bytes(b""),
+    "truncated header": lambda p: p.write_bytes(p.read_bytes()[:40]),
+    "truncated": lambda p: p.write_bytes(p.read_bytes()[:-1]),
+    "longer": lambda p: p.write_bytes(p.read_bytes() + b"x"),
+    "random": lambda p: p.write_bytes(np.random.default_rng(0).bytes(500)),
+    "claims more": lambda p: p.write_bytes(p.read_bytes().replace(b"(20, 12,", b"(20, 99,", 1)),
+    "text": lambda p: p.write_text("0, 1, 2"),
+    "pickled objects": lambda p: npy(np.array([{}, []], object), p, allow_pickle=True),
+    "pickle": lambda p: p.write_bytes(pickle.dumps(GOOD)),
+    "floats": lambda p: npy(GOOD.astype("float32"), p),
+    "NaN": lambda p: npy(np.full(GOOD.shape, np.nan), p),
+    "three dimensions": lambda p: npy(GOOD[0], p),
+    "no sequences": lambda p: npy(GOOD[:, :0], p),
+    "no pixels": lambda p: npy(GOOD[..., :0], p),
+    "no axis of time": lambda p: npy(GOOD[:19], p),
+    "two axes of time": lambda p: npy(np.zeros((20, 20, 8, 8), np.uint8), p),
+    "folder": lambda p: (p.unlink(), p.mkdir()),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_of_sequences_is_refused_by_both_commands(capsys, run, name):
+    path = npy(GOOD)
+    BAD_FILES[name](path)
+    assert "my.npy" in refusal(capsys, evaluate, run, "--data", path)
+    assert "my.npy" in train_refusal(capsys, "--data", path, "--out", "other")
+
+
+def test_a_file_with_too_few_or_too_short_sequences_is_refused(capsys):
+    assert "10 sequences" in train_refusal(capsys, "--data", npy(GOOD[:, :9]))
+    assert "20" in train_refusal(capsys, "--data", npy(GOOD), "--past", "15", "--future", "6")
+
+
+def test_an_empty_or_damaged_folder_of_digits_is_refused(capsys, run):
+    Path("digits").mkdir()
+    assert "digits" in train_refusal(capsys, "--digits", "digits")
+    assert "digits" in refusal(capsys, evaluate, run, "--digits", "digits")
+    header = b"\0\0\x08\x03" + np.array([60_000, 28, 28], ">u4").tobytes()
+    for raw in (b"", b"\0\0", b"GIF89a", header, header + b"\0" * 1000, b"\x1f\x8b\x08garbage"):
+        Path("digits/train-images-idx3-ubyte").write_bytes(raw)
+        assert "train-images-idx3-ubyte" in train_refusal(capsys, "--digits", "digits")
+    Path("digits/train-images-idx3-ubyte").unlink()
+    whole = gzip.compress(header + bytes(60_000 * 28 * 28), 1)
+    for raw in (whole, whole[:-9]):  # right size but not the original; cut short
+        Path("digits/train-images-idx3-ubyte.gz").write_bytes(raw)
+        assert "train-images-idx3-ubyte.gz" in train_refusal(capsys, "--digits", "digits")
+
+
+# ----------------------------------------------------------------- real processes, real signals
+
+
+def test_a_refusal_in_a_real_process_has_no_traceback_and_status_2(tmp_path):
+    found = python("-m", "minilstm.train", "papre", cwd=tmp_path)
+    assert found.returncode == 2 and found.stdout == ""
+    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_explode_in_a_real_process_say_so_once(tmp_path):
+    flags = "--quiet --optimizer sgd --clip-norm 0 --learning-rate 1e37 --log-every 1 --out run"
+    found = python("-m", "minilstm.train", *SMALL.split(), *flags.split(), "--steps", 60)
+    assert found.returncode == 2 and found.stdout == ""
+    assert found.stderr.startswith("error: expected finite") and found.stderr.count("\n") == 1
+
+
+def test_ctrl_c_in_a_real_process_leaves_a_run_that_can_be_evaluated(tmp_path, capsys):
+    flags = "--quiet --log-every 1 --checkpoint-every 0 --validate-every 0 --steps 1000000"
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    words = [sys.executable, "-m", "minilstm.train", *SMALL.split()[:-2], *flags.split()]
+    process = subprocess.Popen(
+        [*words, "--out", "run"], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not Path("run/metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130 and stderr == "interrupted\n"
+    assert call(evaluate, "run", "--sequences", "3") == 0
+    assert "free-running" in capsys.readouterr().out
+
+
+def test_a_reader_that_stops_reading_is_no_error(run):
+    words = [sys.executable, "-m", "minilstm.evaluate", str(run), "--sequences", "2", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=30) == 0

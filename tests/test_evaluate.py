@@ -1,0 +1,367 @@
+"""Evaluation: the numbers of a run, computed a second time, slowly; and what a loaded run does."""
+
+import json
+
+import numpy as np
+import pytest
+
+import minilstm
+from minilstm import config, evaluate, experiment, metrics, train
+from minilstm.command import run_command
+from minilstm.data import as_vectors
+from minilstm.errors import ConfigError, MinilstmError, RunError, ShapeError
+from minilstm.workspace import Reused, use_workspace
+
+TINY = {
+    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 4},
+    "model": {"hidden": 8},
+    "run": {"batch_size": 8, "steps": 40},
+    "optimizer": {"learning_rate": 0.02},
+}
+KINDS = {
+    "unconditional": {"conditional": "none"},
+    "conditional": {"conditional": "both", "layers": 2},
+    "autoencoder": {"kind": "autoencoder", "conditional": "reconstruction"},
+    "predictor": {"kind": "predictor", "start": "read"},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of a trained run of every kind."""
+    top, draw = tmp_path_factory.mktemp("runs"), train._Run.draw
+    train._Run.draw = lambda run: None  # pictures take longer than the training
+    try:
+        for name, model in KINDS.items():
+            tables = TINY | {"model": TINY["model"] | model}
+            train.train(config.load(overrides=tables), top / name, quiet=True)
+    finally:
+        train._Run.draw = draw
+    return top
+
+
+@pytest.fixture(scope="module")
+def test_file(tmp_path_factory):
+    """A .npy file of 13 sequences in the layout (T, N, H, W), and the array in it."""
+    frames = np.random.default_rng(5).integers(0, 256, (20, 13, 8, 8), np.uint8)
+    path = tmp_path_factory.mktemp("data") / "time_first.npy"
+    np.save(path, frames)
+    return path, frames
+
+
+def judged(capsys, *arguments):
+    """What `evaluate --json` prints."""
+    assert run_command(lambda: evaluate.main([*map(str, arguments), "--json"])) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return json.loads(printed.out)
+
+
+def printed_table(capsys, *arguments):
+    """The rows that `evaluate` prints: {label: [numbers]}, and the whole text."""
+    assert run_command(lambda: evaluate.main([*map(str, arguments)])) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    rows = {}
+    for line in printed.out.splitlines():
+        label, numbers = line[:36].strip(), line[36:].split()
+        if label and numbers and numbers[0][0].isdigit():
+            rows[label] = [float(x) for x in numbers]
+    return rows, printed.out
+
+
+def parts(result):
+    """(label, numbers) of everything a table shows."""
+    for name in ("future", "reconstruction"):
+        for mode, numbers in result.get(name, {}).items():
+            yield f"{name}, {mode.replace('_', '-')}", numbers
+    yield from result["baselines"].items()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_and_the_json_say_the_same(runs, capsys, kind):
+    result = judged(capsys, runs / kind, "--sequences", 50)
+    rows, text = printed_table(capsys, runs / kind, "--sequences", 50)
+    expected = dict(parts(result))
+    assert rows.keys() == expected.keys()
+    for label, numbers in expected.items():
+        steps = numbers["per_step"]
+        shown = [numbers["mean"], steps[0], steps[(len(steps) - 1) // 2], steps[-1]]
+        np.testing.assert_allclose(rows[label][:4], shown, atol=0.0501)
+        if "sharpness" in numbers:
+            assert rows[label][4] == pytest.approx(numbers["sharpness"], abs=0.00501)
+    assert "50 sequences, nats per frame" in text
+
+
+def nats(truth, p):
+    """Cross-entropy per step, one pixel at a time in float64: what the slides' Table 2 counts."""
+    T, N, D = truth.shape
+    total = np.zeros(T)
+    for t in range(T):
+        for n in range(N):
+            for y, q in zip(truth[t, n].tolist(), p[t, n].tolist(), strict=True):
+                total[t] -= y * np.log(q) if y > 0 else 0
+                total[t] -= (1 - y) * np.log(1 - q) if y < 1 else 0
+    return total / N
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_numbers_are_those_of_a_slow_computation(runs, capsys, kind):
+    N, past = 5, 3
+    result = judged(capsys, runs / kind, "--sequences", N)
+    settings, model = experiment.read_config(runs / kind), minilstm.load(runs / kind)
+    frames = as_vectors(experiment.open_source(settings, "test").batch(0, N))
+    for mode, feed_truth in (("free_running", False), ("teacher_forced", True)):
+        means = ([], [])
+        for n in range(N):  # one sequence at a time
+            x = frames[:, n : n + 1]
+            outputs, _ = model.forward(x[:past], x[past:], 4, feed_truth)
+            for mean, z in zip(means, outputs, strict=True):
+                mean.append(None if z is None else 1 / (1 + np.exp(-z.astype(np.float64))))
+        rebuilt, predicted = means
+        for name, found, truth in (
+            ("reconstruction", rebuilt, frames[:past][::-1]),
+            ("future", predicted, frames[past:]),
+        ):
+            if found[0] is None or mode not in result.get(name, {}):
+                continue
+            per_step = nats(truth, np.concatenate(found, axis=1))
+            per_step = per_step[::-1] if name == "reconstruction" else per_step
+            np.testing.assert_allclose(result[name][mode]["per_step"], per_step, rtol=1e-4)
+            assert result[name][mode]["mean"] == pytest.approx(per_step.mean(), rel=1e-4)
+
+
+def test_the_baselines_are_those_of_the_test_sequences_and_the_training_mean(runs, capsys):
+    result = judged(capsys, runs / "conditional", "--sequences", 9)["baselines"]
+    settings = experiment.read_config(runs / "conditional")
+    frames = as_vectors(experiment.open_source(settings, "test").batch(0, 9))
+    source = experiment.open_source(settings, "train")
+    batches = [as_vectors(source.batch(k, 200)).reshape(-1, 64) for k in range(10)]
+    mean = np.concatenate(batches).astype(np.float64).mean(axis=0)
+    expected = metrics.baselines(frames[:3], frames[3:], mean.astype("float32"))
+    assert result.keys() == expected.keys()
+    for name, per_step in expected.items():
+        np.testing.assert_allclose(result[name]["per_step"], per_step, rtol=1e-4)
+    assert result["p = 0.5"]["mean"] == pytest.approx(64 * np.log(2))
+    assert result["entropy bound"]["mean"] < result["mean image"]["mean"]
+
+
+def test_free_running_and_teacher_forced_are_two_numbers_of_a_conditional_decoder(runs, capsys):
+    result = judged(capsys, runs / "conditional", "--sequences", 50)
+    for name in ("reconstruction", "future"):
+        free, forced = (result[name][mode] for mode in ("free_running", "teacher_forced"))
+        assert free["mean"] != forced["mean"]
+        assert free["per_step"][-1] != forced["per_step"][-1]
+    # the first frame a decoder makes has been fed nothing yet, in either mode
+    free, forced = (result["future"][mode] for mode in ("free_running", "teacher_forced"))
+    assert free["per_step"][0] == pytest.approx(forced["per_step"][0], rel=1e-5)
+    _, text = printed_table(capsys, runs / "conditional", "--sequences", 50)
+    assert "free-running" in text and "teacher-forced" in text
+
+
+def test_an_unconditional_model_has_no_teacher_forced_number(runs, capsys):
+    for kind in ("unconditional", "predictor"):
+        result = judged(capsys, runs / kind, "--sequences", 5)
+        assert result["future"].keys() == {"free_running"}
+        _, text = printed_table(capsys, runs / kind, "--sequences", 5)
+        assert "free-running" in text and "teacher-forced" not in text
+
+
+def test_a_model_is_judged_by_what_it_does(runs, capsys):
+    autoencoder = judged(capsys, runs / "autoencoder", "--sequences", 5)
+    assert "future" not in autoencoder and len(autoencoder["reconstruction"]["free_running"]) == 4
+    assert len(autoencoder["reconstruction"]["free_running"]["per_step"]) == 3
+    predictor = judged(capsys, runs / "predictor", "--sequences", 5)
+    assert "reconstruction" not in predictor
+    assert len(predictor["future"]["free_running"]["per_step"]) == 4
+
+
+@pytest.mark.parametrize("N", [1, 7, 1001])
+def test_any_number_of_sequences_is_judged(runs, capsys, N):
+    result = judged(capsys, runs / "conditional", "--sequences", N)
+    assert result["sequences"] == N
+    assert all(np.isfinite(numbers["mean"]) for _, numbers in parts(result))
+
+
+def test_two_evaluations_give_the_same_numbers(runs, capsys):
+    one, two = (judged(capsys, runs / "conditional", "--sequences", 20) for _ in range(2))
+    assert one == two
+
+
+def test_predictions_do_not_depend_on_how_many_are_made_at_a_time(runs, monkeypatch):
+    model = minilstm.load(runs / "conditional")
+    frames = np.random.default_rng(0).random((7, 11, 64), np.float32)
+    whole = evaluate.predict(model, frames, 3)
+    monkeypatch.setattr(evaluate, "CHUNK", 4)
+    for one, two in zip(whole, evaluate.predict(model, frames, 3), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_a_trained_model_beats_half_and_a_table_says_above_where_it_is_above(runs, capsys):
+    result = judged(capsys, runs / "unconditional", "--sequences", 50)
+    future = result["future"]["free_running"]["mean"]
+    assert future < result["baselines"]["p = 0.5"]["mean"]
+    _, text = printed_table(capsys, runs / "unconditional", "--sequences", 50)
+    share = future / result["baselines"]["mean image"]["mean"] - 1
+    word = "above" if share > 0 else "below"
+    assert f"future is {abs(100 * share):.0f} % {word} the mean image" in text
+    worse = result | {"future": {"free_running": result["baselines"]["p = 0.5"] | {"sharpness": 0}}}
+    assert (
+        "% above the mean image" in evaluate.table(worse)
+        and "-" not in evaluate.table(worse).rpartition("future is")[2].partition("the mean")[0]
+    )
+
+
+# ------------------------------------------------------------------------------- files of sequences
+
+
+def test_both_layouts_of_a_file_give_the_same_numbers(runs, capsys, test_file, tmp_path):
+    path, frames = test_file
+    np.save(tmp_path / "time_second.npy", np.moveaxis(frames, 0, 1))
+    one = judged(capsys, runs / "conditional", "--data", path)
+    two = judged(capsys, runs / "conditional", "--data", tmp_path / "time_second.npy")
+    assert one == two and one["sequences"] == 13
+    free = judged(capsys, runs / "conditional")
+    assert one["future"] != free["future"]
+
+
+def test_the_numbers_of_a_file_are_those_of_its_own_frames(runs, capsys, test_file):
+    path, frames = test_file
+    result = judged(capsys, runs / "conditional", "--data", path)
+    x = frames[:7].reshape(7, 13, 64) / np.float32(255)
+    prediction = minilstm.load(runs / "conditional").rollout(x[:3], 4)
+    expected = metrics.cross_entropy(x[3:], prediction)
+    np.testing.assert_allclose(result["future"]["free_running"]["per_step"], expected, rtol=1e-4)
+    last = metrics.copy_last(x[:3], x[3:])
+    found = result["baselines"]["copy of the last frame"]["per_step"]
+    np.testing.assert_allclose(found, last, rtol=1e-4)
+
+
+def test_fewer_sequences_than_the_file_has_are_taken_when_asked_for(runs, capsys, test_file):
+    result = judged(capsys, runs / "conditional", "--data", test_file[0], "--sequences", 4)
+    assert result["sequences"] == 4
+
+
+def test_a_file_of_other_frames_is_refused(runs, tmp_path, capsys):
+    np.save(tmp_path / "large.npy", np.zeros((20, 3, 9, 8), np.uint8))
+    arguments = [str(runs / "conditional"), "--data", str(tmp_path / "large.npy")]
+    assert run_command(lambda: evaluate.main(arguments)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert "64 pixels" in printed.err and "9x8 = 72" in printed.err
+
+
+def test_a_run_trained_on_a_file_is_judged_on_its_held_out_sequences(tmp_path, capsys):
+    frames = np.random.default_rng(0).integers(0, 256, (30, 20, 6, 4), np.uint8)
+    np.save(tmp_path / "own.npy", frames)
+    settings = config.load(
+        overrides=TINY
+        | {"data": {"source": str(tmp_path / "own.npy"), "past": 3, "future": 4}}
+        | {"run": {"batch_size": 4, "steps": 2}}
+    )
+    train.train(settings, tmp_path / "run", quiet=True)
+    result = judged(capsys, tmp_path / "run", "--sequences", 3)
+    assert result["frame_shape"] == [6, 4]
+    held_out = experiment.open_source(settings, "test").batch(0, 3)
+    x = as_vectors(held_out)
+    expected = metrics.entropy_bound(x[3:])
+    np.testing.assert_allclose(
+        result["baselines"]["entropy bound"]["per_step"], expected, rtol=1e-6
+    )
+    in_file = {frame.tobytes() for frame in frames[8::10, 0]}
+    assert all(frame.tobytes() in in_file for frame in held_out[0])
+
+
+def test_squared_error_has_a_table_of_its_own():
+    settings = config.load(overrides=TINY | {"data": {"source": "patches"}})
+    model = experiment.build_model(settings, 64)
+    frames = np.random.default_rng(0).standard_normal((7, 5, 64)).astype("float32")
+    result = evaluate.evaluate(model, frames, 3, frames.mean(axis=(0, 1)), (8, 8))
+    prediction = model.rollout(frames[:3], 4)
+    expected = 0.5 * ((prediction - frames[3:]) ** 2).sum(axis=-1).mean()
+    assert result["future"]["free_running"]["mean"] == pytest.approx(expected, rel=1e-5)
+    copy = 0.5 * ((frames[2] - frames[3:]) ** 2).sum(axis=-1).mean()
+    assert result["baselines"]["copy of the last frame"]["mean"] == pytest.approx(copy, rel=1e-5)
+    text = evaluate.table(result)
+    assert "squared error" in text and "nats" not in text
+
+
+# --------------------------------------------------------------------------------- as a library
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "conditional", "predictor"])
+@pytest.mark.parametrize("shape", [(3, 2, 8, 8), (3, 2, 64), (5, 1, 8, 8), (1, 4, 64)])
+def test_a_rollout_has_the_shape_of_its_past_for_any_horizon(runs, kind, shape):
+    past = np.random.default_rng(0).random(shape, np.float32)
+    before = past.copy()
+    future = minilstm.load(runs / kind).rollout(past, 50)
+    assert future.shape == (50, *shape[1:]) and future.dtype == np.float32
+    assert type(future) is np.ndarray
+    assert np.all((future >= 0) & (future <= 1)) and future.std() > 0
+    np.testing.assert_array_equal(past, before)
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "conditional", "predictor"])
+def test_a_longer_rollout_begins_with_the_shorter_one(runs, kind):
+    past = np.random.default_rng(0).random((3, 2, 64), np.float32)
+    model = minilstm.load(runs / kind)
+    np.testing.assert_allclose(model.rollout(past, 50)[:7], model.rollout(past, 7), atol=1e-6)
+
+
+def test_a_rollout_owns_its_memory(runs):
+    model = minilstm.load(runs / "conditional")
+    past = np.random.default_rng(0).random((3, 2, 64), np.float32)
+    with use_workspace(Reused()):
+        first = model.rollout(past, 5)
+        kept = first.copy()
+        model.rollout(1 - past, 5)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_rollout_is_what_evaluation_calls_free_running(runs):
+    model = minilstm.load(runs / "conditional")
+    frames = np.random.default_rng(0).random((7, 4, 64), np.float32)
+    rebuilt, predicted = evaluate.predict(model, frames, 3)
+    np.testing.assert_allclose(model.rollout(frames[:3], 4), predicted, atol=1e-6)
+    np.testing.assert_allclose(model.reconstruction(frames[:3]), rebuilt, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        np.zeros((3, 2, 8, 8), np.uint8),
+        np.zeros((3, 64), np.float32),
+        np.zeros((3, 2, 65), np.float32),
+        np.zeros((3, 2, 8, 7), np.float32),
+        [[[0.0] * 64]],
+        None,
+    ],
+)
+def test_a_past_that_does_not_fit_is_refused_in_one_line(runs, past):
+    with pytest.raises(ShapeError) as caught:
+        minilstm.load(runs / "conditional").rollout(past, 3)
+    assert "expected" in str(caught.value) and "got" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("T", [0, -1])
+def test_a_rollout_of_no_frames_is_refused(runs, T):
+    past = np.zeros((3, 2, 64), np.float32)
+    for kind in ("unconditional", "conditional", "predictor"):
+        with pytest.raises(MinilstmError):
+            minilstm.load(runs / kind).rollout(past, T)
+
+
+def test_what_a_model_was_not_trained_for_is_refused(runs):
+    past = np.zeros((3, 2, 64), np.float32)
+    with pytest.raises(ConfigError):
+        minilstm.load(runs / "autoencoder").rollout(past, 3)
+    with pytest.raises(ConfigError):
+        minilstm.load(runs / "predictor").reconstruction(past)
+
+
+def test_a_folder_that_is_no_run_does_not_load(tmp_path):
+    with pytest.raises(RunError):
+        minilstm.load(tmp_path)
+    with pytest.raises(RunError):
+        minilstm.load(tmp_path / "nowhere")

@@ -1,0 +1,213 @@
+"""The house: which file may import which, what no file may do, and what lies where."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minilstm
+
+PACKAGE = Path(minilstm.__file__).parent
+ROOT = PACKAGE.parent
+TREES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): ast.parse(
+        path.read_text(encoding="utf-8"), str(path)
+    )
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+TEXTS = sorted(
+    path for folder in ("minilstm", "tutorials", "tests", "data_tools", ".ci")
+    for path in (ROOT / folder).rglob("*.py")
+)  # fmt: skip
+
+# What each module may import of the package. What isn't named here is a command like train.py or
+# serves commands: it may import everything, and nothing named here may import it.
+ARITHMETIC = {"errors", "backend", "cells", "workspace", "layer"}
+LAYERS = {"linear", "rnn", "lstm", "dropout", "losses"}
+MAY_IMPORT = {
+    "errors": set(),
+    "backend": {"errors"},
+    "cells": {"backend"},
+    "workspace": {"errors", "backend"},
+    "layer": {"errors", "backend", "workspace"},
+    **{layer: ARITHMETIC | LAYERS for layer in LAYERS},
+    "stack": ARITHMETIC | LAYERS,
+    "models": ARITHMETIC | LAYERS | {"stack"},
+    # these know `Layer`, never a concrete model
+    "optim": {"errors", "backend", "workspace", "layer"},
+    "gradcheck": {"errors", "command", "backend", "workspace", "layer"},
+    "checkpoint": {"errors", "files", "backend", "workspace", "layer", "optim"},
+    # leaves
+    "files": {"errors"},
+    "command": {"errors"},
+    "config": {"errors"},
+    "metrics": {"errors"},
+    "figures": {"errors", "files"},
+}
+
+
+def imports(tree, module=""):
+    """Every imported name, absolute: `from .errors import X` in data.digits -> minilstm.errors."""
+    package = ("minilstm." + module).split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *([node.module] if node.module else [])]
+            if node.module and ".".join(base) != "minilstm":
+                yield ".".join(base)
+            else:  # from . import cells
+                yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def imports_within(module):
+    found = set()
+    for name in imports(TREES[module], module):
+        if name.split(".")[0] == "minilstm" and name != "minilstm":
+            found.add(name.removeprefix("minilstm."))
+    return found
+
+
+def known(module):
+    return module in MAY_IMPORT or module.startswith("data.")
+
+
+@pytest.mark.parametrize("module", [module for module in TREES if known(module)])
+def test_imports_point_in_one_direction(module):
+    if module.startswith("data."):
+        wrong = {n for n in imports_within(module) if n != "errors" and not n.startswith("data.")}
+    else:
+        wrong = imports_within(module) - MAY_IMPORT[module]
+    assert not wrong, f"{module}.py imports {sorted(wrong)}"
+
+
+def test_no_module_imports_itself_on_a_way_round():
+    edges = {
+        module: {name if name in TREES else f"{name}.__init__" for name in imports_within(module)}
+        for module in TREES
+    }
+    finished = set()
+
+    def visit(module, way):
+        assert module not in way, f"import cycle: {' -> '.join([*way, module])}"
+        if module not in finished:
+            for name in sorted(edges.get(module, ())):
+                visit(name, [*way, module])
+            finished.add(module)
+
+    for module in edges:
+        visit(module, [])
+    assert len(finished) >= len(TREES)
+
+
+def test_every_core_module_was_looked_at():
+    expected = set(MAY_IMPORT)
+    assert expected <= set(TREES), f"missing: {sorted(expected - set(TREES))}"
+
+
+def test_the_import_reader_sees_every_form_of_import():
+    tree = ast.parse(
+        "import a.b\nfrom c import d\nfrom . import e\nfrom .f import g\nfrom ..h import i\n"
+        "def local():\n    import minilstm.j\n    from minilstm import k\n"
+        "    from minilstm.l import m\n"
+    )
+    assert set(imports(tree, "data.x")) == {
+        "a.b", "c", "minilstm.data.e", "minilstm.data.f", "minilstm.h",
+        "minilstm.j", "minilstm.k", "minilstm.l",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_only_the_backend_imports_cupy(module):
+    libraries = {name.split(".")[0] for name in imports(TREES[module], module)}
+    assert module == "backend" or not libraries & {"cupy", "cupyx", "numba"}
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_no_module_imports_an_autograd_library(module):
+    libraries = {name.split(".")[0] for name in imports(TREES[module], module)}
+    assert not libraries & {"torch", "jax", "tensorflow", "autograd", "chainer"}
+
+
+@pytest.mark.parametrize("module", sorted(set(TREES) - {"backend"}))
+def test_arrays_cross_between_host_and_device_only_in_the_backend(module):
+    for node in ast.walk(TREES[module]):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        name, line = node.func.attr, node.lineno
+        of = ast.unparse(node.func.value)
+        a_transfer = name == "get" and not (node.args or node.keywords or of.endswith("queue"))
+        assert not a_transfer, f"{module}.py:{line}: {of}.get()"
+        assert name != "asnumpy", f"{module}.py:{line}: asnumpy()"
+        assert (of, name) not in {("xp", "asarray"), ("xp", "array")}, f"{module}.py:{line}: {name}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in TEXTS if path.parent.name != "tests"],  # which make harmful files to try
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_nothing_is_ever_unpickled(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    libraries = {name.split(".")[0] for name in imports(tree)}
+    assert not libraries & {"pickle", "cPickle", "_pickle", "dill", "joblib", "shelve", "marshal"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant) and node.value.value is False, (
+                f"{path.name}:{node.value.lineno}: expected allow_pickle=False"
+            )
+
+
+def test_importing_minilstm_is_light():
+    heavy = {"matplotlib", "scipy", "tqdm", "safetensors", "PIL", "torch", "cupy", "tomli_w"}
+    code = "import sys, minilstm; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (PACKAGE / "py.typed").exists()
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_every_module_and_every_public_function_and_class_has_a_docstring(module):
+    tree = TREES[module]
+    silent = [] if ast.get_docstring(tree) or not tree.body else ["the module itself"]
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        if node.name != "main" and not ast.get_docstring(node):  # of main the module speaks
+            silent.append(f"{node.name} (line {node.lineno})")
+    assert not silent, f"{module}.py: no docstring: {', '.join(silent)}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_name_is_defined_twice_in_one_file(path):
+    """The second of two tests of one name silently replaces the first."""
+    bodies = [ast.parse(path.read_text(encoding="utf-8"), str(path))]
+    bodies += [node for node in bodies[0].body if isinstance(node, ast.ClassDef)]
+    for body in bodies:
+        plain = [
+            node.name for node in body.body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.decorator_list
+        ]  # fmt: skip
+        twice = sorted({name for name in plain if plain.count(name) > 1})
+        assert not twice, f"{path.name}: defined twice: {', '.join(twice)}"
+
+
+def test_the_top_of_the_repository_holds_only_the_agreed_names():
+    agreed = {"pyproject.toml", "README.md", "LICENSE", "minilstm", "tutorials", "tests"}
+    agreed |= {"data_tools", ".ci"}
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("git is not installed")
+    if done.returncode:
+        pytest.skip("not a git repository")
+    top = {line.split("/")[0] for line in done.stdout.splitlines()}
+    extra = {name for name in top - agreed if not name.startswith(".")}
+    assert not extra, f"not agreed: {sorted(extra)}"

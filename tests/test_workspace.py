@@ -1,0 +1,165 @@
+"""The workspaces: a buffer is lent again when nobody refers to it, and never before."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from minilstm.workspace import Fresh, Reused, empty, use_workspace, zeros
+
+
+@pytest.mark.parametrize("workspace", [Fresh, Reused])
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0, 2), (4,), (5, 3, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128", "bool"])
+def test_a_buffer_has_the_shape_and_dtype_that_were_asked_for(workspace, shape, dtype):
+    array = workspace().empty(shape, dtype)
+    assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
+    assert array.flags.c_contiguous and array.flags.writeable
+
+
+@pytest.mark.parametrize("workspace", [Fresh, Reused])
+def test_live_buffers_never_share_memory(workspace):
+    pool = workspace()
+    live = [pool.empty((3, 4), "float32") for _ in range(6)]
+    del live[2:4]
+    live += [pool.empty((4, 3), "float32") for _ in range(4)]
+    for a, b in itertools.combinations(live, 2):
+        assert not np.shares_memory(a, b)
+
+
+def test_a_buffer_is_lent_again_after_its_last_reference_dies():
+    pool = Reused()
+    array = pool.empty((3, 4), "float32")
+    address, nbytes = array.ctypes.data, array.nbytes
+    also = array
+    del array
+    assert pool.empty((3, 4), "float32").ctypes.data != address, "`also` still refers to it"
+    del also
+    assert pool.empty((3, 4), "float32").ctypes.data == address
+    assert (pool.allocated, pool.nbytes) == (2, 2 * nbytes)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda array: array[1:],
+        lambda array: array.T,
+        lambda array: array.reshape(-1)[3:5],
+        lambda array: array[1][2:].view(),
+        lambda array: (array[0], [array[:, 1]]),
+        lambda array: {"frame": array[::-1]},
+        lambda array: array.data,
+        lambda array: array.real,
+        lambda array: iter(array),
+    ],
+    ids="slice transpose reshape nested tuple dict memoryview real iterator".split(),
+)
+def test_whatever_refers_to_a_buffer_keeps_it(keep):
+    pool = Reused()
+    array = pool.empty((3, 4), "float32")
+    address = array.ctypes.data
+    kept = keep(array)
+    del array
+    assert pool.empty((3, 4), "float32").ctypes.data != address
+    del kept
+    assert pool.empty((3, 4), "float32").ctypes.data == address
+
+
+def test_a_buffer_serves_any_shape_of_its_size_but_no_other_dtype_and_no_other_size():
+    pool = Reused()
+    address = pool.empty((3, 4), "float32").ctypes.data
+    assert pool.empty((2, 6), "float32").ctypes.data == address
+    assert pool.empty((12,), "float32").ctypes.data == address
+    assert pool.allocated == 1
+    pool.empty((6,), "float64")  # as many bytes
+    pool.empty((11,), "float32")
+    assert pool.allocated == 3
+
+
+def test_the_pool_grows_to_what_one_step_needs_and_no_further():
+    pool = Reused()
+
+    def step():
+        kept = [pool.empty((5, 3), "float32") for _ in range(7)]
+        kept.append(pool.empty((5, 3), "float64"))
+        return kept
+
+    counts = []
+    for _ in range(4):
+        step()
+        counts.append((pool.allocated, pool.nbytes))
+    assert counts == [(8, 7 * 60 + 120)] * 4
+
+
+def test_fresh_buffers_are_new_even_when_the_last_one_was_dropped():
+    pool = Fresh()
+    first = pool.empty((100,), "float32")
+    first.fill(7)
+    view = first[:50]
+    del first
+    pool.empty((100,), "float32").fill(8)
+    assert (view == 7).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+def test_poison_fills_floating_buffers_with_nan_every_time_they_are_lent(dtype):
+    pool = Reused(poison=True)
+    for _ in range(3):
+        array = pool.empty((3, 4), dtype)
+        assert np.isnan(array).all()
+        array.fill(1)
+        del array
+    assert pool.allocated == 1
+    pool.empty((3,), "bool"), pool.empty((3,), "int64")  # these can't be poisoned, nor need be
+
+
+def test_zeros_are_zero_in_a_buffer_that_held_something_else():
+    with use_workspace(Reused(poison=True)) as pool:
+        empty((3, 4), "float32").fill(5)
+        assert not zeros((3, 4), "float32").any()
+        assert pool.allocated == 1
+
+
+def test_use_workspace_puts_the_previous_one_back():
+    outer, inner = Reused(), Reused()
+    with use_workspace(outer) as chosen:
+        assert chosen is outer
+        with use_workspace(inner):
+            empty((2,), "float32")
+        empty((2,), "float32")
+        assert (outer.allocated, inner.allocated) == (1, 1)
+    assert isinstance(use_workspace.current, Fresh)
+
+
+def test_use_workspace_puts_the_previous_one_back_after_an_exception():
+    before = use_workspace.current
+    with pytest.raises(ZeroDivisionError), use_workspace(Reused()):
+        1 / 0  # noqa: B018
+    assert use_workspace.current is before
+
+
+def test_use_workspace_without_a_with_block_lasts():
+    pool = Reused()
+    use_workspace(pool)
+    empty((2,), "float32")
+    assert use_workspace.current is pool and pool.allocated == 1
+
+
+def test_buffers_lent_before_an_exception_return_to_the_pool():
+    pool = Reused()
+
+    def fails():
+        kept = pool.empty((3, 4), "float32")
+        raise ValueError(kept.shape)
+
+    for _ in range(3):
+        with pytest.raises(ValueError, match="3, 4") as caught:
+            fails()
+        del caught  # the traceback refers to the frame, and the frame to the buffer
+    assert pool.allocated == 1
+
+
+def test_a_workspace_is_not_chosen_by_making_one():
+    before = use_workspace.current
+    Reused()
+    assert use_workspace.current is before
