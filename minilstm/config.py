@@ -110,7 +110,9 @@ class Data(Section):
         metavar="SOURCE",
     )
     digits: str = setting(
-        "bundled", "digits of Moving MNIST: bundled, or a folder of MNIST's IDX files"
+        "bundled",
+        "digits of Moving MNIST: bundled, or a folder of MNIST's IDX files",
+        metavar="DIR",
     )
     num_digits: int = setting(2, "digits in each sequence", at_least=1)
     frame_size: int = setting(32, "height and width of a frame, in pixels", at_least=1)
@@ -144,7 +146,9 @@ class Model(Section):
         "recurrent cell: the paper's LSTM, PyTorch's, the slides', the Elman RNN, the slides' RNN",
         choices=("peephole", "standard", "slides-lstm", "elman", "slides-rnn"),
     )
-    layers: int = setting(1, "recurrent layers in the encoder, and in each decoder", at_least=1)
+    layers: int = setting(
+        1, "recurrent layers in the encoder, and in each decoder", at_least=1, at_most=100
+    )
     hidden: int = setting(256, "units in each recurrent layer", at_least=1)
     start: str = setting(
         "step",
@@ -195,7 +199,9 @@ class Optimizer(Section):
         0.999, "decay of the mean squared gradient, in adam and rmsprop", above=0, below=1
     )
     epsilon: float = setting(1e-8, "added to the root mean square, in adam and rmsprop", at_least=0)
-    l2: float = setting(0.0, "times a weight is added to its gradient; not to a bias's", at_least=0)
+    l2: float = setting(
+        0.0, "this times each weight is added to its gradient; biases are left alone", at_least=0
+    )
     clip_norm: float = setting(
         10.0, "largest norm of the whole gradient; 0 for no limit", at_least=0
     )
@@ -442,6 +448,8 @@ def _read(source):
         raise _error(f"a TOML file at {where}", error.strerror, "check the path") from None
     except UnicodeDecodeError:
         raise _error(f"UTF-8 text in {where}", "other bytes", "save it as UTF-8") from None
+    except RecursionError:
+        raise _error(f"TOML in {where}", "tables too deep to read", "mend the file") from None
     except tomllib.TOMLDecodeError as error:
         message = str(error).replace("end of document", f"line {text.count(chr(10)) + 1}, its end")
         raise ConfigError(f"expected TOML in {where}, got: {message}: mend that line") from None

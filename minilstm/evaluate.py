@@ -32,14 +32,15 @@ CHUNK = 200  # sequences evaluated at a time
 
 def sequences(source: MovingMNIST | SequenceFile, N: int) -> np.ndarray:
     """The first N sequences of a source, float32 (T, N, D) in [0, 1]."""
-    return np.concatenate([as_vectors(source.batch(k, n)) for k, n in _chunks(N)], axis=1)
+    chunks = [as_vectors(source.batch(k, CHUNK)) for k in range(-(-N // CHUNK))]
+    return np.concatenate(chunks, axis=1)[:, :N]
 
 
 def mean_image(config: Config, N: int = 2000) -> np.ndarray:
     """The mean frame (D,) of N sequences of the training data."""
     source = experiment.open_source(config, "train")
-    chunks = (as_vectors(source.batch(k, n)).mean(axis=(0, 1)) for k, n in _chunks(N))
-    return np.mean(list(chunks), axis=0)
+    chunks = (as_vectors(source.batch(k, CHUNK)) for k in range(N // CHUNK))
+    return np.mean([frames.mean(axis=(0, 1)) for frames in chunks], axis=0)
 
 
 def predict(
@@ -127,7 +128,7 @@ def table(result: dict) -> str:
             if mode in result.get(name, {}):
                 label = f"{title}, {mode.replace('_', '-')}"
                 lines.append(row(label, result[name][mode]))
-    lines.append("")
+    lines += ["", "the future without a model:"]
     lines += [row(name, x) for name, x in result["baselines"].items()]
     if "future" in result:
         future, mean = result["future"]["free_running"], result["baselines"]["mean image"]
@@ -164,12 +165,6 @@ def open_test_frames(config: Config, data: str | None, N: int) -> tuple[np.ndarr
     return sequences(source, N), source.frame_shape
 
 
-def _chunks(N):
-    """Batch numbers and sizes that make N sequences; each source is asked for whole chunks."""
-    size = CHUNK if N % CHUNK == 0 else N
-    return [(k, size) for k in range(N // size)]
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m minilstm.evaluate",
@@ -177,11 +172,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="a run folder of minilstm.train")
     parser.add_argument(
-        "--data", help="a .npy file of sequences in place of the run's own test data"
+        "--data",
+        metavar="FILE",
+        help="a .npy file of sequences in place of the run's own test data",
     )
     parser.add_argument("--digits", metavar="DIR", help="a folder of MNIST's full IDX files")
-    parser.add_argument("--sequences", type=int, default=1000, help="how many (default: 1000)")
-    parser.add_argument("--backend", default="numpy", choices=("numpy", "cupy"))
+    parser.add_argument(
+        "--sequences", metavar="N", type=int, default=1000, help="how many (default: 1000)"
+    )
+    parser.add_argument(
+        "--backend", default="numpy", choices=("numpy", "cupy"), help="array library"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     options = parser.parse_args(arguments)
     if options.sequences < 1:

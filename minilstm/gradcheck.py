@@ -31,7 +31,7 @@ import numpy as np
 
 from .backend import asarray, to_numpy, use_backend
 from .command import Parser, run_command
-from .errors import MinilstmError
+from .errors import ConfigError, MinilstmError
 from .layer import Layer, Sample
 
 TOLERANCE = {"difference": 1e-6, "complex": 1e-12, "float32": 1e-4}
@@ -161,14 +161,13 @@ def _error(a, n, must_be_zero):
 
 
 def check_all(only: str = "", seed: int = 0) -> Iterator[Row]:
-    """The rows of every sample of every layer whose name contains `only`."""
+    """The rows of every sample of every layer whose class name contains `only`."""
     with use_backend(use_backend.name, "float64"):
         for cls in layers():
             rng = np.random.default_rng(seed)
             for variant, sample in cls.samples(rng).items():
-                name = f"{cls.__name__} {variant}".strip()
-                if only.lower() in name.lower():
-                    yield from check(sample, name, seed)
+                if only.lower() in cls.__name__.lower():
+                    yield from check(sample, f"{cls.__name__} {variant}".strip(), seed)
 
 
 def _by_name(layer, inputs):
@@ -212,6 +211,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backend", default="numpy", choices=("numpy", "cupy"))
     options = parser.parse_args(arguments)
     use_backend(options.backend)
+    names = [cls.__name__ for cls in layers()]
+    if not any(options.only.lower() in name.lower() for name in names):
+        raise ConfigError(
+            f"expected a part of a layer's name, got {options.only!r}: it is one of "
+            f"{', '.join(names)}"
+        )
     limits = " ".join(f"{'< ' + format(limit, '.0e'):>12}" for limit in TOLERANCE.values())
     print(f"{'layer':<50} {'gradient of':<24} {'size':>6}", *(f"{n:>12}" for n in TOLERANCE))
     print(f"{'':<82} {limits}")

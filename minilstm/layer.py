@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .backend import asarray, use_backend, xp
-from .errors import ShapeError, StaleCache
+from .errors import ConfigError, ShapeError, StaleCache
 
 
 class Param:
@@ -180,8 +180,19 @@ class Init:
     peephole_scale: float = 0.0
     forget_bias: float = 0.0
 
+    def __post_init__(self):
+        if self.weights not in ("fan-in", "uniform", "orthogonal"):
+            raise ConfigError(
+                f"expected weights fan-in, uniform or orthogonal, got {self.weights!r}: choose one"
+            )
+
     def weight(self, rng: np.random.Generator, rows: int, columns: int) -> Param:
         """A (rows, columns) matrix that maps `rows` inputs to `columns` outputs."""
+        if rows < 0 or columns < 1:
+            raise ConfigError(
+                f"expected at least 0 inputs and 1 output of a weight, got {rows} and {columns}: "
+                "make the layer larger"
+            )
         bound = self.scale if self.weights == "uniform" else max(rows, 1) ** -0.5
         return Param(rng.uniform(-bound, bound, (rows, columns)))
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from . import cells
 from .backend import xp
 from .layer import Cache, Layer, Sample, expect
@@ -25,6 +27,11 @@ class Loss(Layer, abstract=True):
     """A loss of logits against a constant target."""
 
     constants = ("target",)
+    range = "finite numbers"  # of the values that it can be asked to predict
+
+    def allows(self, values: np.ndarray) -> bool:
+        """Whether all of `values`, on the host, lie in `range`."""
+        return bool(np.isfinite(values).all())
 
     def mean(self, logits, out):
         """The prediction that `logits` stand for, written to `out`."""
@@ -43,6 +50,11 @@ class BernoulliCrossEntropy(Loss):
     loss = max(z, 0) + log(1 + exp(-|z|)) - y z
     dz = p - y
     """
+
+    range = "[0, 1]"
+
+    def allows(self, values: np.ndarray) -> bool:
+        return bool(((values >= 0) & (values <= 1)).all())
 
     def forward(self, logits, target):
         expect("logits", logits, ("T", "B", "D"), logits.dtype)

@@ -13,10 +13,12 @@ Paper: section 2. Read next: train.py.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .backend import asarray, to_numpy, xp
-from .errors import ConfigError, ShapeError
+from .errors import ConfigError, DataError, ShapeError
 from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
 from .linear import Linear, affine, affine_dw, affine_dx
 from .losses import BernoulliCrossEntropy, Loss, SquaredError
@@ -86,8 +88,8 @@ class Decoder(Layer):
         self._loss = loss or BernoulliCrossEntropy()
 
     def forward(self, code, T, truth=None, feed_truth=False, masks=None):
-        if T is None or T < 1:
-            raise ShapeError(f"expected T >= 1 frames to decode, got {T}: say how many")
+        if not isinstance(T, int | np.integer) or T < 1:
+            raise ShapeError(f"expected T >= 1 frames to decode, got {T!r}: say how many")
         if self.conditional:
             feed_truth = self._checked(feed_truth, truth, T, len(code[0][0]))
             if feed_truth is not True:
@@ -258,6 +260,8 @@ class EncoderDecoder(Layer, abstract=True):
 
     def forward(self, past, future=None, T=None, feed_truth=False, masks=None):
         expect("past", past, ("T", "B", self.D), self.dtype)
+        if 0 in past.shape:
+            raise ShapeError(f"expected past with T, B >= 1, got {past.shape}: give it a frame")
         T = len(future) if T is None and future is not None else T
         feed = feed_truth if isinstance(feed_truth, tuple) else (feed_truth, feed_truth)
         expect_entries("entries of feed_truth, one for each decoder", feed, 2)
@@ -318,14 +322,18 @@ class EncoderDecoder(Layer, abstract=True):
         return self._means(logits, past)[::-1]
 
     def _frames(self, past):
-        if getattr(past, "ndim", 0) < 3 or past.dtype.kind != "f":
+        shape, dtype = getattr(past, "shape", ()), getattr(past, "dtype", np.dtype(object))
+        if len(shape) < 3 or 0 in shape or math.prod(shape[2:]) != self.D or dtype.kind != "f":
             raise ShapeError(
-                "expected past of shape (T, B, ...) with floats in [0, 1], got "
-                f"{getattr(past, 'shape', type(past).__name__)} of "
-                f"{getattr(past, 'dtype', 'no dtype')}: divide bytes by 255"
+                f"expected past (T, B, ...) of floats with {self.D} pixels a frame, got {shape} "
+                f"of {dtype}: divide bytes by 255, and put time first"
             )
-        past = asarray(past, self.dtype)
-        return past.reshape(*past.shape[:2], -1)
+        if not self.loss.allows(past):
+            raise DataError(
+                f"expected past within {self.loss.range}, got values from {past.min()} to "
+                f"{past.max()}: divide bytes by 255, and look for NaN"
+            )
+        return asarray(past, self.dtype).reshape(*past.shape[:2], self.D)
 
     def _means(self, logits, past):
         mean = self.loss.mean(logits, out=xp.empty(logits.shape, logits.dtype))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .dropout import Dropout
+from .errors import ConfigError
 from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
 from .lstm import PeepholeLSTM
 from .rnn import Recurrent
@@ -32,6 +33,8 @@ class Stack(Layer):
         init: Init = PAPER_INIT,
         dropout: float = 0.0,
     ):
+        if layers < 1:
+            raise ConfigError(f"expected at least 1 layer, got {layers}: add one")
         self.layers = tuple(cell(D if k == 0 else H, H, rng, init) for k in range(layers))
         self.dropout = Dropout(dropout)
 

@@ -177,7 +177,9 @@ def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
         if param.value.ndim == 2 and not name.endswith("Wp"):
             # forward, gradient of the weight, gradient of the input; data needs no gradient
             passes = 2 if name in [prefix + W for prefix in data for W in ("Wx", "Wi")] else 3
-            products += passes * param.value.size * steps[name.partition(".")[0]]
+            uses = steps[name.partition(".")[0]]
+            uses -= config.model.start == "read" and ".stack." in name
+            products += passes * param.value.size * uses
     return 2 * products * config.run.batch_size / 1e9
 
 
@@ -186,9 +188,12 @@ def memory_needed(model: EncoderDecoder, config: Config) -> int:
 
     The buffers are measured on batches of one and two sequences, and grow evenly from there.
     """
+    on_host = use_backend.name == "numpy"
     states = {"adam": 2, "rmsprop": 2, "sgd": 1}[config.optimizer.rule]
     weights = (2 + states) * model.flat().value.nbytes
-    one, two = (_buffers(model, config, B) for B in (1, 2))
+    with use_backend("numpy", config.run.precision):  # the pool that counts is the host's
+        twin = model if on_host else experiment.build_model(config, model.D)
+        one, two = (_buffers(twin, config, B) for B in (1, 2))
     frames = (config.data.past + config.data.future) * model.D * model.flat().value.itemsize
     B = config.run.batch_size
     return weights + one + (B - 1) * (two - one) + 4 * B * frames  # batches that wait, too
@@ -199,7 +204,7 @@ def _buffers(model, config, B):
     frames = np.zeros((past + future, B, model.D), config.run.precision)
     x = asarray(frames, frames.dtype)
     feed = config.feeding.inputs == "truth"
-    with use_backend("numpy", config.run.precision), use_workspace(Reused()) as workspace:
+    with use_workspace(Reused()) as workspace:
         outputs, cache = model.forward(x[:past], x[past:], future, feed)
         dlogits = []
         for z in outputs:
@@ -212,21 +217,23 @@ def _buffers(model, config, B):
     return workspace.nbytes
 
 
-def announce(model: EncoderDecoder, config: Config, out: Path) -> str:
+def announce(model: EncoderDecoder, config: Config, shape: tuple[int, int], out: Path) -> str:
     """What is about to happen, in five lines."""
     c, d, r = config.model, config.data, config.run
     conditional = {"none": "", "both": ", both decoders conditional"}
     conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
-    memory = memory_needed(model, config) / 1e9
+    memory = memory_needed(model, config)
+    memory = f"{memory / 1e9:.1f} GB" if memory >= 1e9 else f"{memory / 1e6:.0f} MB"
     length = f"{r.steps:,} steps" + (f" or {r.minutes:g} minutes" if r.minutes else "")
     return "\n".join(
         (
             f"model     {c.kind}{conditional}: {c.layers} layer{'s' * (c.layers > 1)} of "
             f"{c.hidden} units ({c.cell}), {model.flat().value.size:,} parameters",
-            f"data      {d.source}: {d.past} frames in, {d.future} to predict, {model.D} pixels",
+            f"data      {d.source}: {d.past} frames in, {d.future} to predict, "
+            f"{shape[0]}x{shape[1]} pixels",
             f"training  {length} of {r.batch_size} sequences, {config.optimizer.rule}, "
             f"seed {r.seed}",
-            f"cost      {memory:.2g} GB of memory, {gflop_per_step(model, config):.3g} GFLOP per "
+            f"cost      {memory} of memory, {gflop_per_step(model, config):.3g} GFLOP per "
             f"step, on {r.backend} in {r.precision}",
             f"run       {out}",
         )
@@ -282,11 +289,11 @@ def train(config: Config, out: Path, force: bool = False, quiet: bool = False) -
     D = math.prod(source.frame_shape)
     model = experiment.build_model(config, D)
     optimizer = build_optimizer(model, config)
-    description = announce(model, config, out)
-    prepare_folder(out, force)
-    write_file(out / "config.toml", config.to_toml())
+    description = announce(model, config, source.frame_shape, out)
     if not quiet:
         print(description, flush=True)
+    prepare_folder(out, force)
+    write_file(out / "config.toml", config.to_toml())
 
     run = _Run(config, out, model, optimizer, source, validation)
     try:

@@ -528,7 +528,7 @@ def test_the_announcement_says_what_where_how_long_and_how_much(tmp_path, capsys
         "3 frames in, 3 to predict",
         "2 steps or 2.5 minutes of 4 sequences",
         "seed 3",
-        "GB of memory",
+        "MB of memory",
         "GFLOP per step",
         str(tmp_path / "run"),
     ):

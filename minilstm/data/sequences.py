@@ -112,7 +112,7 @@ class SequenceFile:
         if self.num_frames > T:
             raise ConfigError(
                 f"expected num_frames <= {T}, the length of the sequences in {path}, "
-                f"got {num_frames}: lower num_frames"
+                f"got {num_frames}: ask for fewer frames of past or future"
             )
         self._frames = frames[: self.num_frames]
         self._members = part(frames.shape[1], split)
