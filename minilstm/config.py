@@ -165,7 +165,7 @@ class Init(Section):
     """How parameters start; the biases not named here start at 0."""
 
     weights: str = setting(
-        "fan-in",
+        "orthogonal",
         "weights: uniform in +-1/sqrt(fan-in), uniform in +-scale, or orthogonal recurrence",
         choices=("fan-in", "uniform", "orthogonal"),
         flag="init",
@@ -193,17 +193,17 @@ class Optimizer(Section):
     """How it is minimised."""
 
     rule: str = setting("adam", "update rule", choices=("adam", "rmsprop", "sgd"), flag="optimizer")
-    learning_rate: float = setting(1e-3, "learning rate, before the schedule", above=0)
-    momentum: float = setting(0.9, "decay of the mean gradient or velocity", at_least=0, below=1)
+    learning_rate: float = setting(4e-3, "learning rate, before the schedule", above=0)
+    momentum: float = setting(0.8, "decay of the mean gradient or velocity", at_least=0, below=1)
     mean_square_decay: float = setting(
-        0.999, "decay of the mean squared gradient, in adam and rmsprop", above=0, below=1
+        0.99, "decay of the mean squared gradient, in adam and rmsprop", above=0, below=1
     )
     epsilon: float = setting(1e-8, "added to the root mean square, in adam and rmsprop", at_least=0)
     l2: float = setting(
         0.0, "this times each weight is added to its gradient; biases are left alone", at_least=0
     )
     clip_norm: float = setting(
-        10.0, "largest norm of the whole gradient; 0 for no limit", at_least=0
+        5.0, "largest norm of the whole gradient; 0 for no limit", at_least=0
     )
     clamp_update: float = setting(
         0.0, "largest change of any one parameter in one update; 0 for no limit", at_least=0
@@ -214,12 +214,12 @@ class Optimizer(Section):
         choices=("constant", "exponential", "cosine"),
     )
     schedule_steps: int = setting(
-        20_000, "steps until the cosine schedule is at its floor, however long the run", at_least=1
+        3_300, "steps until the cosine schedule is at its floor, however long the run", at_least=1
     )
     schedule_floor: float = setting(
         0.05, "share of the learning rate where the cosine ends", at_least=0, at_most=1
     )
-    warmup_steps: int = setting(0, "steps over which the learning rate first rises", at_least=0)
+    warmup_steps: int = setting(100, "steps over which the learning rate first rises", at_least=0)
     decay_factor: float = setting(
         0.9, "factor of the exponential schedule, at every decay", above=0, at_most=1
     )
@@ -253,9 +253,9 @@ class Feeding(Section):
 class Run(Section):
     """How long, where, and what is written down."""
 
-    steps: int = setting(20_000, "updates to make", at_least=1)
+    steps: int = setting(3_300, "updates to make", at_least=1)
     minutes: float = setting(0.0, "stop after so many minutes; 0 for no limit", at_least=0)
-    batch_size: int = setting(100, "sequences in each update", at_least=1)
+    batch_size: int = setting(40, "sequences in each update", at_least=1)
     seed: int = setting(0, "seed of all random numbers", at_least=0)
     backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
     precision: str = setting("float32", "floating-point type", choices=("float32", "float64"))

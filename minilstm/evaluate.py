@@ -25,7 +25,9 @@ from .command import Parser, run_command
 from .config import Config
 from .data import MovingMNIST, SequenceFile, as_vectors
 from .errors import ConfigError
+from .losses import Loss
 from .models import EncoderDecoder
+from .workspace import Fresh, use_workspace
 
 CHUNK = 200  # sequences evaluated at a time
 
@@ -43,10 +45,10 @@ def mean_image(config: Config, N: int = 2000) -> np.ndarray:
     return np.mean([frames.mean(axis=(0, 1)) for frames in chunks], axis=0)
 
 
-def predict(
+def decode(
     model: EncoderDecoder, frames: np.ndarray, past: int, feed_truth: bool = False
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Mean frames of both decoders for frames (T, N, D), of which the first `past` are the past.
+    """Logits of both decoders for frames (T, N, D), of which the first `past` are the past.
 
     Returns reconstruction (past, N, D) in forward order, prediction (T - past, N, D), on the
     host, or None for a decoder that the model does not have.
@@ -55,11 +57,27 @@ def predict(
     for n in range(0, frames.shape[1], CHUNK):
         x = asarray(frames[:, n : n + CHUNK], model.dtype)
         outputs, _ = model.forward(x[:past], x[past:], len(x) - past, feed_truth)
-        for means, logits in zip(found, outputs, strict=True):
+        for chunks, logits in zip(found, outputs, strict=True):
             if logits is not None:
-                means.append(to_numpy(model.loss.mean(logits, out=logits)))
-    reconstruction, prediction = (np.concatenate(m, axis=1) if m else None for m in found)
+                chunks.append(to_numpy(logits))
+    reconstruction, prediction = (np.concatenate(c, axis=1) if c else None for c in found)
     return None if reconstruction is None else reconstruction[::-1], prediction
+
+
+def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The loss of every step: logits, truth (T, N, D) on the host -> float64 (T,).
+
+    From logits, not from probabilities: those round to 0 and 1, whose logarithm is infinite.
+    """
+    with use_backend("numpy", "float64"), use_workspace(Fresh()):
+        steps = zip(logits[:, None], truth[:, None], strict=True)
+        return np.array([loss.forward(z.astype(float), y.astype(float))[0] for z, y in steps])
+
+
+def mean_frames(loss: Loss, logits: np.ndarray | None) -> np.ndarray | None:
+    """The frames that logits on the host stand for; of None, None."""
+    with use_backend("numpy"):
+        return None if logits is None else loss.mean(logits, out=np.empty_like(logits))
 
 
 def evaluate(
@@ -70,10 +88,10 @@ def evaluate(
     `mean` (D,) is the mean frame of the training data, `shape` that of a frame, (H, W).
     """
     truth = {"reconstruction": frames[:past], "future": frames[past:]}
-    free = dict(zip(truth, predict(model, frames, past), strict=True))
+    free = dict(zip(truth, decode(model, frames, past), strict=True))
     decoders = {"reconstruction": model.reconstruct, "future": model.predict}
     if any(decoder and decoder.conditional for decoder in decoders.values()):
-        forced = dict(zip(truth, predict(model, frames, past, feed_truth=True), strict=True))
+        forced = dict(zip(truth, decode(model, frames, past, feed_truth=True), strict=True))
     result = {"sequences": frames.shape[1], "frame_shape": list(shape)}
     for name, decoder in decoders.items():
         if decoder is None:
@@ -98,12 +116,9 @@ def evaluate(
     return result
 
 
-def _judged(model, truth, prediction, shape):
-    measure = metrics.cross_entropy
-    if isinstance(model.loss, experiment.SquaredError):
-        measure = metrics.squared_error
-    per_step = measure(truth, prediction)
-    sharp = metrics.sharpness(truth, prediction, shape)
+def _judged(model, truth, logits, shape):
+    per_step = loss_per_step(model.loss, logits, truth)
+    sharp = metrics.sharpness(truth, mean_frames(model.loss, logits), shape)
     return {
         "mean": float(per_step.mean()),
         "per_step": per_step.tolist(),

@@ -397,18 +397,16 @@ class _Run:
 
     def validate(self):
         past = self.config.data.past
-        measure = metrics.cross_entropy
-        if isinstance(self.model.loss, experiment.SquaredError):
-            measure = metrics.squared_error
-        means = evaluate.predict(self.model, self.validation, past)
+        logits = evaluate.decode(self.model, self.validation, past)
         row = {}
-        for name, mean, truth in (
-            ("reconstruction", means[0], self.validation[:past]),
-            ("future", means[1], self.validation[past:]),
+        for name, z, truth in (
+            ("reconstruction", logits[0], self.validation[:past]),
+            ("future", logits[1], self.validation[past:]),
         ):
-            if mean is not None:
-                self.check_finite({f"validation {name}": float(mean.sum())})
-                row[f"validation {name}"] = float(measure(truth, mean).mean())
+            if z is not None:
+                loss = evaluate.loss_per_step(self.model.loss, z, truth).mean()
+                row[f"validation {name}"] = float(loss)
+        self.check_finite(row)
         self.write(row)
 
     def save(self):
@@ -427,7 +425,9 @@ class _Run:
         figures.curves(series, self.out / "curves.png", {"mean image": mean})
         test, past = experiment.open_source(self.config, "test"), self.config.data.past
         frames = evaluate.sequences(test, N)
-        drawn = [frames[:past], frames[past:], *evaluate.predict(self.model, frames, past)]
+        logits = evaluate.decode(self.model, frames, past)
+        means = (evaluate.mean_frames(self.model.loss, z) for z in logits)
+        drawn = [frames[:past], frames[past:], *means]
         drawn = [x if x is None else x.reshape(*x.shape[:2], *test.frame_shape) for x in drawn]
         figures.prediction_strip(*drawn, self.out / "prediction.png")
         figures.prediction_gif(*drawn, self.out / "prediction.gif")

@@ -188,12 +188,19 @@ def test_two_evaluations_give_the_same_numbers(runs, capsys):
     assert one == two
 
 
+def test_a_certain_and_wrong_pixel_costs_its_logit_and_not_infinity():
+    logits = np.full((2, 1, 3), [-100.0, 100.0, 0.0], np.float32)
+    truth = np.full((2, 1, 3), [1.0, 1.0, 0.5], np.float32)
+    loss = evaluate.loss_per_step(minilstm.BernoulliCrossEntropy(), logits, truth)
+    np.testing.assert_allclose(loss, [100 + np.log(2)] * 2, rtol=1e-12)
+
+
 def test_predictions_do_not_depend_on_how_many_are_made_at_a_time(runs, monkeypatch):
     model = minilstm.load(runs / "conditional")
     frames = np.random.default_rng(0).random((7, 11, 64), np.float32)
-    whole = evaluate.predict(model, frames, 3)
+    whole = evaluate.decode(model, frames, 3)
     monkeypatch.setattr(evaluate, "CHUNK", 4)
-    for one, two in zip(whole, evaluate.predict(model, frames, 3), strict=True):
+    for one, two in zip(whole, evaluate.decode(model, frames, 3), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
 
@@ -321,7 +328,8 @@ def test_a_rollout_owns_its_memory(runs):
 def test_a_rollout_is_what_evaluation_calls_free_running(runs):
     model = minilstm.load(runs / "conditional")
     frames = np.random.default_rng(0).random((7, 4, 64), np.float32)
-    rebuilt, predicted = evaluate.predict(model, frames, 3)
+    logits = evaluate.decode(model, frames, 3)
+    rebuilt, predicted = (evaluate.mean_frames(model.loss, z) for z in logits)
     np.testing.assert_allclose(model.rollout(frames[:3], 4), predicted, atol=1e-6)
     np.testing.assert_allclose(model.reconstruction(frames[:3]), rebuilt, atol=1e-6)
 

@@ -16,7 +16,7 @@ import minilstm
 from minilstm import cells, linear, models, rnn
 from minilstm.backend import use_backend
 from minilstm.dropout import Dropout
-from minilstm.errors import MinilstmError
+from minilstm.errors import ConfigError, MinilstmError
 from minilstm.gradcheck import TOLERANCE, check, check_all, error, layers, main, numeric
 from minilstm.layer import Cache, Layer, Param, Sample
 from minilstm.linear import Linear
@@ -656,6 +656,6 @@ def test_the_command_fails_and_points_at_a_wrong_gradient(monkeypatch, capsys):
     assert len(marked) == 1 and lines[-1].endswith("1 wrong")
 
 
-def test_the_command_fails_if_there_was_nothing_to_check(capsys):
-    assert main(["no-such-layer"]) == 1
-    assert "0 gradients of 0 layers" in capsys.readouterr().out
+def test_the_command_refuses_a_name_that_no_layer_has():
+    with pytest.raises(ConfigError, match="no-such-layer.*PeepholeLSTM"):
+        main(["no-such-layer"])

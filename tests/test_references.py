@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minilstm.backend import use_backend
-from minilstm.errors import ConfigError, ShapeError
+from minilstm.errors import ConfigError, DataError, ShapeError
 from minilstm.gradcheck import gradients, layers
 from minilstm.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
@@ -358,8 +358,11 @@ def test_asking_for_what_a_model_does_not_do_is_refused():
         composite.rollout((255 * past).astype("uint8"), 5)
     with pytest.raises(ShapeError, match="expected T >= 1 frames to decode, got 0"):
         composite.rollout(past, 0)
-    with pytest.raises(ShapeError, match=r"expected .* of shape \(T, B, 4\), got \(5, 3, 5\)"):
+    with pytest.raises(ShapeError, match=r"expected .* with 4 pixels a frame, got \(5, 3, 5\)"):
         composite.rollout(np.ones((5, 3, 5)), 5)
+    for wrong in (np.nan, 255.0):
+        with pytest.raises(DataError, match=r"expected past within \[0, 1\]"):
+            composite.rollout(wrong * past, 5)
 
 
 def test_the_slides_literal_rnn_cannot_remember_its_input():
