@@ -243,29 +243,39 @@ def announce(model: EncoderDecoder, config: Config, shape: tuple[int, int], out:
 # ---------------------------------------------------------------- the run
 
 
-def prepare_folder(out: Path, force: bool) -> None:
-    """Make the run folder. One that holds a run is refused, or with `force` emptied of it."""
+def refuse_folder(out: Path, force: bool) -> None:
+    """Raise RunError if `out` is no place for a new run: before anything is computed or printed."""
     try:
         if out.exists() and not out.is_dir():
             raise RunError(f"expected --out to name a folder, got the file {out}: choose another")
-        if (out / "config.toml").exists():
-            if not force:
-                raise RunError(
-                    f"expected a new run folder, got {out}, which holds a run: choose another "
-                    "--out, or overwrite it with --force"
-                )
-            for name in FILES:
-                (out / name).unlink(missing_ok=True)
-        elif out.is_dir() and any(out.iterdir()):
+        if (out / "config.toml").exists() and not force:
+            raise RunError(
+                f"expected a new run folder, got {out}, which holds a run: choose another "
+                "--out, or overwrite it with --force"
+            )
+        if out.is_dir() and any(out.iterdir()) and not (out / "config.toml").exists():
             raise RunError(
                 f"expected a new or empty run folder, got {out} with other files in it: choose "
                 "another --out"
             )
-        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(
-            f"expected to make the run folder {out}, got {error.strerror!r}: choose another --out"
-        ) from error
+        raise _no_folder(out, error) from error
+
+
+def make_folder(out: Path) -> None:
+    """Make the run folder, or empty it of the run that it holds."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise _no_folder(out, error) from error
+
+
+def _no_folder(out, error):
+    return RunError(
+        f"expected to make the run folder {out}, got {error.strerror!r}: choose another --out"
+    )
 
 
 FILES = (
@@ -284,6 +294,7 @@ def train(config: Config, out: Path, force: bool = False, quiet: bool = False) -
     Raises NonFiniteError when a loss or gradient is not a finite number, and KeyboardInterrupt
     after writing a checkpoint.
     """
+    refuse_folder(out, force)
     source = experiment.open_source(config, "train")
     validation = experiment.open_source(config, "validation")
     D = math.prod(source.frame_shape)
@@ -292,7 +303,7 @@ def train(config: Config, out: Path, force: bool = False, quiet: bool = False) -
     description = announce(model, config, source.frame_shape, out)
     if not quiet:
         print(description, flush=True)
-    prepare_folder(out, force)
+    make_folder(out)
     write_file(out / "config.toml", config.to_toml())
 
     run = _Run(config, out, model, optimizer, source, validation)
