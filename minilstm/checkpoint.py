@@ -24,19 +24,30 @@ from .optim import Optimizer
 
 def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dict) -> None:
     """Write the parameters, the optimizer's state and `about` (JSON types), atomically."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    arrays = {name: to_numpy(param.value) for name, param in model.params().items()}
+    arrays = {name: param.value for name, param in model.params().items()}
     if optimizer is not None:
         about = about | {"optimizer_steps": optimizer.steps}
-        arrays |= {f"optimizer.{name}": to_numpy(a) for name, a in optimizer.state.items()}
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(arrays, temporary, metadata={"minilstm": json.dumps(about)})
-        except SafetensorError as error:  # what it makes of a full disk
-            raise OSError(str(error)) from error
+        arrays |= {f"optimizer.{name}": array for name, array in optimizer.state.items()}
+    write(path, arrays, {"minilstm": json.dumps(about)})
+
+
+def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """A safetensors file, whole or not at all, written array by array.
+
+    The format: the length of the header in 8 bytes, the header in JSON, the bytes of all arrays.
+    The library's own writer would copy the whole model first; reading is left to it.
+    """
+    header, end = {"__metadata__": metadata}, 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        kind = {"float32": "F32", "float64": "F64"}[array.dtype.name]
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (start, end)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the arrays start at a multiple of their item size
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(to_numpy(array)).reshape(-1).view(np.uint8))
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -51,7 +62,9 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except FileNotFoundError:
         raise RunError(f"expected a checkpoint at {path}, got no such file: check RUN") from None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (  # the last three: dtypes that NumPy lacks, and JSON that is nested too deeply
+        OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise RunError(
             f"{path}: expected a whole checkpoint of minilstm, got {type(error).__name__} "
             f"({' '.join(str(error).split())[:200]}): use another checkpoint"
@@ -64,12 +77,14 @@ def fill(model: Layer, arrays: dict[str, np.ndarray], where: str | Path) -> None
     arrays = {k: array for k, array in arrays.items() if not k.startswith("optimizer.")}
     wrong = [f"{name} is missing" for name in params.keys() - arrays.keys()]
     wrong += [f"{name} is unknown" for name in arrays.keys() - params.keys()]
-    wrong += [
-        f"{name} has shape {arrays[name].shape}, not {params[name].value.shape}"
-        for name in params.keys() & arrays.keys()
-        if arrays[name].shape != params[name].value.shape
-    ]
-    wrong += [f"{name} is not finite" for name, a in arrays.items() if not np.isfinite(a).all()]
+    for name in params.keys() & arrays.keys():
+        array, own = arrays[name], params[name].value
+        if array.shape != own.shape:
+            wrong.append(f"{name} has shape {array.shape}, not {own.shape}")
+        elif array.dtype.kind != "f":
+            wrong.append(f"{name} has dtype {array.dtype}, not one of floats")
+        elif not (abs(array) <= np.finfo(own.dtype).max).all():  # NaN is not, either
+            wrong.append(f"{name} is not finite in {own.dtype}")
     if wrong:
         raise RunError(
             f"{where}: expected the parameters of this {type(model).__name__}, got others: "
@@ -83,10 +98,16 @@ def fill_optimizer(optimizer: Optimizer, arrays: dict, about: dict, where: str |
     """Put the optimizer where it was when the checkpoint was saved."""
     for name, state in optimizer.state.items():
         saved = arrays.get(f"optimizer.{name}")
-        if saved is None or saved.shape != state.shape:
+        if saved is None or (saved.shape, saved.dtype) != (state.shape, state.dtype):
             raise RunError(
                 f"{where}: expected the state {name!r} of {type(optimizer).__name__}, got "
-                f"{'none' if saved is None else saved.shape}: resume with the same optimizer"
+                f"{'none' if saved is None else f'{saved.dtype} {saved.shape}'}: resume with the "
+                "same optimizer and precision"
             )
         state[...] = asarray(saved, state.dtype)
-    optimizer.steps = about["optimizer_steps"]
+    steps = about.get("optimizer_steps")
+    if type(steps) is not int or not 0 <= steps < 2**63:
+        raise RunError(
+            f"{where}: expected optimizer_steps, an integer, got {steps!r}: use another checkpoint"
+        )
+    optimizer.steps = steps

@@ -21,6 +21,7 @@ import argparse
 import difflib
 import math
 import operator
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -70,6 +71,8 @@ def _checked(section, item, value):
         value = float(value)
     if type(value) is not kind:  # not isinstance: True is no integer
         raise _error(f"{name} {_WORDS[kind]} {bounds}".rstrip(), value, remedy)
+    if kind is int and abs(value) >= 2**63:  # TOML's integers, and NumPy's, have 64 bits
+        raise _error(f"{name} an integer of 64 bits", value, remedy)
     if about["choices"] and value not in about["choices"]:
         choices = ", ".join(about["choices"])
         raise _error(f"{name} one of {choices}", value, _nearest(value, about["choices"]))
@@ -86,7 +89,12 @@ def _nearest(word, known):
 
 
 def _error(expected, got, remedy):
-    return ConfigError(f"expected {expected}, got {got!r}: {remedy}")
+    try:
+        shown = repr(got)
+    except (RecursionError, ValueError):  # too deep a table, or too long an integer
+        shown = f"one {type(got).__name__} too large to show"
+    shown = shown if len(shown) <= 400 else f"{shown[:400]}..."
+    return ConfigError(f"expected {expected}, got {shown}: {remedy}")
 
 
 @dataclass(frozen=True)
@@ -170,9 +178,16 @@ class Init(Section):
         choices=("fan-in", "uniform", "orthogonal"),
         flag="init",
     )
-    scale: float = setting(0.01, "bound of uniform weights", above=0, flag="init-scale")
-    peephole_scale: float = setting(0.0, "bound of the uniform peepholes", at_least=0)
-    forget_bias: float = setting(1.0, "bias of the forget gates")
+    scale: float = setting(
+        0.01, "bound of uniform weights", above=0, at_most=1e6, flag="init-scale"
+    )
+    peephole_scale: float = setting(0.0, "bound of the uniform peepholes", at_least=0, at_most=1e6)
+    forget_bias: float = setting(1.0, "bias of the forget gates", at_least=-1e6, at_most=1e6)
+    readout_bias: str = setting(
+        "mean-image",
+        "biases of the pixels: zero, or the log-odds of the mean image of the training data",
+        choices=("mean-image", "zero"),
+    )
 
 
 @dataclass(frozen=True)
@@ -256,12 +271,49 @@ class Run(Section):
     steps: int = setting(3_300, "updates to make", at_least=1)
     minutes: float = setting(0.0, "stop after so many minutes; 0 for no limit", at_least=0)
     batch_size: int = setting(40, "sequences in each update", at_least=1)
+    memory: str = setting(
+        "full",
+        "what backward finds in memory: full, everything that forward computed; recompute=K, only "
+        "the state of every K-th step, from where it is computed again: exact, slower, and least "
+        "memory for K near the square root of the number of frames",
+        metavar="full|recompute=K",
+    )
+    tbptt: int = setting(
+        0,
+        "truncated back-propagation through time: steps after which the gradient is cut; 0 for "
+        "never",
+        at_least=0,
+    )
     seed: int = setting(0, "seed of all random numbers", at_least=0)
     backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
     precision: str = setting("float32", "floating-point type", choices=("float32", "float64"))
     log_every: int = setting(100, "steps between log lines; 0 for none", at_least=0)
     validate_every: int = setting(1_000, "steps between validations; 0 for none", at_least=0)
     checkpoint_every: int = setting(1_000, "steps between checkpoints; 0 for none", at_least=0)
+    keep: int = setting(1, "checkpoints to keep, the newest and those before it", at_least=1)
+    on_nan: str = setting(
+        "stop",
+        "after a loss or gradient that is not finite: stop, skip the update, or rewind to the "
+        "last checkpoint and go on with other data",
+        choices=("stop", "skip", "rewind"),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        _ = self.recompute  # raises where `memory` says neither
+
+    @property
+    def recompute(self) -> int:
+        """The K of `memory` = "recompute=K"; 0 of "full"."""
+        if self.memory == "full":
+            return 0
+        if match := re.fullmatch("recompute=([1-9][0-9]{0,8})", self.memory):
+            return int(match[1])
+        raise _error(
+            "run.memory full or recompute=K with an integer K >= 1",
+            self.memory,
+            "set memory in [run], or --memory",
+        )
 
 
 @dataclass(frozen=True)
@@ -453,6 +505,8 @@ def _read(source):
     except tomllib.TOMLDecodeError as error:
         message = str(error).replace("end of document", f"line {text.count(chr(10)) + 1}, its end")
         raise ConfigError(f"expected TOML in {where}, got: {message}: mend that line") from None
+    except ValueError:  # Python reads no integer of more than 4300 digits
+        raise _error(f"TOML in {where}", "a number of thousands of digits", "mend it") from None
     return _checked_tree(tree, where)
 
 

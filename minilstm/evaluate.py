@@ -24,7 +24,7 @@ from .backend import asarray, to_numpy, use_backend
 from .command import Parser, run_command
 from .config import Config
 from .data import MovingMNIST, SequenceFile, as_vectors
-from .errors import ConfigError
+from .errors import ConfigError, NonFiniteError
 from .losses import Loss
 from .models import EncoderDecoder
 from .workspace import Fresh, use_workspace
@@ -43,6 +43,13 @@ def mean_image(config: Config, N: int = 2000) -> np.ndarray:
     source = experiment.open_source(config, "train")
     chunks = (as_vectors(source.batch(k, CHUNK)) for k in range(N // CHUNK))
     return np.mean([frames.mean(axis=(0, 1)) for frames in chunks], axis=0)
+
+
+def loss_of_mean_image(loss: Loss, mean: np.ndarray, future: np.ndarray) -> float:
+    """What it costs to predict the mean image (D,) for every frame of future (T, N, D)."""
+    if isinstance(loss, experiment.SquaredError):
+        return float(metrics.squared_error(future, mean).mean())
+    return float(metrics.mean_image(mean, future).mean())
 
 
 def decode(
@@ -198,6 +205,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--backend", default="numpy", choices=("numpy", "cupy"), help="array library"
     )
+    parser.add_argument(
+        "--best", action="store_true", help="the weights that did best in validation, not the last"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     options = parser.parse_args(arguments)
     if options.sequences < 1:
@@ -206,16 +216,25 @@ def main(arguments: list[str] | None = None) -> int:
     if options.digits:
         data = dataclasses.replace(config.data, digits=options.digits)
         config = dataclasses.replace(config, data=data)
-    with use_backend(options.backend, config.run.precision):
-        model = experiment.load_run(options.run)
+    # weights so large that numbers overflow end in NonFiniteError; NumPy's warnings say it twice
+    with use_backend(options.backend, config.run.precision), np.errstate(all="ignore"):
+        model = experiment.load_run(options.run, options.best)
         frames, shape = open_test_frames(config, options.data, options.sequences)
-        if frames.shape[2] != model.D:
+        trained = experiment.open_source(config, "train").frame_shape
+        if shape != trained:
             raise ConfigError(
-                f"expected frames of {model.D} pixels, which {options.run} was trained on, got "
-                f"{shape[0]}x{shape[1]} = {frames.shape[2]}: give other --data"
+                f"expected frames of {'x'.join(map(str, trained))} pixels, which {options.run} was "
+                f"trained on, got {'x'.join(map(str, shape))}: give other --data"
             )
         result = evaluate(model, frames, config.data.past, mean_image(config), shape)
-    print(json.dumps(result, indent=2) if options.json else table(result))
+    try:
+        text = json.dumps(result, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise NonFiniteError(
+            f"expected finite losses, got others: the weights in {options.run} are too large, "
+            "train it anew with a lower --learning-rate"
+        ) from error
+    print(text if options.json else table(result))
     return 0
 
 

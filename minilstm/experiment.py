@@ -47,13 +47,13 @@ def build_loss(config: Config) -> Loss:
     return BernoulliCrossEntropy()
 
 
-def build_model(config: Config, D: int) -> models.EncoderDecoder:
+def build_model(config: Config, D: int, init: Init | None = None) -> models.EncoderDecoder:
     """The model of a configuration for frames of D pixels, its parameters drawn from the seed."""
     rng = keyed_rng(INIT, config.run.seed)
     c, i = config.model, config.init
-    init = Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
+    init = init or Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
     with use_backend(use_backend.name, config.run.precision):
-        return MODELS[c.kind](
+        model = MODELS[c.kind](
             D,
             c.hidden,
             c.layers,
@@ -65,6 +65,8 @@ def build_model(config: Config, D: int) -> models.EncoderDecoder:
             init,
             c.dropout,
         )
+    model.set_unrolling(config.run.recompute, config.run.tbptt)
+    return model
 
 
 def open_source(config: Config, split: str) -> MovingMNIST | SequenceFile:
@@ -102,14 +104,29 @@ def read_config(run: str | Path) -> Config:
     return Config.from_toml(run / "config.toml")
 
 
-def load_run(run: str | Path) -> models.EncoderDecoder:
-    """The trained model of a run folder, ready for `rollout` and `reconstruction`."""
+def load_run(run: str | Path, best: bool = False) -> models.EncoderDecoder:
+    """The trained model of a run folder, ready for `rollout` and `reconstruction`.
+
+    The weights are the newest, or with `best` those that did best on the validation sequences.
+    """
     config = read_config(run)
-    path = Path(run) / "checkpoint.safetensors"
+    path = Path(run) / ("best.safetensors" if best else "checkpoint.safetensors")
     arrays, about = checkpoint.read(path)
     D = about.get("D")
     if type(D) is not int or D < 1:
         raise RunError(f"{path}: expected pixels D >= 1 in it, got {D!r}: use another checkpoint")
+    least, found = _least_numbers(config, D), sum(array.size for array in arrays.values())
+    if least > found:  # before memory is taken for what two small files claim
+        raise RunError(
+            f"{path}: expected more than {least} numbers for D = {D} and the model in config.toml, "
+            f"got {found}: use the configuration that it was trained with"
+        )
     model = build_model(config, D)
     checkpoint.fill(model, arrays, path)
     return model
+
+
+def _least_numbers(config, D):
+    """Fewer parameters than any model of these sizes has: one gate of the encoder alone."""
+    hidden = config.model.hidden
+    return hidden * (D + config.model.layers * hidden)

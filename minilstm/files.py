@@ -13,6 +13,8 @@ from pathlib import Path
 
 from .errors import RunError
 
+SUFFIX = ".tmp"  # of temporary names, .NAME.PROCESS.tmp
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
@@ -21,7 +23,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     The content is on the disk before the name changes. Raises RunError when it can't be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
     try:
         yield temporary
         _flush(temporary)
@@ -35,6 +37,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a process that was killed in `replacing` has left in a folder."""
+    for path in folder.glob(f".*{SUFFIX}"):
+        path.unlink(missing_ok=True)
 
 
 def write_file(path: str | os.PathLike, data: bytes | str) -> None:

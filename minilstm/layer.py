@@ -31,7 +31,7 @@ class Param:
 
     def __init__(self, value: np.ndarray, decayed: bool = True):
         self.value = asarray(value)
-        self.grad = xp.zeros_like(self.value)
+        self.grad = xp.zeros(self.value.shape, self.value.dtype)
         self.decayed = decayed
 
 
@@ -216,6 +216,16 @@ class Init:
         bias = np.zeros((4, H))
         bias[1] = self.forget_bias
         return Param(bias.ravel(), decayed=False)
+
+
+class Blank(Init):
+    """All zero, on pages of memory that nobody has touched: to ask a model for its size."""
+
+    def weight(self, rng, rows, columns):
+        return Param(xp.zeros((rows, columns), use_backend.dtype))
+
+    def recurrent(self, rng, H, gates=1):
+        return self.weight(rng, H, gates * H)
 
 
 PAPER_INIT = Init()

@@ -41,6 +41,10 @@ class Loss(Layer, abstract=True):
         """dlogits from the gradient of `mean`; overwrites `dmean`."""
         raise NotImplementedError  # every loss defines its own
 
+    def logits(self, mean):
+        """The logits that stand for the prediction `mean`: where a readout may start."""
+        raise NotImplementedError  # every loss defines its own
+
 
 class BernoulliCrossEntropy(Loss):
     """-[y log p + (1 - y) log(1 - p)] with p = sigmoid(logits), for pixels in [0, 1]; in nats.
@@ -88,6 +92,10 @@ class BernoulliCrossEntropy(Loss):
         dmean *= scratch
         return dmean
 
+    def logits(self, mean):
+        p = xp.clip(mean, 1e-4, 1 - 1e-4)  # a pixel that was never lit is not impossible
+        return xp.log(p / (1 - p))
+
     @classmethod
     def sample(cls, rng):
         logits, target = 3 * rng.standard_normal((4, 2, 5)), rng.random((4, 2, 5))
@@ -115,6 +123,9 @@ class SquaredError(Loss):
 
     def mean_backward(self, dmean, mean):
         return dmean
+
+    def logits(self, mean):
+        return mean
 
     @classmethod
     def sample(cls, rng):
@@ -159,6 +170,9 @@ class SoftmaxCrossEntropy(Loss):
         dmean *= mean
         dmean -= mean * dmean.sum(axis=-1, keepdims=True)
         return dmean
+
+    def logits(self, mean):
+        return xp.log(xp.clip(mean, 1e-4, 1))
 
     @classmethod
     def sample(cls, rng):

@@ -13,7 +13,9 @@ Paper: section 2. Read next: train.py.
 
 from __future__ import annotations
 
+import copy
 import math
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +26,8 @@ from .linear import Linear, affine, affine_dw, affine_dx
 from .losses import BernoulliCrossEntropy, Loss, SquaredError
 from .lstm import PeepholeLSTM
 from .rnn import Recurrent
-from .stack import Stack
+from .segments import Segments, Unrolling
+from .stack import Stack, part_of
 from .workspace import empty, zeros
 
 STARTS = ("step", "read")
@@ -106,8 +109,9 @@ class Decoder(Layer):
     def backward(self, dlogits, cache, want_dtruth=True):
         """dlogits (T, B, D) -> dcode, None, dtruth or None, None, None."""
         run = cache.consume()
-        if hasattr(run, "runs"):
-            return self._backward_stepwise(dlogits, run)
+        expect("dlogits", dlogits, run.shape, self.dtype)
+        if hasattr(run, "segments"):
+            return self._backward_stepwise(dlogits, run, want_dtruth)
         dy = self.readout.backward(dlogits, run.readout)
         dstart = None
         if self.start == "read":
@@ -129,48 +133,83 @@ class Decoder(Layer):
         return feed_truth
 
     # A decoder that feeds on its own output can't know its inputs beforehand: frame by frame,
-    # output t -> input t+1, and back again in the opposite order.
+    # output t -> input t+1, and back again in the opposite order. From one segment to the next it
+    # carries the state of the stack and its own last frame.
 
     def _forward_stepwise(self, code, T, truth, feed_truth, masks):
-        x = self._inputs(code, T)
-        B, (W, b) = x.shape[1], (self.readout.W.value, self.readout.b.value)
-        runs = self.stack.begin(x, code, masks)
-        logits, own = (empty((T, B, self.D), self.dtype) for _ in range(2))
-        y = empty((T, B, len(W)), self.dtype)
-        for t in range(T):
-            s = t - (self.start == "read")  # the step of the stack that makes frame t
-            if t > 0:
-                self._loss.mean(logits[t - 1], out=own[t - 1])
-                if feed_truth is False:
-                    x[s] = own[t - 1]
-                else:
-                    x[s] = xp.where(feed_truth[t - 1][:, None], truth[t - 1], own[t - 1])
-            y[t] = self.stack.step(runs, s) if s >= 0 else code[-1][0]
-            affine(y[t], W, b, out=logits[t])
-        return logits, Cache(runs=runs, y=y, own=own, feed_truth=feed_truth)
+        steps, B = T - 1 + self._zero_frames, len(code[0][0])
+        self.stack.expect_masks(masks, steps, B)
+        frame, first, readout_cache = zeros((B, self.D), self.dtype), None, None
+        if self.start == "read":
+            first, readout_cache = self.readout.forward(code[-1][0][None])
+            frame = self._loss.mean(first[0], out=empty(first[0].shape, self.dtype))
+        run = partial(self._forward_steps, truth, feed_truth, masks)
+        segments = Segments(self.stack.unrolling, steps, run)
+        logits, _ = segments.forward((code, frame))
+        if first is not None:
+            logits = xp.concatenate((first, logits))
+        return logits, Cache(
+            segments=segments, feed_truth=feed_truth,
+            frame=frame, readout=readout_cache, shape=logits.shape,
+        )  # fmt: skip
 
-    def _backward_stepwise(self, dlogits, run):
-        T, B, D = dlogits.shape
-        fed = run.feed_truth
-        dlogits_total = empty(dlogits.shape, dlogits.dtype)
-        dlogits_total[...] = dlogits
-        dtruth = None if fed is False else zeros(dlogits.shape, dlogits.dtype)
-        dy, dstart = empty(run.y.shape[1:], dlogits.dtype), None
-        self.stack.begin_backward(run.runs)
+    def _backward_stepwise(self, dlogits, run, want_dtruth):
+        want_dtruth = want_dtruth and run.feed_truth is not False
+        made = dlogits[1 - self._zero_frames :]  # by the steps; "read" has frame 0 without a step
+        run_backward = partial(self._backward_steps, made, run.feed_truth, want_dtruth)
+        dfed, (dcode, dframe) = run.segments.backward(run_backward, None)
+        dstart, dtruth = None, None
+        if self.start == "read":
+            dfirst = zeros((1, *dlogits.shape[1:]), dlogits.dtype)
+            dfirst += dlogits[:1]
+            if dframe is not None:
+                dfirst[0] += self._loss.mean_backward(dframe, run.frame)
+            dstart = self.readout.backward(dfirst, run.readout)[0]
+        if want_dtruth:
+            dtruth = zeros(run.shape, dlogits.dtype)
+            dtruth[:-1] = dfed[self._zero_frames :]
+        return self._with_start(dcode, dstart), None, dtruth, None, None
+
+    def _forward_steps(self, truth, feed_truth, masks, steps, carried):
+        """A slice of the steps, from (state, own frame before) -> logits, the same after, cache."""
+        state, frame = carried
+        T, (B, D) = steps.stop - steps.start, frame.shape
+        W, b = self.readout.W.value, self.readout.b.value
+        x, logits, own = (empty((T, B, D), self.dtype) for _ in range(3))
+        runs = self.stack.begin(x, state, part_of(masks, steps))
+        for t in range(T):
+            fed = steps.start + t - self._zero_frames  # the number of the frame this step sees
+            if fed < 0 or feed_truth is False:
+                x[t] = frame
+            else:
+                x[t] = xp.where(feed_truth[fed][:, None], truth[fed], frame)
+            affine(self.stack.step(runs, t), W, b, out=logits[t])
+            frame = self._loss.mean(logits[t], out=own[t])
+        return logits, (self.stack.final_state(runs), frame), Cache(runs=runs, own=own)
+
+    def _backward_steps(self, dlogits, feed_truth, want_dtruth, steps, dcarried, cache):
+        """The same slice -> gradients of the true frames fed, and of (state, own frame before)."""
+        dfinal, dframe = dcarried or (None, None)
+        run = cache.consume()
+        T = len(run.own)
+        dlogits_total = empty(run.own.shape, dlogits.dtype)
+        dlogits_total[...] = dlogits[steps]
+        dfed = zeros(run.own.shape, dlogits.dtype) if want_dtruth else None
+        y = run.runs[-1].y
+        dy = empty(y.shape[1:], y.dtype)
+        self.stack.begin_backward(run.runs, dfinal)
         for t in reversed(range(T)):
-            s = t - (self.start == "read")
+            if dframe is not None:  # of this step's frame, by way of the next step
+                dlogits_total[t] += self._loss.mean_backward(dframe, run.own[t])
             affine_dx(dlogits_total[t], self.readout.W.value, out=dy)
-            if s < 0:
-                dstart = dy
-                break
-            dx = self.stack.step_backward(run.runs, s, dy)
-            if t > 0:
-                if fed is not False:
-                    dtruth[t - 1] = dx * fed[t - 1][:, None]
-                    dx *= ~fed[t - 1][:, None]
-                dlogits_total[t - 1] += self._loss.mean_backward(dx, run.own[t - 1])
-        affine_dw(run.y, dlogits_total, self.readout.W.grad, self.readout.b.grad)
-        return self._with_start(self.stack.end_backward(run.runs), dstart), None, dtruth, None, None
+            dframe = self.stack.step_backward(run.runs, t, dy)
+            fed = steps.start + t - self._zero_frames
+            if fed >= 0 and feed_truth is not False:
+                if want_dtruth:
+                    dfed[t] = dframe * feed_truth[fed][:, None]
+                dframe *= ~feed_truth[fed][:, None]
+        affine_dw(y, dlogits_total, self.readout.W.grad, self.readout.b.grad)
+        return dfed, (self.stack.end_backward(run.runs), dframe)
 
     @property
     def _zero_frames(self):
@@ -211,6 +250,10 @@ class Decoder(Layer):
                 found[f"{name} {start}"] = Sample(
                     decoder, (code, T, truth, feed_truth, masks), zeros={"truth": (T - 1,)}
                 )
+                if start == "read" or name == "conditional scheduled":
+                    recomputed = copy.deepcopy(found[f"{name} {start}"])
+                    recomputed.layer.stack.unrolling = Unrolling(recompute=2)
+                    found[f"{name} {start}, recompute=2"] = recomputed
         return found
 
 
@@ -257,6 +300,16 @@ class EncoderDecoder(Layer, abstract=True):
             self.reconstruct = decoder(conditional in ("reconstruction", "both"))
         if self.predicts:
             self.predict = decoder(conditional in ("future", "both"))
+
+    def set_unrolling(self, recompute: int = 0, tbptt: int = 0) -> None:
+        """Unroll every stack in segments of K steps, to save memory or truncate; 0 is off.
+
+        See segments.py. Truncated, the gradient that the decoders send into the code reaches the
+        last window of the encoder, and the frames that a decoder feeds itself carry none across.
+        """
+        decoders = (self.reconstruct, self.predict)
+        for stack in (self.encoder, *(decoder.stack for decoder in decoders if decoder)):
+            stack.unrolling = Unrolling(recompute, tbptt)
 
     def forward(self, past, future=None, T=None, feed_truth=False, masks=None):
         expect("past", past, ("T", "B", self.D), self.dtype)
@@ -385,6 +438,9 @@ class Composite(EncoderDecoder):
         found["both step, teacher-forced"] = forced
         free = _model_sample(cls, rng, feed_truth=False, loss=SquaredError(), **both)
         found["both step, free-running, squared error"] = free
+        recomputed = _model_sample(cls, rng, "both", "step", layers=2)
+        recomputed.layer.set_unrolling(recompute=2)
+        found["both step, recompute=2"] = recomputed
         return found
 
 

@@ -13,31 +13,36 @@ Slides: "Objectives", "Predicting The Future". Read next: evaluate.py.
 
 from __future__ import annotations
 
-import json
+import contextlib
+import dataclasses
 import math
 import queue
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint, config, evaluate, experiment, figures, metrics
+from . import checkpoint, config, cost, evaluate, experiment, figures
 from .backend import asarray, to_numpy, use_backend
-from .command import Parser, run_command
+from .command import Interrupted, Parser, run_command, stop_signals
 from .config import Config
+from .cost import Memory
 from .data import as_vectors
 from .data.shuffle import keyed_rng
-from .errors import NonFiniteError, RunError
+from .errors import ConfigError, MinilstmError, NonFiniteError, RunError
 from .files import write_file
 from .models import EncoderDecoder
 from .optim import Optimizer, clip_norm, make_optimizer, schedule
+from .runfolder import RunFolder, environment
 from .workspace import Reused, use_workspace
 
 FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/shuffle.py
 VALIDATION = 200  # sequences
+SPIKE = 2.0  # times the usual loss: worth a line
+PATIENCE = 10  # steps in a row that are not finite, after which no --on-nan helps
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,10 @@ class Batch:
 def training_step(
     model: EncoderDecoder, optimizer: Optimizer, batch: Batch, config: Config, rate: float
 ) -> dict:
-    """One update. Returns the losses (0-d arrays, nats per frame) and the gradient's norm."""
+    """One update. Returns the losses (0-d arrays, nats per frame) and the gradient's norm.
+
+    If any of them is not finite, weights and optimizer stay as they are.
+    """
     T, B, _ = batch.future.shape
     logits, cache = model.forward(batch.past, batch.future, T, batch.feed_truth, batch.masks)
 
@@ -75,7 +83,8 @@ def training_step(
     grad.fill(0)
     model.backward(tuple(dlogits), cache, want_dinputs=False)
     norm = clip_norm(grad, config.optimizer.clip_norm)
-    optimizer.step(rate)
+    if np.isfinite(float(norm + sum(losses.values()))):  # what is not finite is not learned
+        optimizer.step(rate)
     return losses | {"gradient_norm": norm}
 
 
@@ -162,68 +171,17 @@ def _to_device(item):
     return asarray(item, item.dtype) if isinstance(item, np.ndarray) else item
 
 
-# ---------------------------------------------------------------- what a step costs
+# ---------------------------------------------------------------- the run
 
 
-def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
-    """Multiplications and additions of the matrix products of one step, in 1e9."""
-    past, future = config.data.past, config.data.future
-    steps = {"encoder": past, "reconstruct": past, "predict": future}
-    data = ["encoder.0."]
-    if config.feeding.inputs == "truth":
-        data += ["reconstruct.stack.0.", "predict.stack.0."]
-    products = 0
-    for name, param in model.params().items():
-        if param.value.ndim == 2 and not name.endswith("Wp"):
-            # forward, gradient of the weight, gradient of the input; data needs no gradient
-            passes = 2 if name in [prefix + W for prefix in data for W in ("Wx", "Wi")] else 3
-            uses = steps[name.partition(".")[0]]
-            uses -= config.model.start == "read" and ".stack." in name
-            products += passes * param.value.size * uses
-    return 2 * products * config.run.batch_size / 1e9
-
-
-def memory_needed(model: EncoderDecoder, config: Config) -> int:
-    """Bytes that training takes: parameters, gradients, optimizer state, and a step's buffers.
-
-    The buffers are measured on batches of one and two sequences, and grow evenly from there.
-    """
-    on_host = use_backend.name == "numpy"
-    states = {"adam": 2, "rmsprop": 2, "sgd": 1}[config.optimizer.rule]
-    weights = (2 + states) * model.flat().value.nbytes
-    with use_backend("numpy", config.run.precision):  # the pool that counts is the host's
-        twin = model if on_host else experiment.build_model(config, model.D)
-        one, two = (_buffers(twin, config, B) for B in (1, 2))
-    frames = (config.data.past + config.data.future) * model.D * model.flat().value.itemsize
-    B = config.run.batch_size
-    return weights + one + (B - 1) * (two - one) + 4 * B * frames  # batches that wait, too
-
-
-def _buffers(model, config, B):
-    past, future = config.data.past, config.data.future
-    frames = np.zeros((past + future, B, model.D), config.run.precision)
-    x = asarray(frames, frames.dtype)
-    feed = config.feeding.inputs == "truth"
-    with use_workspace(Reused()) as workspace:
-        outputs, cache = model.forward(x[:past], x[past:], future, feed)
-        dlogits = []
-        for z in outputs:
-            if z is not None:
-                _, loss_cache = model.loss.forward(z, z)
-                z = model.loss.backward(1.0, loss_cache)[0]
-            dlogits.append(z)
-        model.backward(tuple(dlogits), cache, want_dinputs=False)
-    model.flat().grad.fill(0)
-    return workspace.nbytes
-
-
-def announce(model: EncoderDecoder, config: Config, shape: tuple[int, int], out: Path) -> str:
+def announce(
+    model: EncoderDecoder, config: Config, memory: Memory, shape: tuple[int, int], out: Path
+) -> str:
     """What is about to happen, in five lines."""
     c, d, r = config.model, config.data, config.run
     conditional = {"none": "", "both": ", both decoders conditional"}
     conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
-    memory = memory_needed(model, config)
-    memory = f"{memory / 1e9:.1f} GB" if memory >= 1e9 else f"{memory / 1e6:.0f} MB"
+    memory = cost.in_words(memory.needed(r.batch_size))
     length = f"{r.steps:,} steps" + (f" or {r.minutes:g} minutes" if r.minutes else "")
     return "\n".join(
         (
@@ -233,88 +191,74 @@ def announce(model: EncoderDecoder, config: Config, shape: tuple[int, int], out:
             f"{shape[0]}x{shape[1]} pixels",
             f"training  {length} of {r.batch_size} sequences, {config.optimizer.rule}, "
             f"seed {r.seed}",
-            f"cost      {memory} of memory, {gflop_per_step(model, config):.3g} GFLOP per "
+            f"cost      {memory} of memory, {cost.gflop_per_step(model, config):.3g} GFLOP per "
             f"step, on {r.backend} in {r.precision}",
             f"run       {out}",
         )
     )
 
 
-# ---------------------------------------------------------------- the run
-
-
-def refuse_folder(out: Path, force: bool) -> None:
-    """Raise RunError if `out` is no place for a new run: before anything is computed or printed."""
-    try:
-        if out.exists() and not out.is_dir():
-            raise RunError(f"expected --out to name a folder, got the file {out}: choose another")
-        if (out / "config.toml").exists() and not force:
-            raise RunError(
-                f"expected a new run folder, got {out}, which holds a run: choose another "
-                "--out, or overwrite it with --force"
-            )
-        if out.is_dir() and any(out.iterdir()) and not (out / "config.toml").exists():
-            raise RunError(
-                f"expected a new or empty run folder, got {out} with other files in it: choose "
-                "another --out"
-            )
-    except OSError as error:
-        raise _no_folder(out, error) from error
-
-
-def make_folder(out: Path) -> None:
-    """Make the run folder, or empty it of the run that it holds."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise _no_folder(out, error) from error
-
-
-def _no_folder(out, error):
-    return RunError(
-        f"expected to make the run folder {out}, got {error.strerror!r}: choose another --out"
-    )
-
-
-FILES = (
-    "metrics.jsonl",
-    "checkpoint.safetensors",
-    "curves.png",
-    "prediction.png",
-    "prediction.gif",
-    "config.toml",
-)
-
-
-def train(config: Config, out: Path, force: bool = False, quiet: bool = False) -> EncoderDecoder:
+def train(
+    config: Config, out: Path, force: bool = False, quiet: bool = False, resume: bool = False
+) -> EncoderDecoder:
     """Train what `config` describes into the run folder `out`. Returns the model.
 
-    Raises NonFiniteError when a loss or gradient is not a finite number, and KeyboardInterrupt
-    after writing a checkpoint.
+    With `resume`, go on from the checkpoint that is there, to the same last bit as if nothing had
+    happened. Raises NonFiniteError for losses or gradients that are not finite, RunError for a
+    folder that can't be used, Interrupted (a KeyboardInterrupt) after SIGINT or SIGTERM; in every
+    case with a checkpoint of the last good step.
     """
-    refuse_folder(out, force)
+    folder = RunFolder(out)
+    if not resume:
+        folder.refuse(force)
     source = experiment.open_source(config, "train")
     validation = experiment.open_source(config, "validation")
     D = math.prod(source.frame_shape)
+    cost.refuse_weights(config, D)
     model = experiment.build_model(config, D)
+    memory = cost.memory_of(model, config)
+    cost.refuse_memory(memory, config)
     optimizer = build_optimizer(model, config)
-    description = announce(model, config, source.frame_shape, out)
-    if not quiet:
-        print(description, flush=True)
-    make_folder(out)
-    write_file(out / "config.toml", config.to_toml())
-
-    run = _Run(config, out, model, optimizer, source, validation)
-    try:
+    description = announce(model, config, memory, source.frame_shape, out)
+    with folder.claim():
+        run = _Run(config, folder, model, optimizer, source, validation, quiet)
+        if not resume:
+            folder.empty()
+        if folder.checkpoint.exists():
+            run.restore(force)
+        elif config.init.readout_bias == "mean-image":
+            start_readouts(model, evaluate.mean_image(config))
+        folder.cut_log(run.step)
+        write_file(folder.config, config.to_toml())
+        if not quiet:
+            print(description, flush=True)
+            if run.step:
+                print(f"resumed   after step {run.step:,}", flush=True)
         # numbers that are not finite end the run, in words; NumPy's warnings say it twice
-        with use_workspace(Reused()), np.errstate(all="ignore"):
-            run.loop(quiet)
-    finally:
-        run.save()
-    run.draw()
+        with use_workspace(Reused()), np.errstate(all="ignore"), stop_signals() as stop:
+            try:
+                run.loop(stop)
+            except BaseException:
+                with contextlib.suppress(MinilstmError):  # the first error is the one to report
+                    run.save()
+                raise
+            run.save()
+        if stop.received:
+            raise Interrupted(stop.received)
+        run.draw()
     return model
+
+
+def start_readouts(model: EncoderDecoder, mean: np.ndarray) -> None:
+    """Let both decoders start from the mean image (D,), so that no unit is spent on learning it.
+
+    From zero a bias of -5 is a thousand updates away; until then hidden units are driven to +-1 to
+    stand in for it, where they stay and learn nothing else.
+    """
+    bias = model.loss.logits(asarray(mean, model.dtype))
+    for decoder in (model.reconstruct, model.predict):
+        if decoder is not None:
+            decoder.readout.b.value[...] = bias
 
 
 def build_optimizer(model: EncoderDecoder, config: Config) -> Optimizer:
@@ -346,121 +290,343 @@ def build_schedule(config: Config):
 
 
 class _Run:
-    """One run: the loop, its log, its checkpoint and its pictures."""
+    """One run: the loop, its log, its checkpoints and its pictures."""
 
-    def __init__(self, config, out, model, optimizer, source, validation):
-        self.config, self.out, self.model, self.optimizer = config, out, model, optimizer
+    def __init__(self, config, folder, model, optimizer, source, validation, quiet):
+        self.config, self.folder, self.model, self.optimizer = config, folder, model, optimizer
         self.source, self.rate = source, build_schedule(config)
         self.validation = evaluate.sequences(validation, VALIDATION)
-        self.log = out / "metrics.jsonl"
-        self.step = 0
+        self.quiet = quiet
+        self.saved = None  # the step of the newest checkpoint
+        # what goes on in a resumed run, apart from weights and optimizer
+        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.interval = Interval()
+        self.usual = math.inf  # the mean loss of the interval before
+        self.unusable = 0  # steps in a row whose numbers were not finite
 
-    def loop(self, quiet):
+    def loop(self, stop):
         from tqdm import tqdm
 
         run = self.config.run
-        started = time.monotonic()
-        bar = tqdm(total=run.steps, unit="step", disable=quiet, dynamic_ncols=True)
+        started = time.monotonic() - self.seconds
+        until = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
+        bar = tqdm(
+            total=run.steps, initial=self.step, unit="step", disable=self.quiet, dynamic_ncols=True
+        )
         batches = BatchesAhead(self.source, self.config, self.step, run.steps)
-        summed, since, last = None, self.step, False
+        last = self.step >= run.steps
         try:
-            while not last:
+            while not (last or stop.received):
                 rate = self.rate(self.step)
                 now = training_step(self.model, self.optimizer, batches.next(), self.config, rate)
+                now = {name: float(value) for name, value in now.items()}
+                if all(map(math.isfinite, now.values())):
+                    self.learned(now, bar)
+                else:
+                    self.not_finite(now, bar)
                 self.step += 1
-                summed = {k: summed[k] + x for k, x in now.items()} if summed else now
                 bar.update()
-                seconds = time.monotonic() - started
-                late = run.minutes and seconds > 60 * run.minutes
-                last = self.step == run.steps or late
-                if last or (run.log_every and self.step % run.log_every == 0):
-                    row = {k: float(x) / (self.step - since) for k, x in summed.items()}
-                    self.check_finite(row)
-                    self.write({"learning_rate": rate, "seconds": round(seconds, 2)} | row)
-                    shown = {k: f"{x:.1f}" for k, x in row.items() if k != "gradient_norm"}
-                    bar.set_postfix(shown, refresh=False)
-                    summed, since = None, self.step
-                if last or (run.validate_every and self.step % run.validate_every == 0):
+                self.seconds = time.monotonic() - started
+                last = self.step == run.steps or time.monotonic() > until
+                if last or _every(run.log_every, self.step):
+                    self.write_interval(rate, bar)
+                if last or _every(run.validate_every, self.step):
                     self.validate()
-                if run.checkpoint_every and self.step % run.checkpoint_every == 0:
-                    self.save()
+                if _every(run.checkpoint_every, self.step) and not last:
+                    self.save_or_warn(bar)
         finally:
             bar.close()
             batches.stop()
 
-    def write(self, row):
-        try:
-            with self.log.open("a") as file:
-                file.write(json.dumps({"step": self.step} | row) + "\n")
-        except OSError as error:
-            raise RunError(
-                f"{self.log}: expected a log that can be written, got {error.strerror!r}: is the "
-                "run folder still there, and is there room?"
-            ) from error
+    def say(self, bar, text):
+        if not self.quiet:
+            bar.write(text, file=sys.stderr)
 
-    def check_finite(self, row):
-        for name, value in row.items():
-            if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"expected finite losses and gradients, got {name} = {value} by step "
-                    f"{self.step}: lower --learning-rate, or bound gradients by --clip-norm"
+    def learned(self, now, bar):
+        """Count a step that changed the weights; say so if its loss stands out."""
+        self.unusable = 0
+        loss = sum(value for name, value in now.items() if name != "gradient_norm")
+        if loss > SPIKE * self.usual:
+            if self.interval.spikes == 0:  # one line for an interval is enough
+                self.say(
+                    bar,
+                    f"step {self.step + 1}: the loss rose to {loss:.4g}, from {self.usual:.4g} on "
+                    "average before",
                 )
+            self.interval.spikes += 1
+        self.interval.add(now)
+
+    def not_finite(self, now, bar):
+        """A step that did not change the weights, because they would not be finite any more."""
+        self.unusable += 1
+        if self.config.run.on_nan == "stop" or self.unusable > PATIENCE:
+            self.stop_not_finite(now)
+        if self.config.run.on_nan == "rewind" and self.saved is not None:
+            arrays, about = checkpoint.read(self.folder.checkpoint)
+            checkpoint.fill(self.model, arrays, self.folder.checkpoint)
+            checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
+            self.interval.rewound += 1
+        what = "left out" if self.config.run.on_nan == "skip" else f"back to {self.saved_name()}"
+        self.say(bar, f"step {self.step + 1}: not finite, {what}")
+        self.interval.skipped += 1
+
+    def stop_not_finite(self, now):
+        """Raise NonFiniteError with the step, the numbers, the arrays, and the way back."""
+        self.save()
+        found = ", ".join(f"{k} = {x}" for k, x in now.items() if not math.isfinite(x))
+        params = self.model.params().items()
+        arrays = [k for k, p in params if not np.isfinite(to_numpy(p.grad)).all()]
+        arrays = ", ".join(arrays[:3]) + (" and others" if len(arrays) > 3 else "")
+        in_a_row = f", for {self.unusable} steps in a row" * (self.unusable > 1)
+        raise NonFiniteError(
+            f"expected finite losses and gradients, got {found} in step {self.step + 1}{in_a_row}"
+            f"{arrays and f' (gradients of {arrays})'}; {self.saved_name()} is good: lower "
+            "--learning-rate, bound gradients by --clip-norm, or see --on-nan"
+        )
+
+    def saved_name(self):
+        if self.saved is None:
+            return "no checkpoint"
+        return f"{self.folder.checkpoint} of step {self.saved}"
+
+    def write_interval(self, rate, bar):
+        means = self.interval.means()
+        row = {"step": self.step, "learning_rate": rate, "seconds": round(self.seconds, 2)}
+        self.folder.append(row | means | self.interval.counts())
+        losses = {name: x for name, x in means.items() if name != "gradient_norm"}
+        bar.set_postfix({name: f"{x:.1f}" for name, x in losses.items()}, refresh=False)
+        if losses:
+            self.usual = sum(losses.values())
+        self.interval = Interval()
 
     def validate(self):
+        """Log the losses on validation sequences; keep the weights that did best so far."""
         past = self.config.data.past
         logits = evaluate.decode(self.model, self.validation, past)
-        row = {}
-        for name, z, truth in (
-            ("reconstruction", logits[0], self.validation[:past]),
-            ("future", logits[1], self.validation[past:]),
+        row, loss = {}, 0.0
+        for name, z, truth, weight in (
+            ("reconstruction", logits[0], self.validation[:past], "reconstruction_weight"),
+            ("future", logits[1], self.validation[past:], "future_weight"),
         ):
             if z is not None:
-                loss = evaluate.loss_per_step(self.model.loss, z, truth).mean()
-                row[f"validation {name}"] = float(loss)
-        self.check_finite(row)
-        self.write(row)
+                mean = float(evaluate.loss_per_step(self.model.loss, z, truth).mean())
+                row[f"validation {name}"] = mean
+                loss += getattr(self.config.loss, weight) * mean
+        if not math.isfinite(loss):
+            self.stop_not_finite(row)
+        self.folder.append({"step": self.step} | row)
+        if loss < self.best:
+            self.best = loss
+            about = {"step": self.step, "D": self.model.D, "validation loss": loss}
+            checkpoint.save(self.folder.best, self.model, None, about)
+
+    def save_or_warn(self, bar):
+        """A checkpoint on the way. A full disk may have room again before the next one."""
+        try:
+            self.save()
+        except RunError as error:
+            bar.write(f"warning: {error}; training goes on from here", file=sys.stderr)
 
     def save(self):
         """A checkpoint, unless its numbers are not finite: those must not replace good ones."""
-        if not np.isfinite(to_numpy(self.model.flat().value)).all():
+        if self.saved == self.step:
             return
-        about = {"step": self.step, "D": self.model.D}
-        checkpoint.save(self.out / "checkpoint.safetensors", self.model, self.optimizer, about)
+        for name, param in self.model.params().items():
+            if not np.isfinite(to_numpy(param.value)).all():
+                raise NonFiniteError(
+                    f"expected finite parameters, got others in {name} after step {self.step}; "
+                    f"{self.saved_name()} is good: lower --learning-rate"
+                )
+        about = {
+            "step": self.step,
+            "D": self.model.D,
+            "seconds": self.seconds,
+            "best": self.best if math.isfinite(self.best) else None,
+            "usual": self.usual if math.isfinite(self.usual) else None,
+            "unusable": self.unusable,
+            "interval": vars(self.interval),
+            "config": self.config.to_toml(),
+            "environment": environment(),
+        }
+        checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, about)
+        self.saved = self.step
+        self.folder.keep(self.step, self.config.run.keep)
+
+    def restore(self, force):
+        """Be where the checkpoint was."""
+        path = self.folder.checkpoint
+        arrays, about = checkpoint.read(path)
+        if "optimizer_steps" not in about:  # weights alone, from interop.py: training starts there
+            checkpoint.fill(self.model, arrays, path)
+            return
+        try:
+            saved = Config.from_toml(str(about["config"]))
+            self.step, self.seconds = _count(about["step"]), _finite(about["seconds"])
+            self.best, self.usual = (
+                math.inf if about[name] is None else _finite(about[name])
+                for name in ("best", "usual")
+            )
+            self.unusable, interval = _count(about["unusable"]), dict(about["interval"])
+            sums = {name: _finite(x) for name, x in interval.pop("sums").items()}
+            counts = {name: _count(x) for name, x in interval.items()}
+            self.interval = Interval(sums=sums, **counts)
+            if sums and not self.interval.steps:
+                raise ValueError("sums over no steps")
+            then = dict(about["environment"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"{path}: expected the state of a run to resume, got {error!r}: use another one"
+            ) from error
+        differences = _differences(saved, self.config, then, environment())
+        if differences and not force:
+            raise RunError(
+                f"expected what {path} was made with, so that every bit comes out the same, got "
+                f"{'; '.join(differences)}: restore that, or go on with --force"
+            )
+        checkpoint.fill(self.model, arrays, path)
+        checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
+        self.saved = self.step
 
     def draw(self, N=3):
         """curves.png, prediction.png and prediction.gif, from unseen test digits."""
-        rows = [json.loads(line) for line in self.log.read_text().splitlines()]
         names = ("reconstruction", "future", "validation reconstruction", "validation future")
-        mean = metrics.mean_image(evaluate.mean_image(self.config), self.validation).mean()
-        series = figures.series_from_rows(rows, names)
-        figures.curves(series, self.out / "curves.png", {"mean image": mean})
+        mean = evaluate.mean_image(self.config)
+        mean = evaluate.loss_of_mean_image(
+            self.model.loss, mean, self.validation[self.config.data.past :]
+        )
+        series = figures.series_from_rows(self.folder.rows(), names)
+        figures.curves(series, self.folder.path / "curves.png", {"mean image": mean})
         test, past = experiment.open_source(self.config, "test"), self.config.data.past
         frames = evaluate.sequences(test, N)
         logits = evaluate.decode(self.model, frames, past)
         means = (evaluate.mean_frames(self.model.loss, z) for z in logits)
         drawn = [frames[:past], frames[past:], *means]
         drawn = [x if x is None else x.reshape(*x.shape[:2], *test.frame_shape) for x in drawn]
-        figures.prediction_strip(*drawn, self.out / "prediction.png")
-        figures.prediction_gif(*drawn, self.out / "prediction.gif")
+        figures.prediction_strip(*drawn, self.folder.path / "prediction.png")
+        figures.prediction_gif(*drawn, self.folder.path / "prediction.gif")
+
+
+@dataclass
+class Interval:
+    """What has come together since the last row of the log."""
+
+    steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    rewound: int = 0
+    spikes: int = 0
+
+    def add(self, now: dict[str, float]) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.sums = {name: self.sums.get(name, 0.0) + x for name, x in now.items()}
+
+    def means(self) -> dict[str, float]:
+        """The means over the steps that were not skipped."""
+        return {name: x / self.steps for name, x in self.sums.items()}
+
+    def counts(self) -> dict[str, int]:
+        """What happened that should not; empty in a good interval."""
+        counts = {"skipped": self.skipped, "rewound": self.rewound, "spikes": self.spikes}
+        return {name: count for name, count in counts.items() if count}
+
+
+def _count(value):
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _finite(value):
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
+
+
+def _every(count, step):
+    return count > 0 and step % count == 0
+
+
+def _differences(saved, config, then, now):
+    """What is not as it was, in words. The length of a run may change: nothing else."""
+    before, after = dataclasses.asdict(saved), dataclasses.asdict(config)
+    for settings in (before, after):
+        for name in ("steps", "minutes", "keep"):
+            del settings["run"][name]
+    found = [
+        f"{section}.{name} = {after[section][name]!r}, not {value!r}"
+        for section, values in before.items()
+        for name, value in values.items()
+        if after[section][name] != value
+    ]
+    names = [*then, *(name for name in now if name not in then)]
+    return found + [
+        f"{name} {now.get(name, 'unknown')}, not {then.get(name, 'unknown')}"
+        for name in names
+        if now.get(name) != then.get(name)
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m minilstm.train",
-        usage="%(prog)s [PRESET ...] [--config FILE] [--out RUN] [--SETTING VALUE ...]",
+        usage="%(prog)s [PRESET ...] [--config FILE] [--out RUN] [--SETTING VALUE ...]\n"
+        "       %(prog)s --resume RUN [--extend-to STEPS]",
         description="Train a model of the paper. Without arguments: a composite model on bundled "
         "moving digits, in five minutes on two cores.",
     )
     parser.add_argument("--out", metavar="RUN", help="the run folder (default: runs/MODEL-SEED)")
-    parser.add_argument("--force", action="store_true", help="overwrite a run that is there")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with the run in this folder, with its own settings, to the bit as if it had "
+        "never stopped",
+    )
+    parser.add_argument(
+        "--extend-to", metavar="STEPS", type=int, help="with --resume: the new number of steps"
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="overwrite a run that is there; with --resume: go on in another environment",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     config.add_arguments(parser)
     options = parser.parse_intermixed_args(arguments)  # presets may stand between flags
-    settings = config.from_arguments(options)
-    default = f"runs/{settings.model.kind}-{settings.run.seed}"
+    if options.resume:
+        settings, out = resumed_settings(options), Path(options.resume)
+    elif options.extend_to:
+        raise ConfigError(
+            "expected --extend-to with --resume RUN, got it alone: name the run, or use --steps"
+        )
+    else:
+        settings = config.from_arguments(options)
+        out = Path(options.out or f"runs/{settings.model.kind}-{settings.run.seed}")
     use_backend(settings.run.backend, settings.run.precision)
-    train(settings, Path(options.out or default), options.force, options.quiet)
+    train(settings, out, options.force, options.quiet, bool(options.resume))
     return 0
+
+
+def resumed_settings(options) -> Config:
+    """The settings of the run that --resume names, which nothing but --extend-to may change."""
+    others = [name for name in vars(options) if "." in name]
+    others += options.presets + ["--config"] * bool(options.config) + ["--out"] * bool(options.out)
+    if others:
+        raise ConfigError(
+            f"expected no settings beside --resume, which keeps those of its run, got {others[0]}: "
+            "leave it out, or train a new run"
+        )
+    settings = experiment.read_config(options.resume)
+    if options.extend_to is None:
+        return settings
+    if options.extend_to < settings.run.steps:
+        raise ConfigError(
+            f"expected --extend-to >= {settings.run.steps}, the steps of the run, got "
+            f"{options.extend_to}: raise it"
+        )
+    return dataclasses.replace(
+        settings, run=dataclasses.replace(settings.run, steps=options.extend_to)
+    )
 
 
 if __name__ == "__main__":

@@ -249,13 +249,14 @@ def test_fewer_sequences_than_the_file_has_are_taken_when_asked_for(runs, capsys
     assert result["sequences"] == 4
 
 
-def test_a_file_of_other_frames_is_refused(runs, tmp_path, capsys):
-    np.save(tmp_path / "large.npy", np.zeros((20, 3, 9, 8), np.uint8))
+@pytest.mark.parametrize("shape", [(9, 8), (4, 16)])
+def test_a_file_of_other_frames_is_refused(runs, tmp_path, capsys, shape):
+    np.save(tmp_path / "large.npy", np.zeros((20, 3, *shape), np.uint8))
     arguments = [str(runs / "conditional"), "--data", str(tmp_path / "large.npy")]
     assert run_command(lambda: evaluate.main(arguments)) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1
-    assert "64 pixels" in printed.err and "9x8 = 72" in printed.err
+    assert "8x8 pixels" in printed.err and "x".join(map(str, shape)) in printed.err
 
 
 def test_a_run_trained_on_a_file_is_judged_on_its_held_out_sequences(tmp_path, capsys):

@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "workspace": {"errors", "backend"},
     "layer": {"errors", "backend", "workspace"},
     **{layer: ARITHMETIC | LAYERS for layer in LAYERS},
-    "stack": ARITHMETIC | LAYERS,
-    "models": ARITHMETIC | LAYERS | {"stack"},
+    "segments": {"errors", "backend", "workspace"},
+    "stack": ARITHMETIC | LAYERS | {"segments"},
+    "models": ARITHMETIC | LAYERS | {"segments", "stack"},
     # these know `Layer`, never a concrete model
     "optim": {"errors", "backend", "workspace", "layer"},
     "gradcheck": {"errors", "command", "backend", "workspace", "layer"},

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import threading
 import time
 from itertools import product
@@ -12,11 +13,11 @@ import pytest
 from PIL import Image
 
 import minilstm
-from minilstm import checkpoint, config, experiment, train
+from minilstm import checkpoint, config, cost, evaluate, experiment, runfolder, train
 from minilstm.command import run_command
 from minilstm.config import Config
 from minilstm.errors import DataError, NonFiniteError, RunError
-from minilstm.losses import SquaredError
+from minilstm.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from minilstm.workspace import Reused, use_workspace
 
 TINY = {
@@ -25,6 +26,11 @@ TINY = {
     "run": {"batch_size": 4, "steps": 2},
 }
 FLAGS = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 8 --batch-size 4 --quiet"
+
+
+def names(folder):
+    """The visible files of a folder."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def tiny(**changes):
@@ -72,8 +78,8 @@ def finished(tmp_path_factory):
 
 def test_a_run_writes_every_promised_file_and_nothing_else(finished):
     _, out = finished
-    assert sorted(path.name for path in out.iterdir()) == sorted(train.FILES)
-    assert all(path.stat().st_size > 0 for path in out.iterdir())
+    assert names(out) == set(runfolder.NAMES)
+    assert all((out / name).stat().st_size > 0 for name in runfolder.NAMES)
 
 
 def test_the_pictures_of_a_run_open_and_the_animation_moves(finished):
@@ -463,7 +469,7 @@ def test_the_work_of_a_step_is_counted_as_by_hand():
 
     def counted(**changes):
         settings = tiny(data={"past": T_past, "future": T}, run={"batch_size": B}, **changes)
-        return train.gflop_per_step(experiment.build_model(settings, D), settings)
+        return cost.gflop_per_step(experiment.build_model(settings, D), settings)
 
     # a matrix product forward, and two of the same size backward: for the weights, for the input;
     # the data needs no gradient
@@ -506,14 +512,16 @@ def test_the_memory_announced_is_what_training_takes(model, feeding, rule):
     states = optimizer.state.values()
     taken = 2 * model.flat().value.nbytes + sum(state.nbytes for state in states)
     taken += workspace.nbytes + 4 * (batch.past.nbytes + batch.future.nbytes)
-    assert train.memory_needed(model, settings) == pytest.approx(taken, rel=0.15)
+    assert cost.memory_of(model, settings).needed(settings.run.batch_size) == pytest.approx(
+        taken, rel=0.15
+    )
 
 
 def test_asking_for_the_cost_leaves_no_trace_in_the_model():
     settings = tiny(model={"conditional": "both"}, feeding={"inputs": "own"})
     model, _, _ = set_up(settings)
     before = model.flat().value.copy()
-    train.memory_needed(model, settings)
+    cost.memory_of(model, settings).needed(settings.run.batch_size)
     assert not model.flat().grad.any()
     np.testing.assert_array_equal(model.flat().value, before)
 
@@ -556,7 +564,7 @@ def test_a_run_stops_when_its_minutes_are_over_and_is_complete(tmp_path):
     started = time.monotonic()
     train.train(settings, tmp_path / "run", quiet=True)
     assert time.monotonic() - started < 10
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(train.FILES)
+    assert names(tmp_path / "run") == set(runfolder.NAMES)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == rows[-2]["step"] >= 1 and "validation future" in rows[-1]
 
@@ -696,10 +704,50 @@ def test_a_run_folder_that_vanishes_is_an_error_in_words(tmp_path, monkeypatch, 
     out = tmp_path / "run"
 
     def vanish(batch):
-        (out / "config.toml").unlink()
-        out.rmdir()
+        shutil.rmtree(out)
         return batch
 
     broken_batch(monkeypatch, 1, vanish)
     with pytest.raises(RunError):
         train.train(tiny(run={"steps": 5, "log_every": 5}), out, quiet=True)
+
+
+# --------------------------------------------------------------------------- where readouts start
+
+
+def test_a_fresh_run_starts_both_decoders_at_the_mean_image(tmp_path, monkeypatch, no_pictures):
+    settings = tiny()
+    mean = evaluate.mean_image(settings).clip(1e-4, 1 - 1e-4)
+    monkeypatch.setattr(train._Run, "loop", lambda run, stop: None)
+    model = train.train(settings, tmp_path / "run", quiet=True)
+    for decoder in (model.reconstruct, model.predict):
+        start = model.loss.mean(decoder.readout.b.value[None, None], np.empty((1, 1, 64), "f"))
+        np.testing.assert_allclose(start[0, 0], mean, rtol=1e-3)
+
+
+def test_readouts_start_at_zero_where_the_settings_say_so(tmp_path, monkeypatch, no_pictures):
+    monkeypatch.setattr(train._Run, "loop", lambda run, stop: None)
+    settings = tiny(init={"readout_bias": "zero"}, model={"kind": "predictor"})
+    model = train.train(settings, tmp_path / "run", quiet=True)
+    assert not model.predict.readout.b.value.any()
+
+
+@pytest.mark.parametrize("preset", ["paper", "toronto2015", "github2016"])
+def test_the_presets_of_the_time_start_their_readouts_at_zero(preset):
+    assert config.load([preset]).init.readout_bias == "zero"
+
+
+@pytest.mark.parametrize("loss", [BernoulliCrossEntropy(), SquaredError(), SoftmaxCrossEntropy()])
+def test_the_logits_of_a_mean_stand_for_that_mean(loss):
+    mean = np.random.default_rng(0).random((3, 2, 5))
+    mean /= mean.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(loss.mean(loss.logits(mean), np.empty_like(mean)), mean, rtol=1e-12)
+
+
+def test_a_mean_image_lowers_the_first_loss_below_a_blind_guess(tmp_path, no_pictures):
+    firsts = []
+    for bias in ("zero", "mean-image"):
+        settings = tiny(init={"readout_bias": bias}, run={"steps": 1, "log_every": 1})
+        train.train(settings, tmp_path / bias, quiet=True)
+        firsts.append(runfolder.read_log(tmp_path / bias / "metrics.jsonl")[0]["future"])
+    assert firsts[1] < 0.7 * firsts[0]

@@ -1,0 +1,57 @@
+"""What the README shows runs as it stands there. (Its two set-up commands are run by CI.)"""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import minilstm
+from minilstm import train
+from minilstm.command import Parser
+
+README = Path(minilstm.__file__).parent.parent / "README.md"
+pytestmark = pytest.mark.skipif(not README.exists(), reason="no README beside the package")
+TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
+BLOCKS = re.findall(r"^```(\w+)[^\n]*\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+
+
+def test_the_readme_has_what_is_looked_for():
+    assert len(PYTHON) == 2 and len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=["load", "by hand"])
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, code):
+    monkeypatch.chdir(tmp_path)
+    small = "--hidden 8 --batch-size 2 --steps 1 --quiet --out runs/composite-0"
+    train.main(small.split())
+    names = {}
+    exec(compile(code, str(README), "exec"), names)
+    assert "future" in names
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "minilstm.train" in c])
+def test_every_training_command_of_the_readme_is_understood(monkeypatch, line):
+    """Up to where it would start: an unknown flag or preset ends it before."""
+
+    class Understood(Exception):  # noqa: N818
+        pass
+
+    def stop(*arguments):
+        raise Understood
+
+    monkeypatch.setattr(train, "train", stop)
+    monkeypatch.setattr(train, "resumed_settings", lambda options: minilstm.config.load())
+    words = shlex.split(line.replace("DIR", "bundled"))
+    arguments = words[words.index("minilstm.train") + 1 :]
+    if "--help" in arguments:
+        monkeypatch.setattr(Parser, "print_help", stop)
+    with pytest.raises(Understood):
+        train.main(arguments)
+
+
+def test_every_file_that_the_readme_names_exists():
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT):
+        assert (README.parent / target).exists(), target

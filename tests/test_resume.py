@@ -1,0 +1,606 @@
+"""Runs that are interrupted, resumed, extended, fought over, or fed numbers that are not finite."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import minilstm
+from minilstm import checkpoint, config, evaluate, runfolder, train
+from minilstm.command import Interrupted, run_command
+from minilstm.errors import ConfigError, NonFiniteError, RunError
+
+TINY = {
+    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
+    "model": {"hidden": 6},
+    "run": {"batch_size": 4, "steps": 12, "log_every": 3, "validate_every": 4},
+}
+FLAGS = (
+    "--frame-size 8 --digit-size 5 --num-digits 1 --past 3 --future 3 --hidden 6 --batch-size 4 "
+    "--log-every 3 --validate-every 4"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Drawing takes a second and is not what these tests are about."""
+    monkeypatch.setattr(train._Run, "draw", lambda self: None)
+
+
+def tiny(**changes):
+    tree = {name: dict(values) for name, values in TINY.items()}
+    for name, values in changes.items():
+        tree[name] = tree.get(name, {}) | values
+    return config.load(overrides=tree)
+
+
+def weights(run):
+    arrays, about = checkpoint.read(run / "checkpoint.safetensors")
+    return arrays, about
+
+
+def same(one, two):
+    """Whether two runs ended in the same state, to the bit, and logged the same."""
+    (a, about_a), (b, about_b) = weights(one), weights(two)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].tobytes() == b[name].tobytes(), name
+    for name in ("step", "optimizer_steps", "best", "usual", "interval"):
+        assert about_a[name] == about_b[name], name
+    logs = []
+    for run in (one, two):
+        rows = runfolder.read_log(run / "metrics.jsonl")
+        logs.append([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+    assert logs[0] == logs[1]
+    return True
+
+
+def stop_after(monkeypatch, steps, error=None):
+    """Make the run end, as if by a signal or an error, when `steps` steps are done."""
+    real, made = train.training_step, []
+
+    def step(*arguments):
+        if len(made) == steps:
+            if error:
+                raise error
+            os.kill(os.getpid(), signal.SIGTERM)
+        made.append(None)
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "training_step", step)
+    return lambda: monkeypatch.setattr(train, "training_step", real)
+
+
+def interrupted_then_resumed(settings, out, monkeypatch, steps):
+    again = stop_after(monkeypatch, steps)
+    with pytest.raises(Interrupted):
+        train.train(settings, out, quiet=True)
+    again()
+    train.train(settings, out, quiet=True, resume=True)
+
+
+# ------------------------------------------------------------------------- to the same last bit
+
+
+MODES = [
+    {"model": {"kind": kind, "conditional": conditional}, "feeding": {"inputs": inputs}}
+    for kind, conditional, inputs in (
+        ("composite", "none", "truth"),
+        ("composite", "both", "truth"),
+        ("composite", "both", "own"),
+        ("composite", "both", "scheduled"),
+        ("composite", "future", "scheduled"),
+        ("composite", "reconstruction", "own"),
+        ("autoencoder", "none", "truth"),
+        ("autoencoder", "reconstruction", "scheduled"),
+        ("predictor", "future", "own"),
+    )
+]
+RULES = [
+    {"optimizer": {"rule": rule, "schedule": schedule, "warmup_steps": 5, "decay_every": 4}}
+    for rule in ("adam", "rmsprop", "sgd")
+    for schedule in ("constant", "exponential", "cosine")
+]
+OTHERS = [
+    {"model": {"layers": 2, "dropout": 0.3}},
+    {"model": {"cell": "elman", "start": "read"}},
+    {"model": {"cell": "slides-lstm"}},
+    {"run": {"precision": "float64"}},
+    {"data": {"speed": "random", "num_digits": 2}},
+    {"optimizer": {"rule": "sgd", "clamp_update": 1e-3, "l2": 1e-3}},
+]
+
+
+@pytest.mark.parametrize("changes", MODES + RULES + OTHERS, ids=str)
+def test_an_interrupted_run_ends_in_the_same_bits_as_one_that_was_not(
+    tmp_path, monkeypatch, changes
+):
+    settings = tiny(**changes)
+    train.train(settings, tmp_path / "straight", quiet=True)
+    # after 7 of 12 steps: within an interval of the log, between validations
+    interrupted_then_resumed(settings, tmp_path / "resumed", monkeypatch, 6)
+    assert same(tmp_path / "straight", tmp_path / "resumed")
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_run_may_be_interrupted_after_any_step(tmp_path, monkeypatch, steps):
+    train.train(tiny(), tmp_path / "straight", quiet=True)
+    interrupted_then_resumed(tiny(), tmp_path / "resumed", monkeypatch, steps)
+    assert same(tmp_path / "straight", tmp_path / "resumed")
+
+
+def test_a_crash_between_checkpoints_repeats_the_lost_steps_exactly(tmp_path, monkeypatch):
+    """The process dies at once: what was logged after the checkpoint is logged anew."""
+    settings = tiny(run={"checkpoint_every": 4})
+    train.train(settings, tmp_path / "straight", quiet=True)
+    again = stop_after(monkeypatch, 11, SystemExit("dead"))
+    save = train._Run.save
+    monkeypatch.setattr(train._Run, "save", lambda run: run.step % 4 == 0 and save(run))
+    with pytest.raises(SystemExit):
+        train.train(settings, tmp_path / "crashed", quiet=True)
+    assert weights(tmp_path / "crashed")[1]["step"] == 8
+    assert runfolder.read_log(tmp_path / "crashed" / "metrics.jsonl")[-1]["step"] == 9
+    with open(tmp_path / "crashed" / "metrics.jsonl", "a") as log:
+        log.write('{"step": 11, "fut')  # torn
+    again()
+    monkeypatch.setattr(train._Run, "save", save)
+    train.train(settings, tmp_path / "crashed", quiet=True, resume=True)
+    assert same(tmp_path / "straight", tmp_path / "crashed")
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, monkeypatch):
+    train.train(tiny(), tmp_path / "straight", quiet=True)
+    again = stop_after(monkeypatch, 5, SystemExit("dead"))
+    monkeypatch.setattr(train._Run, "save", lambda run: None)
+    with pytest.raises(SystemExit):
+        train.train(tiny(), tmp_path / "crashed", quiet=True)
+    monkeypatch.undo()
+    again()
+    monkeypatch.setattr(train._Run, "draw", lambda self: None)
+    assert not (tmp_path / "crashed" / "checkpoint.safetensors").exists()
+    train.train(tiny(), tmp_path / "crashed", quiet=True, resume=True)
+    assert same(tmp_path / "straight", tmp_path / "crashed")
+
+
+def test_n_steps_extended_to_2n_equal_2n_steps(tmp_path):
+    main(*FLAGS, "--steps", 24, "--out", tmp_path / "straight")
+    main(*FLAGS, "--steps", 12, "--out", tmp_path / "extended")
+    main("--resume", tmp_path / "extended", "--extend-to", 24)
+    assert same(tmp_path / "straight", tmp_path / "extended")
+    assert config.Config.from_toml(tmp_path / "extended" / "config.toml").run.steps == 24
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    main(*FLAGS, "--steps", 6, "--out", tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    main("--resume", tmp_path / "run")
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+
+
+def test_what_resume_did_not_restore_would_show(tmp_path, monkeypatch):
+    """The comparison itself can fail: forget the optimizer, and the bits differ."""
+    train.train(tiny(), tmp_path / "straight", quiet=True)
+    again = stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        train.train(tiny(), tmp_path / "resumed", quiet=True)
+    again()
+    monkeypatch.setattr(checkpoint, "fill_optimizer", lambda *arguments: None)
+    train.train(tiny(), tmp_path / "resumed", quiet=True, resume=True)
+    with pytest.raises(AssertionError):
+        same(tmp_path / "straight", tmp_path / "resumed")
+
+
+# ------------------------------------------------------------------------- what resume refuses
+
+
+def main(*arguments):
+    return train.main([*map(str, arguments), "--quiet"])
+
+
+def refused(capsys, *arguments):
+    status = run_command(lambda: main(*arguments))
+    printed = capsys.readouterr()
+    assert status == 2 and printed.out == ""
+    assert printed.err.startswith("error: ") and ": expected" in f": {printed.err[7:]}"
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+@pytest.mark.parametrize(
+    "others", [["paper"], ["--hidden", "7"], ["--out", "x"], ["--config", "x.toml"]], ids=str
+)
+def test_a_resumed_run_keeps_its_own_settings(tmp_path, capsys, others):
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
+    assert "no settings beside --resume" in refused(capsys, "--resume", tmp_path / "run", *others)
+
+
+def test_extending_needs_a_run_and_more_steps_than_it_has(tmp_path, capsys):
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
+    assert "--extend-to >= 3" in refused(capsys, "--resume", tmp_path / "run", "--extend-to", 2)
+    assert "--resume RUN" in refused(capsys, *FLAGS, "--extend-to", 9)
+
+
+def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path, capsys):
+    assert "no config.toml" in refused(capsys, "--resume", tmp_path)
+    assert "no config.toml" in refused(capsys, "--resume", tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_another_environment_is_named_and_needs_force(tmp_path, monkeypatch, capsys):
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
+    now = runfolder.environment()
+    monkeypatch.setattr(train, "environment", lambda: now | {"numpy": "9.9"})
+    message = refused(capsys, "--resume", tmp_path / "run", "--extend-to", 6)
+    assert f"numpy 9.9, not {np.__version__}" in message and "--force" in message
+    assert weights(tmp_path / "run")[1]["step"] == 3
+    main("--resume", tmp_path / "run", "--extend-to", 6, "--force")
+    assert weights(tmp_path / "run")[1]["step"] == 6
+
+
+def test_the_environment_names_library_blas_threads_and_machine():
+    found = runfolder.environment()
+    assert found["numpy"] == np.__version__ and found["machine"]
+    assert any(name.endswith("num_threads") for name in found)
+
+
+def test_settings_edited_by_hand_are_named_and_need_force(tmp_path, capsys):
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
+    file = tmp_path / "run" / "config.toml"
+    file.write_text(file.read_text().replace("seed = 0", "seed = 1"))
+    message = refused(capsys, "--resume", tmp_path / "run", "--extend-to", 6)
+    assert "run.seed = 1, not 0" in message
+
+
+@pytest.mark.parametrize(
+    "about", [{}, {"step": "x"}, {"step": 1, "interval": 3}, {"step": 1, "config": 7}], ids=str
+)
+def test_a_checkpoint_without_the_state_of_a_run_is_refused(tmp_path, capsys, about):
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
+    model = minilstm.load(tmp_path / "run")
+    checkpoint.save(tmp_path / "run" / "checkpoint.safetensors", model, None, about)
+    refused(capsys, "--resume", tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_model_lists_every_array_that_is_amiss(tmp_path, capsys):
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "wide", "--layers", 2)
+    (tmp_path / "wide" / "checkpoint.safetensors").replace(
+        tmp_path / "run" / "checkpoint.safetensors"
+    )
+    message = refused(capsys, "--resume", tmp_path / "run", "--force")
+    for name in ("encoder.1.Wx", "reconstruct.stack.1.Wh", "predict.stack.1.b"):
+        assert f"{name} is unknown" in message
+
+
+# ------------------------------------------------------------------------- checkpoints on disk
+
+
+def test_checkpoints_have_readable_names_and_one_text_and_any_reader_can_read_them(tmp_path):
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
+    with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="numpy") as file:
+        names = set(file.keys())
+        metadata = file.metadata()
+    assert {"encoder.0.Wx", "predict.readout.b", "optimizer.mean"} <= names
+    assert list(metadata) == ["minilstm"] and json.loads(metadata["minilstm"])["step"] == 3
+
+
+def test_writing_a_checkpoint_makes_no_second_copy_of_the_model(tmp_path):
+    import tracemalloc
+
+    model = minilstm.Composite(300, 200, 2, np.random.default_rng(0))
+    size = model.flat().value.nbytes
+    tracemalloc.start()
+    checkpoint.save(tmp_path / "x.safetensors", model, None, {})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "x.safetensors").stat().st_size > size
+    assert peak < size / 10
+
+
+def test_checkpoints_are_as_readable_to_others_as_any_new_file(tmp_path):
+    main(*FLAGS, "--steps", 1, "--out", tmp_path / "run")
+    (tmp_path / "file").touch()
+    mode = (tmp_path / "file").stat().st_mode
+    for name in ("checkpoint.safetensors", "best.safetensors", "config.toml"):
+        assert (tmp_path / "run" / name).stat().st_mode == mode
+
+
+def test_the_last_checkpoints_are_kept_under_their_steps(tmp_path):
+    main(*FLAGS, "--steps", 9, "--checkpoint-every", 2, "--keep", 3, "--out", tmp_path / "run")
+    kept = runfolder.RunFolder(tmp_path / "run").numbered()
+    assert [checkpoint.read(path)[1]["step"] for path in kept] == [6, 8, 9]
+    assert [int(path.stem.partition("-")[2]) for path in kept] == [6, 8, 9]
+    main(*FLAGS, "--steps", 2, "--force", "--out", tmp_path / "run")
+    assert runfolder.RunFolder(tmp_path / "run").numbered() == []
+
+
+def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path):
+    rate = ["--optimizer", "sgd", "--learning-rate", "0.05", "--schedule", "constant"]
+    main(*FLAGS, *rate, "--validate-every", 1, "--steps", 30, "--out", tmp_path / "run")
+    rows = [r for r in runfolder.read_log(tmp_path / "run/metrics.jsonl") if len(r) == 3]
+    losses = {r["step"]: r["validation reconstruction"] + r["validation future"] for r in rows}
+    about = checkpoint.read(tmp_path / "run" / "best.safetensors")[1]
+    assert about["step"] == min(losses, key=losses.get)
+    assert about["validation loss"] == pytest.approx(min(losses.values()))
+    best, last = minilstm.load(tmp_path / "run", best=True), minilstm.load(tmp_path / "run")
+    assert about["step"] == 30 or not np.array_equal(best.flat().value, last.flat().value)
+
+
+# ------------------------------------------------------------------------- two at one folder
+
+
+def test_a_second_process_on_one_run_folder_is_refused(tmp_path, capsys):
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
+    hold = (
+        "import sys, time; from minilstm.runfolder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).claim(): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, tmp_path / "run"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "held\n"
+        assert "another process" in refused(capsys, "--resume", tmp_path / "run")
+        assert "another process" in refused(
+            capsys, *FLAGS, "--steps", 3, "--force", "--out", tmp_path / "run"
+        )
+        minilstm.load(tmp_path / "run")  # reading is free
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    main("--resume", tmp_path / "run")  # the lock died with its owner
+
+
+# ------------------------------------------------------------------------- signals
+
+
+def started(tmp_path, *arguments):
+    """A real process that trains for a long time, after its first checkpoint."""
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minilstm.train", *FLAGS, "--steps", "1000000", "--out", str(run)]
+        + ["--checkpoint-every", "5", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while not (run / "checkpoint.safetensors").exists():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_a_signal_finishes_the_step_writes_a_checkpoint_and_gives_its_status(tmp_path, number):
+    process = started(tmp_path, "--quiet")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors == "interrupted\n"
+    assert weights(tmp_path / "run")[1]["step"] >= 5
+    minilstm.load(tmp_path / "run")
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path, monkeypatch):
+    hang = (
+        "import os, signal, sys, time\n"
+        "from minilstm.command import stop_signals\n"
+        "with stop_signals() as stop:\n"
+        "    print('ready', flush=True)\n"
+        "    while not stop.received: time.sleep(0.01)\n"
+        "    print('first', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", hang], stdout=subprocess.PIPE, text=True)
+    with process.stdout:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "first\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == -signal.SIGINT
+
+
+def test_training_in_a_thread_other_than_the_main_one_works(tmp_path):
+    thread = threading.Thread(
+        target=train.train, args=(tiny(), tmp_path / "run"), kwargs={"quiet": True}
+    )
+    thread.start()
+    thread.join()
+    assert weights(tmp_path / "run")[1]["step"] == 12
+
+
+def test_training_leaves_the_signal_handlers_as_it_found_them(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train.train(tiny(), tmp_path / "run", quiet=True)
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+# ------------------------------------------------------------------------- numbers not finite
+
+
+def spoil(monkeypatch, steps, value=np.nan):
+    """Put a number that is not finite into the batches of these steps, counted from 1."""
+    draw = train.draw_batch
+
+    def drawn(source, settings, k):
+        batch = draw(source, settings, k)
+        if k + 1 in steps:
+            batch.past[1, 2, 3] = value
+        return batch
+
+    monkeypatch.setattr(train, "draw_batch", drawn)
+
+
+def log(run):
+    return runfolder.read_log(run / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_stop_names_step_number_arrays_and_the_last_good_checkpoint(tmp_path, monkeypatch, value):
+    spoil(monkeypatch, {8}, value)
+    settings = tiny(run={"checkpoint_every": 5})
+    with pytest.raises(NonFiniteError) as caught:
+        train.train(settings, tmp_path / "run", quiet=True)
+    message = str(caught.value)
+    assert "in step 8" in message and "encoder.0.Wx" in message
+    assert f"{tmp_path / 'run' / 'checkpoint.safetensors'} of step 7 is good" in message
+    assert weights(tmp_path / "run")[1]["step"] == 7
+    minilstm.load(tmp_path / "run")
+
+
+def test_skip_leaves_the_update_out_and_nothing_else(tmp_path, monkeypatch):
+    spoil(monkeypatch, {5})
+    settings = tiny(run={"on_nan": "skip", "log_every": 1})
+    model = train.train(settings, tmp_path / "run", quiet=True)
+    assert np.isfinite(model.flat().value).all()
+    rows = {row["step"]: row for row in log(tmp_path / "run") if "learning_rate" in row}
+    assert rows[5]["skipped"] == 1 and "future" not in rows[5]
+    assert "skipped" not in rows[4] and "future" in rows[6]
+    assert weights(tmp_path / "run")[1]["optimizer_steps"] == 11
+
+
+def test_skip_leaves_weights_and_optimizer_untouched(monkeypatch):
+    from minilstm import experiment
+
+    settings = tiny()
+    source = experiment.open_source(settings, "train")
+    model = experiment.build_model(settings, 64)
+    optimizer = train.build_optimizer(model, settings)
+    good, bad = (train.draw_batch(source, settings, k) for k in range(2))
+    train.training_step(model, optimizer, good, settings, 1e-3)
+    before = [a.copy() for a in (model.flat().value, *optimizer.state.values())]
+    bad.future[0, 0, 0] = np.nan
+    with np.errstate(all="ignore"):
+        found = train.training_step(model, optimizer, bad, settings, 1e-3)
+    assert np.isnan(found["future"])
+    after = [model.flat().value, *optimizer.state.values()]
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(before, after, strict=True))
+    assert optimizer.steps == 1
+
+
+def test_rewind_goes_back_to_the_checkpoint_and_on_with_other_data(tmp_path, monkeypatch):
+    spoil(monkeypatch, {8})
+    settings = tiny(run={"on_nan": "rewind", "checkpoint_every": 5, "log_every": 1, "steps": 8})
+    train.train(settings, tmp_path / "rewound", quiet=True)
+    assert [row.get("rewound") for row in log(tmp_path / "rewound")][-2:] == [1, None]
+    straight = tiny(run={"steps": 5})
+    train.train(straight, tmp_path / "straight", quiet=True)
+    a, b = weights(tmp_path / "rewound")[0], weights(tmp_path / "straight")[0]
+    assert all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+@pytest.mark.parametrize("on_nan", ["skip", "rewind"])
+def test_a_run_that_never_becomes_finite_again_stops(tmp_path, monkeypatch, on_nan):
+    spoil(monkeypatch, range(4, 1000))
+    settings = tiny(run={"on_nan": on_nan, "steps": 1000})
+    with pytest.raises(NonFiniteError, match="11 steps in a row"):
+        train.train(settings, tmp_path / "run", quiet=True)
+    assert np.isfinite(minilstm.load(tmp_path / "run").flat().value).all()
+
+
+@pytest.mark.parametrize("on_nan", ["skip", "rewind"])
+def test_a_run_with_skipped_steps_resumes_to_the_bit(tmp_path, monkeypatch, on_nan):
+    spoil(monkeypatch, {5, 8})
+    settings = tiny(run={"on_nan": on_nan, "checkpoint_every": 2})
+    train.train(settings, tmp_path / "straight", quiet=True)
+    interrupted_then_resumed(settings, tmp_path / "resumed", monkeypatch, 5)
+    assert same(tmp_path / "straight", tmp_path / "resumed")
+
+
+def test_a_loss_spike_is_reported_once_per_interval_and_logged(tmp_path, monkeypatch, capsys):
+    draw = train.draw_batch
+
+    def drawn(source, settings, k):
+        batch = draw(source, settings, k)
+        if k in (7, 8):
+            batch.past[...] = 1
+            batch.future[...] = 1
+        return batch
+
+    monkeypatch.setattr(train, "draw_batch", drawn)
+    train.train(tiny(), tmp_path / "run")
+    reports = [line for line in capsys.readouterr().err.splitlines() if "rose" in line]
+    assert len(reports) == 1 and "step 8: the loss rose to" in reports[0]
+    assert [row.get("spikes") for row in log(tmp_path / "run") if row["step"] == 9] == [2]
+
+
+# ------------------------------------------------------------------------- a full disk
+
+
+def test_a_disk_that_is_full_for_a_while_costs_one_checkpoint(tmp_path, monkeypatch, capsys):
+    save, calls = checkpoint.save, []
+
+    def full_once(path, *arguments):
+        calls.append(path.name)
+        if calls.count("checkpoint.safetensors") == 2 and path.name.startswith("checkpoint"):
+            raise RunError(f"{path}: expected a file that can be written, got 'No space left'")
+        save(path, *arguments)
+
+    monkeypatch.setattr(checkpoint, "save", full_once)
+    train.train(tiny(run={"checkpoint_every": 2}), tmp_path / "run", quiet=True)
+    assert "warning: " in (message := capsys.readouterr().err) and "No space left" in message
+    assert weights(tmp_path / "run")[1]["step"] == 12
+
+
+def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    save = checkpoint.save
+
+    def full(path, model, optimizer, about):
+        if about["step"] == 12:
+            raise RunError("full")
+        save(path, model, optimizer, about)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(RunError, match="full"):
+        train.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True)
+    assert weights(tmp_path / "run")[1]["step"] == 10
+
+
+# ------------------------------------------------------------------------- the log
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "{}", "null", '{"step": true}', '{"step": 1.5}', '{"step": -1}', "{", "\xff",
+             '{"step": 1, "x": "y"}', "[" * 100_000], ids=lambda line: line[:20]
+)  # fmt: skip
+def test_a_log_line_that_is_no_row_is_refused_by_its_number(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n' + line + "\n", encoding="latin-1")
+    with pytest.raises(RunError, match="in line 2"):
+        runfolder.read_log(path)
+
+
+def test_a_torn_last_line_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "fu')
+    assert runfolder.read_log(path) == [{"step": 1}]
+
+
+def test_the_pictures_of_a_resumed_run_show_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    settings = tiny()
+    again = stop_after(monkeypatch, 5)
+    with pytest.raises(Interrupted):
+        train.train(settings, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "curves.png").exists()
+    again()
+    train.train(settings, tmp_path / "run", quiet=True, resume=True)
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    assert evaluate.main([str(tmp_path / "run"), "--json"]) == 0
+
+
+def test_resume_is_a_config_error_without_a_value(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main("--resume")
+    assert exit.value.code == 2
+    with pytest.raises(ConfigError):
+        main(*FLAGS, "--extend-to", 5)
