@@ -456,7 +456,8 @@ class _Run:
         """Be where the checkpoint was."""
         path = self.folder.checkpoint
         arrays, about = checkpoint.read(path)
-        if "optimizer_steps" not in about:  # weights alone, from interop.py: training starts there
+        if about.get("step") == 0 and "optimizer_steps" not in about:
+            # weights alone, as interop.py imports them: training starts there
             checkpoint.fill(self.model, arrays, path)
             return
         try:

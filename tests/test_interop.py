@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import minilstm
-from minilstm import experiment, interop
+from minilstm import experiment, interop, train
 from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.config import Config
@@ -512,3 +512,20 @@ def test_a_type_that_numpy_lacks_is_refused(torch, in_folder):
     save_tensors({"weight": torch.zeros(2, dtype=torch.bfloat16)}, "half.safetensors")
     with pytest.raises(RunError, match="float32 or float64.*BF16"):
         read_arrays("half.safetensors")
+
+
+def test_training_goes_on_from_imported_weights(in_folder, monkeypatch):
+    """`--resume` of an imported run starts at step 0, from these weights and no others."""
+    model = run_of(in_folder, precision="float32")
+    text = (in_folder / "run" / "config.toml").read_text()
+    (in_folder / "run" / "config.toml").write_text(text.replace("\nsteps = 3300", "\nsteps = 2"))
+    starts = []
+    step = train.training_step
+    monkeypatch.setattr(
+        train,
+        "training_step",
+        lambda model, *rest: starts.append(values(model)) or step(model, *rest),
+    )
+    assert train.main(["--resume", "run", "--quiet"]) == 0
+    assert len(starts) == 2 and starts[0] == values(model)
+    assert values(minilstm.load("run")) != values(model)
