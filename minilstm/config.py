@@ -208,7 +208,7 @@ class Optimizer(Section):
     """How it is minimised."""
 
     rule: str = setting("adam", "update rule", choices=("adam", "rmsprop", "sgd"), flag="optimizer")
-    learning_rate: float = setting(4e-3, "learning rate, before the schedule", above=0)
+    learning_rate: float = setting(3e-3, "learning rate, before the schedule", above=0)
     momentum: float = setting(0.8, "decay of the mean gradient or velocity", at_least=0, below=1)
     mean_square_decay: float = setting(
         0.99, "decay of the mean squared gradient, in adam and rmsprop", above=0, below=1

@@ -2,11 +2,11 @@
 
     python -m minilstm.train                                   a composite model, five minutes
     python -m minilstm.train table2-composite toronto2015      a row of Table 2, as in 2015
+    python -m minilstm.train --resume RUN                      go on where a run stopped
 
 `training_step` is the whole of learning: forward, losses, backward, update. The rest of this
-file brings the batches, writes the log, and draws what came of it into a run folder:
-
-    config.toml   metrics.jsonl   checkpoint.safetensors   curves.png   prediction.png / .gif
+file brings the batches, writes log and checkpoints, and draws what came of it; the run folder is
+described in runfolder.py.
 
 Slides: "Objectives", "Predicting The Future". Read next: evaluate.py.
 """
@@ -303,6 +303,7 @@ class _Run:
         self.interval = Interval()
         self.usual = math.inf  # the mean loss of the interval before
         self.unusable = 0  # steps in a row whose numbers were not finite
+        self.updates = 0  # of the optimizer, that ran to their end
 
     def loop(self, stop):
         from tqdm import tqdm
@@ -319,6 +320,7 @@ class _Run:
             while not (last or stop.received):
                 rate = self.rate(self.step)
                 now = training_step(self.model, self.optimizer, batches.next(), self.config, rate)
+                self.updates = self.optimizer.steps
                 now = {name: float(value) for name, value in now.items()}
                 if all(map(math.isfinite, now.values())):
                     self.learned(now, bar)
@@ -365,6 +367,7 @@ class _Run:
             arrays, about = checkpoint.read(self.folder.checkpoint)
             checkpoint.fill(self.model, arrays, self.folder.checkpoint)
             checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
+            self.updates = self.optimizer.steps
             self.interval.rewound += 1
         what = "left out" if self.config.run.on_nan == "skip" else f"back to {self.saved_name()}"
         self.say(bar, f"step {self.step + 1}: not finite, {what}")
@@ -429,8 +432,8 @@ class _Run:
 
     def save(self):
         """A checkpoint, unless its numbers are not finite: those must not replace good ones."""
-        if self.saved == self.step:
-            return
+        if self.saved == self.step or self.optimizer.steps != self.updates:
+            return  # it is there, or an error ended the update half way
         for name, param in self.model.params().items():
             if not np.isfinite(to_numpy(param.value)).all():
                 raise NonFiniteError(
@@ -486,7 +489,7 @@ class _Run:
             )
         checkpoint.fill(self.model, arrays, path)
         checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
-        self.saved = self.step
+        self.saved, self.updates = self.step, self.optimizer.steps
 
     def draw(self, N=3):
         """curves.png, prediction.png and prediction.gif, from unseen test digits."""

@@ -533,6 +533,27 @@ def test_a_loss_spike_is_reported_once_per_interval_and_logged(tmp_path, monkeyp
     assert [row.get("spikes") for row in log(tmp_path / "run") if row["step"] == 9] == [2]
 
 
+def test_an_error_in_the_middle_of_an_update_does_not_overwrite_the_checkpoint(
+    tmp_path, monkeypatch
+):
+    train.train(tiny(), tmp_path / "straight", quiet=True)
+    update, calls = minilstm.Adam._update, []
+
+    def half(self, w, *rest):
+        calls.append(None)
+        if len(calls) == 14:  # two chunks an update: weights, then biases
+            raise MemoryError
+        update(self, w, *rest)
+
+    monkeypatch.setattr(minilstm.Adam, "_update", half)
+    with pytest.raises(MemoryError):
+        train.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True)
+    assert weights(tmp_path / "run")[1]["step"] == 5
+    monkeypatch.setattr(minilstm.Adam, "_update", update)
+    train.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True, resume=True)
+    assert same(tmp_path / "straight", tmp_path / "run")
+
+
 # ------------------------------------------------------------------------- a full disk
 
 
