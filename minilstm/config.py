@@ -123,15 +123,19 @@ class Data(Section):
         metavar="DIR",
     )
     num_digits: int = setting(2, "digits in each sequence", at_least=1)
-    frame_size: int = setting(32, "height and width of a frame, in pixels", at_least=1)
-    digit_size: int = setting(14, "height and width of a digit, in pixels", at_least=1)
+    frame_size: int = setting(
+        32, "height and width of a frame, in pixels", at_least=1, at_most=2**14
+    )
+    digit_size: int = setting(
+        14, "height and width of a digit, in pixels", at_least=1, at_most=2**14
+    )
     speed: str = setting(
         "constant",
         "speed of a digit: constant, or random for each digit",
         choices=("constant", "random"),
     )
-    past: int = setting(10, "frames the encoder sees", at_least=1)
-    future: int = setting(10, "frames to predict", at_least=1)
+    past: int = setting(10, "frames the encoder sees", at_least=1, at_most=2**20)
+    future: int = setting(10, "frames to predict", at_least=1, at_most=2**20)
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ class Model(Section):
     layers: int = setting(
         1, "recurrent layers in the encoder, and in each decoder", at_least=1, at_most=100
     )
-    hidden: int = setting(256, "units in each recurrent layer", at_least=1)
+    hidden: int = setting(256, "units in each recurrent layer", at_least=1, at_most=2**20)
     start: str = setting(
         "step",
         "a decoder's first frame: after one step without input, or read from the copied state",
@@ -232,7 +236,7 @@ class Optimizer(Section):
         3_300, "steps until the cosine schedule is at its floor, however long the run", at_least=1
     )
     schedule_floor: float = setting(
-        0.05, "share of the learning rate where the cosine ends", at_least=0, at_most=1
+        0.01, "share of the learning rate where the cosine ends", at_least=0, at_most=1
     )
     warmup_steps: int = setting(100, "steps over which the learning rate first rises", at_least=0)
     decay_factor: float = setting(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import os
 import zlib
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def _find(folder, name):
     """The one of `name`'s four spellings that is in `folder`."""
     spellings = [n + gz for n in (name, name.replace("-idx", ".idx")) for gz in ("", ".gz")]
     for spelling in spellings:
-        if (folder / spelling).is_file():
+        if os.path.isfile(folder / spelling):  # Path.is_file fails on a name that is too long
             return folder / spelling
     raise DataError(
         f"{folder}: expected one of {', '.join(spellings)}, got none: "
@@ -127,7 +128,7 @@ def _uncompressed(path):
 
 
 def _one_line(error):
-    return f"{type(error).__name__} ({' '.join(str(error).split())})"
+    return f"{type(error).__name__} ({' '.join(str(error).split())[:200]})"
 
 
 def resize_digits(images: np.ndarray, size: int) -> np.ndarray:
