@@ -26,9 +26,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
     except OSError as error:
         raise RunError(
             f"{path}: expected a file that can be written, got {error.strerror or error!r}: "
@@ -51,7 +51,8 @@ def write_file(path: str | os.PathLike, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def _flush(path):
+def flush(path: str | os.PathLike) -> None:
+    """Wait until the file or folder is on the disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

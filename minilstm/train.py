@@ -205,8 +205,9 @@ def train(
 
     With `resume`, go on from the checkpoint that is there, to the same last bit as if nothing had
     happened. Raises NonFiniteError for losses or gradients that are not finite, RunError for a
-    folder that can't be used, Interrupted (a KeyboardInterrupt) after SIGINT or SIGTERM; in every
-    case with a checkpoint of the last good step.
+    folder that can't be used, Interrupted (a KeyboardInterrupt) after SIGINT or SIGTERM. The
+    checkpoint is then that of the last step, or of the last --checkpoint-every if an error cut a
+    step short.
     """
     folder = RunFolder(out)
     if not resume:
@@ -240,7 +241,8 @@ def train(
                 run.loop(stop)
             except BaseException:
                 with contextlib.suppress(MinilstmError):  # the first error is the one to report
-                    run.save()
+                    if run.whole:
+                        run.save()
                 raise
             run.save()
         if stop.received:
@@ -298,12 +300,12 @@ class _Run:
         self.validation = evaluate.sequences(validation, VALIDATION)
         self.quiet = quiet
         self.saved = None  # the step of the newest checkpoint
+        self.whole = True  # whether all of a step is done: update, log, validation
         # what goes on in a resumed run, apart from weights and optimizer
         self.step, self.seconds, self.best = 0, 0.0, math.inf
         self.interval = Interval()
         self.usual = math.inf  # the mean loss of the interval before
         self.unusable = 0  # steps in a row whose numbers were not finite
-        self.updates = 0  # of the optimizer, that ran to their end
 
     def loop(self, stop):
         from tqdm import tqdm
@@ -318,9 +320,9 @@ class _Run:
         last = self.step >= run.steps
         try:
             while not (last or stop.received):
-                rate = self.rate(self.step)
-                now = training_step(self.model, self.optimizer, batches.next(), self.config, rate)
-                self.updates = self.optimizer.steps
+                rate, batch = self.rate(self.step), batches.next()
+                self.whole = False  # what fails from here on must be done again, all of it
+                now = training_step(self.model, self.optimizer, batch, self.config, rate)
                 now = {name: float(value) for name, value in now.items()}
                 if all(map(math.isfinite, now.values())):
                     self.learned(now, bar)
@@ -334,6 +336,7 @@ class _Run:
                     self.write_interval(rate, bar)
                 if last or _every(run.validate_every, self.step):
                     self.validate()
+                self.whole = True
                 if _every(run.checkpoint_every, self.step) and not last:
                     self.save_or_warn(bar)
         finally:
@@ -367,7 +370,6 @@ class _Run:
             arrays, about = checkpoint.read(self.folder.checkpoint)
             checkpoint.fill(self.model, arrays, self.folder.checkpoint)
             checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
-            self.updates = self.optimizer.steps
             self.interval.rewound += 1
         what = "left out" if self.config.run.on_nan == "skip" else f"back to {self.saved_name()}"
         self.say(bar, f"step {self.step + 1}: not finite, {what}")
@@ -432,8 +434,8 @@ class _Run:
 
     def save(self):
         """A checkpoint, unless its numbers are not finite: those must not replace good ones."""
-        if self.saved == self.step or self.optimizer.steps != self.updates:
-            return  # it is there, or an error ended the update half way
+        if self.saved == self.step:
+            return
         for name, param in self.model.params().items():
             if not np.isfinite(to_numpy(param.value)).all():
                 raise NonFiniteError(
@@ -451,6 +453,7 @@ class _Run:
             "config": self.config.to_toml(),
             "environment": environment(),
         }
+        self.folder.sync_log()
         checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, about)
         self.saved = self.step
         self.folder.keep(self.step, self.config.run.keep)
@@ -489,7 +492,8 @@ class _Run:
             )
         checkpoint.fill(self.model, arrays, path)
         checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
-        self.saved, self.updates = self.step, self.optimizer.steps
+        self.saved = self.step
+        self.folder.keep(self.step, self.config.run.keep)  # it may have been killed before that
 
     def draw(self, N=3):
         """curves.png, prediction.png and prediction.gif, from unseen test digits."""

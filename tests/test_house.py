@@ -130,7 +130,8 @@ def test_only_the_backend_imports_cupy(module):
 @pytest.mark.parametrize("module", TREES)
 def test_no_module_imports_an_autograd_library(module):
     libraries = {name.split(".")[0] for name in imports(TREES[module], module)}
-    assert not libraries & {"torch", "jax", "tensorflow", "autograd", "chainer"}
+    found = libraries & {"torch", "jax", "tensorflow", "autograd", "chainer"}
+    assert not found or module == "rivals"  # which times them
 
 
 @pytest.mark.parametrize("module", sorted(set(TREES) - {"backend"}))

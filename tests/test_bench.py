@@ -1,0 +1,310 @@
+"""The benchmark: it runs, compares equal work, and counts what it should. No time is judged."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minilstm import bench, cells, config, cost, rivals, train
+from minilstm.backend import xp
+from minilstm.command import run_command
+from minilstm.errors import RunError
+from minilstm.losses import BernoulliCrossEntropy
+from minilstm.rivals import Work
+
+LAYER, COMPOSITE = (4, 3, 6, 5), (3, 4, 16, 5)  # T, B, D, H
+KINDS = {"standard": LAYER, "peephole": LAYER, "composite": COMPOSITE}
+
+
+def run(*arguments, **keywords):
+    command = [sys.executable, "-m", "minilstm.bench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **keywords)
+
+
+def test_a_quick_run_prints_every_row(tmp_path):
+    done = run("--quick", "--threads", "1", "--json", tmp_path / "bench.json")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    rows = bench.all_rows(quick=True)
+    assert [line.strip("| ").split(" | ")[:3] for line in lines] == [
+        [row.kind, ",".join(map(str, row.size)), row.rival] for row in rows
+    ]
+    saved = json.loads((tmp_path / "bench.json").read_text())
+    assert saved["threads"] == 1 and "1 threads" in saved["libraries"]["ours"]["openblas"]
+    assert [row["name"] for row in saved["rows"]] == [row.name for row in rows]
+    for row in saved["rows"]:
+        absent = "is not installed" in row["note"]
+        assert absent == (row["ratio"] is None), row
+        assert not absent or row["rival"] != "products"
+        if not absent and row["kind"] != "memory":
+            assert row["ratio"] > 0 and row["kept"] + row["dropped"] == bench.QUICK.pairs
+            assert row["rival"] == "products" or row["difference"] <= bench.TOLERANCE
+        if not absent and row["kind"] == "memory" and sys.platform == "linux":
+            assert 1e7 < row["ours"] < 1e9 and 1e7 < row["other"] < 1e10
+
+
+def test_every_row_of_the_full_table_has_a_name_of_its_own_and_the_targets_their_sizes():
+    names = [row.name for row in bench.all_rows()]
+    assert len(set(names)) == len(names) == 7 * 5 + 3 + 2
+    targets = {row.name: row.target for row in bench.all_rows()}
+    assert targets["standard 10,100,4096,2048 products"] == 0.95
+    assert targets["standard 16,32,4096,2048 torch"] == 1.40
+    assert targets["peephole 20,64,64,64 torch loop"] == 5.0
+    assert targets["composite 10,100,4096,512 torch tuned"] == 1.4
+
+
+# ---------------------------------------------------------------- the same work
+
+
+def results(contender, work, path):
+    """What the two sides of a row write before they are timed."""
+    rivals.check(*contender(work), str(path))
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pytorch_computes_our_outputs_and_gradients(kind, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="torch is not installed: an optional witness")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    compare_results(rivals.torch, Work(kind, *KINDS[kind]), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["standard", "peephole"])
+def test_jax_computes_our_outputs_and_gradients(kind, tmp_path):
+    pytest.importorskip("jax", reason="jax is not installed: a rival of the benchmark")
+    compare_results(rivals.jax, Work(kind, *KINDS[kind]), tmp_path)
+
+
+def compare_results(contender, work, tmp_path):
+    mine = results(rivals.ours, work, tmp_path / "ours.npz")
+    theirs = results(contender, work, tmp_path / "other.npz")
+    params = {f"gradient of {name}" for name in rivals.blank(work).params()}
+    outputs = ("reconstruction", "future", "gradient_norm")
+    outputs = outputs if work.kind == "composite" else ("y", "dx")
+    expected = params | {f"{name} of step {k}" for name in outputs for k in (1, 2)}
+    assert set(mine) == set(theirs) == expected
+    for name, want in mine.items():
+        scale = abs(want).max(initial=1e-30)
+        np.testing.assert_allclose(
+            theirs[name] / scale, want / scale, rtol=0, atol=1e-5, err_msg=name
+        )
+        assert want.any() or want.size == 0, name  # decoders have inputs of width 0
+    if work.kind == "composite":  # the second step sees what the optimizer did
+        assert mine["future of step 2"] < mine["future of step 1"]
+    else:
+        np.testing.assert_array_equal(mine["y of step 2"], mine["y of step 1"])
+
+
+class Fake:
+    """A rival that computes what it is told to."""
+
+    def __init__(self, name, **arrays):
+        self.name, self.arrays = name, arrays
+
+    def ask(self, request, path):
+        np.savez(path, **self.arrays)
+
+
+@pytest.mark.parametrize("wrong", [1.001, np.nan, np.inf])
+def test_what_computes_something_else_is_not_timed(wrong):
+    ours = Fake("ours", y=np.ones(3), dx=np.ones(2))
+    assert bench.compared(ours, Fake("torch", y=np.full(3, 1.00001), dx=np.ones(2))) < 1e-4
+    with pytest.raises(RunError, match="expected the same y from torch"):
+        bench.compared(ours, Fake("torch", y=np.array([1, 1, wrong]), dx=np.ones(2)))
+    with pytest.raises(RunError, match=r"expected the same y from torch .* shape \(2,\)"):
+        bench.compared(ours, Fake("torch", y=np.ones(2), dx=np.ones(2)))
+    with pytest.raises(RunError, match="of torch"):
+        bench.compared(ours, Fake("torch", y=np.ones(3)))
+
+
+# ---------------------------------------------------------------- the bare products
+
+
+def matrix_flop(calls):
+    """Of matrices with matrices: without the sums that make the gradients of biases."""
+    return rivals.flop([call for call in calls if call[0].ndim == 2])
+
+
+@pytest.mark.parametrize("kind", ["standard", "peephole"])
+def test_the_bare_products_are_those_of_a_layers_step(kind):
+    T, B, D, H = LAYER
+    step, _ = rivals.ours(Work(kind, *LAYER))
+    calls = rivals.recorded(step)
+    # forward, gradient of the weights and gradient of the inputs, of Wx and of Wh
+    assert matrix_flop(calls) == 3 * 2 * T * B * (D + H) * 4 * H
+    assert rivals.flop(calls) - matrix_flop(calls) == 2 * T * B * 4 * H
+    assert xp.matmul is np.matmul
+
+
+def test_the_bare_products_of_a_training_step_are_those_that_cost_announces():
+    work = Work("composite", *COMPOSITE)
+    calls = rivals.recorded(rivals.ours(work)[0])
+    announced = cost.gflop_per_step(rivals.blank(work), rivals.settings(work))
+    assert matrix_flop(calls) == pytest.approx(1e9 * announced, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_products_are_repeated_as_they_were_made(kind, monkeypatch):
+    work = Work(kind, *KINDS[kind])
+    made = rivals.recorded(rivals.ours(work)[0])
+    replay, _ = rivals.products(work)
+    repeated, matmul = [], np.matmul
+
+    def counting(a, b, out):
+        assert matmul(a, b, out=out) is out and np.isfinite(out).all()
+        repeated.append((a, b, out))
+
+    monkeypatch.setattr(np, "matmul", counting)
+    for _ in range(50):  # nothing grows
+        repeated.clear()
+        replay()
+
+    def layout(calls):
+        return [[(array.shape, array.strides, array.dtype) for array in call] for call in calls]
+
+    assert layout(repeated) == layout(made)
+
+
+# ---------------------------------------------------------------- pairs and processes
+
+
+def turn(seconds, others=0.0):
+    return {"seconds": seconds, "others": others}
+
+
+def test_ratios_are_medians_of_the_pairs_that_nobody_disturbed():
+    row = bench.all_rows()[0]
+    pairs = [(turn(1), turn(k)) for k in (2, 3, 7)]
+    pairs += [(turn(1, 0.5), turn(100)), (turn(1), turn(200, 0.06))]
+    bench.summarize(row, pairs)
+    assert (row.ratio, row.kept, row.dropped, row.note) == (3, 3, 2, "")
+    assert (row.ours, row.other, row.quartiles) == (1, 3, (2.5, 5))
+    assert "| 3.00 | >= 0.95 | 2.50-5.00 | 1e+03 ms | 3e+03 ms | 3 (2 dropped) |" in (
+        bench.table([row])
+    )
+    bench.summarize(row, [(turn(2, 1), turn(3, 1))])
+    assert (row.ratio, row.kept, row.dropped, row.note) == (1.5, 0, 1, "disturbed")
+
+
+def test_the_two_of_a_pair_take_turns(monkeypatch):
+    asked = []
+
+    class Timed:
+        def __init__(self, name, seconds):
+            self.name, self.seconds = name, seconds
+
+        def ask(self, request, count):
+            asked.append((self.name, count))
+            return turn(self.seconds)
+
+    monkeypatch.setattr(bench, "PAUSE", 0)
+    pairs = bench.take_turns(Timed("a", 0.1), Timed("b", 7), bench.Effort(0, 3, turn=1.0))
+    assert asked == [("a", 1)] * 2 + [("b", 1)] * 2 + [("a", 10), ("b", 1)] * 3
+    assert pairs == [(turn(0.1), turn(7))] * 3
+
+
+@pytest.mark.parametrize(("name", "tuned"), [("ours", False), ("torch loop tuned", True)])
+def test_a_process_starts_without_what_would_make_it_another_library(name, tuned, monkeypatch):
+    class StartedError(Exception):
+        pass
+
+    def popen(command, env, **keywords):
+        raise StartedError(command, env)
+
+    for variable in bench.UNSET:
+        monkeypatch.setenv(variable, "something")
+    monkeypatch.setattr(bench.subprocess, "Popen", popen)
+    with pytest.raises(StartedError) as started:
+        bench.Rival(name, Work("peephole", *LAYER), 1)
+    command, env = started.value.args
+    assert f'"{name.split()[0]}"' in command[-1]
+    assert env.get("GLIBC_TUNABLES") == (bench.TUNED if tuned else None)
+    assert not {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"} & set(env)
+    assert all(env[variable] == "1" for variable in bench.THREADS)
+    assert "OPENBLAS_CORETYPE=something" in bench.conditions(1, {})
+
+
+def test_a_process_that_dies_is_one_line():
+    with bench.Rival("ours", Work("standard", *LAYER), 1) as rival:
+        assert rival.ask("time", 3)["seconds"] > 0
+        rival._process.kill()
+        with pytest.raises(RunError, match="process that times ours"):
+            rival.ask("time", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "foo"], "expected --only to be a part of a row's name"),
+        (["--threads", "0"], "argument --threads"),
+        (["--threads", "100000"], "argument --threads"),
+        (["--seconds", "nan"], "argument --seconds"),
+        (["growht"], "expected a setting of this command, got growht"),
+        (["profile", "--count", "0"], "argument --count"),
+        (["profile", "--backend", "cupy"], "expected --backend numpy"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message, capsys):
+    try:
+        status = run_command(lambda: bench.main(arguments))
+    except SystemExit as stopped:
+        status = stopped.code
+    printed = capsys.readouterr()
+    assert status == 2 and printed.out == ""
+    assert printed.err.startswith("error: ") and message in printed.err
+    assert printed.err.count("\n") == 1
+
+
+# ---------------------------------------------------------------- growth
+
+
+def test_growth_draws_one_plot(tmp_path):
+    done = run("growth", "--quick", "--threads", "1", "--json", "g.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "growth.png") as picture:
+        assert picture.size == (1350, 750)
+    saved = json.loads((tmp_path / "g.json").read_text())
+    assert [sweep["name"] for sweep in saved["sweeps"]] == list(bench.BASE)
+    for sweep in saved["sweeps"]:
+        assert sweep["sizes"] == [bench.QUICK_BASE[sweep["name"]] * k for k in (1, 2)]
+        assert f"| {sweep['name']} | " in done.stdout
+
+
+def test_a_power_is_the_slope_on_logarithmic_scales():
+    sweep = bench.Sweep("H", [1, 2, 4], [0.5, 2, 8])
+    assert sweep.power == pytest.approx(2)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_memory_per_step_is_the_set_that_segments_names(layers):
+    size = {"T": 5, "B": 6, "layers": layers, "H": 32}
+    found, expected = bench.memory_per_step(size), bench.stored_set(size)
+    assert found["forward"] == expected["forward"] == 6 * layers * 32
+    assert found["peak"] == pytest.approx(expected["peak"], rel=0.1)
+
+
+# ---------------------------------------------------------------- the profile
+
+
+SMALL = {
+    "data": {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3},
+    "model": {"hidden": 4},
+    "run": {"batch_size": 4},
+}
+
+
+def test_a_profile_accounts_for_the_whole_step_and_leaves_no_trace():
+    before = dict(vars(cells)), dict(vars(train)), dict(vars(BernoulliCrossEntropy))
+    found = bench.profile(config.load(overrides=SMALL), 3)
+    assert before == (dict(vars(cells)), dict(vars(train)), dict(vars(BernoulliCrossEntropy)))
+    assert xp.matmul is np.matmul
+    whole = found.pop("whole")
+    assert sum(found.values()) == pytest.approx(whole)
+    assert set(found) == {
+        "matrix products", "cells", "losses", "optimizer", "waiting for data", "everything else",
+    }  # fmt: skip
+    assert all(seconds > 0 for seconds in found.values())
