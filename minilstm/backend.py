@@ -12,6 +12,7 @@ Read next: cells.py.
 
 from __future__ import annotations
 
+import functools
 import types
 
 import numpy as np
@@ -20,6 +21,11 @@ from .errors import BackendError
 
 BACKENDS = ("numpy", "cupy")
 DTYPES = ("float32", "float64", "complex128")  # complex128 serves the complex-step gradient check
+
+INSTALL = (
+    "pip install 'cupy-cuda12x[ctk]' (CUDA 12), 'cupy-cuda13x[ctk]' (CUDA 13) or cupy-rocm-7-0 "
+    "(AMD, ROCm 7)"
+)
 
 xp = types.SimpleNamespace()
 
@@ -57,14 +63,144 @@ class use_backend:  # noqa: N801  (used like a function, or in a `with` statemen
 
 
 def _cupy():
+    """CuPy, once everything it needs is known to be there; what is missing is a BackendError.
+
+    Nothing falls back to NumPy: who asks for a GPU and silently gets a CPU, waits.
+    """
+    find_cupy()
+    import cupy
+
+    _ask_for_pieces(cupy)
+    return cupy
+
+
+@functools.cache  # asked once, because `use_backend` is called again and again
+def _ask_for_pieces(cupy):
+    for find in CUPY_PIECES.values():
+        find()
+
+
+def find_cupy() -> str:
+    """The version of CuPy."""
     try:
         import cupy
-    except ImportError as error:
+    except Exception as error:  # a wheel for another NumPy or Python may fail in any way
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise BackendError(
+                f"expected an installed CuPy for --backend cupy, got none: {INSTALL}"
+            ) from error
         raise BackendError(
-            "expected an installed CuPy for --backend cupy, got none: "
-            "pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13)"
+            f"expected a CuPy that can be imported for --backend cupy, got {_in_a_line(error)}: "
+            f"pip uninstall it, whatever its name in `pip list`, then {INSTALL}"
         ) from error
-    return cupy
+    return f"CuPy {cupy.__version__}"
+
+
+def find_driver() -> str:
+    """The version of the GPU's driver, which comes with the system, not from pip."""
+    from cupy.cuda import runtime
+
+    if runtime.is_hip:
+        return f"HIP {_asked('a driver for AMD GPUs', runtime.driverGetVersion, 'install ROCm')}"
+    advice = "install NVIDIA's, so that `nvidia-smi` lists the GPU"
+    driver = _asked("an NVIDIA driver", runtime.driverGetVersion, advice)
+    if driver == 0:
+        raise BackendError(
+            f"expected an NVIDIA driver for --backend cupy, got none: {advice} (for an AMD GPU: "
+            "pip install cupy-rocm-7-0)"
+        )
+    found, wanted = driver // 1000, runtime.runtimeGetVersion() // 1000
+    if found < wanted:
+        older = f", or pip uninstall cupy-cuda{wanted}x && pip install 'cupy-cuda{found}x[ctk]'"
+        raise BackendError(
+            f"expected a driver for CUDA {wanted}, which this CuPy was made for, got one for CUDA "
+            f"{found}: update it{older if found >= 12 else ''}"  # no wheel for what is older
+        )
+    return f"CUDA {found}.{driver % 1000 // 10}"
+
+
+def find_device() -> str:
+    """The name and the memory of the GPU in use."""
+    from cupy.cuda import runtime
+
+    advice = "see whether nvidia-smi or rocm-smi lists one, and what CUDA_VISIBLE_DEVICES says"
+    count = _asked("a GPU", runtime.getDeviceCount, advice)
+    if count == 0:
+        raise BackendError(f"expected a GPU for --backend cupy, got none: {advice}")
+    device = runtime.getDeviceProperties(runtime.getDevice())
+    return f"{device['name'].decode()}, {device['totalGlobalMem'] / 1e9:.0f} GB"
+
+
+def find_cublas() -> str:
+    """The library of matrix products: it answers, on the device."""
+    import cupy
+
+    version = _asked(
+        "cuBLAS, the library of matrix products",
+        lambda: cupy.cuda.cublas.getVersion(cupy.cuda.Device().cublas_handle),
+        _toolkit(),
+    )
+    return f"version {version}"
+
+
+def find_nvrtc() -> str:
+    """The compiler of kernels."""
+    import cupy
+
+    found = _asked("NVRTC, the compiler of kernels", cupy.cuda.nvrtc.getVersion, _toolkit())
+    return "version " + ".".join(map(str, found))
+
+
+def find_kernel() -> str:
+    """A kernel that was compiled, for this device, and ran."""
+    import cupy
+
+    def run():
+        return float(cupy.tanh(cupy.zeros(3, "float32")).sum())
+
+    _asked("a kernel that compiles and runs", run, _toolkit())
+    return f"compiled for compute capability {cupy.cuda.Device().compute_capability}"
+
+
+# What a CuPy that is installed needs beside itself, in the order in which one piece needs another.
+CUPY_PIECES = {
+    "driver": find_driver,
+    "device": find_device,
+    "cuBLAS": find_cublas,
+    "NVRTC": find_nvrtc,
+    "kernel": find_kernel,
+}
+
+
+def about_device() -> dict[str, str]:
+    """What the last bit of a result on the device depends on; nothing on the host."""
+    if use_backend.name == "numpy":
+        return {}
+    found = {"driver": find_driver(), "device": find_device(), "cublas": find_cublas()}
+    return {"cupy": find_cupy(), **found}
+
+
+def _asked(what, question, advice):
+    """The answer; a BackendError if there is none, for a missing library fails in its own way."""
+    try:
+        return question()
+    except Exception as error:
+        raise BackendError(
+            f"expected {what} for --backend cupy, got {_in_a_line(error)}: {advice}"
+        ) from error
+
+
+def _toolkit():
+    from cupy.cuda import runtime
+
+    if runtime.is_hip:
+        return "install ROCm, all of it"
+    return f"pip install 'cupy-cuda{runtime.runtimeGetVersion() // 1000}x[ctk]'"
+
+
+def _in_a_line(error):
+    lines = [line.strip(" =") for line in str(error).splitlines()]  # CuPy underlines with "==="
+    return f"{type(error).__name__} ({' '.join(filter(None, lines))[:160]})"
 
 
 def asarray(array, dtype=None):

@@ -16,14 +16,17 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from .backend import about_device
 from .errors import RunError
-from .files import SUFFIX, remove_temporaries, write_file
+from .files import flush, remove_temporaries, replacing, write_file
 
 NAMES = (
     "metrics.jsonl",
@@ -104,15 +107,21 @@ class RunFolder:
         return sorted(self.path.glob("checkpoint-*.safetensors"))
 
     def keep(self, step: int, count: int) -> None:
-        """Give the checkpoint just written the name of its step too; keep the last `count` such."""
+        """Give the checkpoint just written the name of its step too; keep the last `count` such.
+
+        Raises RunError.
+        """
         if count < 2:
             return
-        name = self.path / f"checkpoint-{step:010}.safetensors"
-        temporary = name.with_name(f".{name.name}.{os.getpid()}{SUFFIX}")
-        os.link(self.checkpoint, temporary)  # a second name for the same bytes
-        os.replace(temporary, name)
+        with replacing(self.path / f"checkpoint-{step:010}.safetensors") as temporary:
+            try:
+                os.link(self.checkpoint, temporary)  # a second name for the same bytes
+            except OSError:  # not every file system has such
+                temporary.unlink(missing_ok=True)  # if it came about after all
+                shutil.copyfile(self.checkpoint, temporary)
         for old in self.numbered()[:-count]:
-            old.unlink()
+            with contextlib.suppress(OSError):  # the next time tries again
+                old.unlink()
 
     def append(self, row: dict) -> None:
         """Write one row at the end of the log. Raises RunError."""
@@ -123,6 +132,18 @@ class RunFolder:
             raise RunError(
                 f"{self.log}: expected a log that can be written, got {error.strerror!r}: is the "
                 "run folder still there, and is there room?"
+            ) from error
+
+    def sync_log(self) -> None:
+        """Let no checkpoint be on the disk before the rows of the log that came before it."""
+        try:
+            flush(self.log)
+        except FileNotFoundError:  # nothing was logged yet
+            pass
+        except OSError as error:
+            raise RunError(
+                f"{self.log}: expected a log that reaches the disk, got {error.strerror!r}: is "
+                "there room?"
             ) from error
 
     def rows(self) -> list[dict]:
@@ -175,7 +196,8 @@ def environment() -> dict[str, str]:
     """What the last bit of a result depends on, apart from the settings and the data."""
     from threadpoolctl import threadpool_info
 
-    found = {"machine": platform.machine(), "numpy": np.__version__}
+    found = {"minilstm": version("minilstm"), "numpy": np.__version__}
+    found |= {"machine": platform.machine()} | about_device()
     for pool in threadpool_info():
         if pool["user_api"] == "blas":
             for key in ("internal_api", "version", "architecture", "num_threads"):

@@ -1,0 +1,300 @@
+"""The CuPy path on a device: every gradient, training steps, commands and checkpoints.
+
+    python -m pytest tests/on_cupy.py            on a machine with a GPU
+    python -m pytest tests/on_cupy.py -m slow    every gradient element by element, too
+
+Its name hides it from a plain `pytest`: tests/test_cupy.py runs it where there is a device.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import minilstm
+from minilstm import checkpoint, config, evaluate, experiment, gradcheck, train
+from minilstm.backend import asarray, to_numpy, use_backend
+from minilstm.command import run_command
+from minilstm.layer import randomize
+from minilstm.lstm import LSTM, PeepholeLSTM
+
+SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --log-every 2"
+TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
+
+
+@pytest.fixture
+def sample(request):
+    """A function that makes a layer with inputs in the library in use."""
+    cls, variant = request.param
+    return lambda: cls.samples(np.random.default_rng(0))[variant]
+
+
+def named(sample):
+    """The inputs of a sample by the names that `forward` gives them."""
+    code = type(sample.layer).forward.__code__
+    return dict(zip(code.co_varnames[1 : code.co_argcount], sample.inputs, strict=False))
+
+
+def close(there, here, tolerance):
+    """Whether two arrays, or two trees of them, are equal to a share of the largest element."""
+    there, here = to_numpy(there), to_numpy(here)
+    assert there.shape == here.shape and there.dtype == here.dtype
+    largest = max(np.abs(here).max(initial=0), np.finfo(here.dtype).tiny)
+    return np.abs(there - here).max(initial=0) <= tolerance * largest
+
+
+# ---------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_every_gradient_is_that_of_numpy(sample, dtype):
+    """NumPy's are proven by tests/test_gradients.py."""
+    with use_backend("numpy", "float64"):
+        made = sample()
+        here, _ = gradcheck.gradients(made.layer, named(made), "float64")
+    with use_backend("cupy", dtype):
+        made = sample()
+        there, _ = gradcheck.gradients(made.layer, named(made), dtype)
+    assert there.keys() == here.keys()
+    for name, expected in here.items():
+        zeros = made.zeros.get(name, ())
+        assert gradcheck.error(there[name], expected, zeros) < TOLERANCE[dtype], name
+
+
+def differences(made):
+    """The worst error of each gradient on the device against differences on the device."""
+    layer, inputs = made.layer, named(made)
+    analytic, doutputs = gradcheck.gradients(layer, inputs, "float64")
+    for name, a in analytic.items():
+        numeric = gradcheck.numeric(layer, inputs, name, doutputs, 1e-4)
+        yield name, gradcheck.error(a, numeric, made.zeros.get(name, ()))
+
+
+def test_gradients_agree_with_differences_computed_on_the_device():
+    with use_backend("cupy", "float64"):
+        made = PeepholeLSTM.sample(np.random.default_rng(0))
+        for name, error in differences(made):
+            assert error < 1e-6, name
+
+
+@pytest.mark.slow
+def test_every_gradient_agrees_with_differences_computed_on_the_device(sample):
+    with use_backend("cupy", "float64"):
+        for name, error in differences(sample()):
+            assert error < 1e-6, name
+
+
+# ---------------------------------------------------------------- training steps
+
+CELLS = [{"model": {"cell": name, "layers": 2}} for name in experiment.CELLS]
+MODELS = [
+    {"model": {"kind": kind, "conditional": "both" if kind == "composite" else conditional}}
+    for kind, conditional in (
+        ("composite", "both"),
+        ("autoencoder", "reconstruction"),
+        ("predictor", "future"),
+    )
+]
+FED = {"model": {"conditional": "both"}}
+CASES = [
+    *CELLS,
+    *MODELS,
+    *({"feeding": {"inputs": inputs}, **FED} for inputs in ("truth", "own")),
+    {"feeding": {"inputs": "scheduled", "truth_start": 0.5, "truth_end": 0.5}, **FED},
+    {"model": {"conditional": "both", "start": "read"}},
+    {"model": {"layers": 2, "dropout": 0.3, "conditional": "future"}},
+    {"run": {"memory": "recompute=2"}, **FED},
+    {"run": {"tbptt": 2}, **FED},
+    *({"optimizer": {"rule": rule, "l2": 1e-3}} for rule in ("adam", "rmsprop", "sgd")),
+    {"optimizer": {"clip_norm": 0.01}},
+    {"optimizer": {"clip_norm": 0.0, "clamp_update": 1e-3}},
+    {"loss": {"gradient_scale": "sum"}, "init": {"weights": "orthogonal"}},
+]
+
+
+def settings_of(case, precision="float32"):
+    small = {
+        "data": {"frame_size": 8, "digit_size": 5, "past": 3, "future": 4},
+        "model": {"hidden": 6, "layers": 1},
+        "run": {"batch_size": 4, "precision": precision},
+    }
+    for section, values in case.items():
+        small[section] = small.get(section, {}) | values
+    return config.load(overrides=small)
+
+
+def trained(backend, settings, steps=5):
+    """The model, its optimizer and the numbers of each step, from weights drawn on the host."""
+    with use_backend(backend, settings.run.precision):
+        source = experiment.open_source(settings, "train")
+        model = experiment.build_model(settings, 64)
+        optimizer = train.build_optimizer(model, settings)
+        batches = train.BatchesAhead(source, settings, 0, steps)
+        numbers = []
+        for _ in range(steps):
+            now = train.training_step(model, optimizer, batches.next(), settings, 3e-3)
+            numbers.append({name: float(value) for name, value in now.items()})
+        batches.stop()
+        assert optimizer.steps == steps
+        return model, optimizer, numbers
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_five_training_steps_are_those_of_numpy(case):
+    settings = settings_of(case)
+    here, optimizer_here, numbers_here = trained("numpy", settings)
+    there, optimizer_there, numbers_there = trained("cupy", settings)
+    for name, param in here.params().items():
+        assert close(there.params()[name].value, param.value, 1e-4), name
+    for name, state in optimizer_here.state.items():
+        assert close(optimizer_there.state[name], state, 1e-3), name
+    for now, expected in zip(numbers_there, numbers_here, strict=True):
+        assert now == pytest.approx(expected, rel=1e-4)
+
+
+def test_in_float64_they_are_equal_to_twelve_digits():
+    settings = settings_of({"model": {"conditional": "both", "layers": 2}}, "float64")
+    (here, _, _), (there, _, _) = (trained(name, settings) for name in ("numpy", "cupy"))
+    assert close(there.flat().value, here.flat().value, 1e-12)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_on_the_device():
+    settings = settings_of({})
+    with use_backend("cupy", "float32"):
+        model = experiment.build_model(settings, 64)
+        optimizer = train.build_optimizer(model, settings)
+        before = to_numpy(model.flat().value)
+        batch = train.draw_batch(experiment.open_source(settings, "train"), settings, 0)
+        past, future = asarray(batch.past), asarray(batch.future)
+        past[0, 0, 0] = float("nan")
+        now = train.training_step(
+            model, optimizer, train.Batch(past, future, False, None), settings, 1e-3
+        )
+        assert np.isnan(float(now["gradient_norm"])) and optimizer.steps == 0
+        assert to_numpy(model.flat().value).tobytes() == before.tobytes()
+
+
+# ---------------------------------------------------------------- commands and checkpoints
+
+
+@pytest.fixture
+def undrawn(tmp_path, monkeypatch):
+    """A folder of its own, and no pictures: they take longer than a tiny run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+
+
+def call(module, words):
+    with use_backend("numpy", "float32"):  # what a command chooses ends with it
+        return run_command(lambda: module.main(words.split()))
+
+
+def numbers_of(run):
+    """The log of a run, without its times."""
+    rows = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    return [{name: x for name, x in row.items() if name != "seconds"} for row in rows]
+
+
+def test_a_run_is_resumed_to_the_bit_and_judged_as_by_numpy(undrawn, capsys):
+    """With validation, mean image, dropout, scheduled feeding and checkpoints on the way."""
+    words = f"{SMALL} --quiet --layers 2 --dropout 0.3 --conditional both --feeding scheduled "
+    words += "--validate-every 2 --checkpoint-every 2 --keep 2 --steps"
+    assert call(train, f"{words} 4 --backend cupy --out whole") == 0
+    assert call(train, f"{words} 2 --backend cupy --out parts") == 0
+    assert call(train, "--resume parts --extend-to 4 --quiet") == 0
+    assert call(train, f"{words} 4 --backend numpy --out host") == 0
+    _, about = checkpoint.read("parts/checkpoint.safetensors")
+    assert {"cupy", "driver", "device", "cublas"} <= about["environment"].keys()
+    whole, parts = (load_file(f"{run}/checkpoint.safetensors") for run in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(whole[name].tobytes() == parts[name].tobytes() for name in whole)
+    assert numbers_of("whole") == numbers_of("parts")
+    for row, expected in zip(numbers_of("whole"), numbers_of("host"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-3)
+
+    judged = {}
+    for backend in ("numpy", "cupy"):
+        capsys.readouterr()
+        assert call(evaluate, f"whole --sequences 20 --json --backend {backend}") == 0
+        judged[backend] = json.loads(capsys.readouterr().out)
+    for name in ("future", "reconstruction"):
+        for mode in ("free_running", "teacher_forced"):
+            there, here = (judged[backend][name][mode] for backend in ("cupy", "numpy"))
+            assert there["per_step"] == pytest.approx(here["per_step"], rel=1e-4)
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "skip", "rewind"])
+def test_what_is_not_finite_ends_a_run_in_words_and_leaves_a_good_checkpoint(
+    undrawn, capsys, on_nan
+):
+    words = f"{SMALL} --quiet --optimizer sgd --clip-norm 0 --learning-rate 1e37 --steps 40"
+    words += f" --checkpoint-every 1 --on-nan {on_nan} --backend cupy --out run"
+    assert call(train, words) == 2
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 1 and printed[0].startswith("error: expected finite")
+    arrays, _ = checkpoint.read("run/checkpoint.safetensors")
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_loaded_run_predicts_as_on_the_host(undrawn):
+    assert call(train, f"{SMALL} --quiet --steps 1 --out run") == 0
+    past = np.random.default_rng(0).random((3, 2, 64), np.float32)
+    drawn = {}
+    for backend in ("numpy", "cupy"):
+        with use_backend(backend, "float32"):
+            model = minilstm.load("run")
+            drawn[backend] = model.rollout(past, 5), model.reconstruction(past)
+    for there, here in zip(drawn["cupy"], drawn["numpy"], strict=True):
+        assert isinstance(there, np.ndarray) and close(there, here, 1e-5)
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("first, second", [("numpy", "cupy"), ("cupy", "numpy")])
+def test_a_checkpoint_goes_to_the_other_library_and_back_to_the_bit(
+    tmp_path, precision, first, second
+):
+    settings = settings_of({"model": {"conditional": "both"}}, precision)
+    model, optimizer, _ = trained(first, settings, steps=2)
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    with use_backend(first, precision):
+        checkpoint.save(one, model, optimizer, {"step": 2})
+    with use_backend(second, precision):
+        other = randomize(experiment.build_model(settings, 64), np.random.default_rng(1))
+        other_optimizer = train.build_optimizer(other, settings)
+        arrays, about = checkpoint.read(one)
+        checkpoint.fill(other, arrays, one)
+        checkpoint.fill_optimizer(other_optimizer, arrays, about, one)
+        checkpoint.save(two, other, other_optimizer, {"step": 2})
+    assert one.read_bytes() == two.read_bytes()
+
+
+# ---------------------------------------------------------------- launches
+
+
+@pytest.mark.parametrize(
+    "cell, forward, backward",
+    [(LSTM, 20, 9), (PeepholeLSTM, 26, 9)],
+    ids=["LSTM", "PeepholeLSTM"],
+)
+def test_the_launches_of_a_time_step_are_known(cell, forward, backward):
+    """Kernels and products that one more step costs, and no traffic: only the emulation counts."""
+    fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
+
+    def counted(work):
+        fakegpu.reset()
+        result, found = work(), fakegpu.counts()
+        assert not {"h2d", "d2h", "stream_sync", "dev_sync", "event_sync"} & found.keys()
+        return result, found["launch"] + found["gemm"]
+
+    def of_steps(T):
+        rng = np.random.default_rng(0)
+        with use_backend("cupy", "float32"):
+            layer = cell(3, 4, rng)
+            x, dy = (asarray(rng.random((T, 2, width))) for width in (3, 4))
+            (_, cache), there = counted(lambda: layer.forward(x))
+            _, back = counted(lambda: layer.backward((dy, None), cache))
+        return np.array([there, back])
+
+    assert (of_steps(6) - of_steps(5)).tolist() == [forward, backward]

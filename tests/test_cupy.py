@@ -1,0 +1,101 @@
+"""The CuPy path: tests/on_cupy.py and the commands, on a GPU or on the real CuPy without one.
+
+Without a GPU the environment variable MINILSTM_EMULATED_CUDA names a folder whose `run` starts
+Python with a stand-in for the CUDA driver and cuBLAS. CuPy compiles its kernels with the real
+NVRTC; they are then executed on the CPU. That is no part of this repository.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from minilstm.backend import use_backend
+from minilstm.errors import BackendError
+
+ROOT = Path(__file__).parents[1]
+EMULATED = {"cupy-cuda13x": "14.2.0", "nvidia-cuda-nvrtc": "13"}  # what the stand-in is made for
+SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4 --steps 2"
+
+
+@functools.cache
+def launcher():
+    """The words before `python` that give it a device; a reason to skip where there is none."""
+    try:
+        with use_backend("cupy"):
+            return []
+    except BackendError:
+        pass
+    folder = os.environ.get("MINILSTM_EMULATED_CUDA")
+    if not folder:
+        return "no GPU, and MINILSTM_EMULATED_CUDA is not set"
+    try:
+        found = {name: metadata.version(name) for name in EMULATED}
+    except metadata.PackageNotFoundError:
+        found = {}
+    if not all(found.get(name, "").startswith(version) for name, version in EMULATED.items()):
+        return "no GPU, and for the emulation " + " and ".join(
+            f"{name}=={version}.*" if version.isdigit() else f"{name}=={version}"
+            for name, version in EMULATED.items()
+        ) + " are not installed"  # fmt: skip
+    return [str(Path(folder, "run"))]
+
+
+def on_device(*words, cwd=None):
+    """The finished process of `python words` on a device."""
+    if isinstance(launcher(), str):
+        pytest.skip(launcher())
+    python = [*launcher(), sys.executable, *map(str, words)]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTEST_ADDOPTS": ""}
+    return subprocess.run(python, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def pytest_on_device(tmp_path, *words):
+    """Run tests/on_cupy.py; nothing may fail, and nothing be skipped without a device's reason."""
+    emulation = ["-W", "ignore::ResourceWarning"]  # the stand-in leaves files open
+    results = tmp_path / "tests.xml"
+    options = ["-q", "-p", "no:cacheprovider", *emulation, f"--junitxml={results}"]
+    done = on_device("-m", "pytest", ROOT / "tests" / "on_cupy.py", *options, *words, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    cases = list(ElementTree.parse(results).iter("testcase"))
+    reasons = {skipped.get("message", "") for case in cases for skipped in case.iter("skipped")}
+    assert all("only the emulation" in reason for reason in reasons), reasons
+    return len(cases)
+
+
+def test_gradients_steps_runs_and_checkpoints_on_the_device(tmp_path):
+    assert pytest_on_device(tmp_path) > 100
+
+
+@pytest.mark.slow
+def test_every_gradient_agrees_with_differences_on_the_device(tmp_path):
+    assert pytest_on_device(tmp_path, "-m", "slow") > 30
+
+
+def test_the_commands_train_resume_and_evaluate_on_the_device(tmp_path):
+    """As a user types them, each in a process of its own, with pictures."""
+    for words, said in (
+        (f"train {SMALL} --backend cupy --out run", "on cupy in float32"),
+        ("train --resume run --extend-to 4", "resumed   after step 2"),
+        ("evaluate run --sequences 10 --backend cupy", "10 sequences, nats per frame"),
+    ):
+        module, *rest = words.split()
+        done = on_device("-m", f"minilstm.{module}", *rest, cwd=tmp_path)
+        assert done.returncode == 0 and said in done.stdout, (words, done.stdout, done.stderr)
+        assert "error" not in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "run" / "prediction.gif").stat().st_size > 0
+
+
+def test_the_doctor_finds_a_device_well(tmp_path):
+    done = on_device("-m", "minilstm.doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ok ")]
+    expected = "import driver device cuBLAS NVRTC kernel gradients parity".split()
+    assert names == expected
+    assert "GB/s" in done.stdout and "GFLOP/s" in done.stdout

@@ -1,0 +1,270 @@
+"""Every piece that a GPU needs, missing or broken, is one line that says what to do; status 2.
+
+A stand-in made of NumPy plays CuPy, so that each piece can be taken away on any machine.
+"""
+
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from minilstm import backend, doctor, evaluate, train
+from minilstm.backend import use_backend
+from minilstm.command import run_command
+from minilstm.errors import BackendError
+
+SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4 --steps 1"
+CTK = "pip install 'cupy-cuda13x[ctk]'"
+
+
+def raising(error):
+    def raises(*arguments, **keywords):
+        raise error
+
+    return raises
+
+
+class Device:
+    """The one GPU of the stand-in."""
+
+    cublas_handle = 1
+    compute_capability = "90"
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A CuPy with driver, device, cuBLAS and NVRTC, that computes with NumPy."""
+    fake, cuda = types.ModuleType("cupy"), types.ModuleType("cupy.cuda")
+    vars(fake).update({k: v for k, v in vars(np).items() if not k.startswith("__")})
+    fake.__version__, fake.cuda = "14.2.0", cuda
+    cuda.runtime = types.SimpleNamespace(
+        is_hip=False,
+        driverGetVersion=lambda: 13020,
+        runtimeGetVersion=lambda: 13000,
+        getDeviceCount=lambda: 1,
+        getDevice=lambda: 0,
+        getDeviceProperties=lambda n: {"name": b"A GPU", "totalGlobalMem": 8_000_000_000},
+        memGetInfo=lambda: (8_000_000_000, 8_000_000_000),
+    )
+    cuda.Device = Device
+    cuda.cublas = types.SimpleNamespace(getVersion=lambda handle: 130100)
+    cuda.nvrtc = types.SimpleNamespace(getVersion=lambda: (13, 0))
+    cuda.get_current_stream = lambda: types.SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
+    return fake
+
+
+def broken(error):
+    """A module finder's answer: importing CuPy fails with this."""
+    finder = types.SimpleNamespace(find_spec=raising(error))
+    return lambda fake, monkeypatch: (
+        monkeypatch.delitem(sys.modules, "cupy"),
+        monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path]),
+    )
+
+
+def patched(path, value):
+    """Something else in place of an attribute of the stand-in."""
+
+    def patch(fake, monkeypatch):
+        *owners, name = path.split(".")
+        owner = fake
+        for part in owners:
+            owner = getattr(owner, part)
+        monkeypatch.setattr(owner, name, value)
+
+    return patch
+
+
+class NoHandle(Device):
+    cublas_handle = property(raising(RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED")))
+
+
+MISSING = {  # what is taken away: how, the check that finds it, and words of the advice
+    "no CuPy": (
+        lambda fake, monkeypatch: monkeypatch.setitem(sys.modules, "cupy", None),
+        "import",
+        ["got none", "'cupy-cuda12x[ctk]'", "'cupy-cuda13x[ctk]'", "cupy-rocm-7-0"],
+    ),
+    "a CuPy for another NumPy": (
+        broken(ImportError("====\nnumpy.core.multiarray failed\n  to import\n====")),
+        "import",
+        ["(numpy.core.multiarray failed to import)", "pip uninstall", "'cupy-cuda12x[ctk]'"],
+    ),
+    "a CuPy that breaks": (
+        broken(AttributeError("no such thing")),
+        "import",
+        ["AttributeError (no such thing)", "pip uninstall"],
+    ),
+    "no driver": (
+        patched("cuda.runtime.driverGetVersion", lambda: 0),
+        "driver",
+        ["driver", "got none", "nvidia-smi", "cupy-rocm-7-0"],
+    ),
+    "an old driver": (
+        patched("cuda.runtime.driverGetVersion", lambda: 12040),
+        "driver",
+        ["CUDA 13", "CUDA 12", "pip uninstall cupy-cuda13x", "pip install 'cupy-cuda12x[ctk]'"],
+    ),
+    "a driver too old for any": (
+        patched("cuda.runtime.driverGetVersion", lambda: 10020),
+        "driver",
+        ["CUDA 10", "update it"],
+    ),
+    "no ROCm": (
+        lambda fake, monkeypatch: [
+            patched(f"cuda.runtime.{name}", value)(fake, monkeypatch)
+            for name, value in (
+                ("is_hip", True),
+                ("driverGetVersion", raising(RuntimeError("hipErrorNoDevice"))),
+            )
+        ],
+        "driver",
+        ["AMD", "hipErrorNoDevice", "ROCm"],
+    ),
+    "no device": (
+        patched("cuda.runtime.getDeviceCount", raising(RuntimeError("cudaErrorNoDevice: no"))),
+        "device",
+        ["cudaErrorNoDevice", "nvidia-smi", "CUDA_VISIBLE_DEVICES"],
+    ),
+    "a count of zero devices": (
+        patched("cuda.runtime.getDeviceCount", lambda: 0),
+        "device",
+        ["got none", "CUDA_VISIBLE_DEVICES"],
+    ),
+    "no cuBLAS": (
+        patched("cuda.cublas.getVersion", raising(ImportError("libcublas.so.13:\nno such file"))),
+        "cuBLAS",
+        ["cuBLAS", "libcublas.so.13: no such file", CTK],
+    ),
+    "a cuBLAS that does not start": (
+        patched("cuda.Device", NoHandle),
+        "cuBLAS",
+        ["CUBLAS_STATUS_NOT_INITIALIZED", CTK],
+    ),
+    "no NVRTC": (
+        patched("cuda.nvrtc.getVersion", raising(RuntimeError("libnvrtc.so.13 not found"))),
+        "NVRTC",
+        ["NVRTC", "libnvrtc.so.13", CTK],
+    ),
+    "no headers": (
+        patched("tanh", raising(RuntimeError("Failed to find CUDA headers"))),
+        "kernel",
+        ["kernel", "Failed to find CUDA headers", CTK],
+    ),
+}
+WRONG = {  # pieces that are there, and compute wrongly: only the doctor looks for these
+    "a wrong tanh": (
+        patched("tanh", lambda x, out=None: np.multiply(np.tanh(x), 1.001, out=out)),
+        "gradients",
+        ["within 1e-06", "got an error of"],
+    ),
+    "a product that fails": (
+        patched("matmul", raising(RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"))),
+        "gradients",
+        ["RuntimeError (CUBLAS_STATUS_EXECUTION_FAILED)"],
+    ),
+    "a wrong square root": (
+        patched("sqrt", lambda x, out=None: np.multiply(np.sqrt(x), 1.1, out=out)),
+        "parity",
+        ["float32 weights after five steps", "got an error of"],
+    ),
+}
+
+
+def status(module, *words):
+    return run_command(lambda: module.main([*words]))
+
+
+def test_a_healthy_machine_is_examined_in_order_and_measured(cupy, capsys):
+    assert status(doctor) == 0
+    lines = capsys.readouterr().out.splitlines()
+    checks = [line.split()[:2] for line in lines[: len(doctor.CHECKS)]]
+    assert checks == [["ok", name] for name in doctor.CHECKS]
+    assert "A GPU, 8 GB" in lines[2] and "CUDA 13.2" in lines[1]
+    for unit in ("GB/s", "GFLOP/s", "per ms"):
+        assert any(line.endswith(unit) for line in lines)
+    assert lines[-1] == "This machine can train with --backend cupy."
+    assert use_backend.name == "numpy"  # the doctor leaves nothing behind
+
+
+@pytest.mark.parametrize("case", MISSING | WRONG)
+def test_the_doctor_names_what_is_missing_or_wrong_in_its_last_line(
+    case, cupy, monkeypatch, capsys
+):
+    take_away, check, words = (MISSING | WRONG)[case]
+    take_away(cupy, monkeypatch)
+    assert status(doctor) == 2
+    *before, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in before] == [
+        ["ok", name] for name in list(doctor.CHECKS)[: len(before)]
+    ]
+    assert last.split()[:2] == ["FAILED", check] == ["FAILED", list(doctor.CHECKS)[len(before)]]
+    assert all(word in last for word in words), last
+
+
+@pytest.mark.parametrize("case", MISSING)
+@pytest.mark.parametrize("module", [train, evaluate], ids=["train", "evaluate"])
+def test_a_command_refuses_in_one_line_and_never_falls_back_to_numpy(
+    case, module, cupy, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+    if module is evaluate:
+        assert status(train, *SMALL.split(), "--quiet", "--out", "run") == 0
+    take_away, _, words = MISSING[case]
+    take_away(cupy, monkeypatch)
+    capsys.readouterr()
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ["run"] if module is evaluate else [*SMALL.split(), "--out", "new"]
+    assert status(module, *arguments, "--backend", "cupy") == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("error: expected ")
+    assert printed.err.count("\n") == 1
+    assert all(word in printed.err for word in words), printed.err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert use_backend.name == "numpy"
+
+
+def test_no_two_failures_say_the_same(cupy, monkeypatch):
+    said = set()
+    for take_away, _, _ in MISSING.values():
+        with monkeypatch.context() as context:
+            take_away(cupy, context)
+            with pytest.raises(BackendError) as refused:
+                use_backend("cupy")
+            said.add(str(refused.value))
+    assert len(said) == len(MISSING)
+
+
+def test_the_pieces_are_asked_for_once(cupy, monkeypatch):
+    with use_backend("cupy"):
+        assert use_backend.name == "cupy"
+    monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", raising(AssertionError()))
+    with use_backend("cupy"), use_backend("numpy"):
+        pass
+
+
+def test_a_refused_choice_leaves_the_one_before(cupy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with use_backend("numpy", "float64"):
+        with pytest.raises(BackendError):
+            use_backend("cupy", "float32")
+        assert (use_backend.name, use_backend.dtype) == ("numpy", np.dtype("float64"))
+        assert backend.xp.tanh is np.tanh
+
+
+def test_the_doctor_and_this_machine_agree(tmp_path):
+    """With the real CuPy, or none, and a real GPU, or none: as `--backend cupy` finds it."""
+    words = [sys.executable, "-m", "minilstm.doctor"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr == ""
+    try:
+        with use_backend("cupy"):
+            assert done.returncode == 0
+    except BackendError as error:
+        assert done.returncode == 2
+        assert done.stdout.splitlines()[-1].split(maxsplit=2)[2] == str(error)
