@@ -1,6 +1,10 @@
 """What every test starts from, and the samples that the tests of all layers walk over."""
 
+import os
 from functools import lru_cache
+
+# two workers of one thread each: two of two threads each would wait for one another
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

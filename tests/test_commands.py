@@ -195,8 +195,9 @@ def test_a_run_without_a_name_is_called_after_its_model_and_seed(undrawn):
         (["--data", "percepts"], "moving-mnist or a .npy file, got percepts"),
         (["--data", "nowhere.npy"], "nowhere.npy"),
         (["--digits", "nowhere"], "nowhere"),
-        (["--hidden", "1000000000"], "memory"),
-        (["--frame-size", "10000000"], "memory"),
+        (["--hidden", "1000000000"], "hidden"),
+        (["--hidden", "1000000"], "memory"),
+        (["--frame-size", "10000"], "memory"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(capsys, words, said):

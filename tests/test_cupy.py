@@ -60,7 +60,7 @@ def pytest_on_device(tmp_path, *words):
     """Run tests/on_cupy.py; nothing may fail, and nothing be skipped without a device's reason."""
     emulation = ["-W", "ignore::ResourceWarning"]  # the stand-in leaves files open
     results = tmp_path / "tests.xml"
-    options = ["-q", "-p", "no:cacheprovider", *emulation, f"--junitxml={results}"]
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", *emulation, f"--junitxml={results}"]
     done = on_device("-m", "pytest", ROOT / "tests" / "on_cupy.py", *options, *words, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     cases = list(ElementTree.parse(results).iter("testcase"))
