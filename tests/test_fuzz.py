@@ -4,7 +4,9 @@ The machinery is in fuzz.py, and so is the command that tries ten thousand of ea
 """
 
 import json
+import os
 import re
+import tempfile
 import warnings
 
 import fuzz
@@ -86,7 +88,10 @@ HARMFUL = {
     "raises": (lambda: 1 / 0, "ZeroDivisionError"),
     "warns": (lambda: warnings.warn("beware", stacklevel=1), "beware"),
     "writes": (lambda: open("other", "w"), "Forbidden"),
-    "writes elsewhere": (lambda: open("/tmp/minilstm-other", "w"), "Forbidden"),
+    "writes elsewhere": (
+        lambda: open(os.path.join(tempfile.gettempdir(), "minilstm-other"), "w"),
+        "Forbidden",
+    ),
     "makes a folder": (lambda: fuzz.Path("other").mkdir(), "Forbidden"),
     "removes": (lambda: fuzz.Path("file").unlink(), "Forbidden"),
     "starts": (lambda: fuzz.os.system("true"), "Forbidden"),
