@@ -9,7 +9,7 @@ The backward of an LSTM step has two parts. `..._slopes` holds every factor that
 recurrence, so it is called once for all time steps; `lstm_cell_backward` is what remains inside
 the loop: four products.
 
-Complex numbers pass through (no comparison, no absolute value): the gradient check uses that.
+Complex numbers pass through, as the gradient check needs: nothing compares them.
 
 Slides: "Cells: Simple RNN", "Cells: Long-Short Term Memory". Paper: section 2.1.
 Read next: rnn.py.
@@ -29,10 +29,22 @@ def sigmoid(a, out):
     return out
 
 
+def absolute(a, out):
+    """out = |a|, of complex numbers by the sign of the real part, as the complex step needs it."""
+    if a.dtype.kind == "c":
+        return xp.multiply(a, xp.sign(a.real), out=out)
+    return xp.abs(a, out=out)
+
+
 def gates(a):
     """The four gates i, f, g, o as views: (..., 4H) -> four times (..., H)."""
     H = a.shape[-1] // 4
     return a[..., :H], a[..., H : 2 * H], a[..., 2 * H : 3 * H], a[..., 3 * H :]
+
+
+def i_and_f(a):
+    """The gates i and f, which lie side by side, as one view: (..., 4H) -> (..., 2H)."""
+    return a[..., : a.shape[-1] // 2]
 
 
 # ------------------------------------------------------------- slides: "Cells: Simple RNN"
@@ -97,8 +109,8 @@ def lstm_cell(a, c_prev, Wp, c, h):
     if Wp is not None:
         i += xp.multiply(Wp[0], c_prev, out=h)
         f += xp.multiply(Wp[1], c_prev, out=h)
-    sigmoid(i, out=i)
-    sigmoid(f, out=f)
+    both = i_and_f(a)
+    sigmoid(both, out=both)
     xp.tanh(g, out=g)
     xp.multiply(f, c_prev, out=c)
     c += xp.multiply(i, g, out=h)
@@ -188,8 +200,8 @@ def slides_lstm_cell(a, m_prev, m, h):
     a (..., 4H) becomes the gates, m_prev (..., H); writes m, h (..., H). Returns h, (h, m).
     """
     i, f, g, o = gates(a)
-    sigmoid(i, out=i)
-    sigmoid(f, out=f)
+    both = i_and_f(a)
+    sigmoid(both, out=both)
     xp.tanh(g, out=g)
     sigmoid(o, out=o)
     xp.multiply(f, m_prev, out=m)

@@ -8,18 +8,21 @@ Slides: "Neural Networks". Read next: rnn.py.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .backend import xp
 from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, randomize
-from .workspace import empty
+from .workspace import BY_FEATURE, empty, reordered
+
+BLOCK = 1 << 22  # numbers of a weight's gradient that are made at a time: 16 MB in float32
 
 
 def affine(x, W, b, out):
     """out = x W + b. x (..., D), W (D, K), b (K,) or None -> out (..., K); D = 0 gives b."""
-    xp.matmul(_rows(x), W, out=_rows(out))
+    if len(W):
+        xp.matmul(rows(x), W, out=rows(out))
+    else:
+        out.fill(0)  # what the product is, too
     if b is not None:
         out += b
     return out
@@ -27,23 +30,42 @@ def affine(x, W, b, out):
 
 def affine_dx(dy, W, out):
     """dx = dy W^T. dy (..., K), W (D, K) -> out (..., D)"""
-    xp.matmul(_rows(dy), W.T, out=_rows(out))
+    xp.matmul(rows(dy), W.T, out=rows(out))
     return out
 
 
 def affine_dw(x, dy, dW, db):
     """dW += x^T dy, db += sum of dy: one product each over all time steps and sequences."""
-    x, dy = _rows(x), _rows(dy)
-    dW += xp.matmul(x.T, dy, out=empty(dW.shape, dW.dtype))
+    x, dy = rows(x), rows(dy)
+    D, K = dW.shape
+    step = max(1, BLOCK // K)  # a large product need not be held whole before it is added
+    for first in range(0, D, step):
+        part = slice(first, first + step)
+        dW[part] += xp.matmul(x[:, part].T, dy, out=empty(dW[part].shape, dW.dtype))
     if db is not None:
-        ones = empty((len(dy),), dy.dtype)
-        ones.fill(1)
-        db += xp.matmul(ones, dy, out=empty(db.shape, db.dtype))  # faster than dy.sum(axis=0)
+        db += sum_of_rows(dy)
 
 
-def _rows(x):
-    # (T, B, D) -> (T*B, D): a matrix product does not care which time step a row comes from
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+def sum_of_rows(x):
+    """The sum over all time steps and sequences. x (..., K) -> (K,)"""
+    x = rows(x)
+    ones = empty((len(x),), x.dtype)
+    ones.fill(1)
+    return xp.matmul(ones, x, out=empty(x.shape[1:], x.dtype))  # faster than x.sum(axis=0)
+
+
+def rows(x):
+    """(T, B, D) -> (T*B, D): a matrix product does not care which time step a row comes from.
+
+    A view where the order in memory allows it, as of every array made PLAIN or BY_FEATURE; a copy
+    BY_FEATURE of others.
+    """
+    if x.ndim == 2:
+        return x
+    T, B, D = x.shape
+    if T > 1 and x.strides[0] != B * x.strides[1]:
+        x = reordered(x, BY_FEATURE)
+    return x.reshape(T * B, D)
 
 
 class Linear(Layer):
@@ -62,7 +84,7 @@ class Linear(Layer):
     def backward(self, dy, cache):
         x = cache.consume().x
         affine_dw(x, dy, self.W.grad, self.b.grad)
-        return affine_dx(dy, self.W.value, out=empty(x.shape, x.dtype))
+        return affine_dx(dy, self.W.value, out=empty(x.shape, x.dtype, BY_FEATURE))
 
     @classmethod
     def sample(cls, rng):

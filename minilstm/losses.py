@@ -51,7 +51,7 @@ class BernoulliCrossEntropy(Loss):
 
     logits, target (T, B, D). Targets may be grey. Stable for logits of any size:
 
-    loss = max(z, 0) + log(1 + exp(-|z|)) - y z
+    loss = max(z, 0) - log(max(p, 1 - p)) - y z
     dz = p - y
     """
 
@@ -63,23 +63,21 @@ class BernoulliCrossEntropy(Loss):
     def forward(self, logits, target):
         expect("logits", logits, ("T", "B", "D"), logits.dtype)
         expect("target", target, logits.shape, logits.dtype)
-        scratch, loss = (empty(logits.shape, logits.dtype) for _ in range(2))
-        # sign(real part) keeps |z| and max(z, 0) differentiable as complex functions
-        z, sign = logits, xp.sign(logits.real)
-        xp.multiply(z, sign, out=scratch)  # |z|
-        xp.add(z, scratch, out=loss)
+        p, likely, loss = (empty(logits.shape, logits.dtype) for _ in range(3))
+        cells.sigmoid(logits, out=p)
+        xp.subtract(p, 0.5, out=likely)
+        cells.absolute(likely, out=likely)
+        likely += 0.5  # the probability of the likelier of ink and no ink
+        cells.absolute(logits, out=loss)
+        loss += logits
         loss *= 0.5  # max(z, 0) = (z + |z|) / 2
-        xp.negative(scratch, out=scratch)
-        xp.exp(scratch, out=scratch)
-        scratch += 1
-        loss += xp.log(scratch, out=scratch)
-        loss -= xp.multiply(target, z, out=scratch)
-        return loss.sum() / _frames(logits), Cache(logits=logits, target=target)
+        loss -= xp.log(likely, out=likely)
+        loss -= xp.multiply(target, logits, out=likely)
+        return loss.sum() / _frames(logits), Cache(p=p, target=target)
 
     def backward(self, dloss, cache):
         run = cache.consume()
-        dlogits = cells.sigmoid(run.logits, out=empty(run.logits.shape, run.logits.dtype))
-        dlogits -= run.target
+        dlogits = xp.subtract(run.p, run.target, out=run.p)
         dlogits *= dloss / _frames(dlogits)
         return dlogits, None
 

@@ -14,9 +14,9 @@ import numpy as np
 from . import cells
 from .backend import xp
 from .layer import PAPER_INIT, Init
-from .linear import affine, affine_dw, affine_dx
+from .linear import affine, affine_dw, affine_dx, sum_of_rows
 from .rnn import Recurrent, _recurrent_sample
-from .workspace import empty
+from .workspace import BY_FEATURE, BY_STEP, empty, reordered
 
 
 class LSTM(Recurrent):
@@ -47,8 +47,14 @@ class LSTM(Recurrent):
 
     def begin_backward(self, run, dfinal):
         super().begin_backward(run, dfinal)
-        run.h_to_c, run.c_to_c, scratch = (empty(run.y.shape, run.y.dtype) for _ in range(3))
+        run.h_to_c, run.c_to_c, scratch = (
+            empty(run.y.shape, run.y.dtype, BY_STEP) for _ in range(3)
+        )
         self.slopes(run, scratch)
+
+    def accumulate(self, run):
+        run.h_to_c = run.c_to_c = None
+        super().accumulate(run)
 
     def cell(self, run, t):
         a, h, c = run.a, run.h, run.c
@@ -82,12 +88,13 @@ class PeepholeLSTM(LSTM):
         return self.Wp.value
 
     def accumulate(self, run):
-        super().accumulate(run)
         di, df, _, do = cells.gates(run.a)
         c_prev, c = run.c[:-1], run.c[1:]
         scratch = run.h_to_c  # its slopes have done their work
         for k, (da, seen) in enumerate(((di, c_prev), (df, c_prev), (do, c))):
-            self.Wp.grad[k] += xp.multiply(da, seen, out=scratch).sum(axis=(0, 1))
+            self.Wp.grad[k] += sum_of_rows(xp.multiply(da, seen, out=scratch))
+        del scratch, di, df, do, da  # their memory may serve the products
+        super().accumulate(run)
 
     @classmethod
     def sample(cls, rng):
@@ -108,12 +115,13 @@ class SlidesLSTM(LSTM):
 
     def begin(self, x, state):
         run = super().begin(x, state)
-        run.Ix = empty((*x.shape[:2], self.H), self.dtype)
+        run.Ix = empty((*x.shape[:2], self.H), self.dtype, BY_FEATURE)
         return run
 
     def project(self, run, steps):
+        a = empty(run.a[steps].shape, run.a.dtype, BY_FEATURE)
         Ix = affine(run.x[steps], self.Wi.value, None, out=run.Ix[steps])
-        affine(Ix, self.W.value[: self.H], None, out=run.a[steps])
+        run.a[steps] = affine(Ix, self.W.value[: self.H], None, out=a)
 
     def cell(self, run, t):
         a, h, m = run.a, run.h, run.c
@@ -127,12 +135,15 @@ class SlidesLSTM(LSTM):
         return self.W.value[self.H :]
 
     def project_backward(self, run, steps):
-        dIx = empty(run.Ix[steps].shape, run.Ix.dtype)
+        dIx = empty(run.Ix[steps].shape, run.Ix.dtype, BY_FEATURE)
         affine_dx(run.a[steps], self.W.value[: self.H], out=dIx)
-        return affine_dx(dIx, self.Wi.value, out=empty(run.x[steps].shape, run.x.dtype))
+        dx = empty(run.x[steps].shape, run.x.dtype, BY_FEATURE)
+        return affine_dx(dIx, self.Wi.value, out=dx)
 
     def accumulate(self, run):
-        dIx = affine_dx(run.a, self.W.value[: self.H], out=empty(run.Ix.shape, run.Ix.dtype))
+        run.a = reordered(run.a, BY_FEATURE)
+        dIx = empty(run.Ix.shape, run.Ix.dtype, BY_FEATURE)
+        affine_dx(run.a, self.W.value[: self.H], out=dIx)
         affine_dw(run.x, dIx, self.Wi.grad, None)
         affine_dw(run.Ix, run.a, self.W.grad[: self.H], None)
         affine_dw(run.h[:-1], run.a, self.W.grad[self.H :], None)

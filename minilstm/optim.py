@@ -28,6 +28,8 @@ from .backend import use_backend, xp
 
 CHUNK = 131_072  # elements: the six arrays of Adam's pass fill 3 MB in float32, inside the cache
 
+FLUSH_EVERY = 8
+
 
 class Optimizer:
     """What the rules share: state, chunks, L2, the bound on the update, no subnormal numbers.
@@ -177,6 +179,9 @@ class Adam(Optimizer):
         u = clamp(u)
         w = w + u
 
+    m and s are kept from subnormal numbers at every FLUSH_EVERY-th update, so far from them that
+    no decay comes down to them in between.
+
     State: `mean` m, `mean_square` s. `momentum` and `decay` are the beta1 and beta2 of Kingma and
     Ba 2015 (arXiv 1412.6980). L2 is part of the gradient here, as in the other rules.
     """
@@ -201,16 +206,17 @@ class Adam(Optimizer):
         xp.multiply(b, 1 - self.decay, out=b)
         xp.multiply(s, self.decay, out=s)
         xp.add(s, b, out=s)
-        self._flush(s)
         xp.multiply(g, 1 - self.momentum, out=a)
         xp.multiply(m, self.momentum, out=m)
         xp.add(m, a, out=m)
-        self._flush(m)
+        if self.steps % FLUSH_EVERY == 0:
+            self._flush(s)
+            self._flush(m)
+        correction = (1 - self.decay**self.steps) ** 0.5  # of sqrt(s): to epsilon and the rate
         xp.sqrt(s, out=b)
-        xp.multiply(b, (1 - self.decay**self.steps) ** -0.5, out=b)
-        xp.add(b, self.epsilon, out=b)
+        xp.add(b, correction * self.epsilon, out=b)
         xp.divide(m, b, out=a)
-        xp.multiply(a, -learning_rate / (1 - self.momentum**self.steps), out=a)
+        xp.multiply(a, -learning_rate * correction / (1 - self.momentum**self.steps), out=a)
         self._bound(a)
         xp.add(w, a, out=w)
 

@@ -15,7 +15,7 @@ from . import cells
 from .backend import xp
 from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
 from .linear import affine, affine_dw, affine_dx
-from .workspace import empty, zeros
+from .workspace import BY_FEATURE, BY_STEP, empty, reordered, zeros
 
 
 class Recurrent(Layer, abstract=True):
@@ -50,11 +50,13 @@ class Recurrent(Layer, abstract=True):
         run = values.run
         if dy is not None:
             expect("dy", dy, run.y.shape, run.y.dtype)
+            dy = reordered(dy, BY_STEP)
         self.begin_backward(run, dfinal)
         for t in reversed(range(len(run.x))):
             self.step_backward(run, t, None if dy is None else dy[t])
-        dx = self.project_backward(run, slice(0, len(run.x))) if want_dx else None
+        del dy  # its memory may serve the products
         self.accumulate(run)
+        dx = self.project_backward(run, slice(0, len(run.x))) if want_dx else None
         return dx, self.start_gradient(run) if values.has_state else None
 
     def begin(self, x, state):
@@ -64,11 +66,11 @@ class Recurrent(Layer, abstract=True):
         T, B, _ = x.shape
         run = Run()
         run.x = x
-        run.a = empty((T, B, self.gates * H), dtype)
-        run.product = empty((B, self.gates * H), dtype)
+        run.a = empty((T, B, self.gates * H), dtype, BY_STEP)
+        run.product = empty((B, self.gates * H), dtype, BY_STEP)
         expect_entries("start states", state, len(self.state_names))
         for k, name in enumerate(self.state_names):
-            states = empty((T + 1, B, H), dtype)
+            states = empty((T + 1, B, H), dtype, BY_STEP)
             if state is None:
                 states[0].fill(0)
             else:
@@ -85,7 +87,7 @@ class Recurrent(Layer, abstract=True):
         """Make room for the gradient that travels back through the states."""
         for k, name in enumerate(self.state_names):
             final = getattr(run, name)[-1]
-            dstate = zeros(final.shape, final.dtype)
+            dstate = zeros(final.shape, final.dtype, BY_STEP)
             if dfinal is not None:
                 dstate += dfinal[k]
             setattr(run, "d" + name, dstate)
@@ -94,15 +96,18 @@ class Recurrent(Layer, abstract=True):
         return tuple(getattr(run, "d" + name) for name in self.state_names)
 
     def project(self, run, steps):
-        """a = x Wx + b for a slice of steps."""
-        affine(run.x[steps], self.Wx.value, self.b.value, out=run.a[steps])
+        """a = x Wx + b for a slice of steps: one product, then each step's share to its place."""
+        a = empty(run.a[steps].shape, run.a.dtype, BY_FEATURE)
+        run.a[steps] = affine(run.x[steps], self.Wx.value, self.b.value, out=a)
 
     def project_backward(self, run, steps):
         """dx = da Wx^T for a slice of steps."""
-        return affine_dx(run.a[steps], self.Wx.value, out=empty(run.x[steps].shape, run.x.dtype))
+        dx = empty(run.x[steps].shape, run.x.dtype, BY_FEATURE)
+        return affine_dx(run.a[steps], self.Wx.value, out=dx)
 
     def accumulate(self, run):
         """The gradients of the weights, once `run.a` holds da of all steps."""
+        run.a = reordered(run.a, BY_FEATURE)
         affine_dw(run.x, run.a, self.Wx.grad, self.b.grad)
         affine_dw(run.h[:-1], run.a, self.Wh.grad, None)
 
@@ -153,11 +158,12 @@ class SlidesRNN(Recurrent):
 
     def begin(self, x, state):
         run = super().begin(x, state)
-        run.y = empty(run.a.shape, run.a.dtype)  # here the output o is not the state h
+        run.y = empty(run.a.shape, run.a.dtype, BY_STEP)  # here the output o is not the state h
         return run
 
     def project(self, run, steps):
-        affine(run.x[steps], self.Wi.value, self.b.value, out=run.a[steps])
+        a = empty(run.a[steps].shape, run.a.dtype, BY_FEATURE)
+        run.a[steps] = affine(run.x[steps], self.Wi.value, self.b.value, out=a)
 
     def step(self, run, t):
         xp.matmul(run.h[t], self.W.value, out=run.h[t + 1])
@@ -165,7 +171,7 @@ class SlidesRNN(Recurrent):
 
     def begin_backward(self, run, dfinal):
         super().begin_backward(run, dfinal)
-        run.dhs = empty(run.a.shape, run.a.dtype)  # dL/dh of every step, for the gradient of W
+        run.dhs = empty(run.a.shape, run.a.dtype, BY_STEP)  # dL/dh, for the gradient of W
 
     def step_backward(self, run, t, dy):
         if dy is None:
@@ -176,9 +182,11 @@ class SlidesRNN(Recurrent):
         affine_dx(run.dhs[t], self.W.value, out=run.dh)
 
     def project_backward(self, run, steps):
-        return affine_dx(run.a[steps], self.Wi.value, out=empty(run.x[steps].shape, run.x.dtype))
+        dx = empty(run.x[steps].shape, run.x.dtype, BY_FEATURE)
+        return affine_dx(run.a[steps], self.Wi.value, out=dx)
 
     def accumulate(self, run):
+        run.a = reordered(run.a, BY_FEATURE)
         affine_dw(run.x, run.a, self.Wi.grad, self.b.grad)
         affine_dw(run.h[:-1], run.dhs, self.W.grad, None)
 

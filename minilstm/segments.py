@@ -10,11 +10,11 @@ that carry the state on, it can keep less, or send its gradient back less far:
                   goes from a window of K steps into the one before. K >= T is the exact gradient.
 
 What an LSTM stack of L layers of H units holds, in numbers per sequence: gates i f g o, h and c
-(6 H) of every layer and step, and 3 H more of the layer that is going back (h_to_c, c_to_c and a
-scratch array):
+(6 H) of every layer and step, and 4 H more of the layer at work (its gates, or their gradients,
+for a moment in a second order; see workspace.py):
 
-    whole         (6 L + 3) H T
-    recompute=K   (6 L + 3) H K + 2 L H T/K + H T
+    whole         (6 L + 4) H T
+    recompute=K   (6 L + 4) H K + 2 L H T/K + H T
 
 The parts are one segment, the h and c where segments start, and the outputs y of the stack; x, dx
 and dy, as long as T in either case, come on top. The first two are least for K near the square

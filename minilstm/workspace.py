@@ -12,7 +12,16 @@ his. (CuPy's own memory pool does the same on a GPU; there `Fresh` is already `R
     with use_workspace(Reused()):
         ...                             # training: no allocation after the first step
 
-Read next: layer.py.
+An array also has an order in memory, which changes speed and never a result. Shapes stay those of
+the equations, (T, B, H), while on a CPU the sequences of a batch lie innermost:
+
+    PLAIN        (T, B, H): as the shape says; data, logits
+    BY_STEP      (T, H, B): every h[t] is one block, in it unit after unit. So each gate of a step
+                 is one block too, and the BLAS gets h[t] @ Wh the way that suits it
+    BY_FEATURE   (H, T, B): unit after unit over all steps, so that the rows of all steps are ONE
+                 matrix (T*B, H), for products that need no recurrence
+
+A GPU keeps them all PLAIN. Read next: layer.py.
 """
 
 from __future__ import annotations
@@ -92,13 +101,30 @@ class use_workspace:  # noqa: N801  (used like a function, or in a `with` statem
         use_workspace.current = self._previous
 
 
-def empty(shape: tuple[int, ...], dtype):
-    """An array with arbitrary content."""
-    return use_workspace.current.empty(shape, dtype)
+PLAIN, BY_STEP, BY_FEATURE = "plain", "by step", "by feature"
 
 
-def zeros(shape: tuple[int, ...], dtype):
+def empty(shape: tuple[int, ...], dtype, order: str = PLAIN):
+    """An array with arbitrary content; `order` is that of its axes in memory."""
+    new = use_workspace.current.empty
+    if order == PLAIN or use_backend.name != "numpy":
+        return new(shape, dtype)
+    if order == BY_STEP:
+        return new((*shape[:-2], shape[-1], shape[-2]), dtype).swapaxes(-1, -2)
+    return new((shape[-1], *shape[:-1]), dtype).transpose(*range(1, len(shape)), 0)
+
+
+def zeros(shape: tuple[int, ...], dtype, order: str = PLAIN):
     """An array of zeros."""
-    array = use_workspace.current.empty(shape, dtype)
+    array = empty(shape, dtype, order)
     array.fill(0)
     return array
+
+
+def reordered(array, order: str):
+    """A copy of `array` in another order; on a GPU, which has only one, the array itself."""
+    if use_backend.name != "numpy":
+        return array
+    copy = empty(array.shape, array.dtype, order)
+    copy[...] = array
+    return copy

@@ -536,9 +536,9 @@ def peak(stack, inputs, doutputs, unrolling):
 def formula(steps, batch, D, H, layer_count, K=0, itemsize=4):
     """Bytes by the formula in segments.py, and dx, which is made as well."""
     if K:
-        units = (6 * layer_count + 3) * H * K + 2 * layer_count * H * steps / K + H * steps
+        units = (6 * layer_count + 4) * H * K + 2 * layer_count * H * steps / K + H * steps
     else:
-        units = (6 * layer_count + 3) * H * steps
+        units = (6 * layer_count + 4) * H * steps
     return batch * (units + steps * D) * itemsize
 
 
