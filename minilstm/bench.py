@@ -398,10 +398,10 @@ def sweep(name: str, base: dict, factors: tuple, threads: int, effort: Effort) -
 
 
 def memory_per_step(size: dict) -> dict[str, float]:
-    """Numbers that a stack holds per sequence and time step: after forward, and at its peak.
+    """Numbers per sequence and time step: that a cache holds, and that the pool grows to.
 
-    Measured as the growth of the pool of buffers from T steps to 2T. What is held is named in
-    segments.py: after forward gates, h and c, 6 H of every layer.
+    Measured as the growth from T steps to 2T. What is held is named in segments.py: after forward
+    gates, h and c, 6 H of every layer.
     """
     held = []
     for T in (size["T"], 2 * size["T"]):
@@ -409,7 +409,7 @@ def memory_per_step(size: dict) -> dict[str, float]:
         layer, x, dy = start(work)
         with use_workspace(Reused()) as workspace:
             _, cache = layer.forward(x)
-            forward = workspace.nbytes
+            forward = workspace.lent()
             layer.backward((dy, None), cache)
             held.append(np.array([forward, workspace.nbytes]))
     numbers = (held[1] - held[0]) / (size["T"] * size["B"] * x.itemsize)
@@ -417,10 +417,14 @@ def memory_per_step(size: dict) -> dict[str, float]:
 
 
 def stored_set(size: dict) -> dict[str, float]:
-    """The same by segments.py, and the dx of an upper layer; the lowest one's is in `scratch`."""
+    """The same by segments.py; the pool also has dy by step, the slopes, and x of an upper layer.
+
+    The pool lends the same buffers to one after the other, so it is larger than what is held at
+    any one moment.
+    """
     H, layers = size["H"], size["layers"]
     forward = 6 * H * layers
-    return {"forward": forward, "peak": forward + 3 * H + H * (layers > 1)}
+    return {"forward": forward, "peak": forward + 4 * H + 4 * H + H * (layers > 1)}
 
 
 def draw_growth(sweeps: list[Sweep], path: str) -> None:
@@ -473,7 +477,7 @@ def growth(options) -> int:
     print("| --- | --- | --- | --- |")
     for key, words in (
         ("forward", "after forward: gates i f g o, h, c"),
-        ("peak", "at most, in backward: also h_to_c, c_to_c, scratch, dx between layers"),
+        ("peak", "the pool: also the gates of one layer twice, dy, its slopes, x between layers"),
     ):
         ratio = found[key] / expected[key]
         print(f"| {words} | {found[key]:.0f} | {expected[key]} | {ratio:.3f} |")

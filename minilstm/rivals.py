@@ -59,8 +59,6 @@ def blank(work: Work) -> Layer:
     if work.kind == "composite":
         return experiment.build_model(settings(work), work.D, Blank())
     rng = np.random.default_rng(0)  # for peepholes, which no `Init` leaves blank
-    rng = np.random.default_rng(0)  # for peepholes, which no `Init` leaves blank
-    rng = np.random.default_rng(0)  # for peepholes, which no `Init` leaves blank
     if work.kind == "stack":
         return Stack(work.D, work.H, work.layers, rng, PeepholeLSTM, Blank())
     return {"standard": LSTM, "peephole": PeepholeLSTM}[work.kind](work.D, work.H, rng, Blank())

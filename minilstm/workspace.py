@@ -64,6 +64,15 @@ class Reused:
             array.fill(math.nan)
         return array
 
+    def lent(self) -> int:
+        """Bytes of the buffers that somebody still refers to."""
+        return sum(
+            buffers[k].nbytes
+            for buffers in self._buffers.values()
+            for k in range(len(buffers))
+            if sys.getrefcount(buffers[k]) != _UNUSED
+        )
+
     def _free_buffer(self, size, dtype):
         buffers = self._buffers.setdefault((size, dtype), [])
         for k in range(len(buffers)):

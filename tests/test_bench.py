@@ -125,7 +125,7 @@ def test_what_computes_something_else_is_not_timed(wrong):
 
 
 def matrix_flop(calls):
-    """Of matrices with matrices: without the sums that make the gradients of biases."""
+    """Of matrices with matrices: without the sums that make gradients of biases and peepholes."""
     return rivals.flop([call for call in calls if call[0].ndim == 2])
 
 
@@ -136,7 +136,8 @@ def test_the_bare_products_are_those_of_a_layers_step(kind):
     calls = rivals.recorded(step)
     # forward, gradient of the weights and gradient of the inputs, of Wx and of Wh
     assert matrix_flop(calls) == 3 * 2 * T * B * (D + H) * 4 * H
-    assert rivals.flop(calls) - matrix_flop(calls) == 2 * T * B * 4 * H
+    summed = 4 * H + (3 * H if kind == "peephole" else 0)
+    assert rivals.flop(calls) - matrix_flop(calls) == 2 * T * B * summed
     assert xp.matmul is np.matmul
 
 

@@ -5,7 +5,18 @@ import itertools
 import numpy as np
 import pytest
 
-from minilstm.workspace import Fresh, Reused, empty, use_workspace, zeros
+from minilstm.linear import rows
+from minilstm.workspace import (
+    BY_FEATURE,
+    BY_STEP,
+    PLAIN,
+    Fresh,
+    Reused,
+    empty,
+    reordered,
+    use_workspace,
+    zeros,
+)
 
 
 @pytest.mark.parametrize("workspace", [Fresh, Reused])
@@ -25,6 +36,40 @@ def test_live_buffers_never_share_memory(workspace):
     live += [pool.empty((4, 3), "float32") for _ in range(4)]
     for a, b in itertools.combinations(live, 2):
         assert not np.shares_memory(a, b)
+
+
+@pytest.mark.parametrize("workspace", [Fresh, Reused])
+@pytest.mark.parametrize("shape", [(3, 4), (1, 1), (5, 3, 4), (1, 3, 4), (5, 1, 4), (5, 3, 0)])
+def test_the_order_in_memory_changes_neither_shape_nor_numbers(workspace, shape):
+    numbers = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    with use_workspace(workspace()):
+        for order in (PLAIN, BY_STEP, BY_FEATURE):
+            array = reordered(numbers, order)
+            assert (array.shape, array.dtype) == (numbers.shape, numbers.dtype)
+            assert np.array_equal(array, numbers) and not np.shares_memory(array, numbers)
+            assert not zeros(shape, "float32", order).any()
+
+
+def test_a_gate_of_a_step_is_one_block_and_the_rows_of_all_steps_are_one_matrix():
+    T, B, H = 5, 3, 4
+    by_step = empty((T, B, 4 * H), "float32", BY_STEP)
+    assert by_step[2, :, H : 2 * H].T.flags.c_contiguous
+    by_feature = empty((T, B, H), "float32", BY_FEATURE)
+    assert np.shares_memory(rows(by_feature), by_feature)
+    assert rows(by_feature).T.flags.c_contiguous
+    assert not np.shares_memory(rows(by_step), by_step)  # a copy, with the same numbers
+    by_step[...] = np.random.default_rng(0).standard_normal(by_step.shape)
+    assert np.array_equal(rows(by_step), by_step.reshape(T * B, 4 * H))
+
+
+def test_the_bytes_lent_are_those_that_somebody_refers_to():
+    pool = Reused()
+    kept = pool.empty((3, 4), "float32")
+    del kept
+    kept = [pool.empty((3, 4), "float32"), pool.empty((5,), "float64").reshape(5, 1)]
+    assert (pool.lent(), pool.nbytes) == (48 + 40, 48 + 40)
+    del kept[0]
+    assert (pool.lent(), pool.nbytes) == (40, 48 + 40)
 
 
 def test_a_buffer_is_lent_again_after_its_last_reference_dies():
