@@ -19,6 +19,7 @@ from minilstm.metrics import (
     copy_last,
     cross_entropy,
     entropy_bound,
+    equivalent_blur,
     half,
     mean_image,
     sharpness,
@@ -232,6 +233,20 @@ def test_sharpness_tells_digits_from_fog(digits, name):
 def test_the_truth_is_exactly_sharp_at_every_step(digits):
     frames, size = digits.reshape(10, 50, -1), digits.shape[-1]
     np.testing.assert_allclose(sharpness(frames, frames, (size, size)), np.ones(10), rtol=1e-14)
+
+
+@pytest.mark.parametrize("blur", [0.0, 0.7, 1.5, 3.0])
+def test_the_equivalent_blur_of_a_blurred_truth_is_its_blur(digits, blur):
+    size = digits.shape[-1]
+    frames = digits.astype(float)
+    blurred = gaussian_filter(frames, (0, 0, blur, blur), mode="constant").reshape(10, 50, -1)
+    found = equivalent_blur(frames.reshape(10, 50, -1), blurred, (size, size))
+    assert found == pytest.approx(blur, abs=0.02)
+
+
+def test_what_is_blurred_beyond_the_widest_blur_has_that(digits):
+    frames = digits.reshape(10, 50, -1).astype(float)
+    assert equivalent_blur(frames, np.full_like(frames, 0.1), digits.shape[-2:]) == 10.0
 
 
 @pytest.mark.parametrize("deviation", [0.02, 0.05, 0.1, 0.2, 0.5])
