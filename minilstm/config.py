@@ -177,9 +177,10 @@ class Init(Section):
     """How parameters start; the biases not named here start at 0."""
 
     weights: str = setting(
-        "orthogonal",
-        "weights: uniform in +-1/sqrt(fan-in), uniform in +-scale, or orthogonal recurrence",
-        choices=("fan-in", "uniform", "orthogonal"),
+        "no-recurrence",
+        "weights: uniform in +-1/sqrt(fan-in), uniform in +-scale, or the first with a recurrence "
+        "of zero",
+        choices=("fan-in", "uniform", "no-recurrence"),
         flag="init",
     )
     scale: float = setting(

@@ -170,7 +170,8 @@ class Init:
 
     weights          "fan-in": uniform in +-1/sqrt(number of inputs), as in the paper;
                      "uniform": uniform in +-scale, as in both public releases;
-                     "orthogonal": orthogonal matrices for the recurrence, fan-in elsewhere
+                     "no-recurrence": zero for the recurrence, fan-in elsewhere: at first a step
+                     sees its input and cell alone, and what it hears of the last one is learned
     peephole_scale   peepholes are uniform in +-peephole_scale
     forget_bias      the bias of the forget gate; all other biases are zero
     """
@@ -181,9 +182,10 @@ class Init:
     forget_bias: float = 0.0
 
     def __post_init__(self):
-        if self.weights not in ("fan-in", "uniform", "orthogonal"):
+        if self.weights not in ("fan-in", "uniform", "no-recurrence"):
             raise ConfigError(
-                f"expected weights fan-in, uniform or orthogonal, got {self.weights!r}: choose one"
+                f"expected weights fan-in, uniform or no-recurrence, got {self.weights!r}: choose "
+                "one"
             )
 
     def weight(self, rng: np.random.Generator, rows: int, columns: int) -> Param:
@@ -198,10 +200,9 @@ class Init:
 
     def recurrent(self, rng: np.random.Generator, H: int, gates: int = 1) -> Param:
         """An (H, gates*H) matrix that maps a hidden state to the pre-activations of the next."""
-        if self.weights != "orthogonal":
-            return self.weight(rng, H, gates * H)
-        blocks = [np.linalg.qr(rng.standard_normal((H, H)))[0] for _ in range(gates)]
-        return Param(np.concatenate(blocks, axis=1))
+        if self.weights == "no-recurrence":
+            return Param(np.zeros((H, gates * H)))
+        return self.weight(rng, H, gates * H)
 
     def peepholes(self, rng: np.random.Generator, H: int) -> Param:
         """The (3, H) peepholes of the input, forget and output gates."""
