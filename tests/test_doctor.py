@@ -9,6 +9,7 @@ import types
 
 import numpy as np
 import pytest
+import strict_cupy
 
 from minilstm import backend, doctor, evaluate, train
 from minilstm.backend import use_backend
@@ -26,35 +27,11 @@ def raising(error):
     return raises
 
 
-class Device:
-    """The one GPU of the stand-in."""
-
-    cublas_handle = 1
-    compute_capability = "90"
-
-
 @pytest.fixture
 def cupy(monkeypatch):
     """A CuPy with driver, device, cuBLAS and NVRTC, that computes with NumPy."""
-    fake, cuda = types.ModuleType("cupy"), types.ModuleType("cupy.cuda")
-    vars(fake).update({k: v for k, v in vars(np).items() if not k.startswith("__")})
-    fake.__version__, fake.cuda = "14.2.0", cuda
-    cuda.runtime = types.SimpleNamespace(
-        is_hip=False,
-        driverGetVersion=lambda: 13020,
-        runtimeGetVersion=lambda: 13000,
-        getDeviceCount=lambda: 1,
-        getDevice=lambda: 0,
-        getDeviceProperties=lambda n: {"name": b"A GPU", "totalGlobalMem": 8_000_000_000},
-        memGetInfo=lambda: (8_000_000_000, 8_000_000_000),
-    )
-    cuda.Device = Device
-    cuda.cublas = types.SimpleNamespace(getVersion=lambda handle: 130100)
-    cuda.nvrtc = types.SimpleNamespace(getVersion=lambda: (13, 0))
-    cuda.get_current_stream = lambda: types.SimpleNamespace(synchronize=lambda: None)
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
-    return fake
+    strict_cupy.install(monkeypatch)
+    return strict_cupy.cupy
 
 
 def broken(error):
@@ -79,7 +56,7 @@ def patched(path, value):
     return patch
 
 
-class NoHandle(Device):
+class NoHandle(strict_cupy.Device):
     cublas_handle = property(raising(RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED")))
 
 
@@ -156,9 +133,10 @@ MISSING = {  # what is taken away: how, the check that finds it, and words of th
         ["kernel", "Failed to find CUDA headers", CTK],
     ),
 }
+TANH, SQRT, times = strict_cupy.cupy.tanh, strict_cupy.cupy.sqrt, strict_cupy.cupy.multiply
 WRONG = {  # pieces that are there, and compute wrongly: only the doctor looks for these
     "a wrong tanh": (
-        patched("tanh", lambda x, out=None: np.multiply(np.tanh(x), 1.001, out=out)),
+        patched("tanh", lambda x, out=None: times(1.001, TANH(x, out=out), out=out)),
         "gradients",
         ["within 1e-06", "got an error of"],
     ),
@@ -168,7 +146,7 @@ WRONG = {  # pieces that are there, and compute wrongly: only the doctor looks f
         ["RuntimeError (CUBLAS_STATUS_EXECUTION_FAILED)"],
     ),
     "a wrong square root": (
-        patched("sqrt", lambda x, out=None: np.multiply(np.sqrt(x), 1.1, out=out)),
+        patched("sqrt", lambda x, out=None: times(1.1, SQRT(x, out=out), out=out)),
         "parity",
         ["float32 weights after five steps", "got an error of"],
     ),
