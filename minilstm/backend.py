@@ -3,9 +3,10 @@
     from minilstm.backend import xp, asarray, to_numpy, use_backend
 
 `xp` holds the functions of the library that `use_backend` chose, so `xp.tanh` is `numpy.tanh` or
-`cupy.tanh`, and every layer is written once. Arrays cross between host and device in two places
-only, `asarray` and `to_numpy`, both here. Random numbers are always drawn on the host, so that
-both libraries start from identical numbers.
+`cupy.tanh`, and every layer is written once. Arrays cross between host and device here alone:
+through `asarray` and `to_numpy`, which wait, and through `start_upload` and `start_download`,
+which do not (transfers.py). Random numbers are always drawn on the host, so that both libraries
+start from identical numbers.
 
 Read next: cells.py.
 """
@@ -211,6 +212,25 @@ def asarray(array, dtype=None):
 def to_numpy(array) -> np.ndarray:
     """Device -> host: `array` as a NumPy array. Waits for the device."""
     return np.asarray(array) if isinstance(array, np.ndarray | np.generic) else array.get()
+
+
+def pinned(size: int, cuda) -> np.ndarray:
+    """Bytes of the host's memory that a device can copy by itself, while the host goes on."""
+    return np.frombuffer(cuda.alloc_pinned_memory(max(size, 1)), np.uint8, size)
+
+
+def start_upload(host: np.ndarray, device, stream) -> None:
+    """Pinned `host` -> `device` of the same shape and dtype, in the order of `stream`."""
+    device.set(host, stream=stream)
+
+
+def start_download(device) -> tuple[np.ndarray, object]:
+    """`device` -> a pinned array, good when the event returned with it is `done`."""
+    host = pinned(device.nbytes, xp.cuda).view(device.dtype).reshape(device.shape)
+    device.get(out=host, blocking=False)
+    event = xp.cuda.Event(disable_timing=True)
+    event.record()
+    return host, event
 
 
 def synchronize() -> None:

@@ -26,7 +26,7 @@ def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dic
     """Write the parameters, the optimizer's state and `about` (JSON types), atomically."""
     arrays = {name: param.value for name, param in model.params().items()}
     if optimizer is not None:
-        about = about | {"optimizer_steps": optimizer.steps}
+        about = about | {"optimizer_steps": int(optimizer.steps)}
         arrays |= {f"optimizer.{name}": array for name, array in optimizer.state.items()}
     write(path, arrays, {"minilstm": json.dumps(about)})
 

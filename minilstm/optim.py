@@ -25,6 +25,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .backend import use_backend, xp
+from .layer import Layer
 
 CHUNK = 131_072  # elements: the six arrays of Adam's pass fill 3 MB in float32, inside the cache
 
@@ -41,7 +42,12 @@ class Optimizer:
     `gradient_clip`. It is not `clip_norm`, which scales the gradient. `state` (arrays by name, of
     the shape and dtype of `flat.value`) and `steps` (updates so far) are all a checkpoint needs.
     `chunk` changes the speed, never the result.
+
+    `unusable` counts the steps in a row that were not finite. Once there are more than `patience`
+    of them, nothing changes any more: who is told of it late, by a device, finds all as it was.
     """
+
+    patience = math.inf
 
     starts: dict[str, float] = {}  # the rule's state arrays and the number each is filled with
     scratch = 1  # buffers of one chunk that the rule works in
@@ -52,7 +58,7 @@ class Optimizer:
         self.flat = flat
         self.l2 = l2
         self.clamp_update = clamp_update
-        self.steps = 0
+        self.steps, self.unusable = 0, 0
         self.state = {name: xp.full_like(flat.value, x) for name, x in self.starts.items()}
         chunk = chunk or (CHUNK if use_backend.name == "numpy" else max(flat.value.size, 1))
         regions = (0, flat.decayed, l2), (flat.decayed, flat.value.size, 0.0)
@@ -69,16 +75,29 @@ class Optimizer:
         limits = xp.finfo(flat.value.dtype)
         self._c = float(limits.tiny) / float(limits.eps) ** 2
 
-    def step(self, learning_rate: float) -> None:
-        """Update `flat.value` in place from `flat.grad`."""
-        self.steps += 1
+    def step(self, learning_rate: float, finite=True) -> None:
+        """Update `flat.value` in place from `flat.grad`, unless that is not `finite`.
+
+        On a device `finite` is a 0-d array that the host has not seen. There the update is made
+        in any case, and taken back by the device itself; `steps` and `unusable` are 0-d, too.
+        """
+        on_host = isinstance(finite, bool | np.bool_)
+        finite = bool(finite) if on_host else finite  # True * 1 is an int, np.True_ * 1 is not
+        usable = finite & (self.unusable <= self.patience)
+        self.unusable = (self.unusable + 1) * (1 - usable)
+        self.steps = self.steps + usable
+        if on_host and not usable:
+            return
         learning_rate = float(learning_rate)  # a NumPy float64 would turn float32 into float64
         for part, l2 in self._chunks:
             w, dw = self.flat.value[part], self.flat.grad[part]
             state = [array[part] for array in self.state.values()]
             scratch = [array[: w.size] for array in self._scratch]
+            before = [] if on_host else [array.copy() for array in (w, *state)]
             g = self._decay(w, dw, l2, scratch[0])
             self._update(w, g, learning_rate, *state, *scratch)
+            for array, old in zip((w, *state), before, strict=False):
+                xp.copyto(array, old, where=~usable)
 
     def _update(self, w, g, learning_rate, *state_and_scratch):
         raise NotImplementedError  # every rule defines its own; g may be the first scratch
@@ -242,20 +261,33 @@ def make_optimizer(
     return kind(flat, momentum=momentum, decay=decay, epsilon=epsilon, **bounds)
 
 
-def clip_norm(grad, limit: float):
+def gradient_norms(layer: Layer):
+    """The norm of every parameter's gradient, (P,) in the order of `layer.params()`."""
+    params = layer.params().values()
+    squares = xp.empty(len(params), layer.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k, param in enumerate(params):
+            dw = param.grad.reshape(-1)
+            xp.dot(dw, dw, out=squares[k, ...])  # the dots keep the element an array
+    return xp.sqrt(squares, out=squares)
+
+
+def clip_norm(grad, limit: float, norms=None):
     """Scale `grad` (any 1-d array) in place so that its norm is at most `limit`; return the norm.
 
         norm = sqrt(sum grad^2)
         grad = grad min(1, limit / norm)
 
-    A limit of 0 is none. The norm is the one before scaling, a 0-d result on the device that
-    nobody has waited for. When the sum of squares overflows it is inf, and `grad` becomes zero;
-    NaN stays NaN. No warning is given of either: check the norm before the next update.
-    Source: Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for `clamp_update`,
-    which bounds something else.
+    `norms` are those of the parts that make up `grad`, if they are known: the norm of all norms
+    is the same number. A limit of 0 is none. The norm is the one before scaling, a 0-d result on
+    the device that nobody has waited for. When the sum of squares overflows it is inf, and `grad`
+    becomes zero; NaN stays NaN. No warning is given of either: tell `Optimizer.step` whether it is
+    finite. Source: Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for
+    `clamp_update`, which bounds something else.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = xp.sqrt(xp.dot(grad, grad))
+        parts = grad if norms is None else norms
+        norm = xp.sqrt(xp.dot(parts, parts))
         if limit == 0:
             return norm
         xp.multiply(grad, float(limit) / xp.maximum(norm, float(limit)), out=grad)

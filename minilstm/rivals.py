@@ -115,7 +115,12 @@ def _our_training_step(work, model, past, future):
     optimizer = train.build_optimizer(model, config)
     batch = train.Batch(past, future, True, None)
     rate = config.optimizer.learning_rate
-    return lambda: train.training_step(model, optimizer, batch, config, rate)
+
+    def step():
+        now = train.training_step(model, optimizer, batch, config, rate)
+        return {name: now[name] for name in ("reconstruction", "future", "gradient_norm")}
+
+    return step
 
 
 def products(work: Work):

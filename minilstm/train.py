@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from . import checkpoint, config, cost, evaluate, experiment, figures
-from .backend import asarray, to_numpy, use_backend
+from .backend import asarray, to_numpy, use_backend, xp
 from .command import Interrupted, Parser, run_command, stop_signals
 from .config import Config
 from .cost import Memory
@@ -35,14 +35,16 @@ from .data.shuffle import keyed_rng
 from .errors import ConfigError, MinilstmError, NonFiniteError, RunError
 from .files import write_file
 from .models import EncoderDecoder
-from .optim import Optimizer, clip_norm, make_optimizer, schedule
+from .optim import Optimizer, clip_norm, gradient_norms, make_optimizer, schedule
 from .runfolder import RunFolder, environment
+from .transfers import Readings, Uploads
 from .workspace import Reused, use_workspace
 
 FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/shuffle.py
 VALIDATION = 200  # sequences
 SPIKE = 2.0  # times the usual loss: worth a line
 PATIENCE = 10  # steps in a row that are not finite, after which no --on-nan helps
+OF_ARRAY = "gradient_norm "  # and its name: a column of the log
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,10 @@ class Batch:
 def training_step(
     model: EncoderDecoder, optimizer: Optimizer, batch: Batch, config: Config, rate: float
 ) -> dict:
-    """One update. Returns the losses (0-d arrays, nats per frame) and the gradient's norm.
+    """One update. Returns the losses (nats per frame) and the gradient's norm, whole and by array.
 
-    If any of them is not finite, weights and optimizer stay as they are.
+    If a loss or the norm is not finite, weights and optimizer stay as they are. All are 0-d arrays:
+    on a GPU the host only asks for the step here, and has seen no number of it at the end.
     """
     T, B, _ = batch.future.shape
     logits, cache = model.forward(batch.past, batch.future, T, batch.feed_truth, batch.masks)
@@ -82,10 +85,12 @@ def training_step(
     grad = model.flat().grad
     grad.fill(0)
     model.backward(tuple(dlogits), cache, want_dinputs=False)
-    norm = clip_norm(grad, config.optimizer.clip_norm)
-    if np.isfinite(float(norm + sum(losses.values()))):  # what is not finite is not learned
-        optimizer.step(rate)
-    return losses | {"gradient_norm": norm}
+    norms = gradient_norms(model)
+    norm = clip_norm(grad, config.optimizer.clip_norm, norms)
+    finite = xp.isfinite(norm + sum(losses.values()))
+    optimizer.step(rate, finite)  # what is not finite is not learned
+    by_array = {OF_ARRAY + name: x for name, x in zip(model.params(), norms, strict=True)}
+    return losses | {"gradient_norm": norm} | by_array
 
 
 # ---------------------------------------------------------------- what a step is given
@@ -128,9 +133,13 @@ def draw_masks(config: Config, k: int) -> tuple | None:
 
 
 class BatchesAhead:
-    """Batches k = first, ..., last - 1, drawn by a thread while the training step computes."""
+    """Batches k = first, ..., last - 1, drawn by a thread while the training step computes.
+
+    For a GPU it sends them there, too.
+    """
 
     def __init__(self, source, config: Config, first: int, last: int):
+        self._uploads = Uploads() if use_backend.name == "cupy" else None
         self._queue = queue.Queue(maxsize=3)
         self._stopped = threading.Event()
         arguments = (source, config, range(first, last))
@@ -141,6 +150,8 @@ class BatchesAhead:
         for k in numbers:
             try:
                 batch = draw_batch(source, config, k)
+                if self._uploads:
+                    batch = self._uploads.send(tuple(vars(batch).values()))
             except Exception as error:  # raised again where it is waited for
                 batch = error
             while not self._stopped.is_set():
@@ -153,22 +164,20 @@ class BatchesAhead:
                 return
 
     def next(self) -> Batch:
-        """The next batch, on the device."""
+        """The next batch, on the device; there it is good until the one after it is asked for."""
         batch = self._queue.get()
         if isinstance(batch, Exception):
             raise batch
-        return Batch(*(_to_device(item) for item in vars(batch).values()))
+        return Batch(*self._uploads.receive(batch)) if self._uploads else batch
 
     def stop(self) -> None:
         """Let the thread end."""
         self._stopped.set()
+        if self._uploads:
+            self._uploads.stop()
         self._thread.join()
-
-
-def _to_device(item):
-    if isinstance(item, tuple):
-        return tuple(_to_device(part) for part in item)
-    return asarray(item, item.dtype) if isinstance(item, np.ndarray) else item
+        if self._uploads:
+            self._uploads.finish()
 
 
 # ---------------------------------------------------------------- the run
@@ -306,6 +315,8 @@ class _Run:
         self.interval = Interval()
         self.usual = math.inf  # the mean loss of the interval before
         self.unusable = 0  # steps in a row whose numbers were not finite
+        self.readings = Readings(config.run.log_every or 100)
+        optimizer.patience = PATIENCE if config.run.on_nan == "skip" else 0
 
     def loop(self, stop):
         from tqdm import tqdm
@@ -313,75 +324,102 @@ class _Run:
         run = self.config.run
         started = time.monotonic() - self.seconds
         until = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
-        bar = tqdm(
+        self.bar = tqdm(
             total=run.steps, initial=self.step, unit="step", disable=self.quiet, dynamic_ncols=True
         )
-        batches = BatchesAhead(self.source, self.config, self.step, run.steps)
+        self.batches = BatchesAhead(self.source, self.config, self.step, run.steps)
         last = self.step >= run.steps
         try:
             while not (last or stop.received):
-                rate, batch = self.rate(self.step), batches.next()
+                rate, batch = self.rate(self.step), self.batches.next()
                 self.whole = False  # what fails from here on must be done again, all of it
                 now = training_step(self.model, self.optimizer, batch, self.config, rate)
-                now = {name: float(value) for name, value in now.items()}
-                if all(map(math.isfinite, now.values())):
-                    self.learned(now, bar)
-                else:
-                    self.not_finite(now, bar)
                 self.step += 1
-                bar.update()
+                self.bar.update()
                 self.seconds = time.monotonic() - started
+                self.readings.add((self.step, rate, self.seconds), now)
                 last = self.step == run.steps or time.monotonic() > until
-                if last or _every(run.log_every, self.step):
-                    self.write_interval(rate, bar)
-                if last or _every(run.validate_every, self.step):
-                    self.validate()
-                self.whole = True
-                if _every(run.checkpoint_every, self.step) and not last:
-                    self.save_or_warn(bar)
+                validating = last or _every(run.validate_every, self.step)
+                saving = _every(run.checkpoint_every, self.step) and not last
+                if self.read(wait=validating or saving or bool(stop.received)):
+                    if last and not _every(run.log_every, self.step):
+                        self.write_interval(self.step, rate, self.seconds)
+                    if validating:
+                        self.validate()
+                    self.whole = True
+                    if saving:
+                        self.save_or_warn()
+                else:  # the device had gone on from a step that must be made again
+                    last, self.bar.n = False, self.step
+                    self.batches.stop()
+                    self.batches = BatchesAhead(self.source, self.config, self.step, run.steps)
         finally:
-            bar.close()
-            batches.stop()
+            self.bar.close()
+            self.batches.stop()
 
-    def say(self, bar, text):
+    def read(self, wait=False):
+        """Log what has arrived of the steps made; with `wait`, all of it.
+
+        False if that took the run back to an earlier step: numbers come late from a device.
+        """
+        made = self.step
+        for (step, rate, seconds), now in self.readings.take(wait):
+            if all(map(math.isfinite, now.values())):
+                self.learned(step, now)
+            else:
+                self.not_finite(step, now)
+            if _every(self.config.run.log_every, step):
+                self.write_interval(step, rate, seconds)
+            if self.step < made:
+                self.readings.clear()
+                return False
+        return True
+
+    def say(self, text):
         if not self.quiet:
-            bar.write(text, file=sys.stderr)
+            self.bar.write(text, file=sys.stderr)
 
-    def learned(self, now, bar):
+    def learned(self, step, now):
         """Count a step that changed the weights; say so if its loss stands out."""
         self.unusable = 0
-        loss = sum(value for name, value in now.items() if name != "gradient_norm")
+        loss = sum(_losses(now).values())
         if loss > SPIKE * self.usual:
             if self.interval.spikes == 0:  # one line for an interval is enough
                 self.say(
-                    bar,
-                    f"step {self.step + 1}: the loss rose to {loss:.4g}, from {self.usual:.4g} on "
+                    f"step {step}: the loss rose to {loss:.4g}, from {self.usual:.4g} on "
                     "average before",
                 )
             self.interval.spikes += 1
         self.interval.add(now)
 
-    def not_finite(self, now, bar):
-        """A step that did not change the weights, because they would not be finite any more."""
+    def not_finite(self, step, now):
+        """A step that did not change the weights, because they would not be finite any more.
+
+        Unless it was only left out, a device has changed nothing in the steps that it made since.
+        """
         self.unusable += 1
         if self.config.run.on_nan == "stop" or self.unusable > PATIENCE:
+            self.step = step - 1
             self.stop_not_finite(now)
-        if self.config.run.on_nan == "rewind" and self.saved is not None:
-            arrays, about = checkpoint.read(self.folder.checkpoint)
-            checkpoint.fill(self.model, arrays, self.folder.checkpoint)
-            checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
-            self.interval.rewound += 1
+        if self.config.run.on_nan == "rewind":
+            if self.saved is not None:
+                arrays, about = checkpoint.read(self.folder.checkpoint)
+                checkpoint.fill(self.model, arrays, self.folder.checkpoint)
+                checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
+                self.interval.rewound += 1
+            self.step, self.optimizer.unusable = step, 0
         what = "left out" if self.config.run.on_nan == "skip" else f"back to {self.saved_name()}"
-        self.say(bar, f"step {self.step + 1}: not finite, {what}")
+        self.say(f"step {step}: not finite, {what}")
         self.interval.skipped += 1
 
     def stop_not_finite(self, now):
         """Raise NonFiniteError with the step, the numbers, the arrays, and the way back."""
+        self.readings.clear()
         self.save()
-        found = ", ".join(f"{k} = {x}" for k, x in now.items() if not math.isfinite(x))
-        params = self.model.params().items()
-        arrays = [k for k, p in params if not np.isfinite(to_numpy(p.grad)).all()]
+        wrong = {name: x for name, x in now.items() if not math.isfinite(x)}
+        arrays = [name.removeprefix(OF_ARRAY) for name in wrong if name.startswith(OF_ARRAY)]
         arrays = ", ".join(arrays[:3]) + (" and others" if len(arrays) > 3 else "")
+        found = ", ".join(f"{k} = {x}" for k, x in wrong.items() if not k.startswith(OF_ARRAY))
         in_a_row = f", for {self.unusable} steps in a row" * (self.unusable > 1)
         raise NonFiniteError(
             f"expected finite losses and gradients, got {found} in step {self.step + 1}{in_a_row}"
@@ -394,12 +432,12 @@ class _Run:
             return "no checkpoint"
         return f"{self.folder.checkpoint} of step {self.saved}"
 
-    def write_interval(self, rate, bar):
+    def write_interval(self, step, rate, seconds):
         means = self.interval.means()
-        row = {"step": self.step, "learning_rate": rate, "seconds": round(self.seconds, 2)}
+        row = {"step": step, "learning_rate": rate, "seconds": round(seconds, 2)}
         self.folder.append(row | means | self.interval.counts())
-        losses = {name: x for name, x in means.items() if name != "gradient_norm"}
-        bar.set_postfix({name: f"{x:.1f}" for name, x in losses.items()}, refresh=False)
+        losses = _losses(means)
+        self.bar.set_postfix({name: f"{x:.1f}" for name, x in losses.items()}, refresh=False)
         if losses:
             self.usual = sum(losses.values())
         self.interval = Interval()
@@ -425,15 +463,16 @@ class _Run:
             about = {"step": self.step, "D": self.model.D, "validation loss": loss}
             checkpoint.save(self.folder.best, self.model, None, about)
 
-    def save_or_warn(self, bar):
+    def save_or_warn(self):
         """A checkpoint on the way. A full disk may have room again before the next one."""
         try:
             self.save()
         except RunError as error:
-            bar.write(f"warning: {error}; training goes on from here", file=sys.stderr)
+            self.bar.write(f"warning: {error}; training goes on from here", file=sys.stderr)
 
     def save(self):
         """A checkpoint, unless its numbers are not finite: those must not replace good ones."""
+        self.read(wait=True)
         if self.saved == self.step:
             return
         for name, param in self.model.params().items():
@@ -492,6 +531,7 @@ class _Run:
             )
         checkpoint.fill(self.model, arrays, path)
         checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
+        self.optimizer.unusable = min(self.unusable, self.optimizer.patience)
         self.saved = self.step
         self.folder.keep(self.step, self.config.run.keep)  # it may have been killed before that
 
@@ -537,6 +577,10 @@ class Interval:
         """What happened that should not; empty in a good interval."""
         counts = {"skipped": self.skipped, "rewound": self.rewound, "spikes": self.spikes}
         return {name: count for name, count in counts.items() if count}
+
+
+def _losses(numbers):
+    return {name: x for name, x in numbers.items() if not name.startswith("gradient_norm")}
 
 
 def _count(value):

@@ -172,8 +172,31 @@ def test_a_step_that_is_not_finite_changes_nothing_on_the_device():
         now = train.training_step(
             model, optimizer, train.Batch(past, future, False, None), settings, 1e-3
         )
-        assert np.isnan(float(now["gradient_norm"])) and optimizer.steps == 0
+        assert np.isnan(float(now["gradient_norm"])) and int(optimizer.steps) == 0
         assert to_numpy(model.flat().value).tobytes() == before.tobytes()
+
+
+def test_a_step_makes_no_traffic_and_takes_no_memory_from_the_driver():
+    """Apart from the batch, masks and choices with it: one copy. Only the emulation counts."""
+    fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
+    model = {"conditional": "both", "layers": 2, "dropout": 0.3}
+    feeding = {"inputs": "scheduled", "truth_start": 0.5, "truth_end": 0.5}
+    settings = settings_of({"model": model, "feeding": feeding})
+    with use_backend("cupy", "float32"):
+        source = experiment.open_source(settings, "train")
+        model = experiment.build_model(settings, 64)
+        optimizer = train.build_optimizer(model, settings)
+        fakegpu.reset()
+        batches = train.BatchesAhead(source, settings, 0, 6)
+        mallocs = []
+        for _ in range(6):
+            train.training_step(model, optimizer, batches.next(), settings, 1e-3)
+            mallocs.append(fakegpu.counts()["malloc"])
+        found = fakegpu.counts()
+        batches.stop()
+    assert found["h2d"] == 6
+    assert not {"d2h", "stream_sync", "dev_sync", "event_sync"} & found.keys()
+    assert mallocs[2:] == mallocs[2:3] * 4
 
 
 # ---------------------------------------------------------------- commands and checkpoints

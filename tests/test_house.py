@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "optim": {"errors", "backend", "workspace", "layer"},
     "gradcheck": {"errors", "command", "backend", "workspace", "layer"},
     "checkpoint": {"errors", "files", "backend", "workspace", "layer", "optim"},
+    "transfers": {"backend"},
     # leaves
     "files": {"errors"},
     "command": {"errors"},

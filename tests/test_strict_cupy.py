@@ -1,17 +1,24 @@
-"""Every layer and model on a CuPy that refuses and counts: no traffic in any."""
+"""Every layer, model and training step on a CuPy that refuses and counts: no traffic in a step."""
 
+import contextlib
+import re
+import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import strict_cupy
-from on_cupy import TOLERANCE, named
+from on_cupy import CASES, TOLERANCE, named, numbers_of, settings_of, trained
 from strict_cupy import counting, forbidding
+from test_resume import same, stop_after
 
-from minilstm import gradcheck
+from minilstm import checkpoint, experiment, gradcheck, train
 from minilstm.backend import asarray, use_backend, xp
+from minilstm.command import run_command
 from minilstm.workspace import Reused, use_workspace
 
+BACKENDS = ("numpy", "cupy")
 TRAFFIC = ("upload", "download", "sync")
 
 
@@ -118,3 +125,147 @@ def test_forward_and_backward_make_no_traffic(there, sample):
         with forbidding(*TRAFFIC):
             _, cache = made.layer.forward(*inputs)
             made.layer.backward(doutputs, cache)
+
+
+# ---------------------------------------------------------------- the training step
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_training_steps_are_those_of_numpy(strict, case):
+    here, optimizer_here, numbers_here = trained("numpy", settings_of(case))
+    there, optimizer_there, numbers_there = trained("cupy", settings_of(case))
+    for name, param in here.params().items():
+        found = there.params()[name].value._a
+        np.testing.assert_allclose(found, param.value, rtol=1e-3, atol=1e-5, err_msg=name)
+    for name, state in optimizer_here.state.items():
+        np.testing.assert_allclose(optimizer_there.state[name]._a, state, rtol=1e-2, atol=1e-5)
+    for now, expected in zip(numbers_there, numbers_here, strict=True):
+        assert now == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_step_makes_no_traffic_and_its_batch_is_one_copy(there, case):
+    settings = settings_of(case)
+    source = experiment.open_source(settings, "train")
+    model = experiment.build_model(settings, 64)
+    optimizer = train.build_optimizer(model, settings)
+    with counting() as counts:
+        batches = train.BatchesAhead(source, settings, 0, 4)
+        try:
+            for _ in range(4):
+                with forbidding(*TRAFFIC):
+                    batch = batches.next()
+                    train.training_step(model, optimizer, batch, settings, 1e-3)
+        finally:
+            batches.stop()  # waits, once, for copies under way
+    assert {kind: counts[kind] for kind in TRAFFIC} == {"upload": 4, "download": 0, "sync": 1}
+
+
+def test_a_step_that_is_not_finite_is_taken_back_by_the_device(there):
+    for rule in ("adam", "rmsprop", "sgd"):
+        settings = settings_of({"optimizer": {"rule": rule}})
+        model = experiment.build_model(settings, 64)
+        optimizer = train.build_optimizer(model, settings)
+        source = experiment.open_source(settings, "train")
+        good, bad = (train.draw_batch(source, settings, k) for k in range(2))
+        bad.future[0, 0, 0] = np.nan
+        good, bad = (
+            train.Batch(asarray(b.past), asarray(b.future), True, None) for b in (good, bad)
+        )
+        train.training_step(model, optimizer, good, settings, 1e-3)
+        before = [x._a.copy() for x in (model.flat().value, *optimizer.state.values())]
+        with forbidding(*TRAFFIC):
+            train.training_step(model, optimizer, bad, settings, 1e-3)
+        after = [x._a for x in (model.flat().value, *optimizer.state.values())]
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(before, after, strict=True))
+        assert (int(optimizer.steps), int(optimizer.unusable)) == (1, 1)
+        train.training_step(model, optimizer, good, settings, 1e-3)
+        assert (int(optimizer.steps), int(optimizer.unusable)) == (2, 0)
+
+
+# ---------------------------------------------------------------- runs
+
+SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --quiet"
+
+
+@pytest.fixture
+def called(strict, tmp_path, monkeypatch):
+    """A function that trains with the words given; what it returns is the status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+    monkeypatch.setattr(train, "VALIDATION", 10)
+    use_backend("cupy"), use_backend("numpy")  # asks for the pieces, which would count
+
+    def call(words):
+        with use_backend("numpy", "float32"):  # what a command chooses ends with it
+            return run_command(lambda: train.main(f"{SMALL} {words}".split()))
+
+    return call
+
+
+def test_more_steps_cost_one_copy_each_and_one_for_each_row_of_the_log(called):
+    words = "--log-every 4 --validate-every 0 --checkpoint-every 0 --backend cupy"
+    words += " --conditional both --layers 2 --dropout 0.2 --feeding scheduled"
+    words += " --truth-start 0.6 --truth-end 0.5"
+    found = []
+    for steps in (8, 24):
+        with counting() as counts:
+            assert called(f"{words} --steps {steps} --out run{steps}") == 0
+        found.append(np.array([counts[kind] for kind in TRAFFIC]))
+    assert (found[1] - found[0]).tolist() == [16, 4, 0]
+
+
+def spoil(monkeypatch, steps):
+    draw = train.draw_batch
+
+    def drawn(source, settings, k):
+        batch = draw(source, settings, k)
+        if k + 1 in steps:
+            batch.past[1, 2, 3] = np.nan
+        return batch
+
+    monkeypatch.setattr(train, "draw_batch", drawn)
+
+
+@pytest.mark.parametrize("late", [1, 1000])
+@pytest.mark.parametrize("bad", [{6}, {6, 7, 13}, set(range(6, 99)), {1}, {16}], ids=len)
+@pytest.mark.parametrize("on_nan", ["stop", "skip", "rewind"])
+def test_news_that_come_late_change_nothing(called, monkeypatch, capsys, on_nan, bad, late):
+    """Log, checkpoint and error are those of NumPy, which sees every number at once."""
+    spoil(monkeypatch, bad)
+    monkeypatch.setattr(strict_cupy.Event, "LATE", late)
+    words = f"--steps 30 --log-every 3 --validate-every 8 --checkpoint-every 5 --on-nan {on_nan}"
+    ends = []
+    for backend in BACKENDS:
+        status = called(f"{words} --backend {backend} --out {backend}")
+        _, about = checkpoint.read(f"{backend}/checkpoint.safetensors")
+        ends.append((
+            status,
+            re.sub(r"\b(numpy|cupy)/", "", capsys.readouterr().err),
+            *(about[name] for name in ("step", "optimizer_steps", "unusable")),
+            {name: x for name, x in about["interval"].items() if name != "sums"},
+        ))  # fmt: skip
+    assert ends[1] == ends[0]
+    rows = [numbers_of(name) if Path(name, "metrics.jsonl").exists() else [] for name in BACKENDS]
+    assert len(rows[0]) == len(rows[1])
+    for expected, row in zip(*rows, strict=True):
+        assert row == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("end", ["signal", "error"])
+def test_a_run_is_resumed_to_the_bit_although_its_log_is_behind(called, monkeypatch, end):
+    monkeypatch.setattr(strict_cupy.Event, "LATE", 1000)
+    words = "--steps 12 --log-every 5 --validate-every 4 --backend cupy"
+    assert called(f"{words} --out whole") == 0
+    with monkeypatch.context() as context:
+        if end == "signal":
+            stop_after(context, 6)
+        else:  # of the source, which the step finds in place of a batch
+            draw = train.draw_batch
+            context.setattr(train, "draw_batch", lambda *a: draw(*a) if a[2] != 7 else 1 / 0)
+        with contextlib.suppress(ZeroDivisionError):
+            assert called(f"{words} --out parts") == 128 + signal.SIGTERM
+    assert checkpoint.read("parts/checkpoint.safetensors")[1]["step"] == 7
+    with use_backend("numpy", "float32"):
+        assert train.main("--resume parts --quiet".split()) == 0
+    assert same(Path("whole"), Path("parts"))
