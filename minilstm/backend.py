@@ -34,20 +34,29 @@ xp = types.SimpleNamespace()
 class use_backend:  # noqa: N801  (used like a function, or in a `with` statement)
     """Choose the array library and the dtype of everything made from now on.
 
-    `use_backend("cupy")` lasts until the next call; `with use_backend("numpy", "float64"):`
-    puts the previous choice back at its end. Raises BackendError when the library is missing.
+    dtype "tf32" is float32 whose matrix products a GPU may make of shortened operands; only CuPy
+    has it, and no other dtype does so. `use_backend("cupy")` lasts until the next call; `with
+    use_backend("numpy", "float64"):` puts the previous choice back at its end. Raises BackendError
+    when the library is missing.
     """
 
     name = "numpy"
     dtype = np.dtype("float32")
+    tf32 = False
 
     def __init__(self, name: str = "numpy", dtype: str = "float32"):
         if name not in BACKENDS:
             raise BackendError(f"expected backend {' or '.join(BACKENDS)}, got {name!r}")
-        if np.dtype(dtype).name not in DTYPES:
-            raise BackendError(f"expected dtype {', '.join(DTYPES)}, got {np.dtype(dtype).name!r}")
-        self._previous = (use_backend.name, use_backend.dtype)
-        self._choose(name, dtype)
+        tf32 = dtype == "tf32"
+        if tf32 and name != "cupy":
+            raise BackendError(
+                f"expected backend cupy for tf32, got {name!r}: use it, or float32, which is exact"
+            )
+        dtype = np.dtype("float32" if tf32 else dtype)
+        if dtype.name not in DTYPES:
+            raise BackendError(f"expected dtype {', '.join(DTYPES)}, got {dtype.name!r}")
+        self._previous = (use_backend.name, use_backend.dtype, use_backend.tf32)
+        self._choose(name, dtype, tf32)
 
     def __enter__(self):
         return self
@@ -56,9 +65,11 @@ class use_backend:  # noqa: N801  (used like a function, or in a `with` statemen
         self._choose(*self._previous)
 
     @staticmethod
-    def _choose(name, dtype):
+    def _choose(name, dtype, tf32):
         library = _cupy() if name == "cupy" else np
-        use_backend.name, use_backend.dtype = name, np.dtype(dtype)
+        if name == "cupy":
+            _allow_tf32(tf32)
+        use_backend.name, use_backend.dtype, use_backend.tf32 = name, dtype, tf32
         vars(xp).clear()
         vars(xp).update(vars(library))
 
@@ -79,6 +90,14 @@ def _cupy():
 def _ask_for_pieces(cupy):
     for find in CUPY_PIECES.values():
         find()
+
+
+def _allow_tf32(allow):
+    """Say how cuBLAS may multiply float32; CuPy's public switch, CUPY_TF32, is read only once."""
+    from cupy._core import _routines_linalg as products
+
+    kind = products.COMPUTE_TYPE_TF32 if allow else products.COMPUTE_TYPE_DEFAULT
+    products.set_compute_type(np.float32, kind)
 
 
 def find_cupy() -> str:

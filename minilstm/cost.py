@@ -55,7 +55,7 @@ def weights_memory(config: Config, D: int) -> int:
 
     The model that is asked is blank: pages that nobody touches take no memory.
     """
-    with use_backend("numpy", config.run.precision):
+    with use_backend("numpy", config.run.dtype):
         blank = experiment.build_model(config, D, Blank())
         size = sum(param.value.nbytes for param in blank.params().values())
     return (2 + {"adam": 2, "rmsprop": 2, "sgd": 1}[config.optimizer.rule]) * size
@@ -67,7 +67,7 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     The buffers are measured on batches of one and two sequences, and grow evenly from there.
     """
     on_host = use_backend.name == "numpy"
-    with use_backend("numpy", config.run.precision):  # the pool that counts is the host's
+    with use_backend("numpy", config.run.dtype):  # the pool that counts is the host's
         twin = model if on_host else experiment.build_model(config, model.D, Blank())
         one, two = (_buffers(twin, config, B) for B in (1, 2))
     frames = (config.data.past + config.data.future) * model.D * twin.flat().value.itemsize
@@ -76,7 +76,7 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
 
 def _buffers(model, config, B):
     past, future = config.data.past, config.data.future
-    frames = np.zeros((past + future, B, model.D), config.run.precision)
+    frames = np.zeros((past + future, B, model.D), config.run.dtype)
     x = asarray(frames, frames.dtype)
     feed = config.feeding.inputs == "truth"
     with use_workspace(Reused()) as workspace:

@@ -52,7 +52,7 @@ def build_model(config: Config, D: int, init: Init | None = None) -> models.Enco
     rng = keyed_rng(INIT, config.run.seed)
     c, i = config.model, config.init
     init = init or Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
-    with use_backend(use_backend.name, config.run.precision):
+    with use_backend(use_backend.name, config.run.dtype):
         model = MODELS[c.kind](
             D,
             c.hidden,

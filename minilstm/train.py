@@ -99,8 +99,8 @@ def training_step(
 def draw_batch(source, config: Config, k: int) -> Batch:
     """Batch number k with its random choices, on the host: a function of (config, k) alone."""
     frames = as_vectors(source.batch(k, config.run.batch_size))
-    if frames.dtype != config.run.precision:
-        frames = frames.astype(config.run.precision)
+    if frames.dtype != config.run.dtype:
+        frames = frames.astype(config.run.dtype)
     past = config.data.past
     return Batch(frames[:past], frames[past:], draw_feeding(config, k), draw_masks(config, k))
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 import minilstm
 from minilstm import checkpoint, config, evaluate, experiment, gradcheck, train
-from minilstm.backend import asarray, to_numpy, use_backend
+from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.command import run_command
 from minilstm.layer import randomize
 from minilstm.lstm import LSTM, PeepholeLSTM
@@ -291,6 +291,20 @@ def test_a_checkpoint_goes_to_the_other_library_and_back_to_the_bit(
         checkpoint.fill_optimizer(other_optimizer, arrays, about, one)
         checkpoint.save(two, other, other_optimizer, {"step": 2})
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_products_are_what_the_precision_says():
+    """TF32 is asked of cuBLAS by `tf32` alone. Only the emulation tells."""
+    fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
+    kinds = {"float32": 68, "tf32": 77, "float64": 70}  # CUBLAS_COMPUTE_32F, ..._FAST_TF32, 64F
+    for precision in ("float32", "tf32", "float32", "float64"):
+        with use_backend("cupy", precision):
+            a = asarray(np.ones((2, 2)))
+            fakegpu.logging(True)
+            fakegpu.reset()
+            xp.matmul(a, a, out=xp.empty((2, 2), a.dtype))
+            fakegpu.logging(False)
+        assert f"GemmEx computeType={kinds[precision]}" in fakegpu.log()
 
 
 # ---------------------------------------------------------------- launches

@@ -13,7 +13,7 @@ from on_cupy import CASES, TOLERANCE, named, numbers_of, settings_of, trained
 from strict_cupy import counting, forbidding
 from test_resume import same, stop_after
 
-from minilstm import checkpoint, experiment, gradcheck, train
+from minilstm import checkpoint, evaluate, experiment, gradcheck, train
 from minilstm.backend import asarray, use_backend, xp
 from minilstm.command import run_command
 from minilstm.workspace import Reused, use_workspace
@@ -183,6 +183,16 @@ def test_a_step_that_is_not_finite_is_taken_back_by_the_device(there):
         assert (int(optimizer.steps), int(optimizer.unusable)) == (2, 0)
 
 
+@pytest.mark.parametrize("precision, kind", [("float32", 0), ("tf32", 1), ("float64", 0)])
+def test_only_tf32_lets_products_shorten_their_operands(strict, precision, kind):
+    with use_backend("cupy", precision):
+        assert strict_cupy.compute_types[np.float32] == kind
+        with use_backend("cupy", "float64"):
+            assert strict_cupy.compute_types[np.float32] == 0
+        assert strict_cupy.compute_types[np.float32] == kind
+        assert xp.empty(1, use_backend.dtype).dtype == precision.replace("tf", "float")
+
+
 # ---------------------------------------------------------------- runs
 
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --quiet"
@@ -250,6 +260,21 @@ def test_news_that_come_late_change_nothing(called, monkeypatch, capsys, on_nan,
     assert len(rows[0]) == len(rows[1])
     for expected, row in zip(*rows, strict=True):
         assert row == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_a_run_in_tf32_trains_resumes_and_is_judged_on_a_cpu(called, capsys):
+    words = "--steps 4 --precision tf32 --out run"
+    assert called(f"{words} --backend cupy") == 0
+    with use_backend("numpy", "float32"):
+        assert train.main("--resume run --extend-to 6 --quiet".split()) == 0
+        for backend in BACKENDS:
+            assert evaluate.main(f"run --sequences 5 --backend {backend}".split()) == 0
+    arrays, _ = checkpoint.read("run/checkpoint.safetensors")
+    assert {array.dtype.name for array in arrays.values()} == {"float32"}
+    capsys.readouterr()
+    assert called(f"{words}2 --backend numpy") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "expected run.backend cupy for run.precision tf32" in said
 
 
 @pytest.mark.parametrize("end", ["signal", "error"])
