@@ -35,7 +35,8 @@ class use_backend:  # noqa: N801  (used like a function, or in a `with` statemen
     """Choose the array library and the dtype of everything made from now on.
 
     dtype "tf32" is float32 whose matrix products a GPU may make of shortened operands; only CuPy
-    has it, and no other dtype does so. `use_backend("cupy")` lasts until the next call; `with
+    has it, and no other dtype does so. Without `fused`, CuPy computes the LSTM's cells operation by
+    operation, as NumPy does (fused.py). `use_backend("cupy")` lasts until the next call; `with
     use_backend("numpy", "float64"):` puts the previous choice back at its end. Raises BackendError
     when the library is missing.
     """
@@ -43,8 +44,9 @@ class use_backend:  # noqa: N801  (used like a function, or in a `with` statemen
     name = "numpy"
     dtype = np.dtype("float32")
     tf32 = False
+    fused = True
 
-    def __init__(self, name: str = "numpy", dtype: str = "float32"):
+    def __init__(self, name: str = "numpy", dtype: str = "float32", fused: bool = True):
         if name not in BACKENDS:
             raise BackendError(f"expected backend {' or '.join(BACKENDS)}, got {name!r}")
         tf32 = dtype == "tf32"
@@ -55,8 +57,9 @@ class use_backend:  # noqa: N801  (used like a function, or in a `with` statemen
         dtype = np.dtype("float32" if tf32 else dtype)
         if dtype.name not in DTYPES:
             raise BackendError(f"expected dtype {', '.join(DTYPES)}, got {dtype.name!r}")
-        self._previous = (use_backend.name, use_backend.dtype, use_backend.tf32)
-        self._choose(name, dtype, tf32)
+        now = use_backend
+        self._previous = (now.name, now.dtype, now.tf32, now.fused)
+        self._choose(name, dtype, tf32, fused)
 
     def __enter__(self):
         return self
@@ -65,11 +68,12 @@ class use_backend:  # noqa: N801  (used like a function, or in a `with` statemen
         self._choose(*self._previous)
 
     @staticmethod
-    def _choose(name, dtype, tf32):
+    def _choose(name, dtype, tf32, fused):
         library = _cupy() if name == "cupy" else np
         if name == "cupy":
             _allow_tf32(tf32)
-        use_backend.name, use_backend.dtype, use_backend.tf32 = name, dtype, tf32
+        use_backend.name, use_backend.dtype = name, dtype
+        use_backend.tf32, use_backend.fused = tf32, fused
         vars(xp).clear()
         vars(xp).update(vars(library))
 
@@ -231,6 +235,11 @@ def asarray(array, dtype=None):
 def to_numpy(array) -> np.ndarray:
     """Device -> host: `array` as a NumPy array. Waits for the device."""
     return np.asarray(array) if isinstance(array, np.ndarray | np.generic) else array.get()
+
+
+def compiled(source: str, real: str):
+    """The kernels of a text in CUDA C++, with REAL = "float" or "double": `.get_function(name)`."""
+    return xp.RawModule(code=source, options=("-std=c++17", f"-DREAL={real}"))
 
 
 def pinned(size: int, cuda) -> np.ndarray:

@@ -57,7 +57,7 @@ def flag_of(item) -> str:
     return "--" + (item.metadata["flag"] or item.name.replace("_", "-"))
 
 
-_WORDS = {int: "an integer", float: "a number", str: "text"}
+_WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
 _COMPARE = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operator.le}
 
 
@@ -297,6 +297,11 @@ class Run(Section):
         "2020 or later read 10 of 23 bits: several times as fast, products good to 1e-3",
         choices=("float32", "tf32", "float64"),
     )
+    fused: bool = setting(
+        True,
+        "each step of an LSTM's cell as one kernel on a GPU; without it, operation by operation as "
+        "in cells.py",
+    )
     log_every: int = setting(100, "steps between log lines; 0 for none", at_least=0)
     validate_every: int = setting(1_000, "steps between validations; 0 for none", at_least=0)
     checkpoint_every: int = setting(1_000, "steps between checkpoints; 0 for none", at_least=0)
@@ -454,13 +459,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(f"[{name}]", section.__doc__)
         for item in fields(section):
             about, kind = item.metadata, type(item.default)
+            help = f"{about['help']} (default: {item.default})".replace("%", "%%")
+            common = {"dest": f"{name}.{item.name}", "default": argparse.SUPPRESS, "help": help}
+            if kind is bool:
+                group.add_argument(flag_of(item), action=argparse.BooleanOptionalAction, **common)
+                continue
             group.add_argument(
                 flag_of(item),
-                dest=f"{name}.{item.name}",
-                default=argparse.SUPPRESS,
                 type=_parser_of(section, item),
                 metavar=about["metavar"] or "|".join(about["choices"]) or _METAVARS[kind],
-                help=f"{about['help']} (default: {item.default})".replace("%", "%%"),
+                **common,
             )
 
 

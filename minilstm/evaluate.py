@@ -221,7 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = dataclasses.replace(config, data=data)
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision
     # weights so large that numbers overflow end in NonFiniteError; NumPy's warnings say it twice
-    with use_backend(options.backend, precision), np.errstate(all="ignore"):
+    with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
         model = experiment.load_run(options.run, options.best)
         frames, shape = open_test_frames(config, options.data, options.sequences)
         trained = experiment.open_source(config, "train").frame_shape

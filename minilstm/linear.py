@@ -12,7 +12,7 @@ import numpy as np
 
 from .backend import xp
 from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, randomize
-from .workspace import BY_FEATURE, empty, reordered
+from .workspace import BY_FEATURE, empty, place, reordered
 
 BLOCK = 1 << 22  # numbers of a weight's gradient that are made at a time: 16 MB in float32
 
@@ -25,6 +25,14 @@ def affine(x, W, b, out):
         out.fill(0)  # what the product is, too
     if b is not None:
         out += b
+    return out
+
+
+def affine_by_feature(x, W, b, out):
+    """`affine` as one product in the order that suits it, then each step's share to its place."""
+    made = affine(x, W, b, out=place(out, BY_FEATURE))
+    if made is not out:
+        out[...] = made
     return out
 
 

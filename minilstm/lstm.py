@@ -2,7 +2,8 @@
 
 All matrix products that need no recurrence are made once for all time steps: the inputs' before
 the forward loop, the weight gradients' and the inputs' gradients after the backward loop. What
-remains in the loops is one product with Wh and the pointwise cell.
+remains in the loops is one product with Wh and the pointwise cell; on a GPU that cell is one kernel
+(fused.py).
 
 Slides: "Cells: Long-Short Term Memory (LSTM)". Paper: section 2.1. Read next: stack.py.
 """
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import cells
+from . import cells, fused
 from .backend import xp
 from .layer import PAPER_INIT, Init
-from .linear import affine, affine_dw, affine_dx, sum_of_rows
+from .linear import affine, affine_by_feature, affine_dw, affine_dx, sum_of_rows
 from .rnn import Recurrent, _recurrent_sample
 from .workspace import BY_FEATURE, BY_STEP, empty, reordered
 
@@ -35,18 +36,27 @@ class LSTM(Recurrent):
         self.b = init.gate_bias(H)
 
     def step(self, run, t):
-        run.a[t] += xp.matmul(run.h[t], self.recurrent_weight(), out=run.product)
-        self.cell(run, t)
+        xp.matmul(run.h[t], self.recurrent_weight(), out=run.product)
+        if fused.wanted(run.a.dtype):
+            self.fused_cell(run, t)
+        else:
+            run.a[t] += run.product
+            self.cell(run, t)
 
     def step_backward(self, run, t, dy):
-        if dy is not None:
-            run.dh += dy
         da = run.a[t]
-        cells.lstm_cell_backward(run.dh, run.dc, da, run.h_to_c[t], run.c_to_c[t])
+        if fused.wanted(run.a.dtype):
+            self.fused_cell_backward(run, t, dy)
+        else:
+            if dy is not None:
+                run.dh += dy
+            cells.lstm_cell_backward(run.dh, run.dc, da, run.h_to_c[t], run.c_to_c[t])
         affine_dx(da, self.recurrent_weight(), out=run.dh)
 
     def begin_backward(self, run, dfinal):
         super().begin_backward(run, dfinal)
+        if fused.wanted(run.a.dtype):
+            return  # the kernel of a step makes its slopes itself
         run.h_to_c, run.c_to_c, scratch = (
             empty(run.y.shape, run.y.dtype, BY_STEP) for _ in range(3)
         )
@@ -64,6 +74,15 @@ class LSTM(Recurrent):
         a, h, c = run.a, run.h, run.c
         cells.lstm_slopes(
             a, c[:-1], self.peepholes(), c[1:], h[1:], run.h_to_c, run.c_to_c, scratch
+        )
+
+    def fused_cell(self, run, t):
+        a, h, c = run.a, run.h, run.c
+        fused.lstm_cell(a[t], run.product, c[t], self.peepholes(), c[t + 1], h[t + 1])
+
+    def fused_cell_backward(self, run, t, dy):
+        fused.lstm_cell_backward(
+            dy, run.dh, run.dc, run.a[t], run.c[t], run.c[t + 1], self.peepholes()
         )
 
     def recurrent_weight(self):
@@ -90,7 +109,8 @@ class PeepholeLSTM(LSTM):
     def accumulate(self, run):
         di, df, _, do = cells.gates(run.a)
         c_prev, c = run.c[:-1], run.c[1:]
-        scratch = run.h_to_c  # its slopes have done their work
+        run.h_to_c = None  # its slopes have done their work
+        scratch = empty(c.shape, c.dtype, BY_STEP)
         for k, (da, seen) in enumerate(((di, c_prev), (df, c_prev), (do, c))):
             self.Wp.grad[k] += sum_of_rows(xp.multiply(da, seen, out=scratch))
         del scratch, di, df, do, da  # their memory may serve the products
@@ -119,9 +139,8 @@ class SlidesLSTM(LSTM):
         return run
 
     def project(self, run, steps):
-        a = empty(run.a[steps].shape, run.a.dtype, BY_FEATURE)
         Ix = affine(run.x[steps], self.Wi.value, None, out=run.Ix[steps])
-        run.a[steps] = affine(Ix, self.W.value[: self.H], None, out=a)
+        affine_by_feature(Ix, self.W.value[: self.H], None, out=run.a[steps])
 
     def cell(self, run, t):
         a, h, m = run.a, run.h, run.c
@@ -130,6 +149,14 @@ class SlidesLSTM(LSTM):
     def slopes(self, run, scratch):
         a, h, m = run.a, run.h, run.c
         cells.slides_lstm_slopes(a, m[:-1], m[1:], h[1:], run.h_to_c, run.c_to_c, scratch)
+
+    def fused_cell(self, run, t):
+        a, h, m = run.a, run.h, run.c
+        fused.slides_lstm_cell(a[t], run.product, m[t], m[t + 1], h[t + 1])
+
+    def fused_cell_backward(self, run, t, dy):
+        h, m = run.h, run.c
+        fused.slides_lstm_cell_backward(dy, run.dh, run.dc, run.a[t], m[t], m[t + 1], h[t + 1])
 
     def recurrent_weight(self):
         return self.W.value[self.H :]

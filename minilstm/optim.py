@@ -27,7 +27,9 @@ import numpy as np
 from .backend import use_backend, xp
 from .layer import Layer
 
-CHUNK = 131_072  # elements: the six arrays of Adam's pass fill 3 MB in float32, inside the cache
+# elements: on a CPU the six arrays of Adam's pass fill 3 MB in float32, inside the cache; on a GPU
+# few launches are enough, and little memory goes to what may have to be taken back
+CHUNKS = {"numpy": 131_072, "cupy": 1 << 24}
 
 FLUSH_EVERY = 8
 
@@ -60,7 +62,7 @@ class Optimizer:
         self.clamp_update = clamp_update
         self.steps, self.unusable = 0, 0
         self.state = {name: xp.full_like(flat.value, x) for name, x in self.starts.items()}
-        chunk = chunk or (CHUNK if use_backend.name == "numpy" else max(flat.value.size, 1))
+        chunk = chunk or CHUNKS[use_backend.name]
         regions = (0, flat.decayed, l2), (flat.decayed, flat.value.size, 0.0)
         self._chunks = [
             (slice(first, min(first + chunk, stop)), share)
@@ -228,7 +230,7 @@ class Adam(Optimizer):
         xp.multiply(g, 1 - self.momentum, out=a)
         xp.multiply(m, self.momentum, out=m)
         xp.add(m, a, out=m)
-        if self.steps % FLUSH_EVERY == 0:
+        if use_backend.name == "cupy" or self.steps % FLUSH_EVERY == 0:  # there the host can't ask
             self._flush(s)
             self._flush(m)
         correction = (1 - self.decay**self.steps) ** 0.5  # of sqrt(s): to epsilon and the rate

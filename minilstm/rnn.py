@@ -14,7 +14,7 @@ import numpy as np
 from . import cells
 from .backend import xp
 from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
-from .linear import affine, affine_dw, affine_dx
+from .linear import affine_by_feature, affine_dw, affine_dx
 from .workspace import BY_FEATURE, BY_STEP, empty, reordered, zeros
 
 
@@ -96,9 +96,8 @@ class Recurrent(Layer, abstract=True):
         return tuple(getattr(run, "d" + name) for name in self.state_names)
 
     def project(self, run, steps):
-        """a = x Wx + b for a slice of steps: one product, then each step's share to its place."""
-        a = empty(run.a[steps].shape, run.a.dtype, BY_FEATURE)
-        run.a[steps] = affine(run.x[steps], self.Wx.value, self.b.value, out=a)
+        """a = x Wx + b for a slice of steps."""
+        affine_by_feature(run.x[steps], self.Wx.value, self.b.value, out=run.a[steps])
 
     def project_backward(self, run, steps):
         """dx = da Wx^T for a slice of steps."""
@@ -162,8 +161,7 @@ class SlidesRNN(Recurrent):
         return run
 
     def project(self, run, steps):
-        a = empty(run.a[steps].shape, run.a.dtype, BY_FEATURE)
-        run.a[steps] = affine(run.x[steps], self.Wi.value, self.b.value, out=a)
+        affine_by_feature(run.x[steps], self.Wi.value, self.b.value, out=run.a[steps])
 
     def step(self, run, t):
         xp.matmul(run.h[t], self.W.value, out=run.h[t + 1])

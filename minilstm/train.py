@@ -654,7 +654,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         settings = config.from_arguments(options)
         out = Path(options.out or f"runs/{settings.model.kind}-{settings.run.seed}")
-    use_backend(settings.run.backend, settings.run.precision)
+    use_backend(settings.run.backend, settings.run.precision, settings.run.fused)
     train(settings, out, options.force, options.quiet, bool(options.resume))
     return 0
 

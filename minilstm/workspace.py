@@ -130,6 +130,13 @@ def zeros(shape: tuple[int, ...], dtype, order: str = PLAIN):
     return array
 
 
+def place(array, order: str):
+    """Where to compute what `array` will hold in another order; on a GPU, in its own place."""
+    if use_backend.name != "numpy":
+        return array
+    return empty(array.shape, array.dtype, order)
+
+
 def reordered(array, order: str):
     """A copy of `array` in another order; on a GPU, which has only one, the array itself."""
     if use_backend.name != "numpy":

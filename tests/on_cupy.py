@@ -18,7 +18,8 @@ from minilstm import checkpoint, config, evaluate, experiment, gradcheck, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.command import run_command
 from minilstm.layer import randomize
-from minilstm.lstm import LSTM, PeepholeLSTM
+from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.models import Decoder
 
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --log-every 2"
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
@@ -48,13 +49,14 @@ def close(there, here, tolerance):
 # ---------------------------------------------------------------- gradients
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_every_gradient_is_that_of_numpy(sample, dtype):
+def test_every_gradient_is_that_of_numpy(sample, dtype, fused):
     """NumPy's are proven by tests/test_gradients.py."""
     with use_backend("numpy", "float64"):
         made = sample()
         here, _ = gradcheck.gradients(made.layer, named(made), "float64")
-    with use_backend("cupy", dtype):
+    with use_backend("cupy", dtype, fused):
         made = sample()
         there, _ = gradcheck.gradients(made.layer, named(made), dtype)
     assert there.keys() == here.keys()
@@ -186,17 +188,18 @@ def test_a_step_makes_no_traffic_and_takes_no_memory_from_the_driver():
         source = experiment.open_source(settings, "train")
         model = experiment.build_model(settings, 64)
         optimizer = train.build_optimizer(model, settings)
+        xp.get_default_memory_pool().free_all_blocks()
         fakegpu.reset()
         batches = train.BatchesAhead(source, settings, 0, 6)
         mallocs = []
         for _ in range(6):
             train.training_step(model, optimizer, batches.next(), settings, 1e-3)
-            mallocs.append(fakegpu.counts()["malloc"])
+            mallocs.append(fakegpu.counts().get("malloc", 0))
         found = fakegpu.counts()
         batches.stop()
     assert found["h2d"] == 6
     assert not {"d2h", "stream_sync", "dev_sync", "event_sync"} & found.keys()
-    assert mallocs[2:] == mallocs[2:3] * 4
+    assert mallocs[0] > 0 and mallocs[2:] == mallocs[2:3] * 4
 
 
 # ---------------------------------------------------------------- commands and checkpoints
@@ -309,29 +312,67 @@ def test_products_are_what_the_precision_says():
 
 # ---------------------------------------------------------------- launches
 
+# What one more time step costs: launches and products of the forward pass, and of the backward.
+FUSED = ((1, 1), (1, 1))
+STEP_COSTS = {
+    (PeepholeLSTM, True): FUSED,
+    (LSTM, True): FUSED,
+    (SlidesLSTM, True): FUSED,
+    (PeepholeLSTM, False): ((21, 1), (8, 1)),
+    (LSTM, False): ((15, 1), (8, 1)),
+    (SlidesLSTM, False): ((15, 1), (8, 1)),
+}
+# The same of a decoder of one layer that feeds on its own frames: its inputs' product, its readout
+# and the mean of the loss are made step by step, too.
+DECODER_COSTS = {True: ((8, 3), (5, 3)), False: ((28, 3), (12, 3))}
 
-@pytest.mark.parametrize(
-    "cell, forward, backward",
-    [(LSTM, 20, 9), (PeepholeLSTM, 26, 9)],
-    ids=["LSTM", "PeepholeLSTM"],
-)
-def test_the_launches_of_a_time_step_are_known(cell, forward, backward):
-    """Kernels and products that one more step costs, and no traffic: only the emulation counts."""
-    fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
 
-    def counted(work):
-        fakegpu.reset()
-        result, found = work(), fakegpu.counts()
-        assert not {"h2d", "d2h", "stream_sync", "dev_sync", "event_sync"} & found.keys()
-        return result, found["launch"] + found["gemm"]
+def step_costs(counted, cell, fused):
+    """By the difference of T = 6 and T = 5; counted(work) -> what work returns, its counts."""
 
     def of_steps(T):
         rng = np.random.default_rng(0)
-        with use_backend("cupy", "float32"):
+        with use_backend("cupy", "float32", fused):
             layer = cell(3, 4, rng)
             x, dy = (asarray(rng.random((T, 2, width))) for width in (3, 4))
-            (_, cache), there = counted(lambda: layer.forward(x))
-            _, back = counted(lambda: layer.backward((dy, None), cache))
-        return np.array([there, back])
+            (_, cache), forward = counted(lambda: layer.forward(x))
+            _, backward = counted(lambda: layer.backward((dy, None), cache))
+        return np.array([forward, backward])
 
-    assert (of_steps(6) - of_steps(5)).tolist() == [forward, backward]
+    return tuple(map(tuple, (of_steps(6) - of_steps(5)).tolist()))
+
+
+def decoder_costs(counted, fused):
+    """As `step_costs`, of a conditional decoder that is fed its own frames."""
+
+    def of_steps(T):
+        rng = np.random.default_rng(0)
+        with use_backend("cupy", "float32", fused):
+            decoder = Decoder(3, 4, 1, rng, conditional=True)
+            code = ((asarray(rng.random((2, 4))), asarray(rng.random((2, 4)))),)
+            dlogits = asarray(rng.random((T, 2, 3)))
+            (_, cache), forward = counted(lambda: decoder.forward(code, T))
+            _, backward = counted(lambda: decoder.backward(dlogits, cache))
+        return np.array([forward, backward])
+
+    return tuple(map(tuple, (of_steps(6) - of_steps(5)).tolist()))
+
+
+def counted_by_the_driver(work):
+    """What `work` returns, and its launches and products; no traffic is allowed."""
+    fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
+    fakegpu.reset()
+    result, found = work(), fakegpu.counts()
+    assert not {"h2d", "d2h", "stream_sync", "dev_sync", "event_sync"} & found.keys()
+    launches = sum(found.get(kind, 0) for kind in ("launch", "memset", "d2d"))
+    return result, (launches, found["gemm"])
+
+
+@pytest.mark.parametrize("cell, fused", STEP_COSTS, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_the_launches_of_a_time_step_are_known(cell, fused):
+    assert step_costs(counted_by_the_driver, cell, fused) == STEP_COSTS[cell, fused]
+
+
+@pytest.mark.parametrize("fused", DECODER_COSTS)
+def test_the_launches_of_a_free_running_decoder_are_known(fused):
+    assert decoder_costs(counted_by_the_driver, fused) == DECODER_COSTS[fused]

@@ -29,6 +29,7 @@ import types
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 KINDS = ("launch", "gemm", "copy", "upload", "download", "sync")
 TOTAL = dict.fromkeys(KINDS, 0)
@@ -217,6 +218,7 @@ class ndarray:  # noqa: N801  (CuPy's name)
         if isinstance(value, ndarray):
             same = value._a.__array_interface__["data"] == place.__array_interface__["data"]
             if same and value.shape == place.shape:
+                happened("launch", 2 * (1 in place.shape))  # CuPy does not see that it is the same
                 return  # a[k] += b writes a[k] back to itself
             same = value.shape == place.shape and value.dtype == place.dtype
             contiguous = value._a.flags.c_contiguous and place.flags.c_contiguous
@@ -571,6 +573,8 @@ def compiler():
 @functools.cache
 def host_library(code, options, sanitize=()):
     """Kernels in CUDA C++ as a library of this machine: `NAME_run(grid, block, arguments)`."""
+    if compiler() is None:
+        pytest.skip("no C++ compiler here: kernels can't be run on the CPU")
     names = re.findall(r"__global__\s+void\s+(\w+)\s*\(", code)
     entries = (
         f'extern "C" void {name}_run(unsigned grid, unsigned block, void** p)'
@@ -604,7 +608,9 @@ def _modules():
         clip, copyto, take_along_axis, ndarray, RawModule,
     )  # fmt: skip
     vars(cupy).update(ufuncs | {f.__name__: f for f in functions})
-    vars(cupy).update(sum=total, finfo=np.finfo, cuda=cuda, __version__="14.2.0")
+    vars(cupy).update(
+        sum=total, abs=ufuncs["absolute"], finfo=np.finfo, cuda=cuda, __version__="14.2.0"
+    )
     cuda.runtime = types.SimpleNamespace(
         is_hip=False,
         driverGetVersion=lambda: 13020,

@@ -54,6 +54,8 @@ def another(item):
         return next(choice for choice in choices if choice != item.default)
     if isinstance(item.default, str):
         return "elsewhere.npy"
+    if isinstance(item.default, bool):
+        return not item.default
     if isinstance(item.default, int):
         return item.default + 1
     return item.default * 0.7 or 0.3
@@ -74,7 +76,7 @@ def test_every_section_is_a_frozen_dataclass_named_as_in_toml():
 @pytest.mark.parametrize("name, item", SETTINGS, ids=IDS)
 def test_every_setting_has_help_and_the_type_of_its_default(name, item):
     assert item.type == type(item.default).__name__
-    assert type(item.default) in (int, float, str)
+    assert type(item.default) in (int, float, str, bool)
     assert item.metadata["help"] and not item.metadata["help"].endswith(".")
     assert item.default in (item.metadata["choices"] or (item.default,))
 
@@ -279,7 +281,10 @@ def test_unknown_overrides_are_refused():
 @pytest.mark.parametrize("name, item", SETTINGS, ids=IDS)
 def test_every_setting_has_a_flag_that_sets_it_alone(name, item):
     value = another(item)
-    namespace = make_parser().parse_args([flag_of(item), str(value)])
+    words = [flag_of(item), str(value)]
+    if type(item.default) is bool:
+        words = [flag_of(item).replace("--", "--" if value else "--no-")]
+    namespace = make_parser().parse_args(words)
     assert getattr(namespace, f"{name}.{item.name}") == value
     given = [dest for dest in vars(namespace) if "." in dest]
     assert given == [f"{name}.{item.name}"]

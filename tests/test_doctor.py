@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import strict_cupy
 
-from minilstm import backend, doctor, evaluate, train
+from minilstm import backend, doctor, evaluate, fused, train
 from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.errors import BackendError
@@ -134,11 +134,19 @@ MISSING = {  # what is taken away: how, the check that finds it, and words of th
     ),
 }
 TANH, SQRT, times = strict_cupy.cupy.tanh, strict_cupy.cupy.sqrt, strict_cupy.cupy.multiply
+WRONG_SLOPE = fused.source().replace("i * (1 - g * g)", "i * (1 - g)")
 WRONG = {  # pieces that are there, and compute wrongly: only the doctor looks for these
     "a wrong tanh": (
         patched("tanh", lambda x, out=None: times(1.001, TANH(x, out=out), out=out)),
         "gradients",
-        ["within 1e-06", "got an error of"],
+        ["operation by operation", "within 1e-06", "got an error of"],
+    ),
+    "a wrong kernel": (
+        lambda fake, monkeypatch: monkeypatch.setattr(
+            fused, "_module", lambda real: backend.compiled(WRONG_SLOPE, real)
+        ),
+        "gradients",
+        ["by the kernels of cells.cuh", "within 1e-06", "got an error of"],
     ),
     "a product that fails": (
         patched("matmul", raising(RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"))),

@@ -25,7 +25,7 @@ TEXTS = sorted(
 # What each module may import of the package. What isn't named here is a command like train.py or
 # serves commands: it may import everything, and nothing named here may import it.
 ARITHMETIC = {"errors", "backend", "cells", "workspace", "layer"}
-LAYERS = {"linear", "rnn", "lstm", "dropout", "losses"}
+LAYERS = {"fused", "linear", "rnn", "lstm", "dropout", "losses"}
 MAY_IMPORT = {
     "errors": set(),
     "backend": {"errors"},

@@ -9,7 +9,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import strict_cupy
-from on_cupy import CASES, TOLERANCE, named, numbers_of, settings_of, trained
+from on_cupy import (
+    CASES,
+    DECODER_COSTS,
+    STEP_COSTS,
+    TOLERANCE,
+    decoder_costs,
+    named,
+    numbers_of,
+    settings_of,
+    step_costs,
+    trained,
+)  # fmt: skip
 from strict_cupy import counting, forbidding
 from test_resume import same, stop_after
 
@@ -125,6 +136,22 @@ def test_forward_and_backward_make_no_traffic(there, sample):
         with forbidding(*TRAFFIC):
             _, cache = made.layer.forward(*inputs)
             made.layer.backward(doutputs, cache)
+
+
+def counted(work):
+    with counting() as counts, forbidding(*TRAFFIC):
+        result = work()
+    return result, (counts["launch"] + counts["copy"], counts["gemm"])
+
+
+@pytest.mark.parametrize("cell, fused", STEP_COSTS, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_the_launches_of_a_time_step_are_known(there, cell, fused):
+    assert step_costs(counted, cell, fused) == STEP_COSTS[cell, fused]
+
+
+@pytest.mark.parametrize("fused", DECODER_COSTS)
+def test_the_launches_of_a_free_running_decoder_are_known(there, fused):
+    assert decoder_costs(counted, fused) == DECODER_COSTS[fused]
 
 
 # ---------------------------------------------------------------- the training step
