@@ -16,6 +16,7 @@ from .config import Config
 from .errors import ConfigError
 from .layer import Blank
 from .models import EncoderDecoder
+from .optim import CHUNKS
 from .workspace import Reused, use_workspace
 
 
@@ -70,8 +71,12 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     with use_backend("numpy", config.run.dtype):  # the pool that counts is the host's
         twin = model if on_host else experiment.build_model(config, model.D, Blank())
         one, two = (_buffers(twin, config, B) for B in (1, 2))
-    frames = (config.data.past + config.data.future) * model.D * twin.flat().value.itemsize
-    return Memory(weights_memory(config, model.D) + 2 * one - two, two - one + 4 * frames)
+    weights = twin.flat().value
+    frames = (config.data.past + config.data.future) * model.D * weights.itemsize
+    fixed = weights_memory(config, model.D) + 2 * one - two
+    if not on_host:  # a chunk of all that the update works in, and of all that it may take back
+        fixed += 5 * min(weights.nbytes, CHUNKS["cupy"] * weights.itemsize)
+    return Memory(fixed, two - one + 4 * frames)
 
 
 def _buffers(model, config, B):

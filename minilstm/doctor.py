@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from . import backend, config, experiment, gradcheck, train
-from .backend import asarray, synchronize, to_numpy, use_backend, xp
+from .backend import asarray, pinned, start_upload, synchronize, to_numpy, use_backend, xp
 from .command import Parser, run_command
 from .errors import BackendError
 from .lstm import PeepholeLSTM
@@ -103,9 +103,16 @@ def measure(megabytes: int = 64) -> Iterator[tuple[str, str]]:
     """Speeds of the device in use: what each row is, and its value with its unit."""
     host = np.zeros(megabytes * 250_000, np.float32)
     device, tiny = asarray(host), xp.zeros(1, "float32")
+    locked = pinned(host.nbytes, xp.cuda).view(host.dtype)
     for name, unit, amount, work in (
         ("launches of a kernel", "per ms", 1e-3, lambda: xp.negative(tiny, out=tiny)),
         ("copy host to device", "GB/s", host.nbytes / 1e9, lambda: asarray(host)),
+        (
+            "copy host to device, pinned as batches are",
+            "GB/s",
+            host.nbytes / 1e9,
+            lambda: start_upload(locked, device, xp.cuda.get_current_stream()),
+        ),
         ("copy device to host", "GB/s", host.nbytes / 1e9, lambda: to_numpy(device)),
         (
             "read and write on the device",
@@ -115,12 +122,31 @@ def measure(megabytes: int = 64) -> Iterator[tuple[str, str]]:
         ),
     ):
         yield name, f"{amount / _seconds(work):,.1f} {unit}"
-    for size in (256, 1024, 4096):
-        matrix = asarray(np.random.default_rng(0).random((size, size), np.float32))
-        seconds = _seconds(lambda matrix=matrix: xp.matmul(matrix, matrix))
-        yield f"float32 product {size}x{size}", f"{2 * size**3 / seconds / 1e9:,.1f} GFLOP/s"
-        if seconds > 0.01:  # a larger one would take 64 times as long
-            break
+    for precision in ("float32", "tf32", "float64"):
+        for size in (256, 1024, 4096):
+            with use_backend("cupy", precision):
+                matrix = asarray(np.random.default_rng(0).random((size, size)))
+                seconds = _seconds(lambda matrix=matrix: xp.matmul(matrix, matrix))
+            speed = 2 * size**3 / seconds / 1e9
+            yield f"{precision} product {size}x{size}", f"{speed:,.1f} GFLOP/s"
+            if seconds > 0.01:  # a larger one would take 64 times as long
+                break
+    for fused, how in ((True, "by kernels"), (False, "operation by operation")):
+        with use_backend("cupy", "float32", fused):
+            seconds = _seconds_of_a_step()
+        yield f"an LSTM forward and back, {how}", f"{1e6 * seconds:,.0f} us per step"
+
+
+def _seconds_of_a_step(T=10, B=32, D=64, H=128):
+    """The time of one step of so small a layer that a good GPU spends it on launches."""
+    rng = np.random.default_rng(0)
+    layer, x, dy = PeepholeLSTM(D, H, rng), *(asarray(rng.random((T, B, N))) for N in (D, H))
+
+    def forward_and_back():
+        _, cache = layer.forward(x)
+        layer.backward((dy, None), cache)
+
+    return _seconds(forward_and_back) / T
 
 
 def _seconds(work, at_least=0.1):
@@ -154,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     print()
     with use_backend("cupy"):
         for name, value in measure():
-            print(f"{name:<40}{value:>20}", flush=True)
+            print(f"{name:<50}{value:>20}", flush=True)
     print("\nThis machine can train with --backend cupy.")
     return 0
 

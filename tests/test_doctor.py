@@ -171,7 +171,7 @@ def test_a_healthy_machine_is_examined_in_order_and_measured(cupy, capsys):
     checks = [line.split()[:2] for line in lines[: len(doctor.CHECKS)]]
     assert checks == [["ok", name] for name in doctor.CHECKS]
     assert "A GPU, 8 GB" in lines[2] and "CUDA 13.2" in lines[1]
-    for unit in ("GB/s", "GFLOP/s", "per ms"):
+    for unit in ("GB/s", "GFLOP/s", "per ms", "us per step"):
         assert any(line.endswith(unit) for line in lines)
     assert lines[-1] == "This machine can train with --backend cupy."
     assert use_backend.name == "numpy"  # the doctor leaves nothing behind
