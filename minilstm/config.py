@@ -177,10 +177,10 @@ class Init(Section):
     """How parameters start; the biases not named here start at 0."""
 
     weights: str = setting(
-        "no-recurrence",
-        "weights: uniform in +-1/sqrt(fan-in), uniform in +-scale, or the first with a recurrence "
-        "of zero",
-        choices=("fan-in", "uniform", "no-recurrence"),
+        "weak-recurrence",
+        "weights: uniform in +-1/sqrt(fan-in), uniform in +-scale, or the first with a fifth of it "
+        "for the recurrence",
+        choices=("fan-in", "uniform", "weak-recurrence"),
         flag="init",
     )
     scale: float = setting(

@@ -170,8 +170,8 @@ class Init:
 
     weights          "fan-in": uniform in +-1/sqrt(number of inputs), as in the paper;
                      "uniform": uniform in +-scale, as in both public releases;
-                     "no-recurrence": zero for the recurrence, fan-in elsewhere: at first a step
-                     sees its input and cell alone, and what it hears of the last one is learned
+                     "weak-recurrence": fan-in, and a fifth of it for the recurrence: at first a
+                     step listens to its input, and what to hear of the last step is learned
     peephole_scale   peepholes are uniform in +-peephole_scale
     forget_bias      the bias of the forget gate; all other biases are zero
     """
@@ -182,9 +182,9 @@ class Init:
     forget_bias: float = 0.0
 
     def __post_init__(self):
-        if self.weights not in ("fan-in", "uniform", "no-recurrence"):
+        if self.weights not in ("fan-in", "uniform", "weak-recurrence"):
             raise ConfigError(
-                f"expected weights fan-in, uniform or no-recurrence, got {self.weights!r}: choose "
+                f"expected weights fan-in, uniform or weak-recurrence, got {self.weights!r}: choose "
                 "one"
             )
 
@@ -200,9 +200,10 @@ class Init:
 
     def recurrent(self, rng: np.random.Generator, H: int, gates: int = 1) -> Param:
         """An (H, gates*H) matrix that maps a hidden state to the pre-activations of the next."""
-        if self.weights == "no-recurrence":
-            return Param(np.zeros((H, gates * H)))
-        return self.weight(rng, H, gates * H)
+        param = self.weight(rng, H, gates * H)
+        if self.weights == "weak-recurrence":
+            param.value *= 0.2
+        return param
 
     def peepholes(self, rng: np.random.Generator, H: int) -> Param:
         """The (3, H) peepholes of the input, forget and output gates."""

@@ -113,7 +113,7 @@ CASES = [
     *({"optimizer": {"rule": rule, "l2": 1e-3}} for rule in ("adam", "rmsprop", "sgd")),
     {"optimizer": {"clip_norm": 0.01}},
     {"optimizer": {"clip_norm": 0.0, "clamp_update": 1e-3}},
-    {"loss": {"gradient_scale": "sum"}, "init": {"weights": "no-recurrence"}},
+    {"loss": {"gradient_scale": "sum"}, "init": {"weights": "weak-recurrence"}},
 ]
 
 
