@@ -124,7 +124,7 @@ class Data(Section):
     )
     num_digits: int = setting(2, "digits in each sequence", at_least=1)
     frame_size: int = setting(
-        32, "height and width of a frame, in pixels", at_least=1, at_most=2**14
+        40, "height and width of a frame, in pixels", at_least=1, at_most=2**14
     )
     digit_size: int = setting(
         14, "height and width of a digit, in pixels", at_least=1, at_most=2**14
@@ -234,7 +234,7 @@ class Optimizer(Section):
         choices=("constant", "exponential", "cosine"),
     )
     schedule_steps: int = setting(
-        3_300, "steps until the cosine schedule is at its floor, however long the run", at_least=1
+        3_600, "steps until the cosine schedule is at its floor, however long the run", at_least=1
     )
     schedule_floor: float = setting(
         0.01, "share of the learning rate where the cosine ends", at_least=0, at_most=1
@@ -273,7 +273,7 @@ class Feeding(Section):
 class Run(Section):
     """How long, where, and what is written down."""
 
-    steps: int = setting(3_300, "updates to make", at_least=1)
+    steps: int = setting(3_600, "updates to make", at_least=1)
     minutes: float = setting(0.0, "stop after so many minutes; 0 for no limit", at_least=0)
     batch_size: int = setting(40, "sequences in each update", at_least=1)
     memory: str = setting(

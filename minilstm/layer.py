@@ -184,8 +184,8 @@ class Init:
     def __post_init__(self):
         if self.weights not in ("fan-in", "uniform", "weak-recurrence"):
             raise ConfigError(
-                f"expected weights fan-in, uniform or weak-recurrence, got {self.weights!r}: choose "
-                "one"
+                "expected weights fan-in, uniform or weak-recurrence, got "
+                f"{self.weights!r}: choose one"
             )
 
     def weight(self, rng: np.random.Generator, rows: int, columns: int) -> Param:

@@ -177,7 +177,7 @@ def test_a_wrong_setting_in_a_file_names_the_file(tmp_path):
 @pytest.mark.parametrize(
     "text, word",
     [
-        ("[data]\ndigit_size = 33", "frame_size"),
+        ("[data]\ndigit_size = 41", "frame_size"),
         ("[model]\nkind = 'predictor'\nconditional = 'reconstruction'", "reconstructs nothing"),
         ("[model]\nkind = 'predictor'\nconditional = 'both'", "reconstructs nothing"),
         ("[model]\nkind = 'autoencoder'\nconditional = 'future'", "predicts nothing"),
