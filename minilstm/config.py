@@ -294,7 +294,7 @@ class Run(Section):
     precision: str = setting(
         "float32",
         "of all numbers, float32 or float64; or tf32, float32 of which matrix products on a GPU of "
-        "2020 or later read 10 of 23 bits: several times as fast, products good to 1e-3",
+        "2020 or later read 10 of 23 bits: faster, and good to 1e-3",
         choices=("float32", "tf32", "float64"),
     )
     fused: bool = setting(

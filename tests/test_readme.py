@@ -43,6 +43,7 @@ def test_every_training_command_of_the_readme_is_understood(monkeypatch, line):
         raise Understood
 
     monkeypatch.setattr(train, "train", stop)
+    monkeypatch.setattr(train, "use_backend", lambda *choice: None)  # there may be no GPU
     monkeypatch.setattr(train, "resumed_settings", lambda options: minilstm.config.load())
     words = shlex.split(line.replace("DIR", "bundled"))
     arguments = words[words.index("minilstm.train") + 1 :]
