@@ -90,6 +90,7 @@ class Optimizer:
         self.steps = self.steps + usable
         if on_host and not usable:
             return
+        unusable = ~usable if not on_host else None
         learning_rate = float(learning_rate)  # a NumPy float64 would turn float32 into float64
         for part, l2 in self._chunks:
             w, dw = self.flat.value[part], self.flat.grad[part]
@@ -99,7 +100,7 @@ class Optimizer:
             g = self._decay(w, dw, l2, scratch[0])
             self._update(w, g, learning_rate, *state, *scratch)
             for array, old in zip((w, *state), before, strict=False):
-                xp.copyto(array, old, where=~usable)
+                xp.copyto(array, old, where=unusable)
 
     def _update(self, w, g, learning_rate, *state_and_scratch):
         raise NotImplementedError  # every rule defines its own; g may be the first scratch

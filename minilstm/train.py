@@ -44,6 +44,7 @@ FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/shuffle.py
 VALIDATION = 200  # sequences
 SPIKE = 2.0  # times the usual loss: worth a line
 PATIENCE = 10  # steps in a row that are not finite, after which no --on-nan helps
+LATE = 100  # steps at most that a device may be ahead of the log
 OF_ARRAY = "gradient_norm "  # and its name: a column of the log
 
 
@@ -315,7 +316,7 @@ class _Run:
         self.interval = Interval()
         self.usual = math.inf  # the mean loss of the interval before
         self.unusable = 0  # steps in a row whose numbers were not finite
-        self.readings = Readings(config.run.log_every or 100)
+        self.readings = Readings(min(config.run.log_every or LATE, LATE))
         optimizer.patience = PATIENCE if config.run.on_nan == "skip" else 0
 
     def loop(self, stop):

@@ -7,14 +7,16 @@ Its name hides it from a plain `pytest`: tests/test_cupy.py runs it where there 
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import strict_cupy
 from safetensors.numpy import load_file
 
 import minilstm
-from minilstm import checkpoint, config, evaluate, experiment, gradcheck, train
+from minilstm import checkpoint, config, evaluate, experiment, fused, gradcheck, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.command import run_command
 from minilstm.layer import randomize
@@ -377,3 +379,44 @@ def test_the_launches_of_a_time_step_are_known(cell, fused):
 @pytest.mark.parametrize("fused", DECODER_COSTS)
 def test_the_launches_of_a_free_running_decoder_are_known(fused):
     assert decoder_costs(counted_by_the_driver, fused) == DECODER_COSTS[fused]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
+    """tests/strict_cupy.py says what a step costs where there is no CuPy: here it is audited."""
+    settings = settings_of(case)
+
+    def cost(counted):
+        fused._module.cache_clear()
+        with use_backend("cupy", "float32", settings.run.fused):
+            source = experiment.open_source(settings, "train")
+            model = experiment.build_model(settings, 64)
+            optimizer = train.build_optimizer(model, settings)
+            batches = train.BatchesAhead(source, settings, 0, 3)
+            try:
+                for _ in range(2):  # what is on the device from the second on: `steps`
+                    train.training_step(model, optimizer, batches.next(), settings, 1e-3)
+                batch = batches.next()
+                step = (model, optimizer, batch, settings, 1e-3)
+                return counted(lambda: train.training_step(*step))[1]
+            finally:
+                batches.stop()
+
+    def counted_by_the_stand_in(work):
+        with strict_cupy.counting() as counts:
+            result = work()
+        return result, (counts["launch"] + counts["copy"], counts["gemm"])
+
+    there = cost(counted_by_the_driver)
+    with monkeypatch.context() as context:
+        strict_cupy.install(context)
+        here = cost(counted_by_the_stand_in)
+    fused._module.cache_clear()
+    if settings.run.fused:
+        assert here == there
+    else:
+        assert here == pytest.approx(there, rel=0.01)
+
+
+def test_the_stand_in_is_a_part_of_this_cupy():
+    assert strict_cupy.audit(sys.modules["cupy"]) == []

@@ -222,13 +222,13 @@ class ndarray:  # noqa: N801  (CuPy's name)
                 return  # a[k] += b writes a[k] back to itself
             same = value.shape == place.shape and value.dtype == place.dtype
             contiguous = value._a.flags.c_contiguous and place.flags.c_contiguous
-            happened("copy" if same and contiguous else "launch")
+            happened("copy" if same and contiguous else "launch", place.size > 0)
         else:
-            happened("launch")
+            happened("launch", place.size > 0)  # nothing is asked for no elements
         place[...] = inner(value)
 
     def fill(self, value):
-        happened("launch")
+        happened("launch", self.size > 0)
         self._a.fill(inner(value))
 
     def copy(self, order="C"):
@@ -252,12 +252,12 @@ class ufunc:  # noqa: N801  (CuPy's name)
         self.function, self.__name__ = function, function.__name__
 
     def __call__(self, *arguments, out=None, dtype=None, casting="same_kind"):
-        happened("launch")
         arguments = [inner(x) for x in arguments]
         with np.errstate(all="ignore"):
-            if out is None:
-                return wrap(self.function(*arguments, dtype=dtype, casting=casting))
             result = self.function(*arguments, dtype=dtype)
+            happened("launch", np.size(result) > 0)
+            if out is None:
+                return wrap(result)
             if not np.can_cast(result.dtype, out.dtype, casting):
                 raise TypeError(f"output (typecode {result.dtype}) could not be coerced")
             if result.shape != out.shape:

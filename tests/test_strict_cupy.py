@@ -252,6 +252,17 @@ def test_more_steps_cost_one_copy_each_and_one_for_each_row_of_the_log(called):
     assert (found[1] - found[0]).tolist() == [16, 4, 0]
 
 
+def test_the_log_is_never_far_behind_however_rarely_a_row_is_written(called, monkeypatch):
+    monkeypatch.setattr(train, "LATE", 3)
+    words = "--log-every 1000000000 --validate-every 0 --checkpoint-every 0 --backend cupy"
+    downloads = []
+    for steps in (9, 18):
+        with counting() as counts:
+            assert called(f"{words} --steps {steps} --out run{steps}") == 0
+        downloads.append(counts["download"])
+    assert downloads[1] - downloads[0] == 3
+
+
 def spoil(monkeypatch, steps):
     draw = train.draw_batch
 
