@@ -258,8 +258,8 @@ def test_a_run_is_resumed_to_the_bit_and_judged_as_by_numpy(undrawn, capsys):
 def test_what_is_not_finite_ends_a_run_in_words_and_leaves_a_good_checkpoint(
     undrawn, capsys, on_nan
 ):
-    words = f"{SMALL} --quiet --optimizer sgd --clip-norm 0 --learning-rate 1e37 --steps 40"
-    words += f" --checkpoint-every 1 --on-nan {on_nan} --backend cupy --out run"
+    words = f"{SMALL} --quiet --optimizer sgd --clip-norm 0 --learning-rate 1e38 --steps 40"
+    words += f" --warmup-steps 0 --checkpoint-every 1 --on-nan {on_nan} --backend cupy --out run"
     assert call(train, words) == 2
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 1 and printed[0].startswith("error: expected finite")
