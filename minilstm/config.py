@@ -117,6 +117,7 @@ class Data(Section):
         flag="data",
         metavar="SOURCE",
     )
+    path: str = setting("", "the file of patches, .npy or .npz", metavar="FILE")
     digits: str = setting(
         "bundled",
         "digits of Moving MNIST: bundled, or a folder of MNIST's IDX files",
@@ -355,6 +356,12 @@ class Config:
                 f"data.source {', '.join(SOURCES)} or a path that ends in .npy",
                 data.source,
                 _nearest(data.source, SOURCES),
+            )
+        if data.path and data.source != "patches":
+            raise _error(
+                f"data.path empty where data.source is {data.source}",
+                data.path,
+                "leave it out, or set data.source to patches",
             )
         if data.source == "moving-mnist" and data.digit_size > data.frame_size:
             raise _error(

@@ -23,7 +23,7 @@ from . import experiment, metrics
 from .backend import asarray, to_numpy, use_backend
 from .command import Parser, run_command
 from .config import Config
-from .data import MovingMNIST, SequenceFile, as_vectors
+from .data import MovingMNIST, Patches, SequenceFile, as_vectors
 from .errors import ConfigError, NonFiniteError
 from .losses import Loss
 from .models import EncoderDecoder
@@ -33,15 +33,16 @@ CHUNK = 200  # sequences evaluated at a time
 
 
 def sequences(source: MovingMNIST | SequenceFile, N: int) -> np.ndarray:
-    """The first N sequences of a source, float32 (T, N, D) in [0, 1]."""
-    chunks = [as_vectors(source.batch(k, CHUNK)) for k in range(-(-N // CHUNK))]
+    """The first N sequences of a source, or all it has, as vectors: float32 (T, N, D)."""
+    N = min(N, source.num_sequences)
+    chunks = [as_vectors(source.batch(k, CHUNK), source.scale) for k in range(-(-N // CHUNK))]
     return np.concatenate(chunks, axis=1)[:, :N]
 
 
 def mean_image(config: Config, N: int = 2000) -> np.ndarray:
     """The mean frame (D,) of N sequences of the training data."""
     source = experiment.open_source(config, "train")
-    chunks = (as_vectors(source.batch(k, CHUNK)) for k in range(N // CHUNK))
+    chunks = (as_vectors(source.batch(k, CHUNK), source.scale) for k in range(N // CHUNK))
     return np.mean([frames.mean(axis=(0, 1)) for frames in chunks], axis=0)
 
 
@@ -99,7 +100,7 @@ def evaluate(
     decoders = {"reconstruction": model.reconstruct, "future": model.predict}
     if any(decoder and decoder.conditional for decoder in decoders.values()):
         forced = dict(zip(truth, decode(model, frames, past, feed_truth=True), strict=True))
-    result = {"sequences": frames.shape[1], "frame_shape": list(shape)}
+    result = {"sequences": frames.shape[1], "frame_shape": list(shape), "unit": model.loss.unit}
     for name, decoder in decoders.items():
         if decoder is None:
             continue
@@ -108,14 +109,12 @@ def evaluate(
             part["teacher_forced"] = _judged(model, truth[name], forced[name], shape)
         result[name] = part
     if isinstance(model.loss, experiment.SquaredError):
-        result["unit"] = "squared error per frame"
         last, future = truth["reconstruction"][-1], truth["future"]
         per_step = {
             "copy of the last frame": metrics.squared_error(future, last),
             "mean image": metrics.squared_error(future, mean),
         }
     else:
-        result["unit"] = "nats per frame"
         per_step = metrics.baselines(truth["reconstruction"], truth["future"], mean)
     result["baselines"] = {
         name: {"mean": float(x.mean()), "per_step": x.tolist()} for name, x in per_step.items()
@@ -159,7 +158,7 @@ def table(result: dict) -> str:
         whole = _compared(future["mean"], mean["mean"])
         last = _compared(future["per_step"][-1], mean["per_step"][-1])
         crisp = future["sharpness"]
-        verdict = "digits" if crisp >= metrics.SHARP else "fog"
+        verdict = "crisp" if crisp >= metrics.SHARP else "fog"
         lines += [
             "",
             f"The free-running future is {whole} the mean image, its last frame {last} its own.",
@@ -175,19 +174,25 @@ def _compared(value, baseline):
     return f"{abs(100 * share):.0f} % {'above' if share > 0 else 'below'}"
 
 
-def open_test_frames(config: Config, data: str | None, N: int) -> tuple[np.ndarray, tuple]:
-    """N test frames (T, N, D) and the shape of one: of the run's own data or of a .npy file."""
+def open_test_source(config: Config, data: str | None) -> MovingMNIST | SequenceFile:
+    """Test sequences: of the run's own data, of another source, or all of a file of the same kind.
+
+    Patches from another file are normalised as the training data were.
+    """
     if data is None:
-        source = experiment.open_source(config, "test")
-    else:
-        tree = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
-        if not tree.data.source.endswith(".npy"):
-            source = experiment.open_source(tree, "test")
-        else:
-            T = config.data.past + config.data.future
-            source = SequenceFile(data, T)
-            N = min(N, source.all().shape[1])
-    return sequences(source, N), source.frame_shape
+        return experiment.open_source(config, "test")
+    T = config.data.past + config.data.future
+    if config.data.source == "patches":
+        return Patches(data, T, scale=experiment.open_source(config, "train").scale)
+    if data.endswith(".npy"):
+        return SequenceFile(data, T)
+    if data != "moving-mnist":
+        raise ConfigError(
+            f"expected --data moving-mnist or a .npy file, whose pixels are in [0, 1] as those of "
+            f"this run, got {data!r}: give other --data"
+        )
+    other = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
+    return experiment.open_source(other, "test")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -199,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="a .npy file of sequences in place of the run's own test data",
+        help="a file of sequences, or of patches, in place of the run's own test data",
     )
     parser.add_argument("--digits", metavar="DIR", help="a folder of MNIST's full IDX files")
     parser.add_argument(
@@ -223,7 +228,8 @@ def main(arguments: list[str] | None = None) -> int:
     # weights so large that numbers overflow end in NonFiniteError; NumPy's warnings say it twice
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
         model = experiment.load_run(options.run, options.best)
-        frames, shape = open_test_frames(config, options.data, options.sequences)
+        source = open_test_source(config, options.data)
+        frames, shape = sequences(source, options.sequences), source.frame_shape
         trained = experiment.open_source(config, "train").frame_shape
         if shape != trained:
             raise ConfigError(

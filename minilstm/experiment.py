@@ -16,7 +16,7 @@ import numpy as np
 from . import checkpoint, models
 from .backend import use_backend
 from .config import Config
-from .data import MovingMNIST, SequenceFile, load_digits
+from .data import MovingMNIST, Patches, SequenceFile, load_digits
 from .data.shuffle import keyed_rng, part
 from .errors import ConfigError, RunError
 from .layer import Init
@@ -69,7 +69,7 @@ def build_model(config: Config, D: int, init: Init | None = None) -> models.Enco
     return model
 
 
-def open_source(config: Config, split: str) -> MovingMNIST | SequenceFile:
+def open_source(config: Config, split: str) -> MovingMNIST | SequenceFile | Patches:
     """The frames of one split: "train", "validation" or "test".
 
     Moving MNIST draws from MNIST's own training and test digits; every tenth training digit is
@@ -77,11 +77,17 @@ def open_source(config: Config, split: str) -> MovingMNIST | SequenceFile:
     """
     data, T = config.data, config.data.past + config.data.future
     seed = config.run.seed if split == "train" else SEEDS[split]
-    if data.source in ("patches", "percepts"):
+    if data.source == "percepts":
         raise ConfigError(
-            f"expected data moving-mnist or a .npy file, got {data.source}: "
+            f"expected data moving-mnist, patches or a .npy file, got {data.source}: "
             "its reader is not part of this version"
         )
+    if data.source == "patches":
+        if not data.path:
+            raise ConfigError(
+                "expected the file of patches, got none: name it by --path, or by path in [data]"
+            )
+        return Patches(data.path, T, seed, split)
     if data.source != "moving-mnist":
         return SequenceFile(data.source, T, seed, split=split)
     images, _ = load_digits(data.digits, "test" if split == "test" else "train")

@@ -28,6 +28,7 @@ class Loss(Layer, abstract=True):
 
     constants = ("target",)
     range = "finite numbers"  # of the values that it can be asked to predict
+    unit = "nats per frame"
 
     def allows(self, values: np.ndarray) -> bool:
         """Whether all of `values`, on the host, lie in `range`."""
@@ -102,6 +103,8 @@ class BernoulliCrossEntropy(Loss):
 
 class SquaredError(Loss):
     """0.5 (z - y)^2, for patches of natural video and for percepts. logits, target (T, B, D)."""
+
+    unit = "squared error per frame"
 
     def forward(self, logits, target):
         expect("logits", logits, ("T", "B", "D"), logits.dtype)

@@ -30,7 +30,7 @@ from .backend import asarray, to_numpy, use_backend, xp
 from .command import Interrupted, Parser, run_command, stop_signals
 from .config import Config
 from .cost import Memory
-from .data import as_vectors
+from .data import as_frames, as_vectors
 from .data.shuffle import keyed_rng
 from .errors import ConfigError, MinilstmError, NonFiniteError, RunError
 from .files import write_file
@@ -99,7 +99,7 @@ def training_step(
 
 def draw_batch(source, config: Config, k: int) -> Batch:
     """Batch number k with its random choices, on the host: a function of (config, k) alone."""
-    frames = as_vectors(source.batch(k, config.run.batch_size))
+    frames = as_vectors(source.batch(k, config.run.batch_size), source.scale)
     if frames.dtype != config.run.dtype:
         frames = frames.astype(config.run.dtype)
     past = config.data.past
@@ -185,7 +185,7 @@ class BatchesAhead:
 
 
 def announce(
-    model: EncoderDecoder, config: Config, memory: Memory, shape: tuple[int, int], out: Path
+    model: EncoderDecoder, config: Config, memory: Memory, shape: tuple[int, ...], out: Path
 ) -> str:
     """What is about to happen, in five lines."""
     c, d, r = config.model, config.data, config.run
@@ -198,7 +198,7 @@ def announce(
             f"model     {c.kind}{conditional}: {c.layers} layer{'s' * (c.layers > 1)} of "
             f"{c.hidden} units ({c.cell}), {model.flat().value.size:,} parameters",
             f"data      {d.source}: {d.past} frames in, {d.future} to predict, "
-            f"{shape[0]}x{shape[1]} pixels",
+            f"{shape[0]}x{shape[1]} pixels{' in colour' * (len(shape) == 3)}",
             f"training  {length} of {r.batch_size} sequences, {config.optimizer.rule}, "
             f"seed {r.seed}",
             f"cost      {memory} of memory, {cost.gflop_per_step(model, config):.3g} GFLOP per "
@@ -544,13 +544,14 @@ class _Run:
             self.model.loss, mean, self.validation[self.config.data.past :]
         )
         series = figures.series_from_rows(self.folder.rows(), names)
-        figures.curves(series, self.folder.path / "curves.png", {"mean image": mean})
+        baseline, unit = {"mean image": mean}, self.model.loss.unit
+        figures.curves(series, self.folder.path / "curves.png", baseline, unit)
         test, past = experiment.open_source(self.config, "test"), self.config.data.past
         frames = evaluate.sequences(test, N)
         logits = evaluate.decode(self.model, frames, past)
         means = (evaluate.mean_frames(self.model.loss, z) for z in logits)
         drawn = [frames[:past], frames[past:], *means]
-        drawn = [x if x is None else x.reshape(*x.shape[:2], *test.frame_shape) for x in drawn]
+        drawn = [x if x is None else as_frames(x, test.frame_shape, test.scale) for x in drawn]
         figures.prediction_strip(*drawn, self.folder.path / "prediction.png")
         figures.prediction_gif(*drawn, self.folder.path / "prediction.gif")
 

@@ -178,6 +178,7 @@ def test_a_wrong_setting_in_a_file_names_the_file(tmp_path):
     "text, word",
     [
         ("[data]\ndigit_size = 41", "frame_size"),
+        ("[data]\npath = 'clips.npy'", "data.source to patches"),
         ("[model]\nkind = 'predictor'\nconditional = 'reconstruction'", "reconstructs nothing"),
         ("[model]\nkind = 'predictor'\nconditional = 'both'", "reconstructs nothing"),
         ("[model]\nkind = 'autoencoder'\nconditional = 'future'", "predicts nothing"),
@@ -208,6 +209,7 @@ def test_the_presets_are_those_promised():
     assert preset_names() == [
         "github2016",
         "paper",
+        "patches",
         "table2-composite",
         "table2-conditional-composite",
         "table2-conditional-predictor",
@@ -219,8 +221,12 @@ def test_the_presets_are_those_promised():
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_loads_is_partial_and_says_its_source(name):
     config = load([name])
-    assert (config.data.frame_size, config.data.digit_size, config.data.num_digits) == (64, 28, 2)
-    assert (config.data.past, config.data.future, config.model.hidden) == (10, 10, 2048)
+    if name == "patches":
+        assert (config.data.source, config.data.past, config.data.future) == ("patches", 16, 13)
+    else:
+        digits = config.data.frame_size, config.data.digit_size, config.data.num_digits
+        assert digits == (64, 28, 2)
+        assert (config.data.past, config.data.future, config.model.hidden) == (10, 10, 2048)
     text = (PRESETS / f"{name}.toml").read_text("utf-8")
     assert text.startswith("# ")
     assert 0 < sum(len(table) for table in tomllib.loads(text).values()) < len(SETTINGS)

@@ -1,27 +1,36 @@
-"""Where the frames come from. Two sources, one small interface, so training needs no branches:
+"""Where the frames come from. Three sources, one small interface, so training needs no branches:
 
     source.batch(k, B)     batch number k as uint8 frames (T, B, height, width), time first
     source.num_frames      T
-    source.frame_shape     (height, width)
+    source.frame_shape     (height, width), of coloured patches (height, width, 3)
+    source.num_sequences   how many there are; math.inf where they are made as needed
+    source.scale           what frames are normalised by; None where they are learned in [0, 1]
 
 `batch` is a pure function of the source's settings, its seed, k and B: any batch can be drawn at
-any time, in any order, by any process, and is the same to the bit. `as_vectors` turns frames into
-what a layer takes: float32 (T, B, D), D = height * width, in [0, 1].
+any time, in any order, by any process, and is the same to the bit. `as_vectors(frames, scale)`
+turns frames into what a layer takes, float32 (T, B, D), and `as_frames` turns them back.
 
-Read next: moving_mnist.py (the slides' Figure 5), then shuffle.py, digits.py and sequences.py.
+Read next: moving_mnist.py (the slides' Figure 5), then shuffle.py, digits.py, sequences.py,
+vectors.py and patches.py (Figure 6).
 """
 
 from .digits import load_digits, read_idx, resize_digits
 from .moving_mnist import MovingMNIST, draw_frames, trajectories
-from .sequences import SequenceFile, as_vectors, read_sequences
+from .patches import Patches, read_patches
+from .sequences import SequenceFile, read_sequences
+from .vectors import Scale, as_frames, as_vectors
 
 __all__ = [
     "MovingMNIST",
+    "Patches",
+    "Scale",
     "SequenceFile",
+    "as_frames",
     "as_vectors",
     "draw_frames",
     "load_digits",
     "read_idx",
+    "read_patches",
     "read_sequences",
     "resize_digits",
     "trajectories",

@@ -15,6 +15,8 @@ Read next: sequences.py, for the same frames from a file.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -84,6 +86,9 @@ class MovingMNIST:
     once before any is used twice. Raises ConfigError or ShapeError for settings that do not fit,
     DataError when there are fewer digits than one sequence needs.
     """
+
+    scale = None
+    num_sequences = math.inf
 
     def __init__(
         self,

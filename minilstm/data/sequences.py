@@ -15,22 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, ShapeError
+from ..errors import ConfigError, DataError
 from .shuffle import endless_shuffle, part, whole_number
 
 MAX_HEADER = 1000  # bytes; NumPy writes 118, and takes a minute over 10,000 that are damaged
 PUBLIC_T = 20  # frames per sequence of both public files, which tells their layouts apart
-
-
-def as_vectors(frames: np.ndarray) -> np.ndarray:
-    """Bytes (T, B, height, width) as float32 (T, B, D) in [0, 1], D = height * width."""
-    if frames.ndim != 4 or frames.dtype != np.uint8:
-        raise ShapeError(
-            f"expected frames uint8 (T, B, height, width), got {frames.dtype} {frames.shape}: "
-            "see MovingMNIST.batch"
-        )
-    T, B, height, width = frames.shape
-    return frames.reshape(T, B, height * width) / np.float32(255)
 
 
 def read_sequences(path: str | Path, time_axis: int | None = None) -> np.ndarray:
@@ -42,7 +31,7 @@ def read_sequences(path: str | Path, time_axis: int | None = None) -> np.ndarray
     """
     if time_axis not in (None, 0, 1):
         raise ConfigError(f"expected time_axis 0, 1 or None, got {time_axis!r}: choose one")
-    frames = _map_npy(Path(path))
+    frames = map_npy(Path(path))
     if frames.dtype != np.uint8:
         raise DataError(
             f"{path}: expected uint8 frames, 0 to 255, got {frames.dtype}: convert them, for "
@@ -64,8 +53,11 @@ def read_sequences(path: str | Path, time_axis: int | None = None) -> np.ndarray
     return np.moveaxis(frames, time_axis, 0)
 
 
-def _map_npy(path):
-    """The array in an .npy file as a read-only memory map exactly as long as the file."""
+def map_npy(path: Path) -> np.ndarray:
+    """The array in an .npy file as a read-only memory map exactly as long as the file.
+
+    Raises DataError for a file that is missing, damaged, or holds pickled objects.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a header written by Python 2 is no trouble
@@ -98,6 +90,8 @@ class SequenceFile:
     `read_sequences` raises, and ConfigError for `num_frames` longer than the sequences.
     """
 
+    scale = None
+
     def __init__(
         self,
         path: str | Path,
@@ -106,7 +100,9 @@ class SequenceFile:
         time_axis: int | None = None,
         split: str = "all",
     ):
-        frames = read_sequences(path, time_axis)
+        self._take(path, read_sequences(path, time_axis), num_frames, seed, split)
+
+    def _take(self, path, frames, num_frames, seed, split):
         T = len(frames)
         self.num_frames = T if num_frames is None else whole_number("num_frames", num_frames, 1)
         self.seed = whole_number("seed", seed, 0)
@@ -124,9 +120,14 @@ class SequenceFile:
             )
 
     @property
-    def frame_shape(self) -> tuple[int, int]:
-        """(height, width) of a frame, in pixels."""
+    def frame_shape(self) -> tuple[int, ...]:
+        """(height, width) of a frame, in pixels; with colours (height, width, 3)."""
         return self._frames.shape[2:]
+
+    @property
+    def num_sequences(self) -> int:
+        """How many different sequences there are to draw from."""
+        return len(self._members)
 
     def batch(self, k: int, B: int) -> np.ndarray:
         """Batch number k (from 0) of B shuffled sequences: uint8 (T, B, height, width)."""

@@ -1,0 +1,118 @@
+"""Patches of natural video (the slides' Figure 6, Table 2's second column), from a file.
+
+Any of these, as bytes, in an .npy file or as the array `patches` (or the only one) of an .npz:
+
+    (N, T, height, width, 3)    colours last
+    (N, T, 3, height, width)    colours first, as in the file of the authors' second release
+    (N, T, height, width)       grey; a single colour, first or last, is grey too
+
+The paper cuts 32x32 pixels out of UCF-101 and gives the model 16 frames, to rebuild them and to
+predict the next 13. Such data is normalised: `Patches.scale` has the mean and standard deviation of
+each colour over the TRAINING sequences, whatever the split, so that nothing of the test set is
+known to the model.
+
+Read next: ../presets/patches.toml.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from .sequences import MAX_HEADER, SequenceFile, map_npy
+from .shuffle import part
+from .vectors import Scale
+
+COLOURS = (1, 3)
+CHUNK = 100  # sequences counted at a time
+
+
+def read_patches(path: str | Path) -> np.ndarray:
+    """The patches of a file, time first: uint8 (T, N, height, width) or (T, N, height, width, 3).
+
+    An .npy file is a read-only memory map; an .npz is read whole. Raises DataError for a file that
+    is missing, damaged, or holds anything but such bytes; pickled objects are refused unread.
+    """
+    path = Path(path)
+    patches = _read_npz(path) if path.suffix == ".npz" else map_npy(path)
+    if patches.dtype != np.uint8:
+        raise DataError(
+            f"{path}: expected uint8 patches, 0 to 255, got {patches.dtype}: convert them, for "
+            "values in [0, 1] with np.save(path, np.rint(255 * patches).astype(np.uint8))"
+        )
+    if patches.ndim not in (4, 5) or 0 in patches.shape:
+        raise DataError(
+            f"{path}: expected shape (N, T, height, width) or (N, T, height, width, 3), none of "
+            f"them 0, got {patches.shape}: reshape and save again"
+        )
+    if patches.ndim == 5:
+        axes = [axis for axis in (2, 4) if patches.shape[axis] in COLOURS]
+        if len(axes) != 1:
+            raise DataError(
+                f"{path}: expected 3 colours, or 1, on the last axis or on axis 2, got "
+                f"{'both in' if axes else 'neither in'} shape {patches.shape}: reshape and save "
+                "again"
+            )
+        patches = np.moveaxis(patches, axes[0], 4)
+        if patches.shape[4] == 1:
+            patches = patches[..., 0]
+    return patches.swapaxes(0, 1)
+
+
+def _read_npz(path):
+    try:
+        with (
+            open(path, "rb") as file,
+            np.load(file, allow_pickle=False, max_header_size=MAX_HEADER) as arrays,
+        ):
+            name = "patches" if "patches" in arrays.files or not arrays.files else arrays.files[0]
+            if name != "patches" and len(arrays.files) > 1:
+                raise KeyError(f"none named patches among {len(arrays.files)} arrays")
+            return np.asarray(arrays[name])
+    except Exception as error:  # a damaged zip fails in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: expected an .npz file with an array named patches, got "
+            f"{type(error).__name__} ({reason}): check the path, or save it again"
+        ) from error
+
+
+class Patches(SequenceFile):
+    """The patches of a file as a source: batches (T, B, height, width[, 3]) of bytes.
+
+    `split`, `num_frames` and the order of batches as in `SequenceFile`. `scale` is that of the
+    file's own training sequences; sequences from another file take that of the training file.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        num_frames: int | None = None,
+        seed: int = 0,
+        split: str = "all",
+        scale: Scale | None = None,
+    ):
+        self._take(path, read_patches(path), num_frames, seed, split)
+        self.scale = scale or self._scale(path)
+
+    def _scale(self, path):
+        """Mean and standard deviation of each colour, from exact counts of the 256 bytes."""
+        colours = self.frame_shape[2] if len(self.frame_shape) == 3 else 1
+        counts = np.zeros((colours, 256))
+        members = part(self._frames.shape[1], "train")
+        for n in range(0, len(members), CHUNK):
+            values = self._frames[:, members[n : n + CHUNK]].reshape(-1, colours)
+            for c in range(colours):
+                counts[c] += np.bincount(values[:, c], minlength=256)
+        share = counts / counts.sum(axis=1, keepdims=True)
+        levels = np.arange(256) / 255
+        mean = share @ levels
+        std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1))
+        if not std.all():
+            raise DataError(
+                f"{path}: expected patches whose colours vary, got one value for all pixels of "
+                f"colour {int(std.argmin())} in the training sequences: use another file"
+            )
+        return Scale(mean.astype(np.float32), std.astype(np.float32))
