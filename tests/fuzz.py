@@ -36,6 +36,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -154,6 +155,32 @@ def read_npy():
     assert vectors.min() >= 0 and vectors.max() <= 1
     expected = np.moveaxis(first, 0, 1)[:2]
     assert np.array_equal(source.all(), expected)
+
+
+def make_patches():
+    array = np.random.default_rng(0).integers(0, 256, (12, 5, 2, 4, 3), np.uint8)
+    arrays = array, np.moveaxis(array, 4, 2), array[..., :1], array[..., 0], array[:, :0]
+    return [{"my.npy": saved(np.save, one)} for one in arrays]
+
+
+def make_zipped_patches():
+    array = np.random.default_rng(0).integers(0, 256, (12, 5, 2, 4, 3), np.uint8)
+    named = {"patches": array, "source": np.array(["a.avi"] * 12)}
+    with mock.patch("time.localtime", lambda *_: time.gmtime(10**9)):  # the same bytes every day
+        np.savez("named.npz", **named)
+        np.savez_compressed("small.npz", patches=array[..., 0])
+        np.savez("only.npz", any=np.moveaxis(array, 4, 2))
+    return [{"my.npz": Path(f"{name}.npz").read_bytes()} for name in ("named", "small", "only")]
+
+
+def read_patches():
+    (path,) = Path().glob("my.np?")
+    patches = data.read_patches(path)
+    assert patches.dtype == np.uint8 and patches.size > 0
+    assert patches.ndim == 4 or (patches.ndim == 5 and patches.shape[4] == 3)
+    source = data.Patches(path, num_frames=2, split="train")
+    vectors = data.as_vectors(source.batch(0, 3), source.scale)
+    assert vectors.dtype == np.float32 and np.isfinite(vectors).all()
 
 
 def small_config(**sections) -> config.Config:
@@ -306,6 +333,8 @@ READERS = {
     "idx": Reader(make_idx, read_idx),
     "bundled": Reader(make_bundled, read_bundled),
     "npy": Reader(make_npy, read_npy),
+    "patches": Reader(make_patches, read_patches),
+    "patches-npz": Reader(make_zipped_patches, read_patches),
     "config": Reader(make_config, read_config),
     "log": Reader(make_log, read_log),
     "checkpoint": Reader(make_checkpoint, read_checkpoint),
@@ -469,6 +498,19 @@ def inside(name: str, raw: bytes) -> tuple[bytes, Callable[[bytes], bytes]] | No
     if name.endswith(".safetensors"):
         end = 8 + int.from_bytes(raw[:8], "little")
         return raw[8:end], lambda new: len(new).to_bytes(8, "little") + new + raw[end:]
+    if raw[:2] == b"PK":
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        first = next(iter(members))
+
+        def zip_anew(new):
+            file = io.BytesIO()
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, content in (members | {first: new}).items():
+                    archive.writestr(zipfile.ZipInfo(name), content)
+            return file.getvalue()
+
+        return members[first], zip_anew
     if raw[:6] == b"\x93NUMPY":
         header = npy_header(raw)
         size = header.start - 8
@@ -501,7 +543,7 @@ def damage(rng: random.Random, name: str, raw: bytes, other: bytes) -> bytes:
     protect, text = bytes, Path(name).suffix in (".toml", ".jsonl")
     parts, others = inside(name, raw), inside(name, other)
     if parts and rng.random() < 0.5:
-        text = raw[:2] != b"\x1f\x8b"  # headers are text
+        text = raw[:2] not in (b"\x1f\x8b", b"PK")  # headers are text
         raw, protect = parts
         other = others[0] if others else other
     new = bytearray(raw)

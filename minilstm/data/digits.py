@@ -24,6 +24,7 @@ from .shuffle import whole_number
 
 SPLITS = ("train", "test")
 SIZE = 28  # MNIST digits are 28 x 28 pixels
+BYTES = np.dtype(np.uint8)
 BUNDLED = Path(__file__).with_name("digits.npz")
 MD5 = {  # of the uncompressed files; (split, part): (name, sum)
     ("train", "images"): ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
@@ -56,7 +57,10 @@ def load_digits(
 def _read_bundled(split):
     try:
         with open(BUNDLED, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return arrays[f"{split}_images"], arrays[f"{split}_labels"]
+            images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.shape != (len(labels), SIZE, SIZE) or {images.dtype, labels.dtype} != {BYTES}:
+            raise ValueError(f"images {images.dtype} {images.shape}, labels {labels.dtype}")
+        return images, labels
     except Exception as error:  # a damaged zip fails in many ways
         raise DataError(
             f"{BUNDLED}: expected the bundled digits, got {_one_line(error)}: reinstall minilstm"
