@@ -2,30 +2,39 @@
 
 `prediction_strip` is the slides' Figure 5 ("Reconstruction and future prediction obtained from
 the Composite Model") and, with colour frames, Figure 6; `prediction_gif` is the same in motion;
-`curves` shows training, `per_step_curve` how the error grows along the predicted future.
+`curves` shows training, `per_step_curve` how the error grows along the predicted future. What goes
+on inside a model is drawn by panels.py.
 
 Frames are NumPy arrays (T, N, H, W) for grey or (T, N, H, W, 3) for colour, floats in [0, 1] or
-bytes. Every file is written whole or not at all, and equal input gives equal bytes: pictures can
-be compared by checksum. Frames are enlarged by repeating pixels, never by interpolation, which
-would make sharp models look blurred and blurred models look smooth.
+bytes. A path that ends in .pdf gets a PDF, any other a PNG. Every file is written whole or not at
+all, and equal input gives equal bytes: pictures can be compared by checksum. Frames are enlarged by
+repeating pixels, never by interpolation, which would make sharp models look blurred and blurred
+models look smooth.
 
 Matplotlib and Pillow are imported when the first picture is drawn, not with this module.
 
-Read next: evaluate.py and visualize.py, which call it.
+Read next: panels.py; evaluate.py and visualize.py, which call both.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import textwrap
 from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from .errors import DataError, ShapeError
 from .files import write_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# name of a model: (its reconstruction, its prediction), either of them None
+Models = dict[str, tuple[np.ndarray | None, np.ndarray | None]]
 
 # Okabe and Ito's palette without its yellow: distinct for colour-blind readers, on white paper
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -42,28 +51,32 @@ FILM_FRAME = 192  # pixels: one frame of a film
 def prediction_strip(
     truth_past: np.ndarray,
     truth_future: np.ndarray | None,
-    reconstruction: np.ndarray | None,
-    prediction: np.ndarray | None,
+    models: Models,
     path: str | os.PathLike,
+    first: int = 1,
+    caption: str = "",
 ) -> None:
-    """Draw Figure 5 as a PNG: the truth above, the model below, the past left, the future right.
+    """Draw Figure 5: the truth above, each model below, the past left, the future right.
 
-    truth_past (Tp, N, H, W[, 3]), truth_future (Tf, N, H, W[, 3]); reconstruction has the shape
-    of the past and ITS order (the decoder's output turned round), prediction that of the future.
-    Autoencoder: prediction None (and truth_future, to leave the future out). Future predictor:
-    reconstruction None; what the model wasn't asked for is pale. The N sequences are stacked.
-    Raises ShapeError, DataError for NaN, RunError for a path that can't be written.
-    Source: slides, Figures 5 and 6.
+    truth_past (Tp, N, H, W[, 3]), truth_future (Tf, N, H, W[, 3]). `models` has, by the name that
+    its row gets, each model's reconstruction, of the shape of the past and in ITS order (the
+    decoder's output turned round), and its prediction, of the shape of the future. An autoencoder's
+    prediction is None (and truth_future, to leave the future out), a future predictor's
+    reconstruction; what a model wasn't asked for is pale. The N sequences are stacked.
+    The first frame shown has number `first`. Raises ShapeError, DataError for NaN, RunError for a
+    path that can't be written. Source: slides, Figures 5 and 6.
     """
-    halves = _halves(truth_past, truth_future, reconstruction, prediction)
+    halves = _halves(truth_past, truth_future, models, first)
     T = sum(len(half.truth) for half in halves)
     N, H, W = halves[0].truth.shape[1:4]
-    rows = ("truth", "model") if any(half.model is not None for half in halves) else ("truth",)
+    rows = ("truth", *models)
 
     scale = max(1, min(STRIP_WIDTH // (T * W), STRIP_FRAME // max(H, W)))
     cell_h, cell_w = H * scale, W * scale
+    row_name = _font(min(32, max(8, cell_h)))
     line, gap = 4, 40  # between frames; between sequences, and between past and future
-    margin, left, top = 16, 130, 108  # around it all; for the row names; for titles and times
+    margin, top = 16, 108  # around it all; for titles and times
+    left = max(130, margin + 18 + max(int(row_name.getlength(name)) for name in rows))
     height = top + N * len(rows) * (cell_h + line) + (N - 1) * gap + margin
     xs, spans = [], []  # of each half: the left edges of its frames; where it begins and ends
     x = left
@@ -78,15 +91,16 @@ def prediction_strip(
         for n in range(N)
     ]
     for half, half_xs in zip(halves, xs, strict=True):
-        for r, frames in enumerate((half.truth, half.model)[: len(rows)]):
+        for r, frames in enumerate((half.truth, *half.models)):
             for t, x in enumerate(half_xs):
                 for n in range(N):
                     y = ys[n][r]
                     frame = PALE if frames is None else _enlarge(frames[t, n], scale)
                     canvas[y : y + cell_h, x : x + cell_w] = frame
 
+    canvas, lines = _room_for(caption, canvas, 30)
     picture, draw = _drawing(canvas)
-    title, small, row_name = _font(32), _font(26), _font(min(32, max(8, cell_h)))
+    title, small = _font(32), _font(26)
     every = 1 + 50 // (cell_w + line)  # narrow frames: only some times have room for their number
     for half, half_xs, (x0, x1) in zip(halves, xs, spans, strict=True):
         draw.text(((x0 + x1) / 2, 24), half.title, font=title, fill=INK, anchor="mm")
@@ -98,6 +112,8 @@ def prediction_strip(
         for r, name in enumerate(rows):
             at = (left - 18, ys[n][r] + cell_h / 2)
             draw.text(at, name, font=row_name, fill=INK, anchor="rm")
+    for k, text in enumerate(lines):
+        draw.text((margin, height + 40 * k), text, font=_font(30), fill=FAINT, anchor="la")
     _write_picture(picture, path)
 
 
@@ -107,39 +123,41 @@ def prediction_strip(
 def prediction_gif(
     truth_past: np.ndarray,
     truth_future: np.ndarray | None,
-    reconstruction: np.ndarray | None,
-    prediction: np.ndarray | None,
+    models: Models,
     path: str | os.PathLike,
+    first: int = 1,
 ) -> None:
-    """Film the truth beside the model, past then future, 5 frames a second, in a loop.
+    """Film the truth beside each model, past then future, 5 frames a second, in a loop.
 
     Arrays and errors as in `prediction_strip`. A caption says which frame it is. The last frame
     stays for a second.
     """
-    halves = _halves(truth_past, truth_future, reconstruction, prediction)
+    halves = _halves(truth_past, truth_future, models, first)
     N, H, W = halves[0].truth.shape[1:4]
     scale = max(1, FILM_FRAME // max(H, W))
     cell_h, cell_w = H * scale, W * scale
-    size = max(11, min(22, cell_w // 9))  # of the letters: "reconstruction" must fit over a frame
+    names = ("truth", *models)
+    size = max(11, min(22, cell_w // 9))
+    while size > 11 and max(_font(size).getlength(name) for name in names) > cell_w:
+        size -= 1  # every name must fit over its frames
     line, band = 8, 2 * size  # around the frames; of text above and below
     height = 2 * band + N * (cell_h + line) - line
-    width = 2 * cell_w + 3 * line
-    left, right = line, cell_w + 2 * line
+    width = line + len(names) * (cell_w + line)
+    lefts = [line + k * (cell_w + line) for k in range(len(names))]
 
     films = []
     for half in halves:
         for t in range(len(half.truth)):
             canvas = np.full((height, width, 3), PAPER, np.uint8)
-            for n in range(N):
-                y = band + n * (cell_h + line)
-                canvas[y : y + cell_h, left : left + cell_w] = _enlarge(half.truth[t, n], scale)
-                model = PALE if half.model is None else _enlarge(half.model[t, n], scale)
-                canvas[y : y + cell_h, right : right + cell_w] = model
+            for left, frames in zip(lefts, (half.truth, *half.models), strict=True):
+                for n in range(N):
+                    y = band + n * (cell_h + line)
+                    frame = PALE if frames is None else _enlarge(frames[t, n], scale)
+                    canvas[y : y + cell_h, left : left + cell_w] = frame
             picture, draw = _drawing(canvas)
             font, middle = _font(size), cell_w / 2
-            names = ((left, "truth"), (right, half.model_name))
-            for x, name in names:
-                draw.text((x + middle, band / 2), name, font=font, fill=INK, anchor="mm")
+            for left, name in zip(lefts, names, strict=True):
+                draw.text((left + middle, band / 2), name, font=font, fill=INK, anchor="mm")
             caption = f"{half.name}, frame {half.first + t}"
             at = (width / 2, height - band / 2)
             draw.text(at, caption, font=font, fill=INK, anchor="mm")
@@ -175,14 +193,16 @@ def curves(
     path: str | os.PathLike,
     baselines: dict[str, float] | None = None,
     ylabel: str = "nats per frame",
+    xlabel: str = "step",
+    caption: str = "",
 ) -> None:
-    """Draw training curves as a PNG: {name: (steps, values)}, and dashed lines {name: value}.
+    """Draw curves, of training by default: {name: (steps, values)}, dashed lines {name: value}.
 
     Every line carries its name at its right end. The scale is logarithmic where values span more
     than a factor of ten. A NaN leaves a hole. Raises DataError without any finite value, RunError.
     """
     lines = {name: (np.asarray(x), np.asarray(y, float)) for name, (x, y) in series.items()}
-    figure, axes = _axes("step", ylabel, [y for _, y in lines.values()], baselines or {})
+    figure, axes = _axes(xlabel, ylabel, [y for _, y in lines.values()], baselines or {})
     ends = []
     for (name, (x, y)), (colour, dash) in zip(lines.items(), _styles(), strict=False):
         lone = "o" if len(x) == 1 else None  # a line through one point can't be seen
@@ -193,7 +213,8 @@ def curves(
         ends.append((value, name, FAINT))
     axes.margins(x=0)
     _name_lines(axes, ends)
-    _write_figure(figure, path)
+    write_caption(figure, caption)
+    write_figure(figure, path)
 
 
 def per_step_curve(
@@ -221,7 +242,7 @@ def per_step_curve(
         ends.append((_last_finite(y), name, FAINT))
     axes.xaxis.get_major_locator().set_params(integer=True)
     _name_lines(axes, ends)
-    _write_figure(figure, path)
+    write_figure(figure, path)
 
 
 def _axes(xlabel, ylabel, values, baselines):
@@ -281,39 +302,40 @@ def _name_lines(axes, ends):
 
 
 class _Half(NamedTuple):
-    """The past or the future: what happened, what the model made of it, and their words."""
+    """The past or the future: what happened, what the models made of it, and their words."""
 
     name: str
     truth: np.ndarray  # bytes
-    model: np.ndarray | None  # bytes
-    model_name: str
+    models: list[np.ndarray | None]  # bytes
     title: str
-    first: int  # the time of its first frame; the sequence begins at 1
+    first: int  # the time of its first frame
     colour: str
 
 
-def _half(name, truth, model, model_name, first, colour):
+def _half(name, truth, made, models, first, colour):
     if truth.ndim not in (4, 5) or truth.shape[4:] not in ((), (3,)) or truth.size == 0:
         raise ShapeError(
             f"{name}: expected (T, N, H, W) or (T, N, H, W, 3), none of them 0, got {truth.shape}"
         )
-    truth = _bytes(name, truth)
-    if model is None:
-        return _Half(name, truth, None, "model", name, first, colour)
-    if model.shape != truth.shape:
-        raise ShapeError(f"{model_name}: expected {truth.shape} like the {name}, got {model.shape}")
-    title = f"{name} \N{RIGHTWARDS ARROW} {model_name}"
-    return _Half(name, truth, _bytes(model_name, model), model_name, title, first, colour)
+    for model in models:
+        if model is not None and model.shape != truth.shape:
+            raise ShapeError(f"{made}: expected {truth.shape} like the {name}, got {model.shape}")
+    models = [model if model is None else _bytes(made, model) for model in models]
+    asked = any(model is not None for model in models)
+    title = f"{name} \N{RIGHTWARDS ARROW} {made}" if asked else name
+    return _Half(name, _bytes(name, truth), models, title, first, colour)
 
 
-def _halves(truth_past, truth_future, reconstruction, prediction):
-    past = _half("past", truth_past, reconstruction, "reconstruction", 1, FAINT)
+def _halves(truth_past, truth_future, models, first):
+    reconstructions = [reconstruction for reconstruction, _ in models.values()]
+    predictions = [prediction for _, prediction in models.values()]
+    past = _half("past", truth_past, "reconstruction", reconstructions, first, FAINT)
     if truth_future is None:
-        if prediction is not None:
+        if any(prediction is not None for prediction in predictions):
             raise ShapeError("prediction: expected None without truth_future, got an array")
         return [past]
-    first = len(truth_past) + 1
-    future = _half("future", truth_future, prediction, "prediction", first, PALETTE[0])
+    first += len(truth_past)
+    future = _half("future", truth_future, "prediction", predictions, first, PALETTE[0])
     if truth_future.shape[1:] != truth_past.shape[1:]:
         raise ShapeError(
             f"future: expected (T, {', '.join(map(str, truth_past.shape[1:]))}) like the past, "
@@ -358,16 +380,46 @@ def _font(size):
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
+def _room_for(caption, canvas, size):
+    """The canvas with white below for a caption of this size, and the caption's lines."""
+    width = int(canvas.shape[1] / (0.62 * size))  # a letter is about that wide
+    lines = textwrap.wrap(caption, max(20, width))
+    room = np.full((40 * len(lines) + 16 * bool(lines), *canvas.shape[1:]), PAPER, np.uint8)
+    return np.concatenate([canvas, room]), lines
+
+
 def _write_picture(picture, path):
+    if Path(path).suffix == ".pdf":  # the pixels as they are, on a page of their size
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(picture.width / 200, picture.height / 200), dpi=200)
+        figure.figimage(np.asarray(picture))
+        write_figure(figure, path)
+        return
     data = io.BytesIO()
     picture.save(data, "PNG")
     write_file(path, data.getvalue())
 
 
-def _write_figure(figure, path):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def write_caption(figure: Figure, caption: str, size: int = 14) -> None:
+    """Put a caption under a figure of Matplotlib, in lines that fit its width."""
+    width = int(figure.get_figwidth() * 72 / (0.54 * size))
+    lines = "\n".join(textwrap.wrap(caption, width))
+    figure.supxlabel(lines, fontsize=size, color=FAINT, x=0.01, ha="left")
 
+
+def write_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure of Matplotlib, PDF or PNG, without a date or a version. Raises RunError."""
     data = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(data, format="png", metadata={"Software": None})  # no version, no date
+    if Path(path).suffix == ".pdf":
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        FigureCanvasPdf(figure)
+        nameless = {"Creator": None, "Producer": None, "CreationDate": None}
+        figure.savefig(data, format="pdf", metadata=nameless)
+    else:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        FigureCanvasAgg(figure)
+        figure.savefig(data, format="png", metadata={"Software": None})
     write_file(path, data.getvalue())

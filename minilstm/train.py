@@ -552,6 +552,7 @@ class _Run:
         means = (evaluate.mean_frames(self.model.loss, z) for z in logits)
         drawn = [frames[:past], frames[past:], *means]
         drawn = [x if x is None else as_frames(x, test.frame_shape, test.scale) for x in drawn]
+        drawn = *drawn[:2], {"model": drawn[2:]}
         figures.prediction_strip(*drawn, self.folder.path / "prediction.png")
         figures.prediction_gif(*drawn, self.folder.path / "prediction.gif")
 

@@ -15,8 +15,6 @@ from minilstm.figures import (
     PALE,
     curves,
     per_step_curve,
-    prediction_gif,
-    prediction_strip,
     series_from_rows,
 )
 
@@ -24,6 +22,16 @@ from minilstm.figures import (
 def frames(T, N=2, H=16, W=12, channels=(), seed=0):
     """Bytes below PALE, so that no pixel looks like paper."""
     return np.random.default_rng(seed).integers(0, 200, (T, N, H, W, *channels), np.uint8)
+
+
+def prediction_strip(past, future, reconstruction, prediction, path):
+    """The strip of one model."""
+    figures.prediction_strip(past, future, {"model": (reconstruction, prediction)}, path)
+
+
+def prediction_gif(past, future, reconstruction, prediction, path):
+    """The film of one model."""
+    figures.prediction_gif(past, future, {"model": (reconstruction, prediction)}, path)
 
 
 def film(path):
@@ -120,6 +128,32 @@ def test_all_the_ink_of_a_strip_stays_inside_its_margins(tmp_path):
         assert all((edge == 255).all() for edge in edges), f"{T} frames touch the edge"
 
 
+def test_a_strip_of_several_models_has_a_row_for_each_under_one_truth(tmp_path):
+    past, future = frames(3, N=1), frames(2, N=1, seed=1)
+    models = {
+        "a composite of two layers": (frames(3, N=1, seed=2), frames(2, N=1, seed=3)),
+        "b": (None, frames(2, N=1, seed=4)),
+    }
+    figures.prediction_strip(past, future, models, tmp_path / "strip.png", first=7, caption="Look.")
+    page = strip(tmp_path / "strip.png")
+    rows = (future, *(prediction for _, prediction in models.values()))
+    corners = [find(page, row[1, 0], 8) for row in rows]
+    assert all(len(found) == 1 for found in corners)
+    ys, xs = zip(*(found[0] for found in corners), strict=True)
+    assert len(set(xs)) == 1 and np.diff(ys).tolist() == [132, 132]
+    assert (page[ys[-1] + 130 :] < 200).any(), "the caption stands below"
+
+
+def test_a_film_of_several_models_has_a_column_for_each(tmp_path):
+    past = frames(2, N=1)
+    models = {name: (frames(2, N=1, seed=s), None) for s, name in enumerate("abc", start=1)}
+    figures.prediction_gif(past, None, models, tmp_path / "film.gif")
+    page = film(tmp_path / "film.gif")[1]
+    shown = (past, *(model for model, _ in models.values()))
+    lefts = [find(page, frames[1, 0], 12)[0][1] for frames in shown]
+    assert np.diff(lefts).tolist() == [12 * 12 + 8] * 3
+
+
 # ---------------------------------------------------------------- films
 
 
@@ -167,7 +201,7 @@ def test_a_film_in_colour_keeps_its_colours(tmp_path):
 def drawn(monkeypatch, draw, path):
     """What `draw` put on the axes, instead of its pixels."""
     kept = []
-    monkeypatch.setattr(figures, "_write_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(figures, "write_figure", lambda figure, path: kept.append(figure))
     draw(path)
     return kept[0].axes[0], kept[0]
 
@@ -247,6 +281,17 @@ def test_equal_input_gives_equal_bytes_without_a_date_or_a_version(tmp_path):
         assert (tmp_path / "picture").read_bytes() == first
         with Image.open(io.BytesIO(first)) as picture:
             assert not {"Software", "Creation Time", "date:create"} & set(picture.info)
+
+
+def test_a_pdf_is_written_where_the_path_says_so_the_same_every_time(tmp_path):
+    for draw in drawings(tmp_path / "picture.pdf"):
+        draw()
+        first = (tmp_path / "picture.pdf").read_bytes()
+        if not first.startswith(b"GIF"):  # films have no pages
+            assert first.startswith(b"%PDF") and first.rstrip().endswith(b"%%EOF")
+            assert b"CreationDate" not in first
+        draw()
+        assert (tmp_path / "picture.pdf").read_bytes() == first
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
