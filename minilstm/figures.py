@@ -113,7 +113,7 @@ def prediction_strip(
             at = (left - 18, ys[n][r] + cell_h / 2)
             draw.text(at, name, font=row_name, fill=INK, anchor="rm")
     for k, text in enumerate(lines):
-        draw.text((margin, height + 40 * k), text, font=_font(30), fill=FAINT, anchor="la")
+        draw.text((margin, height + 40 * k), text, font=_font(30), fill=INK, anchor="la")
     _write_picture(picture, path)
 
 
@@ -265,7 +265,8 @@ def _axes(xlabel, ylabel, values, baselines):
         raise DataError("expected at least one finite value to draw, got none")
     if 0 < 10 * shown.min() < shown.max():
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        few = shown.max() < 1e3 * shown.min()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return figure, axes
@@ -402,10 +403,10 @@ def _write_picture(picture, path):
 
 
 def write_caption(figure: Figure, caption: str, size: int = 14) -> None:
-    """Put a caption under a figure of Matplotlib, in lines that fit its width."""
-    width = int(figure.get_figwidth() * 72 / (0.54 * size))
-    lines = "\n".join(textwrap.wrap(caption, width))
-    figure.supxlabel(lines, fontsize=size, color=FAINT, x=0.01, ha="left")
+    """Make room below a figure of Matplotlib, and put a caption there in lines that fit."""
+    lines = textwrap.wrap(caption, int(figure.get_figwidth() * 72 / (0.54 * size)))
+    figure.set_figheight(figure.get_figheight() + len(lines) * 1.3 * size / 72)
+    figure.supxlabel("\n".join(lines), fontsize=size, color=INK, x=0.01, ha="left")
 
 
 def write_figure(figure: Figure, path: str | os.PathLike) -> None:

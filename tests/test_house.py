@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "metrics": {"errors"},
     "figures": {"errors", "files"},
+    "panels": {"figures"},
 }
 
 

@@ -1,0 +1,94 @@
+"""Panels: weights at their place, colours over their range, the same bytes every time."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minilstm import panels
+from minilstm.panels import activity, histograms, tiled, weights
+
+RNG = np.random.default_rng(0)
+SIGNAL, WEIGHTS = RNG.random((9, 5)), RNG.standard_normal((7, 12))
+LIMITS = {"i": (0, 1), "c": None}
+
+
+def drawings(path):
+    """One call of each function that draws."""
+    both = {"trained": WEIGHTS, "randomly initialised": WEIGHTS[::-1]}
+    rows = {m: {name: (SIGNAL, LIMITS[name], "peak 0.5") for name in LIMITS} for m in both}
+    images = {model: {"reconstruction": x, "future": x} for model, x in both.items()}
+    values = {model: (SIGNAL.ravel(), (0, 1), "3 %") for model in both}
+    return [
+        lambda: activity(rows, path, "See this."),
+        lambda: weights(images, (3, 4), path, "See this."),
+        lambda: histograms({"encoder": {"i": values, "f": values}}, path, "See this."),
+    ]
+
+
+def drawn(monkeypatch, draw):
+    """The figure of Matplotlib that `draw` would write."""
+    kept = []
+    monkeypatch.setattr(panels, "write_figure", lambda figure, path: kept.append(figure))
+    draw()
+    return kept[0]
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf"])
+def test_pages_are_written_the_same_every_time(tmp_path, kind):
+    path = tmp_path / f"page.{kind}"
+    for draw in drawings(path):
+        draw()
+        first = path.read_bytes()
+        draw()
+        assert path.read_bytes() == first
+        assert first.startswith(b"%PDF" if kind == "pdf" else b"\x89PNG")
+        if kind == "png":
+            with Image.open(path) as picture:
+                assert picture.width == 1999 and 900 < picture.height < 1200  # 13.33 inches
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
+@pytest.mark.parametrize("N", [1, 7, 200])
+def test_weights_are_tiled_in_rows_each_on_its_own_scale_around_grey(N, shape):
+    images = np.random.default_rng(1).standard_normal((N, int(np.prod(shape))))
+    images[0] = 0
+    page = tiled(images, shape, panel=2.0)
+    columns = (page.shape[1] + 1) // 5
+    assert page.shape[2:] == shape[2:]
+    if N == 200:
+        assert 1.5 < page.shape[1] / page.shape[0] < 2.6, "about twice as wide as high"
+    for n in range(N):
+        y, x = 4 * (n // columns), 5 * (n % columns)
+        image = page[y : y + 3, x : x + 4]
+        expected = images[n].reshape(shape) / (2 * (np.abs(images[n]).max() or 1)) + 0.5
+        np.testing.assert_allclose(image, expected, atol=1e-12)
+    inside = np.zeros(page.shape[:2], bool)
+    for n in range(N):
+        y, x = 4 * (n // columns), 5 * (n % columns)
+        inside[y : y + 3, x : x + 4] = True
+    assert (page[~inside] == panels.BETWEEN).all(), "white between them, and where none is"
+
+
+def test_the_colours_of_a_signal_span_its_range_or_99_percent_of_all_models(monkeypatch):
+    large, small = 10 * SIGNAL - 5, SIGNAL
+    rows = {
+        "trained": {"i": (SIGNAL, (0, 1), "a"), "c": (large, None, "b")},
+        "random": {"i": (SIGNAL, (0, 1), "c"), "c": (small, None, "d")},
+    }
+    figure = drawn(monkeypatch, lambda: activity(rows, None))
+    images = [a.images[0] for a in figure.axes[:4]]
+    assert [image.get_clim() for image in images[::2]] == [(0, 1), (0, 1)]
+    most = np.quantile(np.abs([large, small]), 0.99)
+    for image in images[1::2]:
+        np.testing.assert_allclose(image.get_clim(), (-most, most))
+    np.testing.assert_array_equal(images[1].get_array(), large.T)
+    assert figure.axes[0].get_title() == "i\na" and figure.axes[2].get_title() == "c"
+
+
+def test_a_histogram_counts_every_value_and_names_every_model_with_its_number(monkeypatch):
+    values = {"trained": (np.array([0.0, 0.0, 1.0, 0.5]), (0, 1), "75 %")}
+    figure = drawn(monkeypatch, lambda: histograms({"encoder": {"i": values}}, None))
+    heights = figure.axes[0].patches[0].get_data().values
+    assert heights.sum() == pytest.approx(1) and heights[0] == 0.5 and heights[-1] == 0.25
+    (name,) = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert name == "trained: 75 %"

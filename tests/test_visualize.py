@@ -1,0 +1,218 @@
+"""`python -m minilstm.visualize`: every figure, of every kind of run, with its caption."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minilstm import config, figures, panels, train, visualize
+from minilstm.command import run_command
+from minilstm.data import as_frames
+from minilstm.visualize import NAMES
+
+TINY = {
+    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 2, "past": 3, "future": 4},
+    "model": {"hidden": 6},
+    "run": {"batch_size": 4, "steps": 2},
+}
+KINDS = {
+    "composite": {"layers": 2, "conditional": "future"},
+    "slides": {"cell": "slides-lstm", "kind": "predictor", "start": "read"},
+    "autoencoder": {"kind": "autoencoder"},
+    "elman": {"cell": "elman"},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of a trained run of every kind, and of one on coloured patches."""
+    top, draw = tmp_path_factory.mktemp("runs"), train._Run.draw
+    patches = np.random.default_rng(0).integers(0, 256, (20, 16, 8, 7, 3), np.uint8)
+    np.save(top / "patches.npy", patches)
+    train._Run.draw = lambda run: None  # pictures take longer than the training
+    try:
+        for name, model in KINDS.items():
+            tables = TINY | {"model": TINY["model"] | model}
+            train.train(config.load(overrides=tables), top / name, quiet=True)
+        data = {"source": "patches", "path": str(top / "patches.npy"), "past": 12, "future": 4}
+        train.train(config.load(overrides=TINY | {"data": data}), top / "patches", quiet=True)
+    finally:
+        train._Run.draw = draw
+    return top
+
+
+def visualized(capsys, *words):
+    """What the command prints: it must succeed."""
+    assert run_command(lambda: visualize.main([*map(str, words)])) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out
+
+
+def refusal(capsys, *words):
+    """What the command says: one line on stderr, and status 2."""
+    try:
+        status = run_command(lambda: visualize.main([*map(str, words)]))
+    except SystemExit as end:
+        status = end.code
+    printed = capsys.readouterr()
+    assert status == 2 and printed.out == "" and printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_a_composite_run_gets_every_figure_as_png_and_pdf_with_a_caption(runs, capsys):
+    printed = visualized(capsys, runs / "composite")
+    out = runs / "composite/figures"
+    expected = [name for name in NAMES if name != "fig6"]
+    pictures = {f"{name}.{kind}" for name in expected for kind in ("png", "pdf")}
+    pictures |= {"fig5.gif", "fig8.gif"}
+    assert {path.name for path in out.iterdir()} == pictures | {"figures.md"}
+    for name in expected:
+        assert re.search(rf"^{name} ", printed, re.MULTILINE)
+        assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        with Image.open(out / f"{name}.png") as picture:
+            picture.load()
+            assert min(picture.size) > 300
+    assert "fig6         not drawn: no run on patches was given" in printed
+    text = (out / "figures.md").read_text()
+    assert set(re.findall(r"\]\(([^)]+)\)", text)) == {p for p in pictures if "pdf" not in p}
+    for paragraph in text.split("\n## ")[1:]:
+        caption = paragraph.split("\n")[2]
+        assert re.search("Slides|Paper", caption), caption
+        assert " see " in caption.lower(), "it must say what to see"
+    assert re.search(r"Output h: \d\.\d\d.* trained, \d\.\d\d.* randomly initialised\.", text)
+    assert "1 digit and 3 digits" in text
+
+
+def test_only_the_figures_asked_for_are_drawn(runs, capsys, tmp_path):
+    visualized(capsys, runs / "composite", "--only", "fig9", "fig10", "--out", tmp_path / "new/out")
+    names = {path.name for path in (tmp_path / "new/out").iterdir()}
+    assert names == {"fig9.png", "fig9.pdf", "fig10.png", "fig10.pdf", "figures.md"}
+
+
+def test_several_runs_share_one_truth_and_have_their_own_insides(
+    runs, capsys, tmp_path, monkeypatch
+):
+    strips = []
+    monkeypatch.setattr(figures, "prediction_strip", lambda *a: strips.append(a))
+    words = [runs / "composite", runs / "autoencoder", runs / "slides", "--out", tmp_path]
+    printed = visualized(capsys, *words, "--only", "fig5", "fig10", "fig7")
+    models = strips[0][2]
+    assert list(models) == ["composite", "autoencoder", "slides"]
+    assert models["autoencoder"][1] is None and models["slides"][0] is None
+    assert strips[0][0].shape == models["composite"][0].shape == (3, 3, 8, 8)
+    assert "fig7-autoencoder not drawn: an autoencoder has no future decoder" in printed
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"fig10-composite.png", "fig10-autoencoder.png", "fig7-slides.pdf"} <= names
+
+
+def test_runs_of_one_folder_name_are_told_apart(runs, capsys, tmp_path):
+    shutil.copytree(runs / "slides", tmp_path / "composite")
+    found = visualize.open_runs([runs / "composite", tmp_path / "composite", runs / "slides"])
+    names = [f"{runs.name}-composite", f"{tmp_path.name}-composite", "slides"]
+    assert [run.name for run in found] == names
+    message = refusal(capsys, runs / "composite", runs / "composite")
+    assert "different names" in message
+
+
+def test_a_reconstruction_and_a_prediction_are_those_of_the_model(runs, monkeypatch, tmp_path):
+    strips = []
+    monkeypatch.setattr(figures, "prediction_strip", lambda *a: strips.append(a))
+    (run,) = visualize.open_runs([runs / "composite"])
+    visualize.draw([run], visualize.Plate(tmp_path, ("png",)), ("fig5",))
+    past, future, models, *_ = strips[0]
+    frames = np.concatenate([past, future]).reshape(7, 3, 64).astype(np.float32)
+    rebuilt, predicted = models["model"]
+    np.testing.assert_allclose(
+        rebuilt, run.trained.reconstruction(frames[:3]).reshape(rebuilt.shape), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        predicted, run.trained.rollout(frames[:3], 4).reshape(predicted.shape), atol=1e-5
+    )
+
+
+def test_patches_are_shown_in_colour_and_only_their_last_ten_frames(
+    runs, capsys, tmp_path, monkeypatch
+):
+    strips = []
+    monkeypatch.setattr(figures, "prediction_strip", lambda *a: strips.append(a))
+    printed = visualized(capsys, runs / "patches", "--out", tmp_path)
+    past, future, models, _, first, _ = strips[0]
+    assert past.shape == (10, 2, 8, 7, 3) and future.shape == (4, 2, 8, 7, 3) and first == 3
+    assert past.min() > -1e-6 and past.max() < 1 + 1e-6, "the truth is no longer normalised"
+    np.testing.assert_allclose(past * 255, np.rint(past * 255), atol=1e-3)
+    (run,) = visualize.open_runs([runs / "patches"])
+    rebuilt = run.trained.reconstruction(run.past[:, :2])[2:]
+    rebuilt = as_frames(rebuilt, (8, 7, 3), run.source.scale)
+    np.testing.assert_allclose(models["model"][0], rebuilt, atol=1e-4)
+    assert "fig8         not drawn" in printed and "fig5         not drawn" in printed
+    assert (tmp_path / "fig9.png").exists() and (tmp_path / "fig6.gif").exists()
+
+
+def test_the_units_with_the_largest_weights_come_first_and_the_same_in_every_panel(
+    runs, monkeypatch, tmp_path
+):
+    pages = []
+    monkeypatch.setattr(panels, "weights", lambda rows, *_: pages.append(rows))
+    (run,) = visualize.open_runs([runs / "composite"])
+    visualize.draw([run], visualize.Plate(tmp_path, ("png",)), ("fig9", "fig10"))
+    for model, found in zip(run.models.values(), pages[0].values(), strict=True):
+        i, f, g, o = np.split(model.encoder.layers[0].Wx.value.T, 4)
+        order = np.argsort(-np.linalg.norm(g, axis=1))
+        for shown, whole in zip(found.values(), (i, f, g, o), strict=True):
+            np.testing.assert_array_equal(shown, whole[order])
+    for model, found in zip(run.models.values(), pages[1].values(), strict=True):
+        for decoder, shown in zip((model.reconstruct, model.predict), found.values(), strict=True):
+            assert (np.diff(np.linalg.norm(shown, axis=1)) <= 0).all()
+            assert {row.tobytes() for row in shown} == {
+                row.tobytes() for row in decoder.readout.W.value
+            }
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "elman", "slides"])
+def test_every_kind_of_run_gets_the_figures_that_it_can_have(runs, capsys, tmp_path, kind):
+    visualized(capsys, runs / kind, "--out", tmp_path, "--only", *NAMES[2:])
+    found = {path.stem for path in tmp_path.glob("*.png")}
+    left_out = {"autoencoder": {"fig7"}, "elman": {"gates"}}.get(kind, set())
+    assert found == set(NAMES[2:]) - left_out
+
+
+def test_a_run_of_nothing_but_ones_is_drawn(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+    ones = "--frame-size 2 --digit-size 1 --num-digits 1 --past 1 --future 1 --hidden 1"
+    words = [*ones.split(), "--batch-size", "1", "--steps", "1", "--quiet"]
+    train.main([*words, "--out", str(tmp_path / "run")])
+    visualized(capsys, tmp_path / "run")
+    assert len(list((tmp_path / "run/figures").glob("*.png"))) == 7
+
+
+def test_the_same_run_gives_the_same_bytes(runs, capsys, tmp_path):
+    for name in ("one", "two"):
+        only = "--only", "fig5", "fig7", "gradients"
+        visualized(capsys, runs / "composite", "--out", tmp_path / name, *only)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+def test_what_cannot_be_drawn_is_refused_in_one_line(runs, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "RUN" in refusal(capsys)
+    assert "config.toml" in refusal(capsys, tmp_path)
+    assert "fig11" in refusal(capsys, runs / "composite", "--only", "fig11")
+    assert "choose another --out" in refusal(capsys, runs / "slides", "--out", tmp_path / "file")
+    other = TINY | {"data": TINY["data"] | {"past": 4}}
+    draw, train._Run.draw = train._Run.draw, lambda run: None
+    train.train(config.load(overrides=other), tmp_path / "other", quiet=True)
+    train._Run.draw = draw
+    message = refusal(capsys, runs / "composite", tmp_path / "other", "--out", tmp_path / "out")
+    assert "same data" in message and "other" in message
+
+
+def test_matplotlib_waits_until_something_is_drawn():
+    code = "import sys, minilstm.visualize; print(*{'matplotlib', 'PIL'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
