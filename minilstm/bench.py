@@ -455,7 +455,7 @@ def draw_growth(sweeps: list[Sweep], path: str) -> None:
         ends.append((ys[-1], name, figures.FAINT))
     axes.margins(x=0)
     figures._name_lines(axes, ends)
-    figures._write_figure(figure, path)
+    figures.write_figure(figure, path)
 
 
 def growth(options) -> int:

@@ -93,7 +93,8 @@ def evaluate(
 ) -> dict:
     """Everything that is known about a model on frames (T, N, D): see `table` for the words.
 
-    `mean` (D,) is the mean frame of the training data, `shape` that of a frame, (H, W).
+    `mean` (D,) is the mean frame of the training data, `shape` that of a frame, (H, W). Raises
+    NonFiniteError for losses that are not finite.
     """
     truth = {"reconstruction": frames[:past], "future": frames[past:]}
     free = dict(zip(truth, decode(model, frames, past), strict=True))
@@ -119,6 +120,13 @@ def evaluate(
     result["baselines"] = {
         name: {"mean": float(x.mean()), "per_step": x.tolist()} for name, x in per_step.items()
     }
+    try:
+        json.dumps(result, allow_nan=False)
+    except ValueError as error:
+        raise NonFiniteError(
+            "expected finite losses, got others: the weights are too large, train anew with a "
+            "lower --learning-rate"
+        ) from error
     return result
 
 
@@ -135,37 +143,66 @@ def _judged(model, truth, logits, shape):
     }
 
 
-def table(result: dict) -> str:
-    """The result of `evaluate` as a table of text."""
-    head = f"{'':<36}{'mean':>9}{'first':>9}{'middle':>9}{'last':>9}{'sharpness':>11}"
-    lines = [f"{result['sequences']} sequences, {result['unit']}", "", head]
+COLUMNS = ("mean", "first", "middle", "last", "sharpness")
+
+
+def table_rows(result: dict) -> list:
+    """The result of `evaluate` as words: the COLUMNS, then (title, [(name, values)]) of groups."""
 
     def row(name, x):
         steps = x["per_step"]  # past and future may differ in length
         shown = (x["mean"], steps[0], steps[(len(steps) - 1) // 2], steps[-1])
-        sharp = f"{x['sharpness']:>11.2f}" if "sharpness" in x else ""
-        return f"{name:<36}" + "".join(f"{value:>9.1f}" for value in shown) + sharp
+        sharp = [f"{x['sharpness']:.2f}"] if "sharpness" in x else []
+        return name, [f"{value:.1f}" for value in shown] + sharp
 
-    for name, title in (("future", "future"), ("reconstruction", "reconstruction")):
-        for mode in ("free_running", "teacher_forced"):
-            if mode in result.get(name, {}):
-                label = f"{title}, {mode.replace('_', '-')}"
-                lines.append(row(label, result[name][mode]))
-    lines += ["", "the future without a model:"]
-    lines += [row(name, x) for name, x in result["baselines"].items()]
-    if "future" in result:
-        future, mean = result["future"]["free_running"], result["baselines"]["mean image"]
-        whole = _compared(future["mean"], mean["mean"])
-        last = _compared(future["per_step"][-1], mean["per_step"][-1])
-        crisp = future["sharpness"]
-        verdict = "crisp" if crisp >= metrics.SHARP else "fog"
-        lines += [
-            "",
-            f"The free-running future is {whole} the mean image, its last frame {last} its own.",
-            f"Its sharpness is {crisp:.2f}, that of the truth blurred by "
-            f"{future['equivalent_blur']:.1f} pixels (a Gaussian's standard deviation): {verdict},",
-            f"for the mark is {metrics.SHARP}, which a blur over 3x3 pixels fails.",
-        ]
+    model = [
+        row(f"{name}, {mode.replace('_', '-')}", result[name][mode])
+        for name in ("future", "reconstruction")
+        for mode in ("free_running", "teacher_forced")
+        if mode in result.get(name, {})
+    ]
+    baselines = [row(name, x) for name, x in result["baselines"].items()]
+    return [COLUMNS, ("", model), ("the future without a model:", baselines)]
+
+
+def best_baseline(result: dict) -> tuple[str, dict]:
+    """The name and numbers of the best prediction of the future that needs no model."""
+    found = {name: x for name, x in result["baselines"].items() if name != "entropy bound"}
+    return min(found.items(), key=lambda item: item[1]["mean"])
+
+
+def verdict(result: dict) -> str:
+    """What the numbers of the future come to, in two sentences; nothing without a future."""
+    if "future" not in result:
+        return ""
+    future, (name, best) = result["future"]["free_running"], best_baseline(result)
+    whole = _compared(future["mean"], best["mean"])
+    last = _compared(future["per_step"][-1], best["per_step"][-1])
+    crisp = future["sharpness"]
+    word = "crisp" if crisp >= metrics.SHARP else "fog"
+    return (
+        f"The free-running future is {whole} the {name}, its last frame {last} its own.\n"
+        f"Its sharpness is {crisp:.2f}, that of the truth blurred by "
+        f"{future['equivalent_blur']:.1f} pixels (a Gaussian's standard deviation): {word},\n"
+        f"for the mark is {metrics.SHARP}, which a blur over 3x3 pixels fails."
+    )
+
+
+def table(result: dict) -> str:
+    """The result of `evaluate` as a table of text."""
+    columns, *groups = table_rows(result)
+
+    def line(name, values):
+        return f"{name:<36}" + "".join(
+            f"{value:>{11 if k == 4 else 9}}" for k, value in enumerate(values)
+        )
+
+    lines = [f"{result['sequences']} sequences, {result['unit']}", "", line("", columns)]
+    for title, rows in groups:
+        lines += ["", title] * bool(title)
+        lines += [line(name, values) for name, values in rows]
+    if said := verdict(result):
+        lines += ["", said]
     return "\n".join(lines)
 
 
@@ -237,13 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"trained on, got {'x'.join(map(str, shape))}: give other --data"
             )
         result = evaluate(model, frames, config.data.past, mean_image(config), shape)
-    try:
-        text = json.dumps(result, indent=2, allow_nan=False)
-    except ValueError as error:
-        raise NonFiniteError(
-            f"expected finite losses, got others: the weights in {options.run} are too large, "
-            "train it anew with a lower --learning-rate"
-        ) from error
+    text = json.dumps(result, indent=2)
     print(text if options.json else table(result))
     return 0
 

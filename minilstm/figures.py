@@ -321,10 +321,10 @@ def _half(name, truth, made, models, first, colour):
     for model in models:
         if model is not None and model.shape != truth.shape:
             raise ShapeError(f"{made}: expected {truth.shape} like the {name}, got {model.shape}")
-    models = [model if model is None else _bytes(made, model) for model in models]
+    models = [model if model is None else as_bytes(made, model) for model in models]
     asked = any(model is not None for model in models)
     title = f"{name} \N{RIGHTWARDS ARROW} {made}" if asked else name
-    return _Half(name, _bytes(name, truth), models, title, first, colour)
+    return _Half(name, as_bytes(name, truth), models, title, first, colour)
 
 
 def _halves(truth_past, truth_future, models, first):
@@ -345,7 +345,7 @@ def _halves(truth_past, truth_future, models, first):
     return [past, future]
 
 
-def _bytes(name, frames):
+def as_bytes(name: str, frames: np.ndarray) -> np.ndarray:
     """Floats in [0, 1] -> bytes. What lies outside (a linear output may) is shown as the limit."""
     if frames.dtype == np.uint8:
         return frames

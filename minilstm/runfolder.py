@@ -6,6 +6,7 @@
     checkpoint-STEP...        the same file under the name of its step, of the last --keep
     best.safetensors          the weights that did best in validation
     curves.png, prediction.png, prediction.gif
+    report.html               one page about all of it, if report.py was asked for it
 
 Read next: train.py, which fills it.
 """
@@ -48,6 +49,7 @@ class RunFolder:
         self.log = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.best = self.path / "best.safetensors"
+        self.report = self.path / "report.html"
 
     def refuse(self, force: bool) -> None:
         """Raise RunError if this is no place for a new run."""
@@ -97,7 +99,7 @@ class RunFolder:
     def empty(self) -> None:
         """Remove every file of the run that the folder holds."""
         try:
-            for name in (*(path.name for path in self.numbered()), *NAMES):
+            for name in (*(path.name for path in self.numbered()), self.report.name, *NAMES):
                 (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise self._unusable(error) from error

@@ -45,6 +45,7 @@ SEQUENCES = 20  # that the numbers are means over
 SHOWN = 3  # sequences of a strip
 LATEST = 10  # frames of a long past that a strip shows, as the slides do
 CHOICE = 6  # the purpose of random numbers that choose units and gradients; see data/shuffle.py
+FORMATS = ("png", "pdf", "gif")
 TRAINED, RANDOM = "trained", "randomly initialised"
 
 
@@ -80,11 +81,14 @@ class Run:
         return {TRAINED: self.trained, RANDOM: self.random}
 
 
-def open_run(path: str | Path, name: str | None = None) -> Run:
-    """Read a run folder, with test sequences. Raises RunError, ConfigError, DataError."""
+def open_run(path: str | Path, name: str | None = None, best: bool = False) -> Run:
+    """Read a run folder, with test sequences. Raises RunError, ConfigError, DataError.
+
+    The weights are the newest, or with `best` those that did best in validation.
+    """
     config = experiment.read_config(path)
-    with use_backend("numpy", config.run.precision):
-        trained = experiment.load_run(path)
+    with use_backend("numpy", config.run.dtype):
+        trained = experiment.load_run(path, best)
         random = experiment.build_model(config, trained.D)
     for model in (trained, random):
         model.set_unrolling()  # nothing cut, nothing forgotten
@@ -97,7 +101,7 @@ def open_run(path: str | Path, name: str | None = None) -> Run:
     return Run(name or Path(path).resolve().name, config, source, frames, trained, random)
 
 
-def open_runs(paths: list[str | Path]) -> list[Run]:
+def open_runs(paths: list[str | Path], best: bool = False) -> list[Run]:
     """Several runs, each by a name of its own: the folder's, or with the folder above it."""
     paths = [Path(path).resolve() for path in paths]
     names = [path.name for path in paths]
@@ -108,7 +112,7 @@ def open_runs(paths: list[str | Path]) -> list[Run]:
         raise ConfigError(
             f"expected runs of different names, got {', '.join(names)}: name each once"
         )
-    return [open_run(path, name) for path, name in zip(paths, names, strict=True)]
+    return [open_run(path, name, best) for path, name in zip(paths, names, strict=True)]
 
 
 # ---------------------------------------------------------------- Figures 5, 6 and 8
@@ -189,7 +193,7 @@ def fig8(runs: list[Run], plate: Plate) -> None:
 def _test_frames(config):
     """Sequences (T, N, D) that a run of this configuration never saw, in its precision."""
     source = experiment.open_source(config, "test")
-    return evaluate.sequences(source, SEQUENCES).astype(config.run.precision)
+    return evaluate.sequences(source, SEQUENCES).astype(config.run.dtype)
 
 
 def _strip(plate, name, title, caption, runs, frames, hidden):
@@ -273,7 +277,7 @@ def fig9(run: Run, plate: Plate) -> None:
     caption = (
         "Paper, Figure 9. What each unit of the encoder looks for in a frame: "
         f"{len(chosen)} units, those with the largest input weights first, the same unit at the "
-        "same place in every panel. Grey is 0. See spots and edges that answer to things at one "
+        "same place in every panel. Grey is 0. See whether they are spots and edges at one "
         "place; random weights are noise."
     )
     title = "Input weights of the encoder"
@@ -400,9 +404,7 @@ class Plate:
     `captioned` puts captions into the pictures too; a page that has them as text needs none there.
     """
 
-    def __init__(
-        self, out: Path, formats: tuple[str, ...] = ("png", "pdf"), captioned: bool = True
-    ):
+    def __init__(self, out: Path, formats: tuple[str, ...] = FORMATS, captioned: bool = True):
         self.out, self.formats, self.captioned = out, formats, captioned
         self.suffix = ""  # of names, where a figure is drawn for each of several runs
         self.drawn: list[Figure] = []
@@ -410,13 +412,16 @@ class Plate:
 
     def draw(self, name: str, title: str, caption: str, draw: Callable[[Path, str], None]) -> None:
         """Call `draw(path, caption)` for every format."""
-        files = tuple(self.out / f"{name}{self.suffix}.{kind}" for kind in self.formats)
+        kinds = [kind for kind in self.formats if kind != "gif"]
+        files = tuple(self.out / f"{name}{self.suffix}.{kind}" for kind in kinds)
         for path in files:
             draw(path, caption if self.captioned else "")
         self.drawn.append(Figure(name + self.suffix, title, caption, files))
 
     def film(self, name: str, draw: Callable[[Path], None]) -> None:
         """Call `draw(path)` for a GIF that belongs to the figure drawn last."""
+        if "gif" not in self.formats:
+            return
         path = self.out / f"{name}{self.suffix}.gif"
         draw(path)
         self.drawn[-1] = dataclasses.replace(self.drawn[-1], files=(*self.drawn[-1].files, path))
@@ -435,7 +440,7 @@ def draw(runs: list[Run], plate: Plate, names: tuple[str, ...] = NAMES) -> None:
             elif name in names:
                 for run in runs:
                     plate.suffix = f"-{run.name}" if len(runs) > 1 else ""
-                    with use_backend("numpy", run.config.run.precision):
+                    with use_backend("numpy", run.config.run.dtype):
                         EACH[name](run, plate)
                 plate.suffix = ""
 
@@ -465,8 +470,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="FIGURE",
         help=f"some of {', '.join(NAMES)}",
     )  # fmt: skip
+    parser.add_argument(
+        "--best", action="store_true", help="the weights that did best in validation, not the last"
+    )
     options = parser.parse_args(arguments)
-    runs = open_runs(options.runs)
+    runs = open_runs(options.runs, options.best)
     plate = Plate(Path(options.out or Path(options.runs[0], "figures")))
     try:
         plate.out.mkdir(parents=True, exist_ok=True)
@@ -476,10 +484,10 @@ def main(arguments: list[str] | None = None) -> int:
         ) from error
     draw(runs, plate, tuple(options.only))
     write_file(plate.out / "figures.md", captions(runs, plate))
-    for figure in plate.drawn:
-        print(f"{figure.name:<12} {figure.title}")
-    for name, why in plate.left_out.items():
-        print(f"{name:<12} not drawn: {why}")
+    told = {figure.name: figure.title for figure in plate.drawn}
+    told |= {name: f"not drawn: {why}" for name, why in plate.left_out.items()}
+    for name, words in told.items():
+        print(f"{name:<{max(map(len, told))}}  {words}")
     print(
         f"{len(plate.drawn)} figures, PNG and PDF, and their captions: {plate.out / 'figures.md'}"
     )

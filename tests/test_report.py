@@ -1,0 +1,297 @@
+"""report.html: all in one file, the numbers of evaluate, and a slider that works in a browser."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minilstm import config, evaluate, report, train, visualize
+from minilstm.command import run_command
+
+TINY = {
+    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 2, "past": 3, "future": 4},
+    "model": {"hidden": 6},
+    "run": {"batch_size": 4, "steps": 2, "log_every": 1},
+}
+KINDS = {
+    "conditional": {"conditional": "future"},
+    "predictor": {"kind": "predictor", "start": "read", "cell": "slides-lstm"},
+    "autoencoder": {"kind": "autoencoder", "cell": "elman"},
+}
+WORDS = ["--sequences", "30"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run folder of every kind with its report, and of one on coloured patches."""
+    top, draw = tmp_path_factory.mktemp("runs"), train._Run.draw
+    patches = np.random.default_rng(0).integers(0, 256, (20, 7, 8, 6, 3), np.uint8)
+    np.save(top / "patches.npy", patches)
+    train._Run.draw = lambda run: None  # pictures take longer than the training
+    try:
+        for name, model in KINDS.items():
+            tables = TINY | {"model": TINY["model"] | model}
+            train.train(config.load(overrides=tables), top / name, quiet=True)
+        data = {"source": "patches", "path": str(top / "patches.npy"), "past": 3, "future": 4}
+        train.train(config.load(overrides=TINY | {"data": data}), top / "patches", quiet=True)
+    finally:
+        train._Run.draw = draw
+    for run in (*KINDS, "patches"):
+        assert report.main([str(top / run), *WORDS]) == 0
+    return top
+
+
+def page(run):
+    """The text of a run's report."""
+    return (run / "report.html").read_text("utf-8")
+
+
+def script_data(text):
+    """What the script of a page plays."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+class Links(HTMLParser):
+    """Everything in a page that a browser would go and get, and the ids that it has."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.ids = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [v for k, v in attrs if k in ("src", "href", "srcset", "data", "action")]
+        self.ids += [v for k, v in attrs if k == "id"]
+
+
+# ------------------------------------------------------------------------------- what it says
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "patches"])
+def test_a_report_is_one_file_that_asks_for_no_other(runs, kind):
+    text = page(runs / kind)
+    links = Links(text)
+    outside = [link for link in links.found if not link.startswith(("data:", "#"))]
+    assert not outside and "http://" not in text and "https://" not in text
+    assert "url(" not in text and "@import" not in text
+    assert "default-src 'none'" in text, "the browser is told to refuse what is not in the page"
+    assert len(links.ids) == len(set(links.ids))
+    assert {link[1:] for link in links.found if link.startswith("#")} <= set(links.ids)
+    assert "$" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "patches"])
+def test_the_table_has_the_numbers_of_evaluate(runs, kind, capsys):
+    assert evaluate.main([str(runs / kind), *WORDS]) == 0
+    printed = capsys.readouterr().out
+    text = page(runs / kind)
+    table = re.search(r"<tbody>(.*?)</tbody>", text, re.DOTALL)[1]
+    cells = [cell for cell in re.findall(r"<td>([^<]*)</td>", table) if cell]
+    rows = [line[36:] for line in printed.splitlines()[3:] if re.search(r"\d\.\d+$", line)]
+    assert cells == [number for row in rows for number in row.split()] and len(cells) > 8
+    for sentence in printed.strip().splitlines()[-2:]:
+        assert kind == "autoencoder" or sentence in text
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "patches"])
+def test_the_frames_that_are_played_are_the_truth_and_what_the_model_makes(runs, kind):
+    data = script_data(page(runs / kind))
+    raw = base64.b64decode(data["sheet"].removeprefix("data:image/webp;base64,"))
+    with Image.open(io.BytesIO(raw)) as picture:
+        sheet = np.array(picture.convert("RGB"))
+    (run,) = visualize.open_runs([runs / kind])
+    N, h, w = data["sequences"], data["height"], data["width"]
+    assert sheet.shape == (2 * N * h, 7 * w, 3) and N == min(6, run.source.num_sequences)
+    cells = sheet.reshape(N, 2, h, 7, w, 3).transpose(1, 3, 0, 2, 4, 5)  # truth and model; time
+    truth = run.source.batch(0, 200)[:, :N]
+    truth = truth if truth.ndim == 5 else np.stack([truth] * 3, axis=-1)
+    np.testing.assert_array_equal(cells[0], truth)
+    if run.trained.predict:
+        made = run.trained.rollout(run.past[:, :N], 4)
+        made = visualize.as_frames(made, run.source.frame_shape, run.source.scale)
+        made = np.rint(255 * np.clip(made, 0, 1))
+        made = made if made.ndim == 5 else np.stack([made] * 3, axis=-1)
+        assert np.abs(cells[1, 3:] - made).max() <= 1
+    else:
+        assert (cells[1, 3:] == 235).all() and data["predicted"] == "not asked for"
+
+
+def test_a_report_has_every_figure_with_its_caption_and_all_settings(runs):
+    text = page(runs / "conditional")
+    assert text.count("<figure>") == text.count("<figcaption>") == 7
+    assert "Slides, Figure 5." in text and "Paper, Figure 10." in text
+    assert "<td>future</td>" in text and "conditional: future" in text
+    assert re.search(r'<th scope="row">numpy</th><td>\d+\.\d+', text), "the environment"
+    assert 'id="training"' in text and "train --config conditional/config.toml" in text
+
+
+def test_a_name_that_looks_like_markup_stays_text(runs, tmp_path):
+    folder = tmp_path / "<b>&'$name"
+    shutil.copytree(runs / "predictor", folder)
+    assert report.main([str(folder), *WORDS]) == 0
+    text = page(folder)
+    assert "<h1>&lt;b&gt;&amp;&#x27;$name</h1>" in text and "<b>&" not in text
+
+
+def test_a_run_without_a_log_or_an_environment_has_a_report_too(runs, tmp_path):
+    shutil.copytree(runs / "predictor", tmp_path / "run")
+    (tmp_path / "run/metrics.jsonl").unlink()
+    assert report.main([str(tmp_path / "run"), *WORDS, "--best"]) == 0  # best has none
+    text = page(tmp_path / "run")
+    assert 'id="training"' not in text and "environment" not in text
+    assert "the weights that did best" in text
+
+
+def test_a_new_run_in_its_place_takes_the_report_away(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+    shutil.copytree(runs / "predictor", tmp_path / "run")
+    settings = config.load(overrides=TINY)
+    train.train(settings, tmp_path / "run", force=True, quiet=True)
+    assert not (tmp_path / "run/report.html").exists()
+
+
+def test_what_cannot_be_reported_is_refused_in_one_line(runs, tmp_path, capsys):
+    def refusal(*words):
+        try:
+            status = run_command(lambda: report.main([*map(str, words)]))
+        except SystemExit as end:
+            status = end.code
+        printed = capsys.readouterr()
+        assert status == 2 and printed.out == "" and printed.err.count("\n") == 1
+        return printed.err
+
+    assert "RUN" in refusal()
+    assert "config.toml" in refusal(tmp_path)
+    assert ">= 1" in refusal(runs / "predictor", "--sequences", 0)
+    shutil.copytree(runs / "predictor", tmp_path / "run")
+    (tmp_path / "run/report.html").unlink()
+    (tmp_path / "run/metrics.jsonl").write_text("no row\n")
+    assert "metrics.jsonl" in refusal(tmp_path / "run", *WORDS)
+    (tmp_path / "run/checkpoint.safetensors").unlink()
+    assert "checkpoint" in refusal(tmp_path / "run")
+    assert not (tmp_path / "run/report.html").exists()
+
+
+def test_the_ticks_of_the_chart_are_few_and_round():
+    for highest in (0.013, 0.9, 1.0, 7, 52.3, 195, 1443, 9.99e6):
+        ticks = report._ticks(highest)
+        assert 2 <= len(ticks) <= 6 and ticks[0] == 0 and ticks[-1] < highest
+        assert f"{ticks[1]:.0e}"[0] in "125"
+
+
+# -------------------------------------------------------------------------- in a real browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A headless Chromium that can reach nothing, driven by its own driver."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("no Chromium is installed, with its driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    profile = tmp_path_factory.mktemp("profile")
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync "
+    flags += "disable-background-networking disable-component-update force-prefers-reduced-motion "
+    flags += f"window-size=1200,900 user-data-dir={profile}"
+    for flag in flags.split():
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(driver)
+    browser = webdriver.Chrome(options=options, service=service)
+    yield browser
+    browser.quit()
+
+
+def opened(browser, run):
+    """Open a report and wait until its frames are there."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(Path(run, "report.html").as_uri())
+    shown = "return document.getElementById('said').textContent"
+    WebDriverWait(browser, 20).until(lambda browser: browser.execute_script(shown))
+    return browser
+
+
+def at_frame(browser, t):
+    """Move the slider, and return the red values of all canvases: (canvas, height, width)."""
+    return np.array(
+        browser.execute_script(
+            """
+            const slider = document.getElementById("time");
+            slider.value = arguments[0];
+            slider.dispatchEvent(new Event("input"));
+            return Array.from(document.querySelectorAll("canvas"), canvas => {
+              const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+              return Array.from(image.data.filter((_, k) => k % 4 === 0));
+            });
+            """,
+            t,
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "patches"])
+def test_a_browser_shows_the_page_without_complaint_and_with_all_its_pictures(runs, browser, kind):
+    opened(browser, runs / kind)
+    assert browser.get_log("browser") == []
+    pictures = browser.execute_script(
+        "return Array.from(document.images, i => [i.complete, i.naturalWidth, i.alt])"
+    )
+    assert len(pictures) >= 6
+    assert all(complete and width > 300 and alt for complete, width, alt in pictures)
+    fetched = browser.execute_script(
+        "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    )
+    assert all(name.startswith("data:") for name in fetched)
+    wide = browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert wide, "nothing sticks out at the side"
+
+
+@pytest.mark.parametrize("kind", ["conditional", "patches"])
+def test_the_slider_shows_the_frame_that_it_says(runs, browser, kind):
+    opened(browser, runs / kind)
+    (run,) = visualize.open_runs([runs / kind])
+    N = min(6, run.source.num_sequences)
+    truth = run.source.batch(0, 200)[:, :N]
+    truth = (truth if truth.ndim == 4 else truth[..., 0]).reshape(7, N, -1)
+    places = []
+    for t in (1, 3, 4, 7, 2):
+        canvases = at_frame(browser, t)
+        np.testing.assert_array_equal(canvases[::2], truth[t - 1])
+        said = browser.execute_script("return document.getElementById('said').textContent")
+        assert said == f"frame {t} of 7, {'rebuilt' if t <= 3 else 'predicted'}"
+        cursor = browser.execute_script(
+            "return document.getElementById('cursor').getBoundingClientRect().x"
+        )
+        places.append(cursor)
+        error = browser.execute_script("return document.getElementById('error').textContent")
+        assert float(error) > 0
+    assert places[0] < places[4] < places[1] < places[2] < places[3]
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not errors  # there are warnings, of the many pixels that this test reads
+
+
+def test_play_moves_the_slider_and_pause_stops_it(runs, browser):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    opened(browser, runs / "conditional")
+    button = browser.find_element(By.ID, "play")
+    value = "return document.getElementById('time').value"
+    assert button.text == "Play", "who asked for less motion gets none by itself"
+    before = browser.execute_script(value)
+    button.click()
+    assert button.text == "Pause"
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script(value) != before)
+    button.click()
+    assert button.text == "Play"
