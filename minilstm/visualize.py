@@ -231,7 +231,7 @@ def fig7(run: Run, plate: Plate) -> None:
     units = np.sort(keyed_rng(CHOICE, 0).permutation(H)[:UNITS])
     rows, peaks, periods = {}, {}, {}
     for name, model in run.models.items():
-        # the first layer: the one whose weights Figure 9 shows
+        # the bottom layer: the whole decoder, in a model of one
         found = signals.future_signals(model, run.past, STEPS)[0]
         rows[name] = {}
         for letter, signal in found.items():

@@ -2,6 +2,7 @@
 
 import os
 from functools import lru_cache
+from unittest import mock
 
 # two workers of one thread each: two of two threads each would wait for one another
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -9,6 +10,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+from minilstm import config, train
 from minilstm.backend import use_backend
 from minilstm.gradcheck import layers
 from minilstm.workspace import Fresh, use_workspace
@@ -19,6 +21,17 @@ def numpy_float32_and_fresh_buffers():
     """Each test starts from the defaults, whatever the test before it chose."""
     with use_backend("numpy", "float32"), use_workspace(Fresh()):
         yield
+
+
+@pytest.fixture(scope="session")
+def train_undrawn():
+    """Train settings, {"model": {"layers": 2}, ...}, into a folder: pictures would take longer."""
+
+    def trained(settings, out):
+        with mock.patch.object(train._Run, "draw", lambda run: None):
+            train.train(config.load(overrides=settings), out, quiet=True)
+
+    return trained
 
 
 @lru_cache

@@ -29,20 +29,15 @@ WORDS = ["--sequences", "30"]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, train_undrawn):
     """A run folder of every kind with its report, and of one on coloured patches."""
-    top, draw = tmp_path_factory.mktemp("runs"), train._Run.draw
+    top = tmp_path_factory.mktemp("runs")
     patches = np.random.default_rng(0).integers(0, 256, (20, 7, 8, 6, 3), np.uint8)
     np.save(top / "patches.npy", patches)
-    train._Run.draw = lambda run: None  # pictures take longer than the training
-    try:
-        for name, model in KINDS.items():
-            tables = TINY | {"model": TINY["model"] | model}
-            train.train(config.load(overrides=tables), top / name, quiet=True)
-        data = {"source": "patches", "path": str(top / "patches.npy"), "past": 3, "future": 4}
-        train.train(config.load(overrides=TINY | {"data": data}), top / "patches", quiet=True)
-    finally:
-        train._Run.draw = draw
+    for name, model in KINDS.items():
+        train_undrawn(TINY | {"model": TINY["model"] | model}, top / name)
+    data = {"source": "patches", "path": str(top / "patches.npy"), "past": 3, "future": 4}
+    train_undrawn(TINY | {"data": data}, top / "patches")
     for run in (*KINDS, "patches"):
         assert report.main([str(top / run), *WORDS]) == 0
     return top

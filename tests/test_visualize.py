@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import config, figures, panels, train, visualize
+from minilstm import figures, panels, visualize
 from minilstm.command import run_command
 from minilstm.data import as_frames
 from minilstm.visualize import NAMES
@@ -28,20 +28,15 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, train_undrawn):
     """The folder of a trained run of every kind, and of one on coloured patches."""
-    top, draw = tmp_path_factory.mktemp("runs"), train._Run.draw
+    top = tmp_path_factory.mktemp("runs")
     patches = np.random.default_rng(0).integers(0, 256, (20, 16, 8, 7, 3), np.uint8)
     np.save(top / "patches.npy", patches)
-    train._Run.draw = lambda run: None  # pictures take longer than the training
-    try:
-        for name, model in KINDS.items():
-            tables = TINY | {"model": TINY["model"] | model}
-            train.train(config.load(overrides=tables), top / name, quiet=True)
-        data = {"source": "patches", "path": str(top / "patches.npy"), "past": 12, "future": 4}
-        train.train(config.load(overrides=TINY | {"data": data}), top / "patches", quiet=True)
-    finally:
-        train._Run.draw = draw
+    for name, model in KINDS.items():
+        train_undrawn(TINY | {"model": TINY["model"] | model}, top / name)
+    data = {"source": "patches", "path": str(top / "patches.npy"), "past": 12, "future": 4}
+    train_undrawn(TINY | {"data": data}, top / "patches")
     return top
 
 
@@ -182,11 +177,10 @@ def test_every_kind_of_run_gets_the_figures_that_it_can_have(runs, capsys, tmp_p
     assert found == set(NAMES[2:]) - left_out
 
 
-def test_a_run_of_nothing_but_ones_is_drawn(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(train._Run, "draw", lambda run: None)
-    ones = "--frame-size 2 --digit-size 1 --num-digits 1 --past 1 --future 1 --hidden 1"
-    words = [*ones.split(), "--batch-size", "1", "--steps", "1", "--quiet"]
-    train.main([*words, "--out", str(tmp_path / "run")])
+def test_a_run_of_nothing_but_ones_is_drawn(capsys, tmp_path, train_undrawn):
+    data = {"frame_size": 2, "digit_size": 1, "num_digits": 1, "past": 1, "future": 1}
+    ones = {"data": data, "model": {"hidden": 1}, "run": {"batch_size": 1, "steps": 1}}
+    train_undrawn(ones, tmp_path / "run")
     visualized(capsys, tmp_path / "run")
     assert len(list((tmp_path / "run/figures").glob("*.png"))) == 7
 
@@ -199,16 +193,14 @@ def test_the_same_run_gives_the_same_bytes(runs, capsys, tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
-def test_what_cannot_be_drawn_is_refused_in_one_line(runs, capsys, tmp_path):
+def test_what_cannot_be_drawn_is_refused_in_one_line(runs, capsys, tmp_path, train_undrawn):
     (tmp_path / "file").write_text("")
     assert "RUN" in refusal(capsys)
     assert "config.toml" in refusal(capsys, tmp_path)
     assert "fig11" in refusal(capsys, runs / "composite", "--only", "fig11")
     assert "choose another --out" in refusal(capsys, runs / "slides", "--out", tmp_path / "file")
     other = TINY | {"data": TINY["data"] | {"past": 4}}
-    draw, train._Run.draw = train._Run.draw, lambda run: None
-    train.train(config.load(overrides=other), tmp_path / "other", quiet=True)
-    train._Run.draw = draw
+    train_undrawn(other, tmp_path / "other")
     message = refusal(capsys, runs / "composite", tmp_path / "other", "--out", tmp_path / "out")
     assert "same data" in message and "other" in message
 
