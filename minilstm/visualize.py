@@ -44,6 +44,7 @@ UNITS = 200  # shown in Figures 7, 9 and 10
 SEQUENCES = 20  # that the numbers are means over
 SHOWN = 3  # sequences of a strip
 LATEST = 10  # frames of a long past that a strip shows, as the slides do
+NOTHING = 1e-15  # of a gradient: where its curve ends
 CHOICE = 6  # the purpose of random numbers that choose units and gradients; see data/shuffle.py
 FORMATS = ("png", "pdf", "gif")
 TRAINED, RANDOM = "trained", "randomly initialised"
@@ -358,14 +359,15 @@ def gradients(run: Run, plate: Plate) -> None:
     series, reaching = {}, []
     for name, encoder in encoders.items():
         norms = signals.gradient_norms(encoder, past, keyed_rng(CHOICE, 1))
-        series[name] = (np.arange(len(norms)), norms)
-        reaching.append(f"{name} {norms[-1]:.1g}")
+        series[name] = (np.arange(len(norms)), np.where(norms < NOTHING, np.nan, norms))
+        left = f"{norms[-1]:.1g}" if norms[-1] >= NOTHING else f"below {NOTHING:g}"
+        reaching.append(f"{name} {left}")
     caption = (
         'Slides, "Unrolling Recurrent Networks" and "Cells". A gradient enters after the last '
         "frame and goes back through time; how much of it arrives at earlier frames, relative to "
         "the last. See how soon each cell loses it: the simple RNN (elman) multiplies by the same "
-        "matrix at every step, which an orthogonal one stands longest; the LSTM has a path that "
-        f"its forget gates keep open. What is left after {len(past) - 1} steps: "
+        "matrix at every step; the LSTM has a path that its forget gates keep open. "
+        f"What is left after {len(past) - 1} steps: "
         f"{'; '.join(reaching)}."
     )
     plate.draw(

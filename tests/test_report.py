@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_a_report_is_one_file_that_asks_for_no_other(runs, kind):
 def test_the_table_has_the_numbers_of_evaluate(runs, kind, capsys):
     assert evaluate.main([str(runs / kind), *WORDS]) == 0
     printed = capsys.readouterr().out
-    text = page(runs / kind)
+    text = unescape(page(runs / kind))
     table = re.search(r"<tbody>(.*?)</tbody>", text, re.DOTALL)[1]
     cells = [cell for cell in re.findall(r"<td>([^<]*)</td>", table) if cell]
     rows = [line[36:] for line in printed.splitlines()[3:] if re.search(r"\d\.\d+$", line)]
