@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Callable
 
 import numpy as np
 
@@ -202,6 +203,40 @@ def about_device() -> dict[str, str]:
         return {}
     found = {"driver": find_driver(), "device": find_device(), "cublas": find_cublas()}
     return {"cupy": find_cupy(), **found}
+
+
+def use_device(number: int) -> int:
+    """Compute on the GPU of this number, counted round, until the process ends; return how many.
+
+    For one of several processes on a machine; to be called before `use_backend`. Like all that
+    serves several GPUs it has not yet run on hardware. Raises BackendError.
+    """
+    for find in (find_cupy, find_driver, find_device):
+        find()
+    from cupy.cuda import runtime
+
+    runtime.setDevice(number % runtime.getDeviceCount())
+    return runtime.getDeviceCount()
+
+
+def sum_over_devices(count: int, rank: int) -> Callable[[object], None]:
+    """sum(array) replaces an array on the device by its sum over `count` processes, by NCCL.
+
+    Process `rank` of them must call it in the same order as all others, and does not wait for the
+    result: the device does. MPI only makes them known to one another. Raises BackendError.
+    """
+
+    def connect():
+        from cupyx.distributed import NCCLBackend
+
+        return NCCLBackend(count, rank, use_mpi=True)
+
+    nccl = _asked(
+        "NCCL, which adds over GPUs, one for each rank",
+        connect,
+        "pip install nvidia-nccl-cu12 or nvidia-nccl-cu13",
+    )
+    return lambda array: nccl.all_reduce(array, array)
 
 
 def _asked(what, question, advice):

@@ -37,6 +37,7 @@ import numpy as np
 from . import cells, config, cost, experiment, figures, train
 from .backend import use_backend, xp
 from .command import Parser, run_command
+from .distributed import cpus
 from .errors import ConfigError, RunError
 from .files import write_file
 from .rivals import Work, start
@@ -273,13 +274,6 @@ class Rival:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.stdout.close()
-
-
-def cpus() -> list[int]:
-    """The numbers of the CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count()))
 
 
 # ---------------------------------------------------------------- the table

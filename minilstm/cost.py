@@ -13,6 +13,7 @@ import numpy as np
 from . import experiment
 from .backend import asarray, use_backend, xp
 from .config import Config
+from .distributed import ALONE, Alone
 from .errors import ConfigError
 from .layer import Blank
 from .models import EncoderDecoder
@@ -98,7 +99,7 @@ def _buffers(model, config, B):
 
 
 def free_memory() -> int:
-    """Bytes that can be had now: on the device in use."""
+    """Bytes that can be had now, by all processes together: on the device in use."""
     if use_backend.name == "cupy":
         return xp.cuda.runtime.memGetInfo()[0]
     import psutil
@@ -106,9 +107,9 @@ def free_memory() -> int:
     return psutil.virtual_memory().available
 
 
-def refuse_weights(config: Config, D: int) -> None:
+def refuse_weights(config: Config, D: int, ranks: Alone = ALONE) -> None:
     """Raise ConfigError if the weights alone are too much, before any is drawn."""
-    needed, free = weights_memory(config, D), free_memory()
+    needed, free = weights_memory(config, D), free_memory() // ranks.neighbours
     if needed > free:
         raise ConfigError(
             f"expected weights that fit into the {in_words(free)} of memory that are free, got "
@@ -117,14 +118,15 @@ def refuse_weights(config: Config, D: int) -> None:
         )
 
 
-def refuse_memory(memory: Memory, config: Config) -> None:
+def refuse_memory(memory: Memory, config: Config, ranks: Alone = ALONE) -> None:
     """Raise ConfigError if a step needs more memory than is free, with what would fit."""
-    needed, free = memory.needed(config.run.batch_size), free_memory()
+    rows = -(-config.run.batch_size // ranks.count)
+    needed, free = memory.needed(rows), free_memory() // ranks.neighbours
     if needed <= free:
         return
     advice = []
     if (B := (free - memory.fixed) // memory.per_sequence) >= 1:
-        advice.append(f"--batch-size {B} would fit")
+        advice.append(f"--batch-size {B * ranks.count} would fit")
     if config.run.memory == "full":
         K = max(1, math.isqrt(max(config.data.past, config.data.future)))
         advice.append(f"--memory recompute={K} needs less")

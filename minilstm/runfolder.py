@@ -165,6 +165,21 @@ class RunFolder:
         )
 
 
+class Watched(RunFolder):
+    """The run folder as a process knows it that shares the work, but leaves the writing to another.
+
+    It reads, and writes nothing.
+    """
+
+    def claim(self):
+        return contextlib.nullcontext()
+
+    def _leave_it(self, *_):
+        """What the one that writes does."""
+
+    refuse = empty = keep = append = sync_log = cut_log = _leave_it
+
+
 def read_log(path: str | Path) -> list[dict]:
     """The rows of a metrics.jsonl: each with "step", an integer; other values are finite numbers.
 
@@ -194,12 +209,12 @@ def read_log(path: str | Path) -> list[dict]:
     return rows
 
 
-def environment() -> dict[str, str]:
+def environment(ranks: int = 1) -> dict[str, str]:
     """What the last bit of a result depends on, apart from the settings and the data."""
     from threadpoolctl import threadpool_info
 
     found = {"minilstm": version("minilstm"), "numpy": np.__version__}
-    found |= {"machine": platform.machine()} | about_device()
+    found |= {"machine": platform.machine(), "ranks": str(ranks)} | about_device()
     for pool in threadpool_info():
         if pool["user_api"] == "blas":
             for key in ("internal_api", "version", "architecture", "num_threads"):

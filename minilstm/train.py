@@ -3,6 +3,7 @@
     python -m minilstm.train                                   a composite model, five minutes
     python -m minilstm.train table2-composite toronto2015      a row of Table 2, as in 2015
     python -m minilstm.train --resume RUN                      go on where a run stopped
+    mpiexec -n 4 python -m minilstm.train --distributed        on four processes (distributed.py)
 
 `training_step` is the whole of learning: forward, losses, backward, update. The rest of this
 file brings the batches, writes log and checkpoints, and draws what came of it; the run folder is
@@ -32,17 +33,19 @@ from .config import Config
 from .cost import Memory
 from .data import as_frames, as_vectors
 from .data.shuffle import keyed_rng
+from .distributed import ALONE, Alone, Ranks
 from .errors import ConfigError, MinilstmError, NonFiniteError, RunError
 from .files import write_file
 from .models import EncoderDecoder
 from .optim import Optimizer, clip_norm, gradient_norms, make_optimizer, schedule
-from .runfolder import RunFolder, environment
+from .runfolder import RunFolder, Watched, environment
 from .transfers import Readings, Uploads
 from .workspace import Reused, use_workspace
 
 FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/shuffle.py
 VALIDATION = 200  # sequences
 SPIKE = 2.0  # times the usual loss: worth a line
+REGROUPED = ("ranks", "blas num_threads")  # what another number of ranks changes
 PATIENCE = 10  # steps in a row that are not finite, after which no --on-nan helps
 LATE = 100  # steps at most that a device may be ahead of the log
 OF_ARRAY = "gradient_norm "  # and its name: a column of the log
@@ -50,21 +53,31 @@ OF_ARRAY = "gradient_norm "  # and its name: a column of the log
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from: frames (T, B, D), and the step's random choices."""
+    """What one step learns from: frames (T, B, D), and the step's random choices.
+
+    They are the rows of one rank, a `share` of the whole batch.
+    """
 
     past: np.ndarray
     future: np.ndarray
     feed_truth: tuple | bool
     masks: tuple | None
+    share: float = 1.0
 
 
 def training_step(
-    model: EncoderDecoder, optimizer: Optimizer, batch: Batch, config: Config, rate: float
+    model: EncoderDecoder,
+    optimizer: Optimizer,
+    batch: Batch,
+    config: Config,
+    rate: float,
+    ranks: Alone = ALONE,
 ) -> dict:
     """One update. Returns the losses (nats per frame) and the gradient's norm, whole and by array.
 
-    If a loss or the norm is not finite, weights and optimizer stay as they are. All are 0-d arrays:
-    on a GPU the host only asks for the step here, and has seen no number of it at the end.
+    They are those of the whole batch, of which every rank gives its rows. If a loss or the norm is
+    not finite, weights and optimizer stay as they are. All are 0-d arrays: on a GPU the host only
+    asks for the step here, and has seen no number of it at the end.
     """
     T, B, _ = batch.future.shape
     logits, cache = model.forward(batch.past, batch.future, T, batch.feed_truth, batch.masks)
@@ -79,13 +92,16 @@ def training_step(
             continue
         losses[name], loss_cache = model.loss.forward(z, target)
         # the loss is a mean over frames and sequences; the gradient may be that of a sum
-        frames = {"mean": 1, "batch_mean": len(z), "sum": len(z) * B}[config.loss.gradient_scale]
-        dz, _ = model.loss.backward(weight * frames, loss_cache)
+        sums = {"mean": 1, "batch_mean": len(z), "sum": len(z) * B / batch.share}
+        scale = weight * batch.share * sums[config.loss.gradient_scale]
+        dz, _ = model.loss.backward(scale, loss_cache)
         dlogits.append(dz)
 
     grad = model.flat().grad
     grad.fill(0)
     model.backward(tuple(dlogits), cache, want_dinputs=False)
+    losses = ranks.add_losses(losses, batch.share)
+    ranks.sum(grad)
     norms = gradient_norms(model)
     norm = clip_norm(grad, config.optimizer.clip_norm, norms)
     finite = xp.isfinite(norm + sum(losses.values()))
@@ -97,13 +113,25 @@ def training_step(
 # ---------------------------------------------------------------- what a step is given
 
 
-def draw_batch(source, config: Config, k: int) -> Batch:
-    """Batch number k with its random choices, on the host: a function of (config, k) alone."""
-    frames = as_vectors(source.batch(k, config.run.batch_size), source.scale)
+def draw_batch(source, config: Config, k: int, ranks: Alone = ALONE) -> Batch:
+    """This rank's rows of batch number k, on the host: a function of (config, k) and the rank.
+
+    Whole batches are drawn, with their random choices, so that these do not depend on the ranks.
+    """
+    B, rows = config.run.batch_size, ranks.rows(config.run.batch_size)
+    frames = as_vectors(source.batch(k, B)[:, rows], source.scale)
     if frames.dtype != config.run.dtype:
         frames = frames.astype(config.run.dtype)
     past = config.data.past
-    return Batch(frames[:past], frames[past:], draw_feeding(config, k), draw_masks(config, k))
+    choices = (_rows_of(draw(config, k), rows) for draw in (draw_feeding, draw_masks))
+    return Batch(frames[:past], frames[past:], *choices, frames.shape[1] / B)
+
+
+def _rows_of(choices, rows):
+    """Copies of some rows of nested tuples of arrays (T, B, ...)."""
+    if isinstance(choices, tuple):
+        return tuple(_rows_of(part, rows) for part in choices)
+    return choices[:, rows].copy() if isinstance(choices, np.ndarray) else choices
 
 
 def draw_feeding(config: Config, k: int) -> tuple | bool:
@@ -139,18 +167,18 @@ class BatchesAhead:
     For a GPU it sends them there, too.
     """
 
-    def __init__(self, source, config: Config, first: int, last: int):
+    def __init__(self, source, config: Config, first: int, last: int, ranks: Alone = ALONE):
         self._uploads = Uploads() if use_backend.name == "cupy" else None
         self._queue = queue.Queue(maxsize=3)
         self._stopped = threading.Event()
-        arguments = (source, config, range(first, last))
+        arguments = (source, config, range(first, last), ranks)
         self._thread = threading.Thread(target=self._draw, args=arguments, daemon=True)
         self._thread.start()
 
-    def _draw(self, source, config, numbers):
+    def _draw(self, source, config, numbers, ranks):
         for k in numbers:
             try:
-                batch = draw_batch(source, config, k)
+                batch = draw_batch(source, config, k, ranks)
                 if self._uploads:
                     batch = self._uploads.send(tuple(vars(batch).values()))
             except Exception as error:  # raised again where it is waited for
@@ -185,13 +213,22 @@ class BatchesAhead:
 
 
 def announce(
-    model: EncoderDecoder, config: Config, memory: Memory, shape: tuple[int, ...], out: Path
+    model: EncoderDecoder,
+    config: Config,
+    memory: Memory,
+    shape: tuple[int, ...],
+    out: Path,
+    ranks: Alone = ALONE,
 ) -> str:
     """What is about to happen, in five lines."""
     c, d, r = config.model, config.data, config.run
     conditional = {"none": "", "both": ", both decoders conditional"}
     conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
-    memory = cost.in_words(memory.needed(r.batch_size))
+    rows = ranks.rows(r.batch_size)
+    rows = rows.stop - rows.start
+    memory = cost.in_words(memory.needed(rows))
+    gflop = cost.gflop_per_step(model, config) * rows / r.batch_size
+    each = f" for each of {ranks.count} ranks" * (ranks.count > 1)
     length = f"{r.steps:,} steps" + (f" or {r.minutes:g} minutes" if r.minutes else "")
     return "\n".join(
         (
@@ -201,50 +238,57 @@ def announce(
             f"{shape[0]}x{shape[1]} pixels{' in colour' * (len(shape) == 3)}",
             f"training  {length} of {r.batch_size} sequences, {config.optimizer.rule}, "
             f"seed {r.seed}",
-            f"cost      {memory} of memory, {cost.gflop_per_step(model, config):.3g} GFLOP per "
-            f"step, on {r.backend} in {r.precision}",
+            f"cost      {memory} of memory, {gflop:.3g} GFLOP per step{each}, on {r.backend} in "
+            f"{r.precision}",
             f"run       {out}",
         )
     )
 
 
 def train(
-    config: Config, out: Path, force: bool = False, quiet: bool = False, resume: bool = False
+    config: Config,
+    out: Path,
+    force: bool = False,
+    quiet: bool = False,
+    resume: bool = False,
+    ranks: Alone = ALONE,
 ) -> EncoderDecoder:
     """Train what `config` describes into the run folder `out`. Returns the model.
 
     With `resume`, go on from the checkpoint that is there, to the same last bit as if nothing had
-    happened. Raises NonFiniteError for losses or gradients that are not finite, RunError for a
-    folder that can't be used, Interrupted (a KeyboardInterrupt) after SIGINT or SIGTERM. The
-    checkpoint is then that of the last step, or of the last --checkpoint-every if an error cut a
-    step short.
+    happened. All `ranks` call this alike. Raises NonFiniteError for losses or gradients that are
+    not finite, RunError for a folder that can't be used, Interrupted (a KeyboardInterrupt) after
+    SIGINT or SIGTERM. The checkpoint is then that of the last step, or of the last
+    --checkpoint-every if an error cut a step short.
     """
-    folder = RunFolder(out)
+    folder = RunFolder(out) if ranks.is_first else Watched(out)
+    quiet = quiet or not ranks.is_first
     if not resume:
         folder.refuse(force)
     source = experiment.open_source(config, "train")
     validation = experiment.open_source(config, "validation")
     D = math.prod(source.frame_shape)
-    cost.refuse_weights(config, D)
+    cost.refuse_weights(config, D, ranks)
     model = experiment.build_model(config, D)
     memory = cost.memory_of(model, config)
-    cost.refuse_memory(memory, config)
+    cost.refuse_memory(memory, config, ranks)
     optimizer = build_optimizer(model, config)
-    description = announce(model, config, memory, source.frame_shape, out)
+    description = announce(model, config, memory, source.frame_shape, out, ranks)
     with folder.claim():
-        run = _Run(config, folder, model, optimizer, source, validation, quiet)
+        run = _Run(config, folder, model, optimizer, source, validation, quiet, ranks)
         if not resume:
             folder.empty()
-        if folder.checkpoint.exists():
+        if resume and folder.checkpoint.exists():
             run.restore(force)
         elif config.init.readout_bias == "mean-image":
             start_readouts(model, evaluate.mean_image(config))
         folder.cut_log(run.step)
-        write_file(folder.config, config.to_toml())
+        if ranks.is_first:
+            write_file(folder.config, config.to_toml())
         if not quiet:
             print(description, flush=True)
             if run.step:
-                print(f"resumed   after step {run.step:,}", flush=True)
+                print(f"resumed   after step {run.step:,}{run.regrouped}", flush=True)
         # numbers that are not finite end the run, in words; NumPy's warnings say it twice
         with use_workspace(Reused()), np.errstate(all="ignore"), stop_signals() as stop:
             try:
@@ -257,7 +301,8 @@ def train(
             run.save()
         if stop.received:
             raise Interrupted(stop.received)
-        run.draw()
+        if ranks.is_first:
+            run.draw()
     return model
 
 
@@ -304,8 +349,9 @@ def build_schedule(config: Config):
 class _Run:
     """One run: the loop, its log, its checkpoints and its pictures."""
 
-    def __init__(self, config, folder, model, optimizer, source, validation, quiet):
+    def __init__(self, config, folder, model, optimizer, source, validation, quiet, ranks):
         self.config, self.folder, self.model, self.optimizer = config, folder, model, optimizer
+        self.ranks, self.regrouped = ranks, ""
         self.source, self.rate = source, build_schedule(config)
         self.validation = evaluate.sequences(validation, VALIDATION)
         self.quiet = quiet
@@ -316,7 +362,7 @@ class _Run:
         self.interval = Interval()
         self.usual = math.inf  # the mean loss of the interval before
         self.unusable = 0  # steps in a row whose numbers were not finite
-        self.readings = Readings(min(config.run.log_every or LATE, LATE))
+        self.readings = Readings(min(config.run.log_every or LATE, LATE), ranks.count > 1)
         optimizer.patience = PATIENCE if config.run.on_nan == "skip" else 0
 
     def loop(self, stop):
@@ -328,18 +374,21 @@ class _Run:
         self.bar = tqdm(
             total=run.steps, initial=self.step, unit="step", disable=self.quiet, dynamic_ncols=True
         )
-        self.batches = BatchesAhead(self.source, self.config, self.step, run.steps)
+        self.draw_ahead()
         last = self.step >= run.steps
         try:
-            while not (last or stop.received):
+            while not (last or self.ranks.stopped(stop)):
                 rate, batch = self.rate(self.step), self.batches.next()
                 self.whole = False  # what fails from here on must be done again, all of it
-                now = training_step(self.model, self.optimizer, batch, self.config, rate)
+                now = training_step(
+                    self.model, self.optimizer, batch, self.config, rate, self.ranks
+                )
                 self.step += 1
                 self.bar.update()
                 self.seconds = time.monotonic() - started
                 self.readings.add((self.step, rate, self.seconds), now)
-                last = self.step == run.steps or time.monotonic() > until
+                late = run.minutes and self.ranks.largest(time.monotonic() > until)
+                last = self.step == run.steps or bool(late)
                 validating = last or _every(run.validate_every, self.step)
                 saving = _every(run.checkpoint_every, self.step) and not last
                 if self.read(wait=validating or saving or bool(stop.received)):
@@ -353,10 +402,15 @@ class _Run:
                 else:  # the device had gone on from a step that must be made again
                     last, self.bar.n = False, self.step
                     self.batches.stop()
-                    self.batches = BatchesAhead(self.source, self.config, self.step, run.steps)
+                    self.draw_ahead()
         finally:
             self.bar.close()
             self.batches.stop()
+
+    def draw_ahead(self):
+        """Have the batches drawn that are still to come."""
+        steps = self.step, self.config.run.steps
+        self.batches = BatchesAhead(self.source, self.config, *steps, self.ranks)
 
     def read(self, wait=False):
         """Log what has arrived of the steps made; with `wait`, all of it.
@@ -462,7 +516,8 @@ class _Run:
         if loss < self.best:
             self.best = loss
             about = {"step": self.step, "D": self.model.D, "validation loss": loss}
-            checkpoint.save(self.folder.best, self.model, None, about)
+            if self.ranks.is_first:
+                checkpoint.save(self.folder.best, self.model, None, about)
 
     def save_or_warn(self):
         """A checkpoint on the way. A full disk may have room again before the next one."""
@@ -491,10 +546,11 @@ class _Run:
             "unusable": self.unusable,
             "interval": vars(self.interval),
             "config": self.config.to_toml(),
-            "environment": environment(),
+            "environment": environment(self.ranks.count),
         }
         self.folder.sync_log()
-        checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, about)
+        if self.ranks.is_first:
+            checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, about)
         self.saved = self.step
         self.folder.keep(self.step, self.config.run.keep)
 
@@ -524,7 +580,14 @@ class _Run:
             raise RunError(
                 f"{path}: expected the state of a run to resume, got {error!r}: use another one"
             ) from error
-        differences = _differences(saved, self.config, then, environment())
+        now = environment(self.ranks.count)
+        if then.get("ranks") != now["ranks"]:  # their sums round differently: no reason to refuse
+            self.regrouped = (
+                f", on {now['ranks']} ranks, not {then.get('ranks', 'unknown')}: equal within "
+                "rounding, not to the bit"
+            )
+            then |= {name: now[name] for name in REGROUPED if name in now}
+        differences = _differences(saved, self.config, then, now)
         if differences and not force:
             raise RunError(
                 f"expected what {path} was made with, so that every bit comes out the same, got "
@@ -646,6 +709,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="overwrite a run that is there; with --resume: go on in another environment",
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="share every batch out among the processes that mpiexec starts: mpiexec -n 4 python "
+        "-m minilstm.train --distributed; needs the extra [mpi]",
+    )
     config.add_arguments(parser)
     options = parser.parse_intermixed_args(arguments)  # presets may stand between flags
     if options.resume:
@@ -657,8 +726,9 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         settings = config.from_arguments(options)
         out = Path(options.out or f"runs/{settings.model.kind}-{settings.run.seed}")
-    use_backend(settings.run.backend, settings.run.precision, settings.run.fused)
-    train(settings, out, options.force, options.quiet, bool(options.resume))
+    with Ranks(settings.run.backend) if options.distributed else ALONE as ranks:
+        use_backend(settings.run.backend, settings.run.precision, settings.run.fused)
+        train(settings, out, options.force, options.quiet, bool(options.resume), ranks)
     return 0
 
 

@@ -122,11 +122,12 @@ class Readings:
         readings.add(step, {"future": loss, ...})      0-d arrays, the same names every time
         for step, numbers in readings.take(): ...      those that have arrived, as floats
 
-    On the device they are gathered in `rows` rows before they are sent.
+    On the device they are gathered in `rows` rows before they are sent. `together` of several ranks
+    means that whoever sent them waits for them: all then know of a number after the same step.
     """
 
-    def __init__(self, rows: int):
-        self._rows = rows
+    def __init__(self, rows: int, together: bool = False):
+        self._rows, self._together = rows, together
         self._table = None  # of what was added last, on the device
         self._about = []  # and what it is about
         self._sent = deque()  # (about, names, table on the host, event)
@@ -156,7 +157,7 @@ class Readings:
         while self._sent:
             about, names, table, event = self._sent[0]
             if event is not None and not event.done:
-                if not wait:
+                if not (wait or self._together):
                     break
                 event.synchronize()
             self._sent.popleft()

@@ -236,7 +236,7 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path, capsys):
 def test_another_environment_is_named_and_needs_force(tmp_path, monkeypatch, capsys):
     main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
     now = runfolder.environment()
-    monkeypatch.setattr(train, "environment", lambda: now | {"numpy": "9.9"})
+    monkeypatch.setattr(train, "environment", lambda ranks: now | {"numpy": "9.9"})
     message = refused(capsys, "--resume", tmp_path / "run", "--extend-to", 6)
     assert f"numpy 9.9, not {np.__version__}" in message and "--force" in message
     assert weights(tmp_path / "run")[1]["step"] == 3
@@ -431,8 +431,8 @@ def spoil(monkeypatch, steps, value=np.nan):
     """Put a number that is not finite into the batches of these steps, counted from 1."""
     draw = train.draw_batch
 
-    def drawn(source, settings, k):
-        batch = draw(source, settings, k)
+    def drawn(source, settings, k, *ranks):
+        batch = draw(source, settings, k, *ranks)
         if k + 1 in steps:
             batch.past[1, 2, 3] = value
         return batch
@@ -519,8 +519,8 @@ def test_a_run_with_skipped_steps_resumes_to_the_bit(tmp_path, monkeypatch, on_n
 def test_a_loss_spike_is_reported_once_per_interval_and_logged(tmp_path, monkeypatch, capsys):
     draw = train.draw_batch
 
-    def drawn(source, settings, k):
-        batch = draw(source, settings, k)
+    def drawn(source, settings, k, *ranks):
+        batch = draw(source, settings, k, *ranks)
         if k in (7, 8):
             batch.past[...] = 1
             batch.future[...] = 1

@@ -581,8 +581,8 @@ def broken_batch(monkeypatch, number, what):
     """Let batch `number` be what the function `what` makes of it."""
     draw_batch = train.draw_batch
 
-    def draw(source, settings, k):
-        batch = draw_batch(source, settings, k)
+    def draw(source, settings, k, *ranks):
+        batch = draw_batch(source, settings, k, *ranks)
         return what(batch) if k == number else batch
 
     monkeypatch.setattr(train, "draw_batch", draw)

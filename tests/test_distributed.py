@@ -1,0 +1,377 @@
+"""Several ranks do what one does: the same gradients and weights, one folder, one end for all.
+
+The ranks are processes that mpiexec starts on this machine, more of them than it may have CPUs.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minilstm import checkpoint, config, cost, distributed, experiment, runfolder, train
+from minilstm.distributed import Alone, Ranks
+from minilstm.errors import BackendError, ConfigError
+
+TINY = (
+    "--frame-size 8 --digit-size 5 --num-digits 1 --past 3 --future 3 --hidden 6 --batch-size 5 "
+    "--log-every 3 --validate-every 4 --precision float64"
+).split()
+LIMIT = 120  # seconds: what takes longer hangs
+
+
+@functools.cache
+def mpiexec():
+    """The launcher beside this Python, or else on the path; None without it or mpi4py."""
+    if importlib.util.find_spec("mpi4py") is None:
+        return None
+    return shutil.which("mpiexec", path=sysconfig.get_path("scripts")) or shutil.which("mpiexec")
+
+
+def started(N, *words, cwd):
+    """N ranks of `python words`, just started."""
+    if mpiexec() is None:
+        pytest.skip("mpi4py or its mpiexec is not installed")
+    command = [mpiexec(), "-n", N, sys.executable, *words]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, command)), cwd=cwd, **streams)
+
+
+def ended(process):
+    """What is left of a process: its status and what it said."""
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    return SimpleNamespace(status=process.returncode, out=out, err=err)
+
+
+def on_ranks(N, *words, cwd, status=0):
+    """N ranks of `python words`, which must end with this status."""
+    done = ended(started(N, *words, cwd=cwd))
+    assert done.status == status, (done.status, done.out, done.err)
+    return done
+
+
+def training(N, *words, cwd, status=0):
+    """N ranks of the command."""
+    return on_ranks(N, "-m", "minilstm.train", "--distributed", *words, cwd=cwd, status=status)
+
+
+def weights(run):
+    """All arrays of a checkpoint end to end, and its description."""
+    arrays, about = checkpoint.read(run / "checkpoint.safetensors")
+    return np.concatenate([arrays[name].ravel() for name in sorted(arrays)]), about
+
+
+# ------------------------------------------------------------------------- which rows
+
+
+class OneOf(Alone):
+    """A rank that nobody started."""
+
+    def __init__(self, rank, count):
+        self.rank, self.count = rank, count
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+@pytest.mark.parametrize("B", (7, 8, 9, 15, 128))
+def test_every_sequence_of_a_batch_belongs_to_one_rank_and_the_shares_are_even(B, count):
+    rows = [range(B)[OneOf(rank, count).rows(B)] for rank in range(count)]
+    assert [b for part in rows for b in part] == list(range(B))
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+def test_more_ranks_than_sequences_are_refused():
+    with pytest.raises(ConfigError, match="each of 8 ranks, got --batch-size 7: raise it"):
+        OneOf(3, 8).rows(7)
+
+
+SCHEDULED = {
+    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 4},
+    "model": {"hidden": 6, "layers": 2, "dropout": 0.4, "conditional": "both"},
+    "feeding": {"inputs": "scheduled", "truth_start": 0.6, "truth_end": 0.4},
+    "run": {"batch_size": 5, "precision": "float64"},
+}
+
+
+def test_masks_and_sampling_choices_are_those_of_the_rows_of_the_whole_batch():
+    settings = config.load(overrides=SCHEDULED)
+    source = experiment.open_source(settings, "train")
+    whole = train.draw_batch(source, settings, 3)
+    parts = [train.draw_batch(source, settings, 3, OneOf(rank, 3)) for rank in range(3)]
+    assert sum(part.share for part in parts) == pytest.approx(1, abs=1e-15) and whole.share == 1
+    for name in ("past", "future"):
+        together = np.concatenate([getattr(part, name) for part in parts], axis=1)
+        assert (together == getattr(whole, name)).all()
+    for decoder in range(2):
+        together = np.concatenate([part.feed_truth[decoder] for part in parts], axis=1)
+        assert (together == whole.feed_truth[decoder]).all() and 0 < together.mean() < 1
+    for stack in range(3):
+        together = np.concatenate([part.masks[stack][0] for part in parts], axis=1)
+        assert (together == whole.masks[stack][0]).all() and 0 < together.mean() < 1
+
+
+# ------------------------------------------------------------------------- the same numbers
+
+# Every case of argv: the gradient of step 0 and the weights after 20 steps, of every rank.
+STEPS = """
+import json, math, sys
+import numpy as np
+from minilstm import config, experiment, train
+from minilstm.backend import use_backend
+from minilstm.distributed import Ranks
+
+with Ranks("numpy") as ranks, use_backend("numpy", "float64"):
+    found = {}
+    for name, tree in json.loads(sys.argv[1]).items():
+        settings = config.load(overrides=tree)
+        source = experiment.open_source(settings, "train")
+        model = experiment.build_model(settings, math.prod(source.frame_shape))
+        optimizer, rows = train.build_optimizer(model, settings), []
+        for k in range(20):
+            batch = train.draw_batch(source, settings, k, ranks)
+            now = train.training_step(model, optimizer, batch, settings, 0.05, ranks)
+            rows.append([float(now[key]) for key in sorted(now)])
+            if k == 0:
+                found[name + " gradient"] = model.flat().grad.copy()
+        found[name + " weights"], found[name + " losses"] = model.flat().value, np.array(rows)
+    np.savez(f"{sys.argv[2]}-{ranks.rank}.npz", **found)
+"""
+CASES = {
+    f"{scale}, clip {clip}": SCHEDULED
+    | {
+        "loss": {"gradient_scale": scale, "reconstruction_weight": 0.7},
+        "optimizer": {"rule": "sgd", "momentum": 0.5, "clip_norm": clip},
+    }
+    for scale in ("mean", "batch_mean", "sum")
+    for clip in (0.0, 0.3)
+    if scale == "mean" or clip  # a sum that nobody bounds diverges in 20 steps
+}
+
+
+@pytest.mark.parametrize("N", (2, 4))
+def test_gradients_and_weights_are_those_of_one_rank(tmp_path, N):
+    cases = json.dumps(CASES)
+    for count in (1, N):
+        on_ranks(count, "-c", STEPS, cases, f"of{count}", cwd=tmp_path)
+    with np.load(tmp_path / "of1-0.npz") as alone:
+        for rank in range(N):
+            with (
+                np.load(tmp_path / f"of{N}-{rank}.npz") as found,
+                np.load(tmp_path / f"of{N}-0.npz") as first,
+            ):
+                for name in alone:
+                    assert (found[name] == first[name]).all(), (rank, name)
+                    limit = 1e-12 if name.endswith("gradient") else 1e-10
+                    error = abs(found[name] - alone[name]).max() / abs(alone[name]).max()
+                    assert error < limit, (rank, name, error)
+
+
+@pytest.mark.parametrize("N", (2, 4))
+def test_a_run_of_several_ranks_is_that_of_one(tmp_path, N):
+    """Its weights, its log and its validation within rounding; its folder has the same files."""
+    training(1, *TINY, "--steps", 12, "--out", "one", cwd=tmp_path)
+    done = training(N, *TINY, "--steps", 12, "--out", "several", cwd=tmp_path)
+    assert done.out.count("run       several") == 1 and f"for each of {N} ranks" in done.out
+    names = [sorted(path.name for path in (tmp_path / run).iterdir()) for run in ("one", "several")]
+    assert names[0] == names[1] and "prediction.gif" in names[0]
+    (one, about_one), (several, about) = (weights(tmp_path / run) for run in ("one", "several"))
+    assert abs(one - several).max() < 1e-10 and about_one["step"] == about["step"] == 12
+    assert about["environment"]["ranks"] == str(N) and about_one["environment"]["ranks"] == "1"
+    logs = [runfolder.read_log(tmp_path / run / "metrics.jsonl") for run in ("one", "several")]
+    for row, same in zip(*logs, strict=True):
+        row["seconds"] = same["seconds"] = 0
+        assert row == pytest.approx(same, abs=1e-9)
+
+
+# ------------------------------------------------------------------------- resumed
+
+
+def test_a_run_resumed_with_as_many_ranks_ends_in_the_same_bits(tmp_path):
+    training(2, *TINY, "--steps", 9, "--out", "straight", cwd=tmp_path)
+    training(2, *TINY, "--steps", 5, "--out", "resumed", cwd=tmp_path)
+    done = training(2, "--resume", "resumed", "--extend-to", 9, cwd=tmp_path)
+    assert "resumed   after step 5\n" in done.out
+    runs = [weights(tmp_path / run)[0] for run in ("straight", "resumed")]
+    assert runs[0].tobytes() == runs[1].tobytes()
+
+
+def test_a_run_resumed_with_other_ranks_says_so_and_is_equal_within_rounding(tmp_path):
+    training(1, *TINY, "--steps", 9, "--out", "straight", cwd=tmp_path)
+    training(3, *TINY, "--steps", 5, "--out", "resumed", cwd=tmp_path)
+    done = training(2, "--resume", "resumed", "--extend-to", 7, cwd=tmp_path)
+    assert "after step 5, on 2 ranks, not 3: equal within rounding, not to the bit\n" in done.out
+    train.main(["--resume", str(tmp_path / "resumed"), "--extend-to", "9", "--quiet"])
+    (straight, _), (resumed, about) = (weights(tmp_path / run) for run in ("straight", "resumed"))
+    assert about["environment"]["ranks"] == "1" and about["step"] == 9
+    assert abs(straight - resumed).max() < 1e-10
+
+
+# ------------------------------------------------------------------------- one end for all
+
+# The command, but one rank does something else in a step: argv is rank, step, what, arguments.
+BUT = """
+import os, sys, time
+from minilstm import distributed, train
+from minilstm.command import run_command
+
+distributed.GRACE = 0.5
+rank, step, what = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+train._Run.draw = lambda run: None
+draw, training_step = train.draw_batch, train.training_step
+
+def draw_but(source, settings, k, ranks):
+    batch = draw(source, settings, k, ranks)
+    if (what, k, ranks.rank) == ("nan", step, rank):
+        batch.past[1, 0, 2] = float("nan")
+    return batch
+
+def step_but(model, optimizer, batch, settings, rate, ranks):
+    if what != "nan" and (optimizer.steps, ranks.rank) == (step, rank):
+        eval(what)
+    return training_step(model, optimizer, batch, settings, rate, ranks)
+
+def fail(error):
+    raise error
+
+train.draw_batch, train.training_step = draw_but, step_but
+sys.exit(run_command(lambda: train.main(["--distributed", *sys.argv[4:]])))
+"""
+OFTEN = [*TINY, "--steps", 12, "--checkpoint-every", 2, "--out", "run"]
+
+
+def test_a_rank_that_is_killed_ends_all_and_leaves_a_checkpoint_to_resume(tmp_path):
+    done = ended(started(3, "-c", BUT, 1, 7, "os.kill(os.getpid(), 9)", *OFTEN, cwd=tmp_path))
+    assert done.status not in (0, 2) and "Killed" in done.out + done.err
+    assert weights(tmp_path / "run")[1]["step"] == 6
+    training(3, "--resume", "run", cwd=tmp_path)
+    training(3, *TINY, "--steps", 12, "--out", "straight", cwd=tmp_path)
+    runs = [weights(tmp_path / run)[0] for run in ("straight", "run")]
+    assert runs[0].tobytes() == runs[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("rank", "what", "said", "status"),
+    (
+        (1, "fail(KeyError('lost'))", "KeyError: 'lost'", 1),
+        (1, "fail(MemoryError('no room'))", "error: expected enough memory, got no room", 2),
+        (0, "fail(train.RunError('expected room'))", "error: expected room", 2),
+    ),
+)
+def test_an_error_on_one_rank_ends_all_and_names_it(tmp_path, rank, what, said, status):
+    done = on_ranks(3, "-c", BUT, rank, 7, what, *OFTEN, cwd=tmp_path, status=status)
+    assert done.err.count(said) == 1 and ("on rank 1 of 3:" in done.err) == (rank == 1)
+    assert weights(tmp_path / "run")[1]["step"] == 6
+
+
+@pytest.mark.parametrize("rank", (0, 1, 2))
+def test_numbers_that_are_not_finite_on_one_rank_stop_all_with_one_message(tmp_path, rank):
+    done = on_ranks(3, "-c", BUT, rank, 7, "nan", *OFTEN, cwd=tmp_path, status=2)
+    assert done.err.count("error:") == 1 and "in step 8" in done.err
+    assert "on rank" not in done.err and "Abort" not in done.err
+    assert weights(tmp_path / "run")[1]["step"] == 7
+
+
+@pytest.mark.parametrize("on_nan", ("skip", "rewind"))
+def test_all_ranks_skip_or_rewind_together(tmp_path, on_nan):
+    """Rank 1 of 2 has sequences 2, 3 and 4; alone it is the third in whose past the NaN is."""
+    words = [7, "nan", *OFTEN, "--on-nan", on_nan]
+    on_ranks(2, "-c", BUT, 1, *words, cwd=tmp_path)
+    several = weights(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "several")
+    on_ranks(1, "-c", BUT, 0, *words, cwd=tmp_path)
+    alone = weights(tmp_path / "run")
+    assert abs(several[0] - alone[0]).max() < 1e-10
+    assert several[1]["optimizer_steps"] == alone[1]["optimizer_steps"] < 12
+
+
+def wait_for(path, process):
+    until = time.monotonic() + LIMIT
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("signum", (signal.SIGINT, signal.SIGTERM))
+def test_a_signal_to_mpiexec_stops_all_ranks_with_a_checkpoint(tmp_path, signum):
+    long = [*TINY, "--steps", 10**6, "--checkpoint-every", 0, "--out", "run", "--quiet"]
+    process = started(2, "-m", "minilstm.train", "--distributed", *long, cwd=tmp_path)
+    wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    process.send_signal(signum)
+    done = ended(process)
+    assert done.status == 128 + signum and done.err.count("interrupted") == 1
+    assert weights(tmp_path / "run")[1]["step"] >= 3
+
+
+def test_a_signal_that_reaches_one_rank_stops_all_after_the_same_step(tmp_path):
+    what = "os.kill(os.getpid(), 15)"
+    done = on_ranks(3, "-c", BUT, 2, 5, what, *OFTEN, cwd=tmp_path, status=143)
+    assert done.err.count("interrupted") == 1
+    assert weights(tmp_path / "run")[1]["step"] == 6
+
+
+def test_a_limit_of_time_stops_all_ranks_together(tmp_path):
+    training(2, *TINY, "--minutes", 0.01, "--steps", 10**6, "--out", "run", cwd=tmp_path)
+    assert 0 < weights(tmp_path / "run")[1]["step"] < 10**6
+
+
+def test_what_is_refused_on_every_rank_is_said_once(tmp_path):
+    done = training(4, *TINY, "--batch-size", 3, "--out", "run", cwd=tmp_path, status=2)
+    assert done.err.count("error: expected at least one sequence") == 1
+    assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------- where it can't be
+
+
+def test_without_mpi_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(BackendError, match=r"got none: pip install 'minilstm\[mpi\]'"):
+        Ranks("numpy")
+
+
+def test_ranks_that_do_not_know_of_one_another_are_refused(tmp_path):
+    """So it is if mpiexec belongs to another MPI than the library; here, if it only says so."""
+    if mpiexec() is None:
+        pytest.skip("mpi4py or its mpiexec is not installed")
+    command = [sys.executable, "-m", "minilstm.train", "--distributed", "--out", tmp_path / "run"]
+    environment = os.environ | {"OMPI_COMM_WORLD_SIZE": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "expected 2 ranks, as OMPI_COMM_WORLD_SIZE says, got one" in done.stderr
+
+
+# ------------------------------------------------------------------------- shares of a machine
+
+
+def test_ranks_share_the_cpus_of_their_machine(tmp_path):
+    code = (
+        "from minilstm.distributed import Ranks\nfrom threadpoolctl import threadpool_info\n"
+        "with Ranks('numpy') as ranks:\n"
+        "    print('rank', *(pool['num_threads'] for pool in threadpool_info()\n"
+        "                    if pool['user_api'] == 'blas'))"
+    )
+    N = len(distributed.cpus())
+    assert on_ranks(N, "-c", code, cwd=tmp_path).out.split("\n")[:-1] == ["rank 1"] * N
+
+
+def test_memory_is_refused_by_what_all_neighbours_need_together(monkeypatch):
+    settings = config.load(overrides=SCHEDULED)
+    memory = cost.Memory(fixed=1000, per_sequence=10)
+    ranks = OneOf(0, 4)
+    ranks.neighbours = 2
+    monkeypatch.setattr(cost, "free_memory", lambda: 2 * memory.needed(2))
+    cost.refuse_memory(memory, settings, ranks)
+    monkeypatch.setattr(cost, "free_memory", lambda: 2 * memory.needed(2) - 1)
+    with pytest.raises(ConfigError, match="--batch-size 4 would fit"):
+        cost.refuse_memory(memory, settings, ranks)
