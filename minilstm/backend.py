@@ -206,36 +206,34 @@ def about_device() -> dict[str, str]:
 
 
 def use_device(number: int) -> int:
-    """Compute on the GPU of this number, counted round, until the process ends; return how many.
+    """Choose the GPU of this number, counted round, for this process; return how many there are.
 
-    For one of several processes on a machine; to be called before `use_backend`. Like all that
-    serves several GPUs it has not yet run on hardware. Raises BackendError.
+    For one of several processes on a machine, before its `use_backend`. Raises BackendError.
+    Neither this nor `sum_over_devices` has yet run on more than one GPU.
     """
     for find in (find_cupy, find_driver, find_device):
         find()
     from cupy.cuda import runtime
 
-    runtime.setDevice(number % runtime.getDeviceCount())
-    return runtime.getDeviceCount()
+    count = runtime.getDeviceCount()
+    runtime.setDevice(number % count)
+    return count
 
 
-def sum_over_devices(count: int, rank: int) -> Callable[[object], None]:
-    """sum(array) replaces an array on the device by its sum over `count` processes, by NCCL.
+def sum_over_devices(count: int, rank: int) -> Callable[[np.ndarray], None]:
+    """A function that replaces an array on the device by its sum over `count` processes, by NCCL.
 
-    Process `rank` of them must call it in the same order as all others, and does not wait for the
-    result: the device does. MPI only makes them known to one another. Raises BackendError.
+    Every process must call it with the same arrays in the same order. Nobody waits for the result
+    but the device's own stream. MPI makes the processes known to one another. Raises BackendError.
     """
 
-    def connect():
+    def connected():
         from cupyx.distributed import NCCLBackend
 
         return NCCLBackend(count, rank, use_mpi=True)
 
-    nccl = _asked(
-        "NCCL, which adds over GPUs, one for each rank",
-        connect,
-        "pip install nvidia-nccl-cu12 or nvidia-nccl-cu13",
-    )
+    advice = "pip install nvidia-nccl-cu12 or nvidia-nccl-cu13, and start one rank for each GPU"
+    nccl = _asked("NCCL, which adds over GPUs,", connected, advice)
     return lambda array: nccl.all_reduce(array, array)
 
 

@@ -4,6 +4,7 @@
     python -m minilstm.bench --only composite        the rows whose name contains that word
     python -m minilstm.bench growth                  time and memory against T, B, layers, H
     python -m minilstm.bench profile paper           where a training step's time goes
+    mpiexec -n 2 python -m minilstm.bench ranks paper     what it costs to share the step out
 
 A ratio is the time of the other over ours: above 1 we are faster. How it is measured:
 
@@ -30,16 +31,19 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 
 from . import cells, config, cost, experiment, figures, train
-from .backend import use_backend, xp
+from .backend import synchronize, use_backend, xp
 from .command import Parser, run_command
-from .distributed import cpus
+from .distributed import ALONE, Alone, Ranks, cpus
 from .errors import ConfigError, RunError
 from .files import write_file
+from .layer import Blank
 from .rivals import Work, start
 from .workspace import Reused, use_workspace
 
@@ -516,38 +520,51 @@ class Stopwatch:
         stack.callback(*restore)
 
 
-def profile(settings: config.Config, steps: int) -> dict[str, float]:
-    """Seconds per training step by what they went into, and the "whole" step."""
+@contextlib.contextmanager
+def training(
+    settings: config.Config, steps: int, ranks: Alone = ALONE
+) -> Iterator[SimpleNamespace]:
+    """`with training(...) as run:` run.step() makes a training step, of at most `steps` now.
+
+    Two were made before, to touch all memory. `run` also has what is trained.
+    """
     source = experiment.open_source(settings, "train")
     model = experiment.build_model(settings, math.prod(source.frame_shape))
-    cost.refuse_memory(cost.memory_of(model, settings), settings)
+    cost.refuse_memory(cost.memory_of(model, settings), settings, ranks)
     optimizer = train.build_optimizer(model, settings)
-    watch, warm = Stopwatch(), 2
-    batches = train.BatchesAhead(source, settings, 0, warm + steps)
+    warm = 2
+    batches = train.BatchesAhead(source, settings, 0, warm + steps, ranks)
 
     def step():
         rate = settings.optimizer.learning_rate
-        now = train.training_step(model, optimizer, batches.next(), settings, rate)
+        now = train.training_step(model, optimizer, batches.next(), settings, rate, ranks)
         return {name: float(value) for name, value in now.items()}
 
     try:
-        with use_workspace(Reused()), contextlib.ExitStack() as stack:
+        with use_workspace(Reused()):
             for _ in range(warm):
                 step()
-            watch.wrap(stack, xp, "matmul", "matrix products")
-            for name in _pointwise():
-                watch.wrap(stack, cells, name, "cells")
-            watch.wrap(stack, model.loss, "forward", "losses")
-            watch.wrap(stack, model.loss, "backward", "losses")
-            watch.wrap(stack, train, "clip_norm", "optimizer")
-            watch.wrap(stack, optimizer, "step", "optimizer")
-            watch.wrap(stack, batches, "next", "waiting for data")
-            begun = time.perf_counter()
-            for _ in range(steps):
-                step()
-            whole = time.perf_counter() - begun
+            yield SimpleNamespace(step=step, model=model, optimizer=optimizer, batches=batches)
     finally:
         batches.stop()
+
+
+def profile(settings: config.Config, steps: int) -> dict[str, float]:
+    """Seconds per training step by what they went into, and the "whole" step."""
+    watch = Stopwatch()
+    with training(settings, steps) as run, contextlib.ExitStack() as stack:
+        watch.wrap(stack, xp, "matmul", "matrix products")
+        for name in _pointwise():
+            watch.wrap(stack, cells, name, "cells")
+        watch.wrap(stack, run.model.loss, "forward", "losses")
+        watch.wrap(stack, run.model.loss, "backward", "losses")
+        watch.wrap(stack, train, "clip_norm", "optimizer")
+        watch.wrap(stack, run.optimizer, "step", "optimizer")
+        watch.wrap(stack, run.batches, "next", "waiting for data")
+        begun = time.perf_counter()
+        for _ in range(steps):
+            run.step()
+        whole = time.perf_counter() - begun
     rest = whole - sum(watch.seconds.values())
     found = dict(watch.seconds) | {"everything else": rest, "whole": whole}
     return {name: seconds / steps for name, seconds in found.items()}
@@ -580,6 +597,96 @@ def print_profile(options) -> int:
     return 0
 
 
+# ---------------------------------------------------------------- what sharing a step out costs
+
+# A rank computes so many GFLOP/s and sends so many GB/s: round numbers, to be replaced by yours
+ASSUMED = {
+    "CPU, 10 Gb/s Ethernet": (500, 1.25),
+    "CPU, 100 Gb/s InfiniBand": (500, 12.5),
+    "GPU, 100 Gb/s InfiniBand": (20_000, 12.5),
+    "GPU, NVLink": (20_000, 200),
+}
+RANK_COUNTS = (1, 2, 4, 8, 16, 32)
+SCALING_ASSUMES = """\
+Computed: milliseconds per step on N ranks, and the part of them that is not spent on the sum,
+
+    GFLOP / (N GFLOP/s) + 2 (N-1)/N bytes / (GB/s)
+
+for the same batch on any N. Nothing overlaps, a message takes no time to start, and products of few
+rows are taken to be as fast as those of many, which they are not."""
+
+
+def sum_seconds(nbytes: float, bandwidth: float, N: int) -> float:
+    """Seconds to add up arrays of so many bytes over N ranks that each send `bandwidth` bytes/s.
+
+    Whatever the way, every rank sends, and receives, at least 2 (N-1)/N of them: a share of its own
+    terms to everybody, and its share of the sum to everybody.
+    """
+    return 2 * (N - 1) / N * nbytes / bandwidth
+
+
+def measured_ranks(settings: config.Config, steps: int, ranks: Alone) -> tuple[float, float]:
+    """Median seconds of a training step, and of the sum of the gradients alone, ranks lined up."""
+    with training(settings, steps, ranks) as run:
+        grad, medians = run.model.flat().grad, []
+        for work in (run.step, lambda: ranks.sum(grad)):
+            seconds = []
+            for _ in range(steps):
+                grad.fill(0)  # the sums of sums would soon be infinite
+                synchronize()
+                ranks.largest(0)
+                begun = time.perf_counter()
+                work()
+                synchronize()
+                seconds.append(time.perf_counter() - begun)
+            medians.append(float(np.median(seconds)))
+    return tuple(medians)
+
+
+def scaling(gflop: float, nbytes: float, machines: dict[str, tuple[float, float]]) -> str:
+    """What a step takes on N ranks, computed, in Markdown; (GFLOP/s, GB/s) by name of machine."""
+    titles = ["each rank", "GFLOP/s", "GB/s", *(f"N = {N}" for N in RANK_COUNTS)]
+    lines = [titles, ["---"] * len(titles)]
+    for name, (speed, bandwidth) in machines.items():
+        row = [name, f"{speed:,.0f}", f"{bandwidth:.3g}"]
+        for N in RANK_COUNTS:
+            compute = gflop / speed / N
+            seconds = compute + sum_seconds(nbytes, 1e9 * bandwidth, N)
+            row.append(f"{1e3 * seconds:,.4g} ms, {100 * compute / seconds:.0f} %")
+        lines.append(row)
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def print_ranks(options) -> int:
+    """Measure the sum of the gradients over the ranks there are; compute what more would bring."""
+    settings, machines = config.from_arguments(options), dict(ASSUMED)
+    D = math.prod(experiment.open_source(settings, "train").frame_shape)
+    with use_backend("numpy", settings.run.precision):
+        blank = experiment.build_model(settings, D, Blank())
+    params = sum(param.value.size for param in blank.params().values())
+    nbytes = params * np.dtype(settings.run.precision).itemsize
+    gflop = cost.gflop_per_step(blank, settings)
+    lines = [
+        f"{settings.run.batch_size} sequences a step: {gflop:,.3g} GFLOP, {params:,} parameters, "
+        f"{nbytes / 1e6:,.0f} MB of gradients."
+    ]
+    with Ranks(settings.run.backend) as ranks:
+        use_backend(settings.run.backend, settings.run.precision)
+        N = ranks.count
+        if N > 1:
+            step, added = measured_ranks(settings, options.count, ranks)
+            sent = sum_seconds(nbytes, 1e9, N) / added
+            lines.append(
+                f"Measured: {1e3 * step:.1f} ms a step on {N} ranks, {1e3 * added:.1f} ms of it "
+                f"({100 * added / step:.1f} %) for the sum, to which each sends {sent:.2g} GB/s."
+            )
+            machines["as measured here"] = (gflop / N / (step - added), sent)
+        if ranks.is_first:
+            lines.append(SCALING_ASSUMES)
+            print(*lines, scaling(gflop, nbytes, machines), sep="\n\n")
+    return 0
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -589,26 +696,32 @@ def _effort(options):
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    action = arguments[0] if arguments and arguments[0] in ("growth", "profile") else ""
+    actions = ("growth", "profile", "ranks")
+    action = arguments[0] if arguments and arguments[0] in actions else ""
     parser = Parser(
         prog=f"python -m minilstm.bench {action}".rstrip(),
         usage="%(prog)s [--only WORD ...]\n"
         "       %(prog)s growth [--out PNG]\n"
-        "       %(prog)s profile [PRESET ...] [--SETTING VALUE ...]" if not action else None,
+        "       %(prog)s profile [PRESET ...] [--SETTING VALUE ...]\n"
+        "       mpiexec -n N %(prog)s ranks [PRESET ...] [--SETTING VALUE ...]"
+        if not action else None,
         description={
             "": "Time layers and training steps against PyTorch, JAX and their bare matrix "
             "products. Above 1 we are faster.",
             "growth": "How time and memory grow with T, B, layers and H.",
             "profile": "Where the time of a training step goes. It takes the settings of "
             "minilstm.train.",
+            "ranks": "What the ranks that mpiexec started pay for adding up their gradients, and "
+            "what more of them would bring. It takes the settings of minilstm.train.",
         }[action],
     )  # fmt: skip
-    if action == "profile":
+    if action in ("profile", "ranks"):
         parser.add_argument(
             "--count", metavar="STEPS", type=_positive(int), default=10, help="steps to time (10)"
         )
         config.add_arguments(parser)
-        return print_profile(parser.parse_intermixed_args(arguments[1:]))
+        options = parser.parse_intermixed_args(arguments[1:])
+        return print_profile(options) if action == "profile" else print_ranks(options)
     available = len(cpus())
     parser.add_argument("--json", metavar="FILE", help="write all numbers there, too")
     parser.add_argument(

@@ -113,10 +113,13 @@ class Ranks(Alone):
         if library == "cupy":
             devices = backend.use_device(here.Get_rank())
             self.neighbours = -(-self.neighbours // devices)  # on the device in use
-            self._sum_on_device = backend.sum_over_devices(self.count, self.rank)
+            if self.count > 1:
+                self._sum_on_device = backend.sum_over_devices(self.count, self.rank)
         self._share_cpus(here)
 
     def sum(self, array) -> None:
+        if self.count == 1:
+            return
         if use_backend.name == "cupy":
             self._sum_on_device(array)
         else:

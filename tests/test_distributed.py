@@ -13,12 +13,23 @@ import subprocess
 import sys
 import sysconfig
 import time
+import types
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from minilstm import checkpoint, config, cost, distributed, experiment, runfolder, train
+from minilstm import (
+    backend,
+    bench,
+    checkpoint,
+    config,
+    cost,
+    distributed,
+    experiment,
+    runfolder,
+    train,
+)
 from minilstm.distributed import Alone, Ranks
 from minilstm.errors import BackendError, ConfigError
 
@@ -375,3 +386,69 @@ def test_memory_is_refused_by_what_all_neighbours_need_together(monkeypatch):
     monkeypatch.setattr(cost, "free_memory", lambda: 2 * memory.needed(2) - 1)
     with pytest.raises(ConfigError, match="--batch-size 4 would fit"):
         cost.refuse_memory(memory, settings, ranks)
+
+
+# ------------------------------------------------------------------------- GPUs, without any
+
+
+def module(name, **content):
+    found = types.ModuleType(name)
+    vars(found).update(content)
+    return found
+
+
+def test_each_rank_of_a_machine_chooses_a_gpu_of_its_own(monkeypatch):
+    for find in ("find_cupy", "find_driver", "find_device"):
+        monkeypatch.setattr(backend, find, lambda: "well")
+    chosen = []
+    runtime = SimpleNamespace(getDeviceCount=lambda: 3, setDevice=chosen.append)
+    monkeypatch.setitem(sys.modules, "cupy", module("cupy"))
+    monkeypatch.setitem(sys.modules, "cupy.cuda", module("cupy.cuda", runtime=runtime))
+    assert [backend.use_device(number) for number in range(4)] == [3] * 4
+    assert chosen == [0, 1, 2, 0]
+
+
+def test_sums_over_gpus_are_those_of_nccl_in_place(monkeypatch):
+    class NCCLBackend:
+        def __init__(self, n_devices, rank, use_mpi):
+            assert (n_devices, rank, use_mpi) == (4, 2, True)
+
+        def all_reduce(self, in_array, out_array, op="sum", stream=None):
+            out_array += 3 * in_array
+
+    both = module("cupyx"), module("cupyx.distributed", NCCLBackend=NCCLBackend)
+    for part in both:
+        monkeypatch.setitem(sys.modules, part.__name__, part)
+    array = np.ones(5)
+    backend.sum_over_devices(4, 2)(array)
+    assert (array == 4).all()
+
+
+def test_without_nccl_the_error_names_its_wheels(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupyx.distributed", None)
+    with pytest.raises(BackendError, match="expected NCCL.*pip install nvidia-nccl-cu12"):
+        backend.sum_over_devices(2, 0)
+
+
+# ------------------------------------------------------------------------- the benchmark
+
+
+def test_the_benchmark_measures_the_sum_and_computes_what_more_ranks_would_bring(tmp_path):
+    words = ["ranks", "--count", 2, *TINY]
+    done = on_ranks(2, "-m", "minilstm.bench", *words, cwd=tmp_path)
+    assert done.out.count("ms a step on 2 ranks") == 1 and "as measured here" in done.out
+    assert "5 sequences a step" in done.out and "2,990 parameters" in done.out
+
+
+def test_the_sum_takes_two_thirds_more_on_six_ranks_than_on_two():
+    """2 (N-1)/N: 1 on two ranks, 5/3 on six; nothing on one."""
+    assert bench.sum_seconds(3e9, 1e9, 1) == 0
+    assert bench.sum_seconds(3e9, 1e9, 2) == pytest.approx(3)
+    assert bench.sum_seconds(3e9, 1e9, 6) == pytest.approx(5)
+
+
+def test_the_computed_table_is_the_formula_it_prints():
+    table = bench.scaling(600.0, 4e8, {"mine": (300.0, 2.0)}).splitlines()
+    cells = [cell.strip() for cell in table[2].split("|")[1:-1]]
+    assert cells[:4] == ["mine", "300", "2", "2,000 ms, 100 %"]
+    assert cells[4] == "1,200 ms, 83 %"  # 600/300/2 s and 4e8/2e9 s
