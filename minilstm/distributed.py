@@ -104,13 +104,23 @@ class Ranks(Alone):
     """
 
     def __init__(self, library: str):
-        self._mpi = _find_mpi()
+        self._library, self._mpi = library, _find_mpi()
         self._world = self._mpi.COMM_WORLD
         self.rank, self.count = self._world.Get_rank(), self._world.Get_size()
         self._expect_launcher()
+
+    def __enter__(self):
+        try:
+            self._share_machine()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _share_machine(self):
         here = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)  # the ranks of this machine
         self.neighbours = here.Get_size()
-        if library == "cupy":
+        if self._library == "cupy":
             devices = backend.use_device(here.Get_rank())
             self.neighbours = -(-self.neighbours // devices)  # on the device in use
             if self.count > 1:

@@ -37,7 +37,7 @@ TINY = (
     "--frame-size 8 --digit-size 5 --num-digits 1 --past 3 --future 3 --hidden 6 --batch-size 5 "
     "--log-every 3 --validate-every 4 --precision float64"
 ).split()
-LIMIT = 120  # seconds: what takes longer hangs
+LIMIT = 300  # seconds: what takes longer hangs
 
 
 @functools.cache
