@@ -51,6 +51,7 @@ import minilstm
 from minilstm import checkpoint, config, data, evaluate, experiment, interop, runfolder, train
 from minilstm.backend import use_backend
 from minilstm.command import run_command
+from minilstm.distributed import ALONE
 from minilstm.errors import ConfigError, MinilstmError
 
 SECONDS = 10  # an input that takes longer hangs; real time, on a machine that may be busy
@@ -294,7 +295,7 @@ def read_resumed():
     one = small_config()
     model = experiment.build_model(one, D=8)
     run = SimpleNamespace(folder=runfolder.RunFolder("run"), config=one, model=model)
-    run.step, run.seconds, run.interval = 0, 0.0, train.Interval()
+    run.ranks, run.step, run.seconds, run.interval = ALONE, 0, 0.0, train.Interval()
     run.optimizer = train.build_optimizer(model, one)
     train._Run.restore(run, force=True)
     assert np.isfinite(model.flat().value).all()
