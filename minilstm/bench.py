@@ -661,17 +661,17 @@ def print_ranks(options) -> int:
     """Measure the sum of the gradients over the ranks there are; compute what more would bring."""
     settings, machines = config.from_arguments(options), dict(ASSUMED)
     D = math.prod(experiment.open_source(settings, "train").frame_shape)
-    with use_backend("numpy", settings.run.precision):
+    with use_backend("numpy", settings.run.dtype):
         blank = experiment.build_model(settings, D, Blank())
     params = sum(param.value.size for param in blank.params().values())
-    nbytes = params * np.dtype(settings.run.precision).itemsize
+    nbytes = params * np.dtype(settings.run.dtype).itemsize
     gflop = cost.gflop_per_step(blank, settings)
     lines = [
         f"{settings.run.batch_size} sequences a step: {gflop:,.3g} GFLOP, {params:,} parameters, "
         f"{nbytes / 1e6:,.0f} MB of gradients."
     ]
     with Ranks(settings.run.backend) as ranks:
-        use_backend(settings.run.backend, settings.run.precision)
+        use_backend(settings.run.backend, settings.run.precision, settings.run.fused)
         N = ranks.count
         if N > 1:
             step, added = measured_ranks(settings, options.count, ranks)

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from test_cupy import launcher
 
 from minilstm import (
     backend,
@@ -48,11 +49,11 @@ def mpiexec():
     return shutil.which("mpiexec", path=sysconfig.get_path("scripts")) or shutil.which("mpiexec")
 
 
-def started(N, *words, cwd):
-    """N ranks of `python words`, just started."""
+def started(N, *words, cwd, before=()):
+    """N ranks of `before python words`, just started."""
     if mpiexec() is None:
         pytest.skip("mpi4py or its mpiexec is not installed")
-    command = [mpiexec(), "-n", N, sys.executable, *words]
+    command = [mpiexec(), "-n", N, *before, sys.executable, *words]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(list(map(str, command)), cwd=cwd, **streams)
 
@@ -66,9 +67,9 @@ def ended(process):
     return SimpleNamespace(status=process.returncode, out=out, err=err)
 
 
-def on_ranks(N, *words, cwd, status=0):
-    """N ranks of `python words`, which must end with this status."""
-    done = ended(started(N, *words, cwd=cwd))
+def on_ranks(N, *words, cwd, status=0, before=()):
+    """N ranks of `before python words`, which must end with this status."""
+    done = ended(started(N, *words, cwd=cwd, before=before))
     assert done.status == status, (done.status, done.out, done.err)
     return done
 
@@ -431,6 +432,40 @@ def test_without_nccl_the_error_names_its_wheels(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupyx.distributed", None)
     with pytest.raises(BackendError, match="expected NCCL.*pip install nvidia-nccl-cu12"):
         backend.sum_over_devices(2, 0)
+
+
+NCCL_BY_MPI = """
+import sys, types
+
+class NCCLBackend:
+    def __init__(self, n_devices, rank, use_mpi):
+        pass
+
+    def all_reduce(self, in_array, out_array):
+        from mpi4py import MPI
+        total = in_array.get()
+        MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, total)
+        out_array.set(total)
+
+sys.modules["cupyx.distributed"] = types.SimpleNamespace(NCCLBackend=NCCLBackend)
+"""
+
+
+@pytest.mark.parametrize("what", ("None", "nan"))
+def test_two_ranks_on_devices_do_what_one_does_without(tmp_path, what):
+    """All but NCCL itself. Numbers come late from a device: all ranks must rewind together."""
+    if isinstance(launcher(), str):
+        pytest.skip(launcher())
+    words = [7, what, *OFTEN, "--on-nan", "rewind"]
+    on_ranks(1, "-c", BUT, 0, *words, cwd=tmp_path)
+    alone = weights(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "alone")
+    (tmp_path / "but.py").write_text(NCCL_BY_MPI + BUT)
+    on_ranks(2, "but.py", 1, *words, "--backend", "cupy", cwd=tmp_path, before=launcher())
+    found = weights(tmp_path / "run")
+    assert abs(found[0] - alone[0]).max() < 1e-10
+    assert found[1]["optimizer_steps"] == alone[1]["optimizer_steps"]
+    assert found[1]["environment"]["ranks"] == "2" and "device" in found[1]["environment"]
 
 
 # ------------------------------------------------------------------------- the benchmark
