@@ -30,6 +30,7 @@ from minilstm import (
     experiment,
     runfolder,
     train,
+    transfers,
 )
 from minilstm.distributed import Alone, Ranks
 from minilstm.errors import BackendError, ConfigError
@@ -466,6 +467,16 @@ def test_two_ranks_on_devices_do_what_one_does_without(tmp_path, what):
     assert abs(found[0] - alone[0]).max() < 1e-10
     assert found[1]["optimizer_steps"] == alone[1]["optimizer_steps"]
     assert found[1]["environment"]["ranks"] == "2" and "device" in found[1]["environment"]
+
+
+@pytest.mark.parametrize("together", (True, False))
+def test_what_a_device_has_sent_is_waited_for_where_several_ranks_must_know_of_it(together):
+    """Alone, a rank may go on; with others it would go back after another step than they do."""
+    readings, event = transfers.Readings(1, together), SimpleNamespace(done=False)
+    event.synchronize = lambda: vars(event).update(done=True)
+    readings._sent.append(([7], ["future"], [[1.5]], event))
+    assert readings.take() == ([(7, {"future": 1.5})] if together else [])
+    assert event.done == together
 
 
 # ------------------------------------------------------------------------- the benchmark
