@@ -266,8 +266,8 @@ def test_the_log_is_never_far_behind_however_rarely_a_row_is_written(called, mon
 def spoil(monkeypatch, steps):
     draw = train.draw_batch
 
-    def drawn(source, settings, k):
-        batch = draw(source, settings, k)
+    def drawn(source, settings, k, *ranks):
+        batch = draw(source, settings, k, *ranks)
         if k + 1 in steps:
             batch.past[1, 2, 3] = np.nan
         return batch
