@@ -1,0 +1,153 @@
+"""What the tutorials share: the fast mode, where pictures go, how they are drawn. No lesson here.
+
+MINILSTM_FAST=1 makes every tutorial short, for tests. Its pictures go to build/, so that those in
+images/, which README.md shows, are always of the full length.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from PIL import Image
+
+from minilstm import config, evaluate, experiment, train
+from minilstm.backend import use_backend
+from minilstm.figures import FAINT, INK, PALETTE
+from minilstm.files import write_file
+from minilstm.models import EncoderDecoder
+from minilstm.workspace import Reused, use_workspace
+
+FAST = os.environ.get("MINILSTM_FAST", "0") not in ("", "0")
+IMAGES = Path(__file__).parent / ("build/images" if FAST else "images")
+WIDTH = 1100  # pixels: no picture is wider
+BLUE, ORANGE, GREEN, PINK = PALETTE[:4]
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def figure(width: float = 9, height: float = 4, columns: int = 1, rows: int = 1, **keywords):
+    """A Matplotlib figure of width x height inches and its axes, one or an array of them."""
+    drawn = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    axes = drawn.subplots(rows, columns, **keywords)
+    for ax in np.ravel(axes):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(color=FAINT, labelcolor=INK)
+    return drawn, axes
+
+
+def save(drawn: Figure, name: str, show: bool = True) -> None:
+    """Write a figure as a small PNG; `show` it in a notebook, unless the text does already."""
+    data = io.BytesIO()
+    FigureCanvasAgg(drawn)
+    drawn.savefig(data, format="png", bbox_inches="tight")
+    _write(Image.open(data), name, show)
+
+
+def save_file(draw, name: str) -> None:
+    """The same for the library's figures, which write files: `draw(path)`."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    path = IMAGES / f"raw-{name}.png"
+    draw(path)
+    with Image.open(path) as picture:
+        picture.load()
+    path.unlink()
+    _write(picture, name, show=True)
+
+
+def _write(picture, name, show):
+    picture = picture.convert("RGB")
+    if picture.width > WIDTH:
+        height = round(picture.height * WIDTH / picture.width)
+        picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    picture.quantize(64, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    write_file(IMAGES / f"{name}.png", data.getvalue())
+    if show and "IPython" in sys.modules:  # in a notebook, where pictures stand below the code
+        from IPython import display
+
+        display.display(display.Image(data.getvalue()))
+
+
+def diagram(width: float, height: float):
+    """An empty sheet for boxes and arrows, in units of one box."""
+    drawn, ax = figure(width, height)
+    ax.set_axis_off()
+    ax.set_aspect("equal")
+    return drawn, ax
+
+
+def box(ax, x: float, y: float, text: str, colour: str = BLUE, width: float = 1.0) -> None:
+    """A box with a word in it, its middle at (x, y), 0.6 high."""
+    shape = FancyBboxPatch(
+        (x - width / 2, y - 0.3), width, 0.6, boxstyle="round,pad=0,rounding_size=0.08",
+        facecolor=colour, edgecolor="none",
+    )  # fmt: skip
+    ax.add_patch(shape)
+    ax.text(x, y, text, ha="center", va="center", color="white", fontsize=12)
+
+
+def arrow(ax, start, end, text: str = "", colour: str = INK, bend: float = 0.0) -> None:
+    """An arrow from start (x, y) to end (x, y) with a word beside its middle."""
+    style = {"arrowstyle": "-|>", "color": colour, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
+    style["connectionstyle"] = f"arc3,rad={bend}"
+    ax.annotate("", xy=end, xytext=start, arrowprops=style)
+    if text:
+        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        flat = abs(end[0] - start[0]) > abs(end[1] - start[1])
+        at = (x, y + 0.09) if flat else (x + 0.08, y)
+        ax.text(*at, text, color=colour, fontsize=12,
+                ha="center" if flat else "left", va="bottom" if flat else "center")  # fmt: skip
+
+
+def pictures(ax, frames: np.ndarray, shape: tuple[int, int], gap: int = 1) -> None:
+    """Frames (rows, columns, D) in [0, 1], drawn as a table of pictures."""
+    rows, columns, _ = frames.shape
+    height, width = shape
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), 0.55)
+    for r in range(rows):
+        for c in range(columns):
+            y, x = r * (height + gap), c * (width + gap)
+            sheet[y : y + height, x : x + width] = frames[r, c].reshape(shape)
+    ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_axis_off()
+
+
+# ---------------------------------------------------------------- short trainings
+
+
+def small(steps: int, **sections) -> config.Config:
+    """Settings of a model that learns in seconds: one digit of 8 pixels on frames of 16.
+
+    Anything else by section, as in small(300, model={"kind": "composite"}).
+    """
+    own = {
+        "data": {"num_digits": 1, "frame_size": 16, "digit_size": 8, "past": 6, "future": 6},
+        "model": {"hidden": 64},
+        "optimizer": {"learning_rate": 5e-3, "warmup_steps": 20, "schedule_steps": steps},
+        "run": {"steps": steps, "batch_size": 32},
+    }
+    names = own.keys() | sections.keys()
+    return config.load(overrides={n: own.get(n, {}) | sections.get(n, {}) for n in names})
+
+
+def learn(settings: config.Config) -> EncoderDecoder:
+    """A model trained by the library's own step: the loop of tutorial 06, without its printing."""
+    source = experiment.open_source(settings, "train")
+    rate = train.build_schedule(settings)
+    with use_backend("numpy", settings.run.precision), use_workspace(Reused()):
+        model = experiment.build_model(settings, int(np.prod(source.frame_shape)))
+        train.start_readouts(model, evaluate.mean_image(settings, 400))
+        optimizer = train.build_optimizer(model, settings)
+        for k in range(settings.run.steps):
+            batch = train.draw_batch(source, settings, k)
+            train.training_step(model, optimizer, batch, settings, rate(k))
+    return model
