@@ -1,0 +1,264 @@
+# %% [markdown]
+# # 03 · Squeeze pictures through a bottleneck
+#
+# *Slides: "Autoencoders".*
+#
+# * **You will do:** train networks to copy their input through a few numbers, and find out when the
+#   copy is worth something.
+# * **You will learn:** what a code is, why it must be narrow, and what a linear autoencoder finds.
+# * **You need:** tutorial 02.
+#
+# ![digits through codes of different widths](images/03_codes.png)
+#
+# Top row: digits that the network never saw in training. Below: the same after they were squeezed
+# through 2, 8 and 32 numbers. The code is the narrowest place, and everything drawn came through
+# it.
+
+# %%
+import kit
+import numpy as np
+
+from minilstm import Adam, BernoulliCrossEntropy, Layer, Linear, Sample, SquaredError
+from minilstm.cells import elman_cell, elman_cell_backward
+from minilstm.data import as_vectors, load_digits, resize_digits
+from minilstm.gradcheck import check
+from minilstm.layer import Cache
+
+
+def digits(split, N):
+    """N digits as one time step of vectors: float32 (1, N, 196) in [0, 1]."""
+    images, _ = load_digits(split=split)
+    order = np.random.default_rng(0).permutation(len(images))[:N]
+    return as_vectors(resize_digits(images[order], 14)[None])
+
+
+train, test = digits("train", 2000), digits("test", 500)
+D = train.shape[-1]
+print("pixels of a digit:", D)
+
+# %% [markdown]
+# ## Two networks, back to back
+#
+# An *encoder* makes a code of $K$ numbers, a *decoder* makes a picture from the code:
+#
+# $$k = \text{encode}(x), \qquad \hat x = \text{decode}(k), \qquad L = \text{distance}(x, \hat x).$$
+#
+# Nobody supplies labels: the input is its own target. The simplest of them is linear,
+# $k = x W_e + b_e$ and $\hat x = k W_d + b_d$, with squared error.
+
+
+# %%
+class LinearAutoencoder(Layer):
+    """x (T, B, D) -> K numbers -> (T, B, D)."""
+
+    def __init__(self, D, K, rng):
+        self.encode, self.decode = Linear(D, K, rng), Linear(K, D, rng)
+
+    def forward(self, x):
+        k, encode_cache = self.encode.forward(x)
+        z, decode_cache = self.decode.forward(k)
+        return z, Cache(encode=encode_cache, decode=decode_cache)
+
+    def backward(self, dz, cache):
+        run = cache.consume()
+        dk = self.decode.backward(dz, run.decode)
+        return self.encode.backward(dk, run.encode)
+
+    @classmethod
+    def sample(cls, rng):
+        return Sample(cls(5, 3, rng), (rng.standard_normal((4, 2, 5)),))
+
+
+assert all(row.passed for row in check(LinearAutoencoder.sample(np.random.default_rng(0))))
+
+
+def fit(network, loss, steps, rate=0.003):
+    """The loop of tutorial 02, on random batches of 100 digits. Returns the loss on new digits."""
+    rng, optimizer = np.random.default_rng(1), Adam(network.flat())
+    for step in range(steps):
+        x = np.ascontiguousarray(train[:, rng.integers(0, train.shape[1], 100)])
+        z, cache = network.forward(x)
+        _, loss_cache = loss.forward(z, x)
+        dz, _ = loss.backward(1.0, loss_cache)
+        network.zero_grad()
+        network.backward(dz, cache)
+        optimizer.step(rate * (1 - step / steps))
+    return judged(network, loss)
+
+
+def judged(network, loss):
+    """The loss on digits that were not trained on."""
+    z, _ = network.forward(test)
+    value, _ = loss.forward(z, test)
+    return float(value)
+
+
+# %% [markdown]
+# ## What a linear autoencoder finds
+#
+# There is a formula for the best linear code: project on the $K$ directions in which the data vary
+# most, the *principal components* (PCA). They fall out of one singular value decomposition, with no
+# training at all.
+#
+# **Predict:** gradient descent knows nothing of singular values. How close will it come?
+
+# %%
+K, steps = 8, 1500 if kit.FAST else 6000
+linear = LinearAutoencoder(D, K, np.random.default_rng(2))
+trained = fit(linear, SquaredError(), steps)
+
+mean = train[0].mean(0)
+_, _, directions = np.linalg.svd(train[0] - mean, full_matrices=False)
+best = directions[:K].T @ directions[:K]  # the projection on the first K components
+pca = 0.5 * (((test[0] - mean) - (test[0] - mean) @ best) ** 2).sum(-1).mean()
+nothing = 0.5 * ((test[0] - mean) ** 2).sum(-1).mean()
+print(f"no code at all, the mean digit    {nothing:.2f}")
+print(f"trained linear autoencoder, K = 8 {trained:.2f}")
+print(f"principal components, K = 8       {pca:.2f}")
+assert abs(trained - pca) < 0.1 * pca < 0.1 * nothing
+
+# %% [markdown]
+# It finds the same subspace, by going downhill. So an autoencoder is PCA that was allowed to bend:
+# put tanh layers in between, and the code can follow curved shapes.
+#
+# ## How narrow?
+#
+# Now with a hidden layer on each side, and with pixels as probabilities of ink: the decoder's
+# output goes through a sigmoid into the Bernoulli cross-entropy, the loss of the paper. Tutorial 09
+# is about reading its numbers. For now: nats per picture, less is better.
+
+
+# %%
+class Autoencoder(Layer):
+    """x -> tanh -> K numbers -> tanh -> logits of x."""
+
+    def __init__(self, D, H, K, rng):
+        sizes = (D, H, K, H, D)
+        self.layers = tuple(Linear(a, b, rng) for a, b in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, x):
+        caches, hidden = [], []
+        for n, layer in enumerate(self.layers):
+            x, cache = layer.forward(x)
+            if n in (0, 2):  # the code, after layer 1, is left linear
+                x, _ = elman_cell(x, out=np.empty_like(x))
+            caches.append(cache)
+            hidden.append(x)
+        return x, Cache(caches=caches, hidden=hidden)
+
+    def backward(self, dx, cache):
+        run = cache.consume()
+        for n in reversed(range(len(self.layers))):
+            if n in (0, 2):
+                dx = elman_cell_backward(dx, run.hidden[n], out=np.empty_like(dx))
+            dx = self.layers[n].backward(dx, run.caches[n])
+        return dx
+
+    @classmethod
+    def sample(cls, rng):
+        return Sample(cls(5, 4, 3, rng), (rng.standard_normal((4, 2, 5)),))
+
+
+assert all(row.passed for row in check(Autoencoder.sample(np.random.default_rng(0))))
+
+loss, widths, drawn_rows, losses = BernoulliCrossEntropy(), (2, 8, 32), [test[0, :12]], []
+for K in widths:
+    network = Autoencoder(D, 128, K, np.random.default_rng(3))
+    losses.append(fit(network, loss, steps))
+    z, _ = network.forward(test[:, :12])
+    drawn_rows.append(loss.mean(z, out=np.empty_like(z))[0])
+    print(f"K = {K:>2}: {losses[-1]:.1f} nats per digit")
+assert losses[0] > losses[1] > losses[2]
+
+drawn, ax = kit.figure(9, 3.2)
+kit.pictures(ax, np.stack(drawn_rows), (14, 14))
+for row, name in enumerate(("digit", "K = 2", "K = 8", "K = 32")):
+    ax.text(-3, 15 * row + 7, name, ha="right", va="center", fontsize=12, color=kit.INK)
+kit.save(drawn, "03_codes")
+
+# %% [markdown]
+# ## The trap: a code that is wide enough
+#
+# **Predict:** what does an autoencoder learn when the code has as many numbers as the picture?
+#
+# The answer needs no training. Set both matrices to the identity:
+
+# %%
+copier = LinearAutoencoder(D, D, np.random.default_rng(4))
+for layer in (copier.encode, copier.decode):
+    layer.W.value[...] = np.eye(D)
+perfect = judged(copier, SquaredError())
+print("loss of a network that learned nothing:", perfect)
+assert perfect == 0
+
+noise = np.random.default_rng(5).random((1, 10, D), np.float32)
+back, _ = copier.forward(noise)
+squeezed, _ = linear.forward(noise)
+print("it copies white noise just as well:", bool(np.allclose(back, noise)))
+assert np.allclose(back, noise)
+assert np.abs(squeezed - noise).mean() > 0.1
+
+# %% [markdown]
+# Loss 0, and nothing learned about digits. *A small loss is no proof of a good representation.* The
+# narrow network is worse at copying noise, and that is its merit: it spends its few numbers on what
+# digits have in common.
+#
+# Remember this trap. A recurrent autoencoder faces it too, which may be why the deck puts a
+# question mark behind "Recurrent AutoEncoders?" (tutorial 06).
+#
+# ## Break it on purpose
+#
+# Forget that the encoder must learn as well: return the right gradient of the decoder, and none to
+# the encoder.
+
+
+# %%
+class DeafEncoder(LinearAutoencoder):
+    """The decoder's gradient is not passed on."""
+
+    def backward(self, dz, cache):
+        run = cache.consume()
+        dk = self.decode.backward(dz, run.decode)
+        return self.encode.backward(0 * dk, run.encode)
+
+    @classmethod
+    def sample(cls, rng):
+        return super().sample(rng)
+
+
+wrong = [row.array for row in check(DeafEncoder.sample(np.random.default_rng(0))) if not row.passed]
+deaf = fit(DeafEncoder(D, 8, np.random.default_rng(2)), SquaredError(), steps)
+print("the check says:", *wrong)
+print(f"and yet it trains: {deaf:.2f}, where the mean digit costs {nothing:.2f}")
+assert set(wrong) == {"encode.W", "encode.b", "x"}
+assert trained < deaf < nothing
+
+# %% [markdown]
+# It trains! The decoder makes the best of a random code. A loss curve would look fine. The check
+# does not.
+#
+# ## Exercises
+#
+# 1. How many parameters has the linear autoencoder with $D = 196$, $K = 8$?
+# 2. Why is the trained loss never *below* that of PCA, apart from chance in the test digits?
+# 3. Train `LinearAutoencoder` with $K = 2$ and draw the codes of zeros and ones as points. Would a
+#    linear reader tell them apart?
+# 4. What does this autoencoder know about *motion*?
+#
+# ### Answers
+#
+# 1. $196 \cdot 8 + 8 + 8 \cdot 196 + 196 = 3340$. Checked below.
+# 2. PCA is the optimum over all linear codes of that width, by a theorem (Eckart and Young), on the
+#    data it is computed from.
+# 3. Yes, mostly: zeros have a hole where ones have ink, and that is the direction of largest
+#    variance.
+# 4. Nothing. It sees one frame at a time. Twelve frames are twelve codes, and nothing says that
+#    they belong together. For that the network needs a memory: tutorial 04.
+
+# %%
+assert linear.flat().value.size == 3340
+
+# %% [markdown]
+# **In the library:** [linear.py](../minilstm/linear.py); [losses.py](../minilstm/losses.py)
+# `SquaredError`, `BernoulliCrossEntropy`; `Autoencoder` in [models.py](../minilstm/models.py) is
+# the recurrent one. **Next:** 04, a network with a memory.
