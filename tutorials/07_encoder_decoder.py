@@ -1,0 +1,236 @@
+# %% [markdown]
+# # 07 · Hand a code from encoder to decoder
+#
+# *Slides: "Recurrent Encoder-Decoder".*
+#
+# * **You will do:** take a future predictor apart into its two LSTMs, carry the code across by
+#   hand, and swap the codes of two films.
+# * **You will learn:** that the code is everything the decoder knows, how gradients cross the
+#   border, and how many parameters the paper's model has.
+# * **You need:** tutorials 05 and 06.
+#
+# ![encoder, code, decoder](images/07_encoder_decoder.png)
+#
+# Blue: the encoder sees frames. Green: the decoder sees nothing. Between them goes the state $(h,
+# c)$, and (orange, backwards) its gradient. There is no other way across.
+
+# %%
+import kit
+import numpy as np
+
+from minilstm import Composite, FuturePredictor, asarray, evaluate, experiment
+from minilstm.gradcheck import check
+from minilstm.layer import Blank, Sample, randomize
+
+drawn, ax = kit.diagram(9, 2.6)
+for t in range(6):
+    x, sees = 1.6 * t, t < 3
+    kit.box(ax, x, 0, "encode" if sees else "decode", kit.BLUE if sees else kit.GREEN, 1.0)
+    if sees:
+        kit.arrow(ax, (x, -1), (x, -0.3), f"x[{t}]", kit.FAINT)
+    else:
+        kit.arrow(ax, (x, 0.3), (x, 1), f"x[{t}]?", kit.GREEN)
+    if t < 5:
+        kit.arrow(ax, (x + 0.5, 0.1), (x + 1.1, 0.1), "h, c" if t == 2 else "", kit.INK)
+        kit.arrow(ax, (x + 1.1, -0.1), (x + 0.5, -0.1), "", kit.ORANGE)
+ax.text(4.0, -0.25, "dh, dc", color=kit.ORANGE, fontsize=12, ha="center", va="top")
+ax.set_xlim(-0.6, 8.7)
+ax.set_ylim(-1.1, 1.1)
+kit.save(drawn, "07_encoder_decoder", show=False)
+
+# %% [markdown]
+# ## Train one
+#
+# A future predictor: it sees six frames and continues them. `kit.learn` is the loop of tutorial 06.
+
+# %%
+settings = kit.small(150 if kit.FAST else 1500, model={"kind": "predictor"})
+model = kit.learn(settings)
+films = evaluate.sequences(experiment.open_source(settings, "test"), 200)
+past, future = asarray(films[:6]), asarray(films[6:])
+
+# %% [markdown]
+# ## Take it apart
+#
+# `model.encoder` returns the code: one pair $(h, c)$ for every layer. `model.predict` is the
+# decoder; it takes the code and the number of frames that we want.
+#
+# **Predict:** what are the shapes in the code, with 64 units, one layer and 200 films?
+
+# %%
+code, _ = model.encoder.forward(past)
+((h, c),) = code
+print("code: one layer, h", h.shape, "and c", c.shape)
+assert h.shape == c.shape == (200, 64)
+
+logits, _ = model.predict.forward(code, 6)
+(_, whole), _ = model.forward(past, T=6)
+assert (logits == whole).all()  # the model is these two calls, and nothing else
+print("loss of the future:", evaluate.loss_per_step(model.loss, logits, future).mean().round(1))
+
+# %% [markdown]
+# One level down. The encoder is an LSTM whose outputs we ignore. The decoder is an LSTM with inputs
+# of width 0, and a linear readout of its outputs.
+
+# %%
+(_, final), _ = model.encoder.layers[0].forward(past)
+nothing = np.empty((6, 200, 0), np.float32)
+(y, _), _ = model.predict.stack.layers[0].forward(nothing, final)
+by_hand, _ = model.predict.readout.forward(y)
+print("difference:", np.abs(by_hand - logits).max())
+assert np.allclose(by_hand, logits, atol=1e-4)
+
+# %% [markdown]
+# ## The code is all it knows
+#
+# **Predict:** give the decoder film 0's code in place of film 1's. Which film does it continue?
+
+# %%
+swapped = tuple((h[[1, 0]], c[[1, 0]]) for h, c in code)
+crossed, _ = model.predict.forward(swapped, 6)
+print(
+    "difference of film 1's place to film 0's future:", np.abs(crossed[:, 1] - logits[:, 0]).max()
+)
+assert np.allclose(crossed[:, 1], logits[:, 0], atol=1e-4)
+
+# %% [markdown]
+# Which half of the code matters, $h$ or $c$? Set each to zero and see what it costs.
+
+# %%
+losses = {}
+for name, altered in {
+    "h and c": (h, c),
+    "only c (h = 0)": (0 * h, c),
+    "only h (c = 0)": (h, 0 * c),
+    "nothing": (0 * h, 0 * c),
+}.items():
+    logits, _ = model.predict.forward((altered,), 6)
+    losses[name] = evaluate.loss_per_step(model.loss, logits, future).mean()
+    print(f"{name:<16}{losses[name]:6.1f} nats per frame")
+assert losses["h and c"] < min(losses["only c (h = 0)"], losses["only h (c = 0)"])
+assert losses["only c (h = 0)"] < losses["only h (c = 0)"]
+
+# %% [markdown]
+# The cell is the memory; $h$ is a view of it, through the output gate. Both are handed over.
+#
+# ## Look at it, and look further
+#
+# The decoder needs no input, so it can run for as long as we like. It was trained to continue for 6
+# frames.
+#
+# **Predict:** what does frame 18 look like?
+
+# %%
+longer = kit.small(1, data={"past": 6, "future": 18})
+x = evaluate.sequences(experiment.open_source(longer, "test"), 3)
+prediction = model.rollout(x[:6], 18)
+rows = np.stack([film for n in range(3) for film in (x[6:, n], prediction[:, n])])
+drawn, ax = kit.figure(9, 3.4)
+kit.pictures(ax, rows, (16, 16))
+for row in range(6):
+    name = "model" if row % 2 else "truth"
+    ax.text(-3, 17 * row + 8, name, ha="right", va="center", fontsize=10, color=kit.INK)
+ax.axvline(17 * 6 - 1, color=kit.ORANGE, lw=2)
+ax.set_title("predicted frames 1 to 18; trained on those left of the line", fontsize=11)
+kit.save(drawn, "07_rollout")
+
+x = evaluate.sequences(experiment.open_source(longer, "test"), 200)
+(_, logits), _ = model.forward(asarray(x[:6]), T=18)
+per_step = evaluate.loss_per_step(model.loss, logits, x[6:])
+print("nats at predicted frame 1, 6, 12, 18:", *per_step[[0, 5, 11, 17]].round(1))
+assert per_step[17] > per_step[5] > 0
+
+# %% [markdown]
+# Inside the six frames it knows what to do. Beyond, errors add up: each state is a little off, and
+# the next starts from it.
+#
+# ## Two ways to start
+#
+# Where does the first predicted frame come from? The authors' two releases differ, and the library
+# offers both by name:
+#
+# * `start="step"`: run the decoder one step from the code, then read out;
+# * `start="read"`: read the first frame straight out of the code, then step.
+#
+# ## Gradients across the border
+#
+# Backward, the decoder returns the gradient of its start state, and the encoder takes it as the
+# gradient of its final state: `dcode`, with $dh$ *and* $dc$ of every layer. The encoder has no loss
+# of its own. Everything it learns comes through here.
+
+# %%
+for start in ("step", "read"):
+    tiny = FuturePredictor(4, 3, 2, np.random.default_rng(0), start=start)
+    randomize(tiny, np.random.default_rng(1))
+    frames = np.random.default_rng(2).random((5, 2, 4))
+    rows = check(Sample(tiny, (frames, None, 6)))
+    worst = max(row.complex for row in rows)
+    print(f"start={start!r}: {len(rows)} gradients, largest error {worst:.0e}")
+    assert all(row.passed for row in rows)
+
+# %% [markdown]
+# ## Break it on purpose
+#
+# Hand over $dh$ and forget $dc$.
+#
+# **Predict:** which gradients will the check find wrong, the encoder's or the decoder's?
+
+
+# %%
+class ForgetsTheCell(FuturePredictor):
+    """The decoder's dc does not reach the encoder."""
+
+    def backward(self, doutputs, cache, want_dinputs=True):
+        run = cache.consume()
+        dcode, *_ = self.predict.backward(doutputs[1], run.decoders["predict"])
+        dcode = tuple((dh, 0 * dc) for dh, dc in dcode)
+        dpast, _ = self.encoder.backward(dcode, run.encoder)
+        return dpast, None, None, None, None
+
+    @classmethod
+    def sample(cls, rng):
+        model = randomize(cls(4, 3, 2, rng), rng)
+        return Sample(model, (rng.random((5, 2, 4)), None, 6))
+
+
+wrong = [row.array for row in check(ForgetsTheCell.sample(np.random.default_rng(0)))
+         if not row.passed]  # fmt: skip
+print("wrong:", *wrong)
+assert wrong and all(name.startswith("encoder") or name == "past" for name in wrong)
+
+# %% [markdown]
+# All of the encoder, none of the decoder: the border is where the fault is.
+#
+# ## How large is the paper's model?
+#
+# 2048 units, frames of 64 x 64 = 4096 pixels, an encoder and two unconditional decoders (tutorial
+# 10). `Blank` builds a model of zeros on memory that nobody has touched, to ask it for its size.
+
+# %%
+paper = Composite(4096, 2048, 1, np.random.default_rng(0), init=Blank())
+total = sum(param.value.size for param in paper.params().values())
+lstm = 4 * 2048 * 2048 + 4 * 2048 + 3 * 2048  # recurrence, biases, peepholes
+by_hand = (4096 * 4 * 2048 + lstm) + 2 * (lstm + 2048 * 4096 + 4096)
+print(f"{total:,} parameters, {4 * total / 1e6:.0f} MB in float32")
+assert total == by_hand and round(total / 1e6, 1) == 100.7
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. A stack of two layers hands over how many arrays?
+# 2. Why does a decoder without input not draw the same frame for ever?
+# 3. Which single weight matrix of the paper's model is the largest?
+#
+# ### Answers
+#
+# 1. Four: $h$ and $c$ of both layers, each to the decoder's layer of the same number.
+# 2. Its state changes: $h_{t+1}$ depends on $h_t$ through `Wh`. The film's motion is in the state.
+# 3. The encoder's input weights, $4096 \times 8192$: a third of everything.
+
+# %%
+assert max(param.value.size for param in paper.params().values()) == 4096 * 8192
+assert 4096 * 8192 > total / 3.1
+
+# %% [markdown]
+# **In the library:** [models.py](../minilstm/models.py) `Encoder`, `Decoder`, `FuturePredictor`;
+# [stack.py](../minilstm/stack.py). **Next:** 08, what goes in at each time step.
