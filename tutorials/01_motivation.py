@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 01 · Ask what a representation is for
 #
-# *Slides: the title, "Motivation", "Objectives".*
+# *Slides: "Unsupervised Learning of Video Representations using LSTMs", "Motivation", "Objectives",
+# "Understand", "Compare".*
 #
 # * **You will do:** draw videos whose cause you know, and ask what can be read from their pixels
 #   and what from a network's memory of them.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 04 · Unroll a network through time
 #
-# *Slides: "Recurrent Neural Networks", "Unrolling Recurrent Networks".*
+# *Slides: "Recurrent Neural Networks" (Unrolling Recurrent Networks).*
 #
 # * **You will do:** run a recurrent network for three steps, forward and backward, with a pencil;
 #   then get the same numbers from the library.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Compare the cells, and see which one can remember
 #
-# *Slides: "Cells: Simple RNN", "Cells: Long-Short Term Memory (LSTM)".*
+# *Slides: "Cells": "Simple RNN", "Long-Short Term Memory (LSTM)".*
 #
 # * **You will do:** type in the deck's two cells exactly as written, put them beside the standard
 #   ones, and make all of them remember one bit.

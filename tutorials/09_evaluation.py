@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 09 · Judge a model before you believe it
 #
-# *Slides: "Unsupervised Evaluation Strategy", "Qualitative", "Quantitative", "Table 2".*
+# *Slides: "Unsupervised Evaluation Strategy", "Qualitative", "Quantitative", "Benchmarking",
+# "Table 2".*
 #
 # * **You will do:** compute what it costs to know nothing, to copy and to guess the average; then
 #   put the deck's 341.2 among them; then judge a model of your own.
