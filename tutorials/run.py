@@ -1,0 +1,140 @@
+"""List the tutorials, run them, or make a gallery of them to browse.
+
+    python tutorials/run.py                  what there is
+    python tutorials/run.py 4 5              run some; `all` runs all, and makes every picture again
+    python tutorials/run.py all --fast       as short as they can be: for tests
+    python tutorials/run.py all --gallery    run as notebooks, as pages in tutorials/build/gallery/
+
+The gallery needs `pip install '.[tutorials]'`. One alone: `python tutorials/04_unrolling.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from minilstm.command import Parser, run_command
+from minilstm.errors import ConfigError
+from minilstm.files import write_file
+
+FOLDER = Path(__file__).parent
+GALLERY = FOLDER / "build" / "gallery"
+
+
+def tutorials() -> list[Path]:
+    """All tutorials, in order."""
+    return sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+
+
+def title(path: Path) -> str:
+    """The heading of a tutorial: "04 · Unroll a network through time"."""
+    return path.read_text("utf-8").splitlines()[1].removeprefix("# # ")
+
+
+def chosen(names: list[str]) -> list[Path]:
+    """The tutorials of these numbers; of "all", all. Raises ConfigError for any other word."""
+    found = tutorials()
+    if names == ["all"]:
+        return found
+    by_number = {int(path.name[:2]): path for path in found}
+    for name in names:
+        if not name.isdecimal() or int(name) not in by_number:
+            known = ", ".join(map(str, by_number))
+            raise ConfigError(
+                f"expected all, or numbers of {known}, got {name!r}: choose from them"
+            )
+    return [by_number[int(name)] for name in names]
+
+
+def run(path: Path) -> bool:
+    """Run one tutorial; whether it ended well."""
+    print(f"\n=== {title(path)}", flush=True)
+    start = time.perf_counter()
+    status = subprocess.run([sys.executable, str(path)], cwd=FOLDER).returncode
+    print(f"=== {'done' if status == 0 else 'FAILED'} in {time.perf_counter() - start:.0f} s")
+    return status == 0
+
+
+def page(path: Path) -> bool:
+    """Run one tutorial as a notebook, and write it as a page of the gallery."""
+    try:
+        import jupytext
+        from nbconvert import HTMLExporter
+        from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"expected {error.name} for the gallery, got none: pip install '.[tutorials]'"
+        ) from error
+    print(title(path), flush=True)
+    notebook = jupytext.read(path)
+    resources = {"metadata": {"path": str(FOLDER), "name": title(path)}}
+    try:
+        ExecutePreprocessor(timeout=600, kernel_name="python3").preprocess(notebook, resources)
+    except CellExecutionError as error:
+        print(error)
+        return False
+    html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
+    GALLERY.mkdir(parents=True, exist_ok=True)
+    write_file(GALLERY / f"{path.stem}.html", html.encode())
+    return True
+
+
+def index() -> Path:
+    """Write the gallery's first page, of all pages that are there."""
+    rows = []
+    for path in tutorials():
+        first = min((FOLDER / "images").glob(f"{path.name[:2]}_*.png"), default=None)
+        picture = f'<img src="../../images/{first.name}" alt="">' if first else ""
+        if (GALLERY / f"{path.stem}.html").exists():
+            rows.append(f'<li><a href="{path.stem}.html">{picture}<b>{title(path)}</b></a></li>')
+    write_file(GALLERY / "index.html", (INDEX % "\n".join(rows)).encode())
+    return GALLERY / "index.html"
+
+
+INDEX = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>minilstm tutorials</title>
+<meta name="viewport" content="width=device-width">
+<style>
+body { font: 17px/1.4 sans-serif; color: #222; max-width: 1100px; margin: 2em auto; padding: 0 1em }
+ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1.5em;
+     list-style: none; padding: 0 }
+a { color: #0072B2; text-decoration: none }
+img { display: block; width: 100%%; height: 160px; object-fit: contain; margin-bottom: .5em }
+</style>
+<h1>minilstm tutorials</h1>
+<p>From a neuron to the future of a film, in the order of the slides.</p>
+<ul>
+%s
+</ul></html>
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python tutorials/run.py", description="List the tutorials, run them, or show them."
+    )
+    parser.add_argument(
+        "tutorials", nargs="*", metavar="NUMBER", help="which to run; `all` for all"
+    )
+    parser.add_argument("--fast", action="store_true", help="as short as they can be")
+    parser.add_argument("--gallery", action="store_true", help="as pages to browse")
+    options = parser.parse_args(arguments)
+    if options.fast:
+        os.environ["MINILSTM_FAST"] = "1"
+    if not options.tutorials:
+        print(*map(title, tutorials()), sep="\n")
+        return 0
+    work = page if options.gallery else run
+    failed = [path.name for path in chosen(options.tutorials) if not work(path)]
+    if options.gallery:
+        print(index())
+    if failed:
+        print("failed:", *failed)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
