@@ -59,7 +59,11 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
             about = json.loads((file.metadata() or {})["minilstm"])
             if not isinstance(about, dict):
                 raise ValueError("its description is no table")
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for name, array in arrays.items():
+            if array.dtype.isbuiltin != 1:  # other packages may teach NumPy such dtypes
+                raise TypeError(f"{name} has dtype {array.dtype}")
+        return arrays, about
     except FileNotFoundError:
         raise RunError(f"expected a checkpoint at {path}, got no such file: check RUN") from None
     except (  # the last three: dtypes that NumPy lacks, and JSON that is nested too deeply
