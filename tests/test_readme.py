@@ -9,6 +9,7 @@ import pytest
 import minilstm
 from minilstm import train
 from minilstm.command import Parser
+from minilstm.distributed import ALONE
 
 README = Path(minilstm.__file__).parent.parent / "README.md"
 pytestmark = pytest.mark.skipif(not README.exists(), reason="no README beside the package")
@@ -44,6 +45,7 @@ def test_every_training_command_of_the_readme_is_understood(monkeypatch, line):
 
     monkeypatch.setattr(train, "train", stop)
     monkeypatch.setattr(train, "use_backend", lambda *choice: None)  # there may be no GPU
+    monkeypatch.setattr(train, "Ranks", lambda library: ALONE)  # nor an MPI
     monkeypatch.setattr(train, "resumed_settings", lambda options: minilstm.config.load())
     words = shlex.split(line.replace("DIR", "bundled"))
     arguments = words[words.index("minilstm.train") + 1 :]

@@ -144,7 +144,30 @@ rows = check(Sample(randomize(FuturePredictor(4, 3, 1, rng, loss=SquaredError())
 assert all(row.passed for row in rows)
 
 # %% [markdown]
-# And what a conditional decoder feeds back (tutorial 10) goes with it: the *mean* of what its
+# The authors cut their natural patches out of UCF-101: 32 x 32 pixels in colour, 16 frames to see
+# and 13 to predict. `data.Patches` reads such a file (`--data patches --path FILE`) and
+# *normalises* it: each colour gets mean 0 and standard deviation 1 over the **training** films.
+# None comes with the package, so here is a made-up one: clouds of colour that drift to the right.
+
+# %%
+rng = np.random.default_rng(3)
+clouds = rng.random((30, 1, 8, 8, 3)).cumsum(3)  # (N, T, height, width, colours)
+clouds = np.concatenate([np.roll(clouds, t, axis=3) for t in range(29)], axis=1)
+clouds = np.rint(255 * clouds / clouds.max()).astype(np.uint8)
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "clouds.npy"
+    np.save(path, clouds)
+    patches = data.Patches(path, num_frames=29, split="train")
+    batch = patches.batch(0, 24)  # all 24 training films: 8 of every 10
+x = data.as_vectors(batch, patches.scale)
+back = data.as_frames(x, patches.frame_shape, patches.scale)
+print("vectors:", x.shape, f" mean {x.mean():.3f}, standard deviation {x.std():.3f}")
+print("and back to pictures:", np.abs(back - batch / 255).max())
+assert abs(x.mean()) < 1e-3 and abs(x.std() - 1) < 1e-3
+assert np.abs(back - batch / 255).max() < 1e-6
+
+# %% [markdown]
+# What a conditional decoder feeds back (tutorial 10) goes with the loss: the *mean* of what its
 # logits stand for. That is the sigmoid for digits, and the number itself for reals.
 #
 # ## Your own films
@@ -213,5 +236,5 @@ for name, wrong in (("as floats", bars.astype(np.float32)), ("as bytes", bars)):
 
 # %% [markdown]
 # **In the library:** [data/sequences.py](../minilstm/data/sequences.py) `as_vectors`,
-# `SequenceFile`; [losses.py](../minilstm/losses.py) `mean`; [cost.py](../minilstm/cost.py).
-# **Next:** 09, judging.
+# `SequenceFile`; [data/patches.py](../minilstm/data/patches.py); [losses.py](../minilstm/losses.py)
+# `mean`; [cost.py](../minilstm/cost.py). **Next:** 09, judging.

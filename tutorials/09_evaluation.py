@@ -204,11 +204,9 @@ def frames(vectors):
 
 reconstruction = model.reconstruction(x[:6])
 prediction = model.rollout(x[:6], 6)
+models = {"model": (frames(reconstruction), frames(prediction))}
 kit.save_file(
-    lambda path: figures.prediction_strip(
-        frames(x[:6]), frames(x[6:]), frames(reconstruction), frames(prediction), path
-    ),
-    "09_strip",
+    lambda path: figures.prediction_strip(frames(x[:6]), frames(x[6:]), models, path), "09_strip"
 )
 
 # %% [markdown]

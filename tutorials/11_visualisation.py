@@ -1,0 +1,187 @@
+# %% [markdown]
+# # 11 · Look at what it learned
+#
+# *Slides: "Visualization and Qualitative Analysis", "Unsupervised Learning with LSTMs", "Figure
+# 5".*
+#
+# * **You will do:** draw the figures of the slides and the paper from a model that you trained a
+#   minute ago, and put a number on each.
+# * **You will learn:** what the units of a trained LSTM do while it predicts, what they look for in
+#   a frame, and how to look without fooling yourself.
+# * **You need:** tutorials 07, 09 and 10.
+#
+# ![units of a decoder over 100 predicted steps, trained and random](images/11_fig7.png)
+#
+# The deck's "(a) Trained Future Predictor" above "(b) Randomly Initialized". One line is one unit
+# of the future decoder, time runs to the right for 100 predicted steps.
+
+# %%
+import tempfile
+from pathlib import Path
+
+import kit
+import numpy as np
+from PIL import Image
+
+from minilstm import signals, train, visualize
+
+# %% [markdown]
+# ## A run to look at
+#
+# The library draws from a *run folder*, as its training command leaves it. So we use that command's
+# own function once, on the small films of tutorial 01: one digit, six frames in, six to predict.
+
+# %%
+steps = 200 if kit.FAST else 2500
+settings = kit.small(
+    steps,
+    model={"kind": "composite"},
+    run={"steps": steps, "batch_size": 32, "validate_every": 0},
+)
+folder = tempfile.TemporaryDirectory()
+train.train(settings, Path(folder.name) / "run", quiet=True)
+run = visualize.open_run(Path(folder.name) / "run")
+print("models to compare:", *run.models)
+
+# %% [markdown]
+# `run` holds the trained model **and** the same model as it was before training. Every picture
+# below shows both. A picture of a trained network alone proves little: random networks look busy
+# too.
+
+
+# %%
+def draw(figure, name):
+    """Draw one of the library's figures of this run; return its caption."""
+    plate = visualize.Plate(Path(folder.name), ("png",), captioned=False)
+    visualize.draw([run], plate, (figure,))
+    (drawn,) = plate.drawn
+    with Image.open(drawn.files[0]) as picture:
+        kit.save_file(picture.save, name)
+    return drawn.caption
+
+
+# %% [markdown]
+# ## Figure 5: reconstruction and prediction
+#
+# **Predict:** in which frame will the model's picture be worst?
+
+# %%
+caption = draw("fig5", "11_fig5")
+print(caption)
+
+# %% [markdown]
+# Look for three things, in this order. *Place*: is the blob where the digit is? *Motion*: does it
+# turn at the wall? *Shape*: is it this digit? The loss pays for them in this order, and in this
+# order they are learned.
+#
+# ## Figure 7: does it keep time?
+#
+# A digit that bounces between walls comes back. So a decoder that has understood must go on
+# swinging, also long after the six frames that it was trained to predict. A number for it: the
+# *autocorrelation*, how much a unit's activity resembles itself $k$ steps later,
+#
+# $$r(k) = \operatorname{corr}(h_t, h_{t+k}).$$
+#
+# Its highest peak is 1 for a perfect rhythm and 0 for a unit that has come to rest.
+#
+# **Predict:** a decoder with random weights, without input, for 100 steps: noise, or rest?
+
+# %%
+peaks = {}
+for name, model in run.models.items():
+    h = signals.future_signals(model, run.past, 100)[0]["h"]  # (100, 20 films, 64 units)
+    peak, period = signals.periodicity(h)
+    late = np.abs(np.diff(h[80:], axis=0)).mean()
+    peaks[name] = peak.mean(), late
+    every = f"every {np.median(period[period > 0]):.0f} steps" if period.any() else "at rest"
+    print(f"{name:<22} peak {peak.mean():.2f}, {every}; after 80 steps it moves {late:.4f} a step")
+draw("fig7", "11_fig7")
+(trained_peak, trained_late), (random_peak, random_late) = peaks.values()
+assert random_peak < 0.05 and random_late < 1e-3
+assert trained_peak > 0.3 and trained_late > 10 * random_late
+
+# %% [markdown]
+# The random decoder comes to rest. With forget gates below 1 and nothing coming in, every cell
+# drains. The trained one goes on moving, and by this the eye can tell them apart at once. That is
+# the finding of the deck's figure. (How perfect a rhythm it keeps depends on how long it was
+# trained.)
+#
+# ## Figure 8: what if there are two digits?
+#
+# **Predict:** our model has seen one digit at a time, always. Give it two. What does it draw?
+
+# %%
+caption = draw("fig8", "11_fig8")
+print(caption)
+
+# %% [markdown]
+# ## Figures 9 and 10: what units look for, what they draw
+#
+# Each unit of the encoder has one weight for every pixel and gate. So its weights *are* a picture:
+# of what excites it. Likewise each unit of a decoder has a picture of what it adds to the frame.
+#
+# **Predict:** before training these pictures are noise. What will training turn them into?
+
+
+# %%
+def smoothness(weights):
+    """How much neighbouring pixels of weight pictures (N, 256) agree: 0 for noise, up to 1."""
+    pictures = weights.reshape(-1, 16, 16)
+    return np.corrcoef(pictures[:, :, 1:].ravel(), pictures[:, :, :-1].ravel())[0, 1]
+
+
+draw("fig9", "11_fig9")
+draw("fig10", "11_fig10")
+for name, model in run.models.items():
+    takes = smoothness(signals.input_weights(model.encoder.layers[0]).T)
+    gives = smoothness(signals.output_weights(model.predict))
+    print(f"{name:<22} input weights {takes:.2f}   output weights {gives:.2f}")
+    assert (gives > 0.3) == (name == visualize.TRAINED)
+
+# %% [markdown]
+# Blobs and strokes: neighbouring pixels have learned to agree. Nobody told the network which pixels
+# are neighbours (tutorial 08). It found out.
+#
+# ## Break it on purpose: a beautiful picture of nothing
+#
+# Could a picture like Figure 7 deceive us? Drive the *random* decoder with a rhythm from outside,
+# and look at its units.
+
+# %%
+random = run.models[visualize.RANDOM]
+T, B = 100, 1
+beat = np.zeros((T, B, 256), np.float32)
+beat[::10] = 1.0  # a flash every ten frames
+found, _ = signals.unrolled(random.encoder.layers[0], beat, None)
+peak, period = signals.periodicity(found["h"])
+print(f"random encoder, driven: peak {peak.mean():.2f}, period {np.median(period):.0f}")
+assert peak.mean() > 0.7 and np.median(period) == 10
+
+# %% [markdown]
+# A strong rhythm, in a network that knows nothing. The rhythm is the input's. Figure 7 means
+# something only because that decoder has *no input*. Ask of every beautiful picture what else could
+# have made it.
+#
+# ## Exercises
+#
+# 1. `python -m minilstm.visualize RUN` draws all of this, and two figures more. Which?
+# 2. Why are the units with the *largest* weights shown in Figures 9 and 10, and is that fair?
+# 3. The paper's Figure 7 is about a predictor of two digits. What would its period be, if a digit
+#    needs about ten frames from wall to wall?
+#
+# ### Answers
+#
+# 1. `gates`, how saturated the gates are, and `gradients`, how far back a gradient reaches
+#    (tutorial 05).
+# 2. Units that are hardly connected look like noise. It is fair if it is said, and if the random
+#    network's are chosen in the same way.
+# 3. About twenty: there and back.
+
+# %%
+assert {"gates", "gradients"} < set(visualize.NAMES)
+folder.cleanup()
+
+# %% [markdown]
+# **In the library:** [visualize.py](../minilstm/visualize.py) draws,
+# [signals.py](../minilstm/signals.py) measures, [figures.py](../minilstm/figures.py) and
+# [panels.py](../minilstm/panels.py) do the drawing. **Next:** 14, faults that training hides.
