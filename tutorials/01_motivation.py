@@ -15,7 +15,7 @@
 # that frame cannot say what comes next. Who has seen the three before it can.
 
 # %%
-import kit
+import kit  # pictures and short trainings, in kit.py beside this file
 import numpy as np
 
 from minilstm.backend import to_numpy
@@ -139,9 +139,9 @@ kit.save(drawn, "01_twins")
 # **Predict:** which of the three reads the motion best, and does the untrained box read anything?
 
 # %%
-settings = kit.small(200 if kit.FAST else 1000, model={"kind": "composite"})
-trained = kit.learn(settings)
-untrained = kit.learn(kit.small(1, model={"kind": "composite"}))  # one step: as good as none
+kind = {"model": {"kind": "composite"}, "init": {"weights": "fan-in"}}
+trained = kit.learn(kit.small(200 if kit.FAST else 1000, **kind))
+untrained = kit.learn(kit.small(1, **kind))  # one step: as good as none
 
 
 def state(model, past):
@@ -185,7 +185,7 @@ kit.save(drawn, "01_reading_motion")
 
 # %%
 pixels, random, learned = scores.values()
-assert learned > random + 0.05
+assert learned > random + 0.1 and random > pixels + 0.1
 assert learned > pixels + 0.3
 
 # %% [markdown]

@@ -125,8 +125,8 @@ print("forwards: ", *(f"{value:.2f}" for value in orders[False]))
 assert all(b < f for b, f in zip(orders[True], orders[False], strict=True))
 
 # %% [markdown]
-# Backwards wins, by a little, each time. On films as simple as these a little is all there is to
-# win: once you know place and motion, either order is easy.
+# Backwards wins, each time. Not by much: on films as simple as these, who knows place and motion
+# can draw in either order.
 #
 # ## The question mark
 #

@@ -118,7 +118,8 @@ print(caption)
 # ## Figures 9 and 10: what units look for, what they draw
 #
 # Each unit of the encoder has one weight for every pixel and gate. So its weights *are* a picture:
-# of what excites it. Likewise each unit of a decoder has a picture of what it adds to the frame.
+# of what it takes from a frame. Likewise each unit of a decoder has a picture of what it gives to
+# the frame.
 #
 # **Predict:** before training these pictures are noise. What will training turn them into?
 
@@ -130,13 +131,27 @@ def smoothness(weights):
     return np.corrcoef(pictures[:, :, 1:].ravel(), pictures[:, :, :-1].ravel())[0, 1]
 
 
-draw("fig9", "11_fig9")
-draw("fig10", "11_fig10")
+def shown(weights):
+    """The 12 largest of weight pictures (N, 256), each scaled by itself; grey is 0."""
+    w = weights[signals.largest(weights, 12)]
+    return 0.5 + 0.5 * w / np.abs(w).max(axis=1, keepdims=True)
+
+
+rows = {}
 for name, model in run.models.items():
-    takes = smoothness(signals.input_weights(model.encoder.layers[0]).T)
-    gives = smoothness(signals.output_weights(model.predict))
-    print(f"{name:<22} input weights {takes:.2f}   output weights {gives:.2f}")
-    assert (gives > 0.3) == (name == visualize.TRAINED)
+    H = settings.model.hidden
+    takes = signals.input_weights(model.encoder.layers[0])[:, 2 * H : 3 * H].T  # of the input g
+    gives = signals.output_weights(model.predict)
+    word = "trained" if name == visualize.TRAINED else "random"
+    rows |= {f"{word}: takes": shown(takes), f"{word}: gives": shown(gives)}
+    print(f"{name:<22} takes {smoothness(takes):.2f}   gives {smoothness(gives):.2f}")
+    assert (smoothness(gives) > 0.3) == (name == visualize.TRAINED)
+
+drawn, ax = kit.figure(9, 3.2)
+kit.pictures(ax, np.stack(list(rows.values())), (16, 16))
+for row, name in enumerate(rows):
+    ax.text(-3, 17 * row + 8, name, ha="right", va="center", fontsize=11, color=kit.INK)
+kit.save(drawn, "11_weights")
 
 # %% [markdown]
 # Blobs and strokes: neighbouring pixels have learned to agree. Nobody told the network which pixels

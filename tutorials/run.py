@@ -11,6 +11,7 @@ The gallery needs `pip install '.[tutorials]'`. One alone: `python tutorials/04_
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -86,8 +87,8 @@ def index() -> Path:
     """Write the gallery's first page, of all pages that are there."""
     rows = []
     for path in tutorials():
-        first = min((FOLDER / "images").glob(f"{path.name[:2]}_*.png"), default=None)
-        picture = f'<img src="../../images/{first.name}" alt="">' if first else ""
+        picture = re.search(r"\(images/(.+)\)", path.read_text("utf-8"))[1]  # its first
+        picture = f'<img src="../../images/{picture}" alt="">'
         if (GALLERY / f"{path.stem}.html").exists():
             rows.append(f'<li><a href="{path.stem}.html">{picture}<b>{title(path)}</b></a></li>')
     write_file(GALLERY / "index.html", (INDEX % "\n".join(rows)).encode())
