@@ -138,6 +138,12 @@ def test_the_tutorials_execute_as_notebooks():
     command = [sys.executable, str(TUTORIALS / "run.py"), "all", "--fast", "--gallery"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    gallery = TUTORIALS / "build" / "gallery"
+    for page in gallery.glob("*.html"):
+        for target in re.findall(
+            r'(?:href|src)="(?!https?:|#|data:)([^"#]+)', page.read_text("utf-8")
+        ):
+            assert (gallery / target).exists(), f"{page.name}: {target}"
 
 
 def runner(*arguments):

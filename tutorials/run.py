@@ -71,6 +71,9 @@ def page(path: Path) -> bool:
         ) from error
     print(title(path), flush=True)
     notebook = jupytext.read(path)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":  # whose links are seen from the gallery now
+            cell.source = cell.source.replace("](../", "](../../../")
     resources = {"metadata": {"path": str(FOLDER), "name": title(path)}}
     try:
         ExecutePreprocessor(timeout=600, kernel_name="python3").preprocess(notebook, resources)
