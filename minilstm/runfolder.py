@@ -215,8 +215,9 @@ def environment(ranks: int = 1) -> dict[str, str]:
 
     found = {"minilstm": version("minilstm"), "numpy": np.__version__}
     found |= {"machine": platform.machine(), "ranks": str(ranks)} | about_device()
-    for pool in threadpool_info():
-        if pool["user_api"] == "blas":
-            for key in ("internal_api", "version", "architecture", "num_threads"):
-                found[f"blas {key}"] = str(pool.get(key))
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    own = [pool for pool in pools if "numpy" in Path(pool["filepath"]).parent.name]
+    for pool in (own or pools)[:1]:  # SciPy's wheel brings another one, which multiplies nothing
+        for key in ("internal_api", "version", "architecture", "num_threads"):
+            found[f"blas {key}"] = str(pool.get(key))
     return found

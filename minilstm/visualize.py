@@ -176,10 +176,10 @@ def fig8(runs: list[Run], plate: Plate) -> None:
             loss = evaluate.loss_per_step(model.loss, logits, frames[data.past :]).mean()
             costs.append(f"{n}: {loss:.0f}")
         if n != own:
-            shown.append((f"{n} digit{'s' * (n > 1)}", frames[:, :1]))
+            shown.append((_digits(n), frames[:, :1]))
     words = " and ".join(name for name, _ in shown)
     caption = (
-        f"Paper, Figure 8: out of domain. The model was trained on {own} digits and is given "
+        f"Paper, Figure 8: out of domain. The model was trained on {_digits(own)} and is given "
         f"{words}. See whether it draws {own} all the same: then it has learned how many there "
         "are, and not only how they move."
     )
@@ -189,6 +189,10 @@ def fig8(runs: list[Run], plate: Plate) -> None:
     title = f"{words.capitalize()} through a model of {own}"
     frames = np.concatenate([frames for _, frames in shown], axis=1)
     _strip(plate, "fig8", title, caption, runs, frames, 0)
+
+
+def _digits(n):
+    return f"{n} digit{'s' * (n > 1)}"
 
 
 def _test_frames(config):

@@ -250,6 +250,15 @@ def test_the_environment_names_library_blas_threads_and_machine():
     assert any(name.endswith("num_threads") for name in found)
 
 
+def test_the_environment_is_the_same_where_scipy_has_brought_a_blas_of_its_own():
+    code = "from minilstm import runfolder; print(runfolder.environment())"
+    found = {
+        subprocess.check_output([sys.executable, "-c", before + code])
+        for before in ("", "import scipy.linalg; ")
+    }
+    assert len(found) == 1
+
+
 def test_settings_edited_by_hand_are_named_and_need_force(tmp_path, capsys):
     main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
     file = tmp_path / "run" / "config.toml"
