@@ -1,0 +1,231 @@
+"""Frames out of real encoded files: right ones, in the right order, or a reason with a name."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av", reason="av is not installed")
+
+from videos import cut, moving_frames, turn, write_sound, write_video
+
+from data_tools.video import REASONS, VideoError, find_videos, read_frames
+from minilstm.errors import ConfigError, DataError
+
+DATA = os.environ.get("MINILSTM_DATA")
+
+
+def read(path, fps=None):
+    """The frames as one array, and the remarks."""
+    remarks = []
+    frames = list(read_frames(path, fps, remarks))
+    return np.stack(frames), remarks
+
+
+def near(found, expected, tolerance=6):
+    """Whether lossy frames are the expected ones: by their mean difference in grey levels."""
+    return np.abs(found.astype(int) - expected).mean() < tolerance
+
+
+def shades(count=20, height=16, width=24):
+    """Frames that are told apart after any coding: frame n has the grey level 10 n + 20."""
+    return np.full((count, height, width, 3), 0, np.uint8) + (
+        10 * np.arange(count, dtype=np.uint8)[:, None, None, None] + 20
+    )
+
+
+def numbers(frames):
+    """Which frames of `shades` these are."""
+    return [round((float(frame.mean()) - 20) / 10) for frame in frames]
+
+
+# -------------------------------------------------------------------------------- what is right
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv", "a.mov"])
+def test_every_frame_comes_once_in_order_and_colours_are_red_green_blue(tmp_path, name):
+    frames = moving_frames(12)
+    frames[:, :24, :32] = 255, 0, 0
+    frames[:, :24, 32:] = 0, 0, 255
+    found, remarks = read(write_video(tmp_path / name, frames))
+    assert found.shape == frames.shape and found.dtype == np.uint8 and not remarks
+    assert near(found, frames)
+
+
+def test_a_codec_without_loss_gives_the_very_bytes(tmp_path):
+    frames = moving_frames(5, 13, 17)
+    found, _ = read(write_video(tmp_path / "a.mkv", frames, codec="ffv1"))
+    np.testing.assert_array_equal(found, frames)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (5, 3), (31, 17), (97, 1), (1, 101), (2, 2)])
+def test_odd_sizes_read_whole(tmp_path, size):
+    frames = np.broadcast_to(shades(4, *size), (4, *size, 3))
+    found, remarks = read(write_video(tmp_path / "a.avi", frames))
+    assert found.shape == frames.shape and numbers(found) == [0, 1, 2, 3] and not remarks
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_a_turned_video_is_read_as_it_is_shown(tmp_path, quarters):
+    frames = moving_frames(4, 32, 48)
+    frames[:, :16, :16] = 255  # a bright corner, top left
+    path = turn(write_video(tmp_path / "a.mp4", frames), quarters)
+    found, _ = read(path)
+    expected = np.rot90(frames, -quarters, axes=(1, 2))
+    assert found.shape == expected.shape and near(found, expected)
+
+
+def test_frames_that_are_shown_for_different_times_are_sampled_by_the_clock(tmp_path):
+    times = [0, 1, 2, 10, 11, 20]  # in tenths of a second
+    path = write_video(tmp_path / "a.mkv", shades(6), rate=10, times=times)
+    assert numbers(read(path)[0]) == [0, 1, 2, 3, 4, 5]
+    expected = [0, 1, *[2] * 8, 3, *[4] * 9, 5]
+    assert numbers(read(path, fps=10)[0]) == expected
+    assert numbers(read(path, fps=5)[0]) == expected[::2]
+    assert numbers(read(path, fps=20)[0]) == list(np.repeat(expected, 2))
+
+
+@pytest.mark.parametrize("fps", [0.3, 1, 2.5, 7, 12.5, 25, 30, 60])
+def test_a_clock_gives_as_many_frames_as_the_video_lasts(tmp_path, fps):
+    path = write_video(tmp_path / "a.mp4", shades(20), rate=10)
+    found, remarks = read(path, fps)
+    assert len(found) == np.ceil(2 * fps) and not remarks
+    expected = np.floor(np.arange(len(found)) / fps * 10 + 1e-9)
+    assert numbers(found) == list(expected)
+
+
+def test_a_gap_of_hours_between_two_frames_is_not_filled(tmp_path):
+    times = [0, 1, 2, 10**6, 10**6 + 1]
+    path = write_video(tmp_path / "a.mkv", shades(5), rate=10, times=times)
+    assert numbers(read(path, fps=10)[0]) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_a_clock_that_does_not_tick_is_refused(tmp_path, fps):
+    with pytest.raises(ConfigError, match="fps > 0"):
+        next(read_frames(tmp_path, fps))
+
+
+def test_frames_can_not_be_written_to_by_accident(tmp_path):
+    path = write_video(tmp_path / "a.mp4", shades(2), rate=1)
+    first, second, *_ = read_frames(path, fps=2)
+    assert first is second
+    with pytest.raises(ValueError, match="read-only"):
+        first[:] = 0
+
+
+@pytest.mark.skipif(DATA is None, reason="needs real videos: set MINILSTM_DATA")
+def test_real_videos_read_to_their_end_whatever_their_clocks_say():
+    lengths = {
+        "bikes.mp4": (250, 100), "carphone_pristine.mp4": (120, 41),
+        "tree.avi": (68, 297),  # 68 frames, which are shown for 444 ticks of 1/15 s
+        "box.mp4": (455, 153),  # whose presentation times are out of order
+    }  # fmt: skip
+    for name, (frames, tenths) in lengths.items():
+        path, remarks = Path(DATA, "natural", name), []
+        assert sum(1 for _ in read_frames(path, remarks=remarks)) == frames
+        assert abs(sum(1 for _ in read_frames(path, 10, remarks)) - tenths) <= 1
+        assert not remarks
+
+
+# -------------------------------------------------------------------------------- what is not
+
+
+def test_every_file_that_is_no_video_is_refused_with_a_reason_that_has_a_name(tmp_path):
+    (tmp_path / "words.mp4").write_text("to be or not to be\n" * 99)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "noise.avi").write_bytes(np.random.default_rng(0).bytes(9999))
+    (tmp_path / "zeros.mkv").write_bytes(bytes(9999))
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:10,\npipe.mp4\n")
+    write_sound(tmp_path / "sound.wav")
+    write_sound(tmp_path / "sound.mkv")
+    cut(write_video(tmp_path / "no_index.mp4", shades()), 0.9)
+    cut(write_video(tmp_path / "header.mkv", shades()), 0.05)
+    reasons = {}
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(VideoError) as refusal:
+            read(path)
+        reasons[path.name] = refusal.value.reason
+        message = str(refusal.value)
+        assert path.name in message and "\n" not in message and len(message) < 400 + len(str(path))
+    assert set(reasons.values()) <= set(REASONS)
+    assert reasons == {
+        "empty.mp4": "empty", "folder.mp4": "no file", "loop.mp4": "no file",
+        "pipe.mp4": "no file", "list.m3u8": "not a video", "no_index.mp4": "not a video",
+        "noise.avi": "not a video", "words.mp4": "not a video", "zeros.mkv": "not a video",
+        "sound.mkv": "no video stream", "sound.wav": "no video stream",
+        "header.mkv": reasons["header.mkv"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mp4", "a.ts"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_video_that_is_cut_short_gives_its_frames_until_there_and_says_so(tmp_path, name, share):
+    frames = moving_frames(40)
+    options = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    codec = "mpeg2video" if name.endswith("ts") else "mpeg4"
+    path = cut(write_video(tmp_path / name, frames, codec=codec, options=options), share)
+    found, remarks = read(path)
+    assert 0.5 * share * 40 < len(found) < 40
+    assert near(found, frames[: len(found)], 12)
+    assert len(remarks) == 1 and name in remarks[0] and f"after {len(found)} frames" in remarks[0]
+
+
+def test_no_damage_is_anything_but_frames_or_a_refusal(tmp_path):
+    """Bytes are changed, removed and doubled all over files of every container."""
+    rng = np.random.default_rng(5)
+    outcomes = set()
+    for name in ("a.avi", "a.mkv", "a.mp4", "a.mov"):
+        good = write_video(tmp_path / name, moving_frames(12, 16, 16)).read_bytes()
+        for _ in range(25):
+            raw = bytearray(good)
+            for _ in range(rng.integers(1, 20)):
+                where, kind = int(rng.integers(len(raw))), rng.integers(3)
+                if kind == 0:
+                    raw[where] = rng.integers(256)
+                elif kind == 1:
+                    del raw[where : where + int(rng.integers(1, 40))]
+                else:
+                    raw[where:where] = raw[where : where + 30]
+            path = tmp_path / f"damaged_{name}"
+            path.write_bytes(raw)
+            try:
+                found = list(read_frames(path, fps=25))
+                outcomes.add("frames")
+                assert len(found) < 25 * 11 * 12 and all(f.dtype == np.uint8 for f in found)
+            except VideoError as error:
+                outcomes.add(error.reason)
+    assert {"frames", "not a video"} <= outcomes
+
+
+def test_nothing_is_written_to_the_terminal_by_libav(tmp_path):
+    path = cut(write_video(tmp_path / "a.avi", moving_frames(20)), 0.5)
+    code = f"from data_tools.video import read_frames; print(len(list(read_frames({str(path)!r}))))"
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.strip().isdigit() and done.stderr == ""
+
+
+# -------------------------------------------------------------------------------- which files
+
+
+def test_folders_are_searched_in_the_order_of_names_and_links_to_folders_left_alone(tmp_path):
+    for name in ("b/x.avi", "b/a.mp4", "a/Z.MP4", "a/words.txt", "c.mp4/d.mkv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    found = [path.relative_to(tmp_path).as_posix() for path in find_videos([tmp_path])]
+    assert found == ["a/Z.MP4", "b/a.mp4", "b/x.avi", "c.mp4/d.mkv"]
+    words = tmp_path / "a/words.txt"
+    assert find_videos([words, words, str(tmp_path / "b")]) == [
+        words, tmp_path / "b/a.mp4", tmp_path / "b/x.avi",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="nothing there"):
+        find_videos([tmp_path / "nowhere"])

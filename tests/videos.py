@@ -1,0 +1,75 @@
+"""Small videos for tests, written by PyAV: of any size, any times, turned, cut, or of sound."""
+
+import struct
+from fractions import Fraction
+
+import numpy as np
+
+DOT = 8  # pixels, of the bright square that tells where a frame's top left is
+
+
+def moving_frames(count=40, height=48, width=64, seed=0, speed=1):
+    """Frames uint8 (count, height, width, 3): smooth coloured texture that drifts to the right."""
+    rng = np.random.default_rng(seed)
+    t, y, x = np.ogrid[:count, :height, :width]
+    frames = np.full((count, height, width, 3), 128.0)
+    for _ in range(6):
+        ky, kx, phase = rng.uniform(-0.5, 0.5), rng.uniform(0.1, 0.5), rng.uniform(0, 6, 3)
+        wave = (ky * y + kx * (x - speed * t))[..., None] + phase
+        frames += 25 * np.sin(wave)
+    return np.clip(frames, 0, 255).astype(np.uint8)
+
+
+def write_video(path, frames, rate=25, codec="mpeg4", times=None, options=None):
+    """Encode frames uint8 (T, height, width, 3); `times` in units of 1/`rate`, by default 0, 1, ...
+
+    The name's ending chooses the container; sizes may be odd, where the codec takes them.
+    """
+    import av
+
+    pixels = {"ffv1": "bgr0", "mjpeg": "yuvj444p"}.get(codec, "yuv420p")
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.bit_rate = pixels, 8_000_000
+        for n, array in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            frame.pts = n if times is None else int(times[n])
+            frame.time_base = Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_sound(path, codec="pcm_s16le"):
+    """A second of a tone."""
+    import av
+
+    tone = (8000 * np.sin(np.arange(16_000) / 10)).astype(np.int16)[None]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def turn(path, quarters):
+    """Ask players of an .mp4 to turn it by so many quarter turns to the right."""
+    raw = bytearray(path.read_bytes())
+    matrix = raw.index(b"tkhd") + 4 + 40  # after version, times, id, duration, layer and volume
+    a, b = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarters % 4]
+    one = 1 << 16
+    raw[matrix : matrix + 36] = struct.pack(
+        ">9i", a * one, b * one, 0, -b * one, a * one, 0, 0, 0, one << 14
+    )
+    path.write_bytes(raw)
+    return path
+
+
+def cut(path, share):
+    """Only the first `share` of a file's bytes."""
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(len(raw) * share)])
+    return path
