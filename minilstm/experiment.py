@@ -92,7 +92,7 @@ def open_source(config: Config, split: str) -> MovingMNIST | SequenceFile | Patc
         return SequenceFile(data.source, T, seed, split=split)
     images, _ = load_digits(data.digits, "test" if split == "test" else "train")
     if split != "test":
-        held_out = part(len(images), "validation")
+        held_out = part(np.arange(len(images)), "validation")
         images = images[held_out] if split == "validation" else np.delete(images, held_out, axis=0)
     return MovingMNIST(
         images, data.num_digits, data.frame_size, data.digit_size, T, data.speed, seed

@@ -135,6 +135,44 @@ def test_too_few_or_too_short_sequences_are_refused(tmp_path):
     assert "at least 10" in refused(Patches, tmp_path / "few.npy", 7, split="test")
 
 
+# ------------------------------------------------------------------------------------- groups
+
+
+def grouped(path, groups, N=20):
+    np.savez(path, patches=patches(N), groups=groups)
+    return path
+
+
+def test_a_split_takes_whole_groups_so_that_no_film_is_on_both_sides(tmp_path):
+    groups = np.array([0, 8, 8, 19, 3, 18, 29, 7, 0, 8, 0, 1, 12, 13, 24, 5, 6, 7, 10, 20])
+    path = grouped(tmp_path / "my.npz", groups)
+    array, members = patches(), {}
+    for split, tenths in (("train", range(8)), ("test", [8]), ("validation", [9])):
+        source = Patches(path, split=split)
+        found = source.batch(0, source.num_sequences).swapaxes(0, 1)
+        members[split] = [n for n in range(20) if any((array[n] == f).all() for f in found)]
+        assert members[split] == [n for n in range(20) if groups[n] % 10 in tenths]
+        expected = array[np.isin(groups % 10, range(8))].reshape(-1, 3).mean(axis=0) / 255
+        np.testing.assert_allclose(source.scale.mean, expected, rtol=1e-5)
+    assert sorted(sum(members.values(), [])) == list(range(20))
+    assert Patches(path, split="all").num_sequences == 20
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [np.arange(19), np.zeros(20), np.full(20, -1), np.full((20, 1), 1), np.array(["a"] * 20)],
+    ids=["few", "floats", "negative", "two axes", "words"],
+)
+def test_groups_that_are_no_numbers_of_the_patches_are_refused(tmp_path, groups):
+    assert "my.npz" in refused(Patches, grouped(tmp_path / "my.npz", groups))
+
+
+def test_a_file_whose_groups_leave_a_split_empty_is_refused_with_the_split(tmp_path):
+    path = grouped(tmp_path / "my.npz", np.arange(20) % 8)
+    assert "10 groups" in refused(Patches, path, split="test")
+    assert "train on" in refused(Patches, grouped(tmp_path / "held.npz", np.full(20, 8)))
+
+
 # --------------------------------------------------------------------------------- normalised
 
 

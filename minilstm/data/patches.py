@@ -11,6 +11,11 @@ predict the next 13. Such data is normalised: `Patches.scale` has the mean and s
 each colour over the TRAINING sequences, whatever the split, so that nothing of the test set is
 known to the model.
 
+Patches of one film are alike, and what is alike must not be trained on and tested with. An .npz of
+data_tools/extract_patches.py therefore has an array `groups`, int64 (N,): a number for every piece
+of time of every film. A split takes whole groups, by the rule of `part` in shuffle.py. Without it
+every sequence is a group of its own: then eight of ten in their order in the file are trained on.
+
 Read next: ../presets/patches.toml.
 """
 
@@ -36,7 +41,7 @@ def read_patches(path: str | Path) -> np.ndarray:
     is missing, damaged, or holds anything but such bytes; pickled objects are refused unread.
     """
     path = Path(path)
-    patches = _read_npz(path) if path.suffix == ".npz" else map_npy(path)
+    patches = _read_npz(path, "patches") if path.suffix == ".npz" else map_npy(path)
     if patches.dtype != np.uint8:
         raise DataError(
             f"{path}: expected uint8 patches, 0 to 255, got {patches.dtype}: convert them, for "
@@ -61,15 +66,34 @@ def read_patches(path: str | Path) -> np.ndarray:
     return patches.swapaxes(0, 1)
 
 
-def _read_npz(path):
+def read_groups(path: str | Path, N: int) -> np.ndarray | None:
+    """The array `groups` of an .npz file of N patches, int64 (N,); None where there is none.
+
+    Raises DataError for anything but a number >= 0 for each of the patches.
+    """
+    groups = _read_npz(Path(path), "groups") if Path(path).suffix == ".npz" else None
+    if groups is None:
+        return None
+    if groups.shape != (N,) or groups.dtype.kind not in "iu" or groups.min(initial=0) < 0:
+        raise DataError(
+            f"{path}: expected groups, a whole number >= 0 for each of {N} patches, got "
+            f"{groups.dtype} {groups.shape}: save them again, or without groups"
+        )
+    return groups.astype(np.int64)
+
+
+def _read_npz(path, wanted):
+    """An array of the archive; the only one is that of the patches, whatever its name."""
     try:
         with (
             open(path, "rb") as file,
             np.load(file, allow_pickle=False, max_header_size=MAX_HEADER) as arrays,
         ):
-            name = "patches" if "patches" in arrays.files or not arrays.files else arrays.files[0]
-            if name != "patches" and len(arrays.files) > 1:
-                raise KeyError(f"none named patches among {len(arrays.files)} arrays")
+            name = wanted
+            if wanted == "patches" and len(arrays.files) == 1:
+                name = arrays.files[0]
+            if wanted == "groups" and wanted not in arrays.files:
+                return None
             return np.asarray(arrays[name])
     except Exception as error:  # a damaged zip fails in many ways
         reason = " ".join(str(error).split())[:200]
@@ -82,8 +106,9 @@ def _read_npz(path):
 class Patches(SequenceFile):
     """The patches of a file as a source: batches (T, B, height, width[, 3]) of bytes.
 
-    `split`, `num_frames` and the order of batches as in `SequenceFile`. `scale` is that of the
-    file's own training sequences; sequences from another file take that of the training file.
+    `num_frames` and the order of batches as in `SequenceFile`; `split` as there, but by the file's
+    `groups` where it has them. `scale` is that of the file's own training sequences; sequences from
+    another file take that of the training file.
     """
 
     def __init__(
@@ -94,14 +119,20 @@ class Patches(SequenceFile):
         split: str = "all",
         scale: Scale | None = None,
     ):
-        self._take(path, read_patches(path), num_frames, seed, split)
+        patches = read_patches(path)
+        self._take(path, patches, num_frames, seed, split, read_groups(path, patches.shape[1]))
         self.scale = scale or self._scale(path)
 
     def _scale(self, path):
         """Mean and standard deviation of each colour, from exact counts of the 256 bytes."""
         colours = self.frame_shape[2] if len(self.frame_shape) == 3 else 1
         counts = np.zeros((colours, 256))
-        members = part(self._frames.shape[1], "train")
+        members = part(self._groups, "train")
+        if not len(members):
+            raise DataError(
+                f"{path}: expected patches to train on, got only groups for validation and test "
+                "(numbers that end in 8 or 9): number them from 0"
+            )
         for n in range(0, len(members), CHUNK):
             values = self._frames[:, members[n : n + CHUNK]].reshape(-1, colours)
             for c in range(colours):

@@ -102,8 +102,8 @@ class SequenceFile:
     ):
         self._take(path, read_sequences(path, time_axis), num_frames, seed, split)
 
-    def _take(self, path, frames, num_frames, seed, split):
-        T = len(frames)
+    def _take(self, path, frames, num_frames, seed, split, groups=None):
+        T, N = frames.shape[:2]
         self.num_frames = T if num_frames is None else whole_number("num_frames", num_frames, 1)
         self.seed = whole_number("seed", seed, 0)
         if self.num_frames > T:
@@ -112,11 +112,12 @@ class SequenceFile:
                 f"got {num_frames}: ask for fewer frames of past or future"
             )
         self._frames = frames[: self.num_frames]
-        self._members = part(frames.shape[1], split)
+        self._groups = np.arange(N) if groups is None else groups
+        self._members = part(self._groups, split)
         if not len(self._members):
             raise DataError(
-                f"{path}: expected at least 10 sequences to split, got {frames.shape[1]}: "
-                "use a longer file"
+                f"{path}: expected at least 10 {'sequences' if groups is None else 'groups'} to "
+                f"split, got {len(np.unique(self._groups))} and none for {split}: use a longer file"
             )
 
     @property

@@ -41,12 +41,14 @@ def endless_shuffle(n: int, seed: int, start: int, count: int) -> np.ndarray:
     return order[start - first * n :][:count]
 
 
-def part(n: int, split: str) -> np.ndarray:
-    """The members of 0, ..., n - 1 that belong to a split of a set that came without one.
+def part(groups: np.ndarray, split: str) -> np.ndarray:
+    """The members, indices of `groups`, of one split of a set that came without one.
 
-    Of every ten, number 8 is for "test", 9 for "validation", the others for "train"; "all" is all.
+    `groups` (N,) are integers: what is alike, such as pieces of one film, has the same; where
+    nothing is, 0, ..., N - 1. Of every ten, number 8 is for "test", 9 for "validation", the others
+    for "train"; "all" is all.
     """
-    tenth = np.arange(n) % 10
+    tenth = groups % 10
     wanted = {"all": tenth >= 0, "train": tenth < 8, "test": tenth == 8, "validation": tenth == 9}
     return np.flatnonzero(wanted[split])
 
