@@ -1,0 +1,262 @@
+"""Patches of natural video for `python -m minilstm.train patches`: short, small, and in motion.
+
+    python -m data_tools.extract_patches VIDEO_OR_FOLDER ... --out patches.npz
+
+Each video is cut into shots, each shot into segments of 29 frames (16 to see, 13 to predict), each
+segment into a grid of 32x32 pixels that lies elsewhere every time. No two patches of one scale
+share a pixel. Of those with enough motion `--per-video` are drawn by chance.
+
+    motion    the median over the 28 steps of the mean change of a pixel's colours, in grey levels
+              of 0 to 255. A single jump moves no median; noise of a camera is about 1 or 2.
+    a shot    ends where the picture, made 16x16 pixels small, changes by more than 12 grey levels
+              on average and by more than 2.5 times as much as just before. Fades are not seen.
+
+The file has, of N patches: `patches` uint8 (N, T, 32, 32, 3); where each is from, `source` (the
+video), `start` (its first frame), `corner` (row, column) and `side` (the shorter side of the
+video at that scale); and `groups`, by which minilstm/data/patches.py splits it. The last fifth of
+the time of every video is for test and validation: no frame of it is trained on, but the scene is
+the same. For unknown scenes make a file of other videos, and `evaluate RUN --data` that.
+
+Source: paper, "Experiments on Natural Image Patches". Read next: minilstm/data/patches.py.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from minilstm.command import Parser, run_command
+from minilstm.data.shuffle import keyed_rng
+from minilstm.errors import DataError, RunError
+from minilstm.files import replacing
+
+try:
+    from .video import VideoError, find_videos, read_frames
+except ImportError:  # run as a file, not by -m
+    from video import VideoError, find_videos, read_frames
+
+SIZE, T = 32, 29
+GRID = 100  # the purpose of random numbers; see minilstm/data/shuffle.py
+THUMBNAIL, CUT, CUT_FACTOR = 16, 12, 2.5
+
+
+def shots(frames):
+    """(number, frame), and None after the last of every shot: where the picture is another."""
+    before, usual = None, 0.0
+    for number, frame in enumerate(frames):
+        small = _resized(frame, THUMBNAIL, THUMBNAIL).astype(np.int16)
+        if before is not None:
+            change = np.abs(small - before).mean()
+            if change > max(CUT, CUT_FACTOR * usual):
+                yield None
+                change = 0.0
+            usual = (usual + change) / 2
+        before = small
+        yield number, frame
+    yield None
+
+
+def segments(frames, length):
+    """(number of its first frame, list of frames): pieces of one shot, one after the other."""
+    piece = []
+    for item in shots(frames):
+        piece = [] if item is None else [*piece, item]
+        if len(piece) == length:
+            yield piece[0][0], [frame for _, frame in piece]
+            piece = []
+
+
+def motion(patches: np.ndarray) -> np.ndarray:
+    """Of patches uint8 (N, T, height, width, 3) the median change of a step: grey levels (N,)."""
+    change = np.abs(np.diff(patches.astype(np.int16), axis=1))
+    return np.median(change.mean(axis=(2, 3, 4)), axis=1)
+
+
+def _resized(frame, height, width):
+    """The frame with other sides; each new pixel is the mean of its area."""
+    from PIL import Image
+
+    if frame.shape[:2] == (height, width):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))
+
+
+def _grid(frames, side, size, rng):
+    """All patches (N, T, size, size, 3) of a grid at a random place, and their corners (N, 2)."""
+    height, width, _ = frames[0].shape
+    scale = min(1.0, side / min(height, width)) if side else 1.0  # pictures are never made larger
+    height, width = round(height * scale), round(width * scale)
+    rows, columns = height // size, width // size
+    top, left = rng.integers(height - rows * size + 1), rng.integers(width - columns * size + 1)
+    video = np.stack([_resized(frame, height, width) for frame in frames])
+    video = video[:, top : top + rows * size, left : left + columns * size]
+    cells = video.reshape(len(frames), rows, size, columns, size, 3).transpose(1, 3, 0, 2, 4, 5)
+    corners = np.indices((rows, columns)).reshape(2, -1).T * size + (top, left)
+    return cells.reshape(rows * columns, len(frames), size, size, 3), corners
+
+
+def patches_of(video: Path, number: int, options, remarks: list[str]) -> list[tuple]:
+    """(start, side, row, column, block, patch) of up to --per-video patches, in that order.
+
+    `block` is 8 in the video's time for test, 9 in that for validation, 0 to 7 before. Raises
+    VideoError, DataError where none is large, long or lively enough.
+    """
+    chosen, lively, reason = [], [], "too short"
+    frames = read_frames(video, options.fps, remarks)
+    for start, piece in segments(frames, options.frames):
+        if min(piece[0].shape[:2]) < options.size:
+            reason = "too small"
+            break
+        reason = "no motion"
+        found = 0
+        sides = {
+            min(side or min(piece[0].shape[:2]), *piece[0].shape[:2]) for side in options.sides
+        }
+        for side in sorted(sides):
+            rng = keyed_rng(GRID, options.seed, number, start, side)
+            patches, corners = _grid(piece, side, options.size, rng)
+            lots = rng.random(len(patches))
+            for n in np.flatnonzero(motion(patches) >= options.motion):
+                found += 1
+                # the highest lots win; corners, so that nothing is left to compare patches by
+                entry = (lots[n], start, side, *corners[n].tolist(), patches[n].copy())
+                push = heapq.heappush if len(chosen) < options.per_video else heapq.heappushpop
+                push(chosen, entry)
+        if found:
+            lively.append(start)
+    if not chosen:
+        raise DataError(reason)
+    held = max(1, round(len(lively) / 10)) if len(lively) >= 3 else 0
+    training = len(lively) - 2 * held
+    block = {start: n * 8 // training for n, start in enumerate(lively[:training])}
+    block |= {start: 8 + n // held for n, start in enumerate(lively[training:])}
+    return [
+        (start, side, row, column, block[start], patch)
+        for _, start, side, row, column, patch in sorted(chosen, key=lambda entry: entry[1:5])
+    ]
+
+
+def extract(options) -> str:
+    """Write the file. Returns what is in it, in words."""
+    from tqdm import tqdm
+
+    videos = find_videos(options.videos)
+    out, columns, skipped, parts = Path(options.out), [], Counter(), Counter()
+    with tqdm(videos, unit="video", disable=None) as bar:
+        for number, video in enumerate(bar):
+            remarks = []
+            try:
+                found = patches_of(video, number, options, remarks)
+            except VideoError as error:
+                skipped[error.reason] += 1
+                remarks.append(f"skipped: {error}")
+            except DataError as error:
+                skipped[str(error)] += 1
+                remarks.append(f"skipped: {video}: {error}")
+            else:
+                columns += [(str(video), 10 * number + row[4], *row) for row in found]
+            for remark in remarks:
+                bar.write(remark, file=sys.stderr)
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+    if not columns:
+        raise DataError(
+            f"expected videos with {options.frames} frames in motion, got {why or 'no videos'}: "
+            "name others, or lower --motion"
+        )
+    source, groups, start, side, row, column, block, patches = zip(*columns, strict=True)
+    arrays = {
+        "patches": np.stack(patches),
+        "source": np.array(source),
+        "groups": np.array(groups),
+        "start": np.array(start),
+        "side": np.array(side),
+        "corner": np.stack([row, column], axis=1),
+    }
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    parts = Counter({8: "test", 9: "validation"}.get(b, "training") for b in block)
+    shares = ", ".join(f"{parts[part]:,} {part}" for part in ("training", "validation", "test"))
+    used = len(set(source))
+    return (
+        f"{out}: {len(patches):,} patches of {used} video{'s' * (used != 1)} ({shares})"
+        + f"; skipped: {why}" * bool(why)
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m data_tools.extract_patches",
+        description="Cut 32x32 patches that move out of videos, for `python -m minilstm.train "
+        "patches --path FILE`. Videos that can't be read, are too short, too small or too still "
+        "are skipped, with the reason, and counted. The same videos and settings give the same "
+        "bytes. Needs the extra [video].",
+    )
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="videos, or folders of videos")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the .npz file to write")
+    parser.add_argument("--force", action="store_true", help="overwrite a file that is there")
+    for flag, default, least, help in (
+        ("--frames", T, 2, "frames of a patch"),
+        ("--size", SIZE, 1, "height and width of a patch, in pixels"),
+        ("--per-video", 1000, 1, "patches of each video, at most; each takes 89 KB of memory"),
+        ("--seed", 0, 0, "seed of the grids' places and of the choice"),
+    ):
+        parser.add_argument(
+            flag,
+            type=_at_least(int, least),
+            default=default,
+            metavar="N",
+            help=f"{help} (default: {default})",
+        )
+    parser.add_argument(
+        "--sides",
+        type=_at_least(int, 0),
+        nargs="+",
+        default=[160, 480],
+        metavar="PIXELS",
+        help="the scales to cut at: the video's shorter side in pixels, 0 as it is; smaller videos "
+        "are not enlarged (default: 160 480)",
+    )
+    parser.add_argument(
+        "--motion",
+        type=_at_least(float, 0),
+        default=3.0,
+        metavar="LEVELS",
+        help="the least motion: the median over all steps of a pixel's mean change, in grey levels "
+        "of 0 to 255 (default: 3)",
+    )
+    parser.add_argument(
+        "--fps",
+        type=_at_least(float, 0.001),
+        metavar="RATE",
+        help="frames per second, by the video's clock (default: every frame once)",
+    )
+    options = parser.parse_args(arguments)
+    out = Path(options.out)
+    if out.suffix != ".npz":
+        raise RunError(f"expected --out FILE.npz, got {out}: give it that ending")
+    if not out.parent.is_dir() or out.is_dir():
+        raise RunError(f"expected --out in a folder that is there, got {out}: make the folder")
+    if os.path.lexists(out) and not options.force:
+        raise RunError(f"expected a new file, got {out}, which is there: use it, or add --force")
+    print(extract(options))
+    return 0
+
+
+def _at_least(kind, least):
+    def number(text):
+        value = kind(text)
+        if not least <= value < 1e9:
+            raise ValueError
+        return value
+
+    number.__name__ = f"number of {least} or more, like"  # argparse: "invalid number of ..."
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
