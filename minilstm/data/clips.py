@@ -1,0 +1,143 @@
+"""Labelled clips of different lengths, and the windows of equal length that a classifier sees.
+
+All frames of all clips stand end to end in one array, as in the files of the authors' second
+release, so a clip is a slice of it:
+
+    clips = Clips(frames, lengths, labels, classes)
+    which, first = windows(clips.lengths, window=16, stride=8)
+    x = clips.cut(which[:32], first[:32], 16)      # (16, 32, ...): time first, then the batch
+
+Paper: section 4 (action recognition). Slides: "Transfer Learning for Action Recognition" (Fig 11).
+Read next: actions.py, which draws such clips; percepts.py, which reads them; ../classify.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import DataError
+from .shuffle import whole_number
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Clips:
+    """N labelled clips of different lengths.
+
+    frames   (sum of lengths, ...) the frames of all clips end to end: floats (.., D), or bytes
+             (.., height, width[, 3])
+    lengths  (N,) frames of each clip
+    labels   (N,) index into `classes`, or -1: unlabelled
+    groups   (N,) clips of one recording share a number: never in training and test at once. By
+             default each is a recording of its own
+    sizes    (N, 2) width and height of the original video in pixels; 0 where unknown
+    names    N texts, where a clip came from
+
+    Raises DataError for parts that do not fit together.
+    """
+
+    frames: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    groups: np.ndarray | None = None
+    sizes: np.ndarray | None = None
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        N = len(self.lengths)
+        defaults = {
+            "groups": np.arange(N),
+            "sizes": np.zeros((N, 2), np.int64),
+            "names": tuple(f"clip {n}" for n in range(N)),
+        }
+        for name, default in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+        for name in ("lengths", "labels", "groups", "sizes"):
+            object.__setattr__(self, name, _whole_numbers(name, getattr(self, name)))
+        for name in ("labels", "groups", "sizes", "names"):
+            if len(getattr(self, name)) != N:
+                raise DataError(
+                    f"expected {name} of {N} clips, as many as lengths, got "
+                    f"{len(getattr(self, name))}: give one entry for each clip"
+                )
+        if (self.lengths < 1).any():
+            n = int((self.lengths < 1).argmax())
+            raise DataError(
+                f"expected clips of at least 1 frame, got {self.lengths[n]} in {self.names[n]}: "
+                "leave it out"
+            )
+        if self.lengths.sum() != len(self.frames):
+            raise DataError(
+                f"expected {self.lengths.sum()} frames, the sum of all lengths, got "
+                f"{len(self.frames)}: are lengths and frames of the same file?"
+            )
+        wrong = (self.labels < UNLABELLED) | (self.labels >= len(self.classes))
+        if wrong.any():
+            n = int(wrong.argmax())
+            raise DataError(
+                f"expected labels -1 to {len(self.classes) - 1}, got {self.labels[n]} in "
+                f"{self.names[n]}: name all classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(N,) where each clip's frames begin."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def clip(self, n: int) -> np.ndarray:
+        """The frames of clip n: a view (T, ...)."""
+        start = self.starts[n]
+        return self.frames[start : start + self.lengths[n]]
+
+    def select(self, indices: np.ndarray) -> Clips:
+        """The clips of these indices (or of a mask (N,) of bool), in their order."""
+        chosen = np.arange(len(self))[indices]
+        starts = self.starts
+        parts = [self.frames[starts[n] : starts[n] + self.lengths[n]] for n in chosen]
+        return replace(
+            self,
+            frames=np.concatenate(parts) if parts else self.frames[:0],
+            lengths=self.lengths[chosen],
+            labels=self.labels[chosen],
+            groups=self.groups[chosen],
+            sizes=self.sizes[chosen],
+            names=tuple(self.names[n] for n in chosen),
+        )
+
+    def cut(self, which: np.ndarray, first: np.ndarray, window: int) -> np.ndarray:
+        """Windows out of clips `which` (B,), from frame `first` (B,) of each: (window, B, ...).
+
+        Behind the end of a clip its last frame is repeated.
+        """
+        t = first + np.arange(window)[:, None]
+        return self.frames[self.starts[which] + np.minimum(t, self.lengths[which] - 1)]
+
+
+def windows(lengths: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows that cover clips of these lengths (N,): (clip, first frame), int64 (W,) each.
+
+    They begin every `stride` frames where they fit, and once more where the last frames would be
+    left out. A clip that is shorter than a window has one, which repeats its last frame.
+    """
+    whole_number("window", window, 1)
+    whole_number("stride", stride, 1)
+    last = np.maximum(np.asarray(lengths, np.int64) - window, 0)
+    count = -(-last // stride) + 1
+    which = np.repeat(np.arange(len(last)), count)
+    number = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    return which, np.minimum(number * stride, last[which])
+
+
+def _whole_numbers(name, values):
+    values = np.asarray(values)
+    if values.dtype.kind not in "iu" and values.size:
+        raise DataError(f"expected whole numbers for {name}, got {values.dtype}: convert them")
+    return values.astype(np.int64)
