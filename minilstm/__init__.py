@@ -17,7 +17,7 @@ from .layer import Init, Layer, Param, Sample
 from .linear import Linear
 from .losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from .lstm import LSTM, PeepholeLSTM, SlidesLSTM
-from .models import Autoencoder, Composite, Decoder, Encoder, FuturePredictor
+from .models import Autoencoder, Classifier, Composite, Decoder, Encoder, FuturePredictor
 from .optim import SGD, Adam, RMSProp, clip_norm, schedule
 from .rnn import ElmanRNN, SlidesRNN
 from .stack import Stack
@@ -31,6 +31,7 @@ __all__ = [
     "Adam",
     "Autoencoder",
     "BernoulliCrossEntropy",
+    "Classifier",
     "Composite",
     "Config",
     "Decoder",

@@ -16,7 +16,7 @@ import numpy as np
 from . import checkpoint, models
 from .backend import use_backend
 from .config import Config
-from .data import MovingMNIST, Patches, SequenceFile, load_digits
+from .data import Actions, MovingMNIST, Patches, SequenceFile, load_digits
 from .data.shuffle import keyed_rng, part
 from .errors import ConfigError, RunError
 from .layer import Init
@@ -69,11 +69,11 @@ def build_model(config: Config, D: int, init: Init | None = None) -> models.Enco
     return model
 
 
-def open_source(config: Config, split: str) -> MovingMNIST | SequenceFile | Patches:
+def open_source(config: Config, split: str) -> MovingMNIST | Actions | SequenceFile | Patches:
     """The frames of one split: "train", "validation" or "test".
 
-    Moving MNIST draws from MNIST's own training and test digits; every tenth training digit is
-    kept for validation. The validation and test sequences are the same for every seed.
+    Moving MNIST and actions draw from MNIST's own training and test digits; every tenth training
+    digit is kept for validation. The validation and test sequences are the same for every seed.
     """
     data, T = config.data, config.data.past + config.data.future
     seed = config.run.seed if split == "train" else SEEDS[split]
@@ -88,15 +88,23 @@ def open_source(config: Config, split: str) -> MovingMNIST | SequenceFile | Patc
                 "expected the file of patches, got none: name it by --path, or by path in [data]"
             )
         return Patches(data.path, T, seed, split)
-    if data.source != "moving-mnist":
+    if data.source.endswith(".npy"):
         return SequenceFile(data.source, T, seed, split=split)
-    images, _ = load_digits(data.digits, "test" if split == "test" else "train")
-    if split != "test":
-        held_out = part(np.arange(len(images)), "validation")
-        images = images[held_out] if split == "validation" else np.delete(images, held_out, axis=0)
+    images = split_digits(data.digits, split)
+    if data.source == "actions":
+        return Actions(images, data.frame_size, T, seed)
     return MovingMNIST(
         images, data.num_digits, data.frame_size, data.digit_size, T, data.speed, seed
     )
+
+
+def split_digits(digits: str, split: str) -> np.ndarray:
+    """The digits of one split, uint8 (N, 28, 28); no two splits share one."""
+    images, _ = load_digits(digits, "test" if split == "test" else "train")
+    if split == "test":
+        return images
+    held_out = part(np.arange(len(images)), "validation")
+    return images[held_out] if split == "validation" else np.delete(images, held_out, axis=0)
 
 
 def read_config(run: str | Path) -> Config:

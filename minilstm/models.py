@@ -3,12 +3,13 @@
     Autoencoder         encoder -> decoder that rebuilds the past, in REVERSE order
     FuturePredictor     encoder -> decoder that continues the past
     Composite           one encoder -> both
+    Classifier          encoder -> the class, at every step
 
 Models return logits; the loss is a layer of its own (losses.py) and tells a free-running decoder
 the mean frame that its logits stand for.
 
-Slides: "Recurrent AutoEncoders?", "Recurrent Encoder-Decoder", "Predicting The Future".
-Paper: section 2. Read next: train.py.
+Slides: "Recurrent AutoEncoders?", "Recurrent Encoder-Decoder", "Predicting The Future", "Transfer
+Learning for Action Recognition". Paper: sections 2 and 4. Read next: train.py, then classify.py.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from functools import partial
 import numpy as np
 
 from .backend import asarray, to_numpy, xp
+from .dropout import Dropout
 from .errors import ConfigError, DataError, ShapeError
 from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
 from .linear import Linear, affine, affine_dw, affine_dx
-from .losses import BernoulliCrossEntropy, Loss, SquaredError
+from .losses import BernoulliCrossEntropy, Loss, SoftmaxCrossEntropy, SquaredError
 from .lstm import PeepholeLSTM
 from .rnn import Recurrent
 from .segments import Segments, Unrolling
@@ -442,6 +444,53 @@ class Composite(EncoderDecoder):
         recomputed.layer.set_unrolling(recompute=2)
         found["both step, recompute=2"] = recomputed
         return found
+
+
+class Classifier(Layer):
+    """Says at every step which class the frames so far belong to, as logits.
+
+    x (T, B, D), masks (one of (T, B, H) for each gap between layers, and one for the readout's
+    input) or None: evaluation -> logits (T, B, K).
+
+    The loss is that of every step. Slides: "Transfer Learning for Action Recognition" (Fig 11).
+    """
+
+    def __init__(
+        self,
+        D: int,
+        H: int,
+        layers: int,
+        K: int,
+        rng: np.random.Generator,
+        cell: type[Recurrent] = PeepholeLSTM,
+        init: Init = PAPER_INIT,
+        dropout: float = 0.0,
+    ):
+        self.loss = SoftmaxCrossEntropy()
+        self.encoder = Stack(D, H, layers, rng, cell, init, dropout)
+        self.dropout = Dropout(dropout)
+        self.readout = Linear(H, K, rng, init)
+
+    def forward(self, x, masks=None):
+        expect_entries("dropout masks, one for each layer", masks, len(self.encoder.layers))
+        (y, _), encoder_cache = self.encoder.forward(x, None, masks and masks[:-1])
+        y, dropout_cache = self.dropout.forward(y, masks and masks[-1])
+        logits, readout_cache = self.readout.forward(y)
+        return logits, Cache(encoder=encoder_cache, dropout=dropout_cache, readout=readout_cache)
+
+    def backward(self, dlogits, cache, want_dx=True):
+        run = cache.consume()
+        dy = self.readout.backward(dlogits, run.readout)
+        dy, _ = self.dropout.backward(dy, run.dropout)
+        dx, _, _ = self.encoder.backward((dy, None), run.encoder, want_dx)
+        return dx, None
+
+    @classmethod
+    def sample(cls, rng):
+        T, B, D, H, K = 5, 3, 4, 2, 6
+        classifier = randomize(cls(D, H, 2, K, rng, dropout=0.3), rng)
+        masks = _kept(rng, T, B, H), _kept(rng, T, B, H)
+        return Sample(classifier, (rng.standard_normal((T, B, D)), masks))
 
 
 def _added(codes):

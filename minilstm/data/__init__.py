@@ -1,4 +1,4 @@
-"""Where the frames come from. Three sources, one small interface, so training needs no branches:
+"""Where the frames come from. Four sources, one small interface, so training needs no branches:
 
     source.batch(k, B)     batch number k as uint8 frames (T, B, height, width), time first
     source.num_frames      T
@@ -11,9 +11,11 @@ any time, in any order, by any process, and is the same to the bit. `as_vectors(
 turns frames into what a layer takes, float32 (T, B, D), and `as_frames` turns them back.
 
 Read next: moving_mnist.py (the slides' Figure 5), then shuffle.py, digits.py, sequences.py,
-vectors.py and patches.py (Figure 6).
+vectors.py and patches.py (Figure 6); for action recognition (Figure 11) clips.py and actions.py.
 """
 
+from .actions import Actions
+from .clips import Clips, windows
 from .digits import load_digits, read_idx, resize_digits
 from .moving_mnist import MovingMNIST, draw_frames, trajectories
 from .patches import Patches, read_patches
@@ -21,6 +23,8 @@ from .sequences import SequenceFile, read_sequences
 from .vectors import Scale, as_frames, as_vectors
 
 __all__ = [
+    "Actions",
+    "Clips",
     "MovingMNIST",
     "Patches",
     "Scale",
@@ -34,4 +38,5 @@ __all__ = [
     "read_sequences",
     "resize_digits",
     "trajectories",
+    "windows",
 ]

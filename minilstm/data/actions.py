@@ -1,0 +1,221 @@
+"""Synthetic actions: MNIST digits that do one of eighteen things, drawn as they are needed.
+
+What a digit does can't be told from any single frame. Every clip, whatever its action, starts
+from the same uniform draws: a place on a torus (what leaves on the right comes back on the left),
+a size, an angle and a brightness, each on a circle of its own. An action turns some of these
+circles as time goes on, by amounts that don't depend on where they stand; and a uniform circle,
+turned, is uniform. So place, size, angle, brightness and digit have one and the same joint
+distribution in every class and at every frame: only what CHANGES from frame to frame tells.
+
+    Motion    which circles an action turns, and which way: the table ACTIONS
+    states    where the circles stand at every frame
+    draw_digits   pixels
+
+The paper's action data (UCF-101, HMDB-51) are large, and a single frame of them gives much away.
+Read next: ../classify.py.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import DataError
+from .clips import Clips
+from .digits import resize_digits
+from .shuffle import keyed_rng, whole_number
+
+ACTION = 5  # the purpose of these random numbers; see shuffle.py
+UNLABELLED, LABELLED = 0, 1  # two series of draws that share nothing
+INK = 14  # pixels of a digit before it is drawn larger or smaller
+
+# Lengths are shares of the frame's side, rates are per frame; every clip has its own pace.
+PACE = (0.7, 1.3)
+SPEED = 0.05
+CIRCLE, CIRCLE_RATE = 0.2, 1 / 14  # radius; turns
+BOUNCE, BOUNCE_RATE = 0.4, 1 / 10  # height; bounces
+SHAKE, SHAKE_RATE = 0.1, 1 / 3.7  # to either side; shakes
+GROW_RATE = 1 / 16  # of the way from smallest to largest, where it starts again
+SPIN_RATE = 1 / 20  # turns
+BLINK_RATE, LIGHT_RATE = 1 / 4, 1 / 40  # of blinking; the most of any other action
+SIZES = (0.5, 0.9)  # of a digit's 28 pixels, of which the ink fills 20
+LIGHTS = (0.3, 1.0)
+
+
+class Motion(NamedTuple):
+    """What an action does, and which way: 0 for not at all."""
+
+    right: float = 0
+    down: float = 0
+    circle: float = 0  # clockwise
+    bounce: float = 0
+    shake: float = 0
+    grow: float = 0
+    spin: float = 0  # clockwise
+    blink: float = 0
+
+
+DIAGONAL = math.sqrt(0.5)
+ACTIONS = {
+    "left": Motion(right=-1),
+    "right": Motion(right=1),
+    "up": Motion(down=-1),
+    "down": Motion(down=1),
+    "up-left": Motion(right=-DIAGONAL, down=-DIAGONAL),
+    "up-right": Motion(right=DIAGONAL, down=-DIAGONAL),
+    "down-left": Motion(right=-DIAGONAL, down=DIAGONAL),
+    "down-right": Motion(right=DIAGONAL, down=DIAGONAL),
+    "circle clockwise": Motion(circle=1),
+    "circle anticlockwise": Motion(circle=-1),
+    "bounce": Motion(bounce=1),
+    "shake": Motion(shake=1),
+    "grow": Motion(grow=1),
+    "shrink": Motion(grow=-1),
+    "spin clockwise": Motion(spin=1),
+    "spin anticlockwise": Motion(spin=-1),
+    "blink": Motion(blink=1),
+    "still": Motion(),
+}
+CLASSES = tuple(ACTIONS)
+
+
+class States(NamedTuple):
+    """Where digits are and how they look: (T, N) each.
+
+    down, right   of the middle, in [0, 1): shares of the frame's side
+    size          of the whole digit, a share of the frame's side
+    angle         clockwise, in turns
+    light         factor of the brightness
+    """
+
+    down: np.ndarray
+    right: np.ndarray
+    size: np.ndarray
+    angle: np.ndarray
+    light: np.ndarray
+
+
+def states(rng: np.random.Generator, labels: np.ndarray, T: int) -> States:
+    """Draw what N digits do for T frames, given their actions `labels` (N,)."""
+    N, t = len(labels), np.arange(T)[:, None]
+    down, right, size, angle, light = rng.random((5, N))  # all circles: 1 is 0 again
+    phase, light_rate = rng.random(N), LIGHT_RATE * rng.uniform(-1, 1, N)
+    steps = t * rng.uniform(*PACE, N)
+    do = Motion(*np.array(list(ACTIONS.values()))[labels].T)
+
+    turn = 2 * np.pi * (phase + do.circle * CIRCLE_RATE * steps)
+    on_circle = CIRCLE * abs(do.circle)
+    flight = (phase + BOUNCE_RATE * steps) % 1
+    shaken = np.sin(2 * np.pi * (phase + SHAKE_RATE * steps))
+    down = down + SPEED * do.down * steps + on_circle * np.sin(turn)
+    down -= BOUNCE * do.bounce * 4 * flight * (1 - flight)
+    right = right + SPEED * do.right * steps + on_circle * np.cos(turn) + SHAKE * do.shake * shaken
+    size = (size + GROW_RATE * do.grow * steps) % 1
+    angle = angle + SPIN_RATE * do.spin * steps
+    light = light + np.where(do.blink, BLINK_RATE * steps, light_rate * t)
+    to_and_fro = abs(2 * (light % 1) - 1)  # a triangle wave over the circle: uniform, too
+    smallest, largest = SIZES
+    darkest, brightest = LIGHTS
+    return States(
+        down % 1,
+        right % 1,
+        smallest * (largest / smallest) ** size,
+        angle % 1,
+        darkest + (brightest - darkest) * to_and_fro,
+    )
+
+
+def draw_digits(digits: np.ndarray, at: States, frame_size: int) -> np.ndarray:
+    """Paint digits uint8 (N, side, side) on black as `at` says: uint8 (T, N, height, width).
+
+    Every pixel looks up where in the digit it lies, between four of the digit's pixels.
+    """
+    N, side, _ = digits.shape
+    padded = np.zeros((N, side + 2, side + 2), np.float32)  # nothing but black around it
+    padded[:, 1:-1, 1:-1] = digits
+
+    middle = (np.arange(frame_size, dtype=np.float32) + 0.5) / frame_size
+    at = States(*(x.astype(np.float32)[..., None, None] for x in at))
+    y = (middle[:, None] - at.down + 0.5) % 1 - 0.5  # from the digit's middle, the short way round
+    x = (middle - at.right + 0.5) % 1 - 0.5
+    turn = 2 * np.pi * at.angle
+    cos, sin = np.cos(turn) * (side / at.size), np.sin(turn) * (side / at.size)
+    row, column = cos * y - sin * x, cos * x + sin * y  # turned back, in the digit's pixels
+    for place in (row, column):
+        place += (side + 1) / 2
+        np.clip(place, 0, side + 0.999, out=place)
+    i, j = row.astype(np.int32), column.astype(np.int32)
+    row -= i
+    column -= j
+    corner = np.arange(N, dtype=np.int32)[:, None, None] * (side + 2) ** 2 + i * (side + 2) + j
+    frames = _between(padded, corner, column)
+    frames += row * (_between(padded, corner + (side + 2), column) - frames)
+    frames *= at.light
+    return np.rint(frames).astype(np.uint8)
+
+
+def _between(image, left, share):
+    """The values between the pixels number `left` and those to their right."""
+    pixels = image.ravel()
+    a, b = pixels.take(left), pixels.take(left + 1)
+    b -= a
+    b *= share
+    a += b
+    return a
+
+
+class Actions:
+    """An endless source of acting digits, unlabelled by `batch`, labelled by `clips`.
+
+    `batch(k, B)` is a pure function of (seed, k, B), with the interface of `MovingMNIST`.
+    `images` are digits uint8 (N, 28, 28) as `load_digits` returns them. Which digit acts is drawn
+    without a look at the action. Raises ConfigError or ShapeError for settings that do not fit.
+    """
+
+    scale = None
+    num_sequences = math.inf
+
+    def __init__(
+        self, images: np.ndarray, frame_size: int = 24, num_frames: int = 20, seed: int = 0
+    ):
+        self.frame_size = whole_number("frame_size", frame_size, 1)
+        self.num_frames = whole_number("num_frames", num_frames, 1)
+        self.seed = whole_number("seed", seed, 0)
+        self.images = resize_digits(images, INK)
+        if not len(images):
+            raise DataError("expected at least one digit to choose from, got none: give more")
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(height, width) of a frame, in pixels."""
+        return self.frame_size, self.frame_size
+
+    def batch(self, k: int, B: int) -> np.ndarray:
+        """Batch number k (from 0) of B clips of any action: uint8 (T, B, height, width)."""
+        k, B = whole_number("k", k, 0), whole_number("B", B, 1)
+        rng = keyed_rng(ACTION, self.seed, UNLABELLED, k)
+        return self._draw(rng, rng.integers(len(CLASSES), size=B))
+
+    def clips(self, per_class: int) -> Clips:
+        """The first `per_class` labelled clips of every class, one class after the other in turn.
+
+        More of them begin with the same ones: a larger labelled set contains the smaller.
+        """
+        K, labels = whole_number("per_class", per_class, 1), np.arange(len(CLASSES))
+        rounds = [self._draw(keyed_rng(ACTION, self.seed, LABELLED, k), labels) for k in range(K)]
+        frames = np.concatenate(rounds, axis=1).swapaxes(0, 1)
+        N = K * len(labels)
+        return Clips(
+            frames.reshape(-1, *self.frame_shape),
+            np.full(N, self.num_frames),
+            np.tile(labels, K),
+            CLASSES,
+            sizes=np.full((N, 2), self.frame_size),
+            names=tuple(f"{name} {k}" for k in range(K) for name in CLASSES),
+        )
+
+    def _draw(self, rng, labels):
+        digits = self.images[rng.integers(len(self.images), size=len(labels))]
+        return draw_digits(digits, states(rng, labels, self.num_frames), self.frame_size)

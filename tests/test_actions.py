@@ -1,0 +1,224 @@
+"""Synthetic actions: what they look like, and that no single frame tells which one it is."""
+
+import numpy as np
+import pytest
+
+from minilstm.data import Actions, MovingMNIST, actions, load_digits
+from minilstm.data.actions import ACTIONS, CLASSES, States, draw_digits, states
+from minilstm.errors import ConfigError, DataError, ShapeError
+from minilstm.experiment import split_digits
+from minilstm.logistic import fit_logistic
+
+DIGITS = load_digits()[0][:50]
+
+
+def drawn(action, T=20, N=400, seed=0):
+    return states(np.random.default_rng(seed), np.full(N, CLASSES.index(action)), T)
+
+
+# ---------------------------------------------------------------- what the classes do
+
+
+def moved(x):
+    """By how much a circle turns from frame to frame, the short way round."""
+    return (np.diff(x, axis=0) + 0.5) % 1 - 0.5
+
+
+@pytest.mark.parametrize("action", CLASSES)
+def test_each_action_moves_what_it_says_and_nothing_else(action):
+    do, at = ACTIONS[action], drawn(action)
+    down, right, angle = moved(at.down), moved(at.right), moved(at.angle)
+    tall, wide = do.down or do.circle or do.bounce, do.right or do.circle or do.shake
+    assert (abs(down).max() > 0.01) == bool(tall) and (abs(right).max() > 0.01) == bool(wide)
+    assert (abs(angle) > 0.01).all() == bool(do.spin) and np.ptp(at.size, axis=0).any() == bool(
+        do.grow
+    )
+    for change, way in ((down, do.down), (right, do.right), (angle, do.spin)):
+        if way:
+            assert (np.sign(change) == np.sign(way)).all()
+    if do.grow:  # apart from the jumps back
+        assert (np.sign(np.diff(at.size, axis=0)) == do.grow).mean() > 0.9
+    if do.circle:  # a step to the right is followed by one down, clockwise
+        turn = right[:-1] * down[1:] - down[:-1] * right[1:]
+        assert (np.sign(turn) == do.circle).all()
+    assert (abs(np.diff(at.light, axis=0)).max() > 0.1) == bool(do.blink)
+
+
+def test_a_digit_is_drawn_where_and_how_it_should_be():
+    bar = np.zeros((1, 14, 14), np.uint8)
+    bar[0, 2:12, 6:8] = 200  # upright
+    one = np.ones((1, 1))
+    upright = draw_digits(bar, States(0.5 * one, 0.5 * one, 0.5 * one, 0 * one, one), 28)[0, 0]
+    expected = np.zeros((28, 28), np.uint8)
+    expected[9:19, 13:15] = 200  # 14 pixels of digit on 28 of frame: pixel for pixel
+    np.testing.assert_array_equal(upright, expected)
+    lying = draw_digits(bar, States(0.5 * one, 0.5 * one, 0.5 * one, 0.25 * one, one), 28)[0, 0]
+    np.testing.assert_array_equal(lying, expected.T)
+    dim = draw_digits(bar, States(0.5 * one, 0.5 * one, 0.5 * one, 0 * one, 0.5 * one), 28)[0, 0]
+    np.testing.assert_array_equal(dim, expected // 2)
+    cut = draw_digits(bar, States(0 * one, 0.5 * one, 0.5 * one, 0 * one, one), 28)[0, 0]
+    np.testing.assert_array_equal(cut, np.roll(expected, 14, axis=0))
+
+
+def test_a_digit_turns_clockwise():
+    bar = np.zeros((1, 14, 14), np.uint8)
+    bar[0, 2:7, 6:8] = 200  # from the middle up
+    at = np.full((1, 1), 0.5)
+    frame = draw_digits(bar, States(at, at, at, np.full((1, 1), 0.125), 2 * at), 28)[0, 0]
+    assert frame[:14, 14:].sum() > 0.9 * frame.sum()  # now up and to the right
+
+
+# ---------------------------------------------------------------- no single frame tells
+
+
+def features(frames, t, T):
+    """What a linear classifier is told of frames (N, H, W) at times t: where the digit is, and at
+    what time; its brightness, size and angle wherever it is (the spectrum); corners of their sums.
+    """
+    x = frames / np.float32(255)
+    N, wave = len(x), np.fft.fft2(x)
+    place = np.column_stack([wave[:, 0, 1], wave[:, 1, 0]]) / wave[:, 0, 0].real[:, None].clip(1e-3)
+    spectrum = np.log(1 + abs(np.concatenate([wave[:, :5, :5], wave[:, -4:, :5]], axis=1)))
+    coarse = x.reshape(N, 6, x.shape[1] // 6, 6, x.shape[2] // 6).mean(axis=(2, 4))
+    plain = np.column_stack([x.mean((1, 2)), x.max((1, 2)), x.std((1, 2)), place.real, place.imag])
+    time = np.eye(T)[t]
+    with_time = (time[:, :, None] * plain[:, None]).reshape(N, -1)
+    told = np.column_stack([plain, spectrum.reshape(N, -1), coarse.reshape(N, -1)])
+    told = (told - told.mean(0)) / told.std(0)
+    mix = np.random.default_rng(1).standard_normal((told.shape[1], 60)) / 6
+    return np.column_stack([told, time, with_time, np.maximum(told @ mix, 0)]).astype(np.float32)
+
+
+def single_frames(split, per_class, rng, T=20):
+    """One frame of each of many clips, so that no two are of one: frames, their times, labels."""
+    digits = Actions(split_digits("bundled", split)).images
+    labels = np.tile(np.arange(len(CLASSES)), per_class)
+    n, t = np.arange(len(labels)), rng.integers(T, size=len(labels))
+    at = actions.states(rng, labels, T)
+    at = States(*(state[t, n][None] for state in at))
+    return draw_digits(digits[rng.integers(len(digits), size=len(n))], at, 24)[0], t, labels
+
+
+def standard_errors_above_chance(per_class, seed=0):
+    """How far a classifier of single frames is from chance on frames of digits it has not seen."""
+    rng, T = np.random.default_rng(seed), 20
+    found = []
+    for split in ("train", "validation"):
+        frames, t, labels = single_frames(split, per_class, rng, T)
+        found.append((features(frames, t, T), labels))
+    (x, labels), (x_test, labels_test) = found
+    fit = fit_logistic(x, labels, len(CLASSES), l2=0.01)
+    right = fit.probabilities(x_test).argmax(axis=1) == labels_test
+    chance = 1 / len(CLASSES)
+    return (right.mean() - chance) / (chance * (1 - chance) / len(right)) ** 0.5
+
+
+def test_no_single_frame_tells_the_action():
+    assert abs(standard_errors_above_chance(per_class=400)) < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [10, 20])
+def test_no_single_frame_tells_the_action_to_who_sees_many_more(seed):
+    assert abs(standard_errors_above_chance(per_class=2000, seed=seed)) < 3
+
+
+def planted(monkeypatch, change):
+    """Let `states` go wrong: `change(states, labels)` may alter what it returns."""
+    right = states
+
+    def wrong(rng, labels, T):
+        return change(right(rng, labels, T), labels)
+
+    monkeypatch.setattr(actions, "states", wrong)
+
+
+LEAKS = {
+    "growing digits all start small": lambda at, labels: at._replace(
+        size=np.where(labels == CLASSES.index("grow"), at.size - at.size[0] + 0.5, at.size)
+    ),
+    "blinking digits are darker": lambda at, labels: at._replace(
+        light=np.where(labels == CLASSES.index("blink"), 0.6, 1) * at.light
+    ),
+    "digits that move left start on the right": lambda at, labels: at._replace(
+        right=np.where(labels == CLASSES.index("left"), at.right - at.right[0] + 0.9, at.right) % 1
+    ),
+    "only spinning digits stand at an angle": lambda at, labels: at._replace(
+        angle=np.where(np.char.startswith(np.array(CLASSES)[labels], "spin"), at.angle, 0)
+    ),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_the_check_finds_a_leak_that_is_planted(monkeypatch, leak):
+    planted(monkeypatch, LEAKS[leak])
+    assert standard_errors_above_chance(per_class=400) > 5
+
+
+@pytest.mark.parametrize("t", [0, 7, 19])
+def test_every_class_has_the_same_distribution_of_every_state_at_every_time(t):
+    """Kolmogorov's distance to a uniform circle, for each class, below its 0.1 % point."""
+    N = 2000
+    smallest, largest = actions.SIZES
+    darkest, brightest = actions.LIGHTS
+    for action in CLASSES:
+        at = drawn(action, N=N, seed=t)
+        circles = at._replace(
+            size=np.log(at.size / smallest) / np.log(largest / smallest),
+            light=(at.light - darkest) / (brightest - darkest),
+        )
+        for name, circle in circles._asdict().items():
+            x = np.sort(circle[t])
+            distance = abs(x - (np.arange(N) + 0.5) / N).max()
+            assert distance < 1.95 / N**0.5, f"{action}: {name} is not uniform"
+        together = np.corrcoef([circle[t] for circle in circles])
+        assert abs(together - np.eye(5)).max() < 5 / N**0.5, f"{action}: not independent"
+
+
+# ---------------------------------------------------------------- the source
+
+
+def test_batches_are_a_function_of_seed_number_and_size_alone():
+    a, b = (Actions(DIGITS, seed=3) for _ in range(2))
+    b.batch(0, 7)
+    np.testing.assert_array_equal(a.batch(5, 4), b.batch(5, 4))
+    assert (a.batch(5, 4) != a.batch(6, 4)).any()
+    assert (a.batch(5, 4) != Actions(DIGITS, seed=4).batch(5, 4)).any()
+    assert a.batch(0, 4).shape == (20, 4, 24, 24) and a.batch(0, 4).dtype == np.uint8
+
+
+def test_the_interface_is_that_of_moving_mnist():
+    here, there = Actions(DIGITS), MovingMNIST(DIGITS)
+    for name in ("num_frames", "frame_shape", "num_sequences", "scale"):
+        assert type(getattr(here, name)) is type(getattr(there, name)), name
+
+
+def test_a_larger_labelled_set_contains_the_smaller():
+    source = Actions(DIGITS, 16, 5)
+    few, more = source.clips(2), source.clips(3)
+    np.testing.assert_array_equal(more.frames[: len(few.frames)], few.frames)
+    assert np.bincount(more.labels).tolist() == [3] * len(CLASSES)
+    assert few.classes == CLASSES and (few.lengths == 5).all()
+    assert few.names[:2] == ("left 0", "right 0")
+
+
+def test_labelled_clips_are_not_those_of_the_unlabelled_batches():
+    source = Actions(DIGITS, 16, 5)
+    clips = source.clips(1).frames.reshape(len(CLASSES), 5, 16, 16)
+    unlabelled = source.batch(0, len(CLASSES)).swapaxes(0, 1)
+    assert not any((clip == other).all() for clip in clips for other in unlabelled)
+
+
+@pytest.mark.parametrize(
+    "settings, error",
+    [
+        ({"frame_size": 0}, ConfigError),
+        ({"num_frames": 1.5}, ConfigError),
+        ({"seed": -1}, ConfigError),
+        ({"images": DIGITS[:0]}, DataError),
+        ({"images": DIGITS[0]}, ShapeError),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, error):
+    with pytest.raises(error):
+        Actions(**{"images": DIGITS} | settings)
