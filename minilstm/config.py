@@ -30,7 +30,7 @@ from pathlib import Path
 from .errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
-SOURCES = ("moving-mnist", "patches", "percepts")
+SOURCES = ("moving-mnist", "actions", "patches", "percepts")
 
 
 def setting(
@@ -113,14 +113,14 @@ class Data(Section):
 
     source: str = setting(
         "moving-mnist",
-        "what to learn from: moving-mnist, patches, percepts, or a .npy file of sequences",
+        "what to learn from: moving-mnist, actions, patches, percepts, or a .npy file of sequences",
         flag="data",
         metavar="SOURCE",
     )
     path: str = setting("", "the file of patches, .npy or .npz", metavar="FILE")
     digits: str = setting(
         "bundled",
-        "digits of Moving MNIST: bundled, or a folder of MNIST's IDX files",
+        "digits of Moving MNIST and actions: bundled, or a folder of MNIST's IDX files",
         metavar="DIR",
     )
     num_digits: int = setting(2, "digits in each sequence", at_least=1)
@@ -335,6 +335,47 @@ class Run(Section):
             self.memory,
             "set memory in [run], or --memory",
         )
+
+
+@dataclass(frozen=True)
+class Classify(Section):
+    """How actions are recognised (classify.py)."""
+
+    source: str = setting("actions", "labelled clips", choices=("actions", "percepts"), flag="data")
+    path: str = setting("", "the folder of percepts", metavar="FOLDER")
+    digits: str = setting(
+        "bundled", "digits of actions: bundled, or a folder of MNIST's IDX files", metavar="DIR"
+    )
+    frame_size: int = setting(24, "height and width of a frame of actions, in pixels", at_least=1)
+    length: int = setting(20, "frames of a clip of actions", at_least=1, at_most=2**20)
+    labels: int = setting(10, "labelled clips of each class to learn from", at_least=1)
+    encoder: str = setting(
+        "finetuned",
+        "the encoder's weights: those of --init-from, which stay (frozen) or go on learning "
+        "(finetuned), or new ones (scratch), of the same sizes",
+        choices=("frozen", "finetuned", "scratch"),
+    )
+    layers: int = setting(1, "layers of an encoder without --init-from", at_least=1, at_most=100)
+    hidden: int = setting(128, "units in each of them", at_least=1, at_most=2**20)
+    window: int = setting(16, "frames the classifier sees at a time", at_least=1, at_most=2**20)
+    stride: int = setting(4, "frames from one window of a clip to the next", at_least=1)
+    dropout: float = setting(
+        0.5, "share of units dropped between layers and before the readout", at_least=0, below=1
+    )
+    learning_rate: float = setting(1e-3, "learning rate of Adam, after the warmup", above=0)
+    l2: float = setting(0.0, "this times each weight is added to its gradient", at_least=0)
+    clip_norm: float = setting(5.0, "largest norm of the gradient; 0 for no limit", at_least=0)
+    batch_size: int = setting(36, "windows in each update, equally many of every class", at_least=1)
+    steps: int = setting(600, "updates to make at most", at_least=1)
+    warmup_steps: int = setting(20, "steps over which the learning rate first rises", at_least=0)
+    validate_every: int = setting(20, "steps between validations", at_least=1)
+    patience: int = setting(
+        5, "validations without a better one, after which training stops", at_least=1
+    )
+    seed: int = setting(
+        0, "seed of all random numbers, and of which clips are labelled", at_least=0
+    )
+    backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
 
 
 @dataclass(frozen=True)

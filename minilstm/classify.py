@@ -1,0 +1,320 @@
+"""Recognise actions: does an encoder that was trained without labels help where labels are few?
+
+    python -m minilstm.train actions --out runs/actions         without labels
+    python -m minilstm.classify --init-from runs/actions        ten labelled clips of each class
+    python -m minilstm.classify --encoder scratch               the same without the first run
+
+The LSTM says at every step what it takes the clip for (models.py: `Classifier`); the loss is that
+of every step. A clip's probabilities are the mean over the steps of a window, then over its
+windows. `classify_step` is the learning, `fit` brings the batches and stops early.
+
+    fitted = fit(settings, train, validation, run)
+    probabilities = fitted.predict(test)                        # (N, classes)
+    accuracy(probabilities, test.labels)
+
+Paper: section 4. Slides: "Transfer Learning for Action Recognition" (Fig 11, Fig 12, Tables 1, 3).
+Read next: logistic.py, the baselines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import experiment
+from .backend import asarray, to_numpy, use_backend, xp
+from .config import Classify
+from .data import Clips, Scale, as_vectors, windows
+from .data.shuffle import keyed_rng
+from .errors import ConfigError, DataError
+from .layer import Init
+from .logistic import choose_logistic
+from .models import Classifier
+from .optim import Adam, Optimizer, clip_norm, schedule
+from .workspace import Reused, use_workspace
+
+WINDOWS, UNITS = 6, 7  # the purposes of random numbers; see data/shuffle.py
+CHUNK = 256  # windows classified at a time
+
+
+def classify_step(
+    classifier: Classifier,
+    optimizer: Optimizer,
+    x: np.ndarray,
+    labels: np.ndarray,
+    masks: tuple | None,
+    rate: float,
+    clip: float,
+):
+    """One update from windows x (T, B, D) of classes `labels` (B,). Returns the loss, 0-d."""
+    logits, cache = classifier.forward(x, masks)
+    target = xp.broadcast_to(labels, logits.shape[:2])  # the same at every step
+    loss, loss_cache = classifier.loss.forward(logits, target)
+    dlogits, _ = classifier.loss.backward(1.0, loss_cache)
+    grad = classifier.flat().grad
+    grad.fill(0)
+    classifier.backward(dlogits, cache, want_dx=False)
+    norm = clip_norm(grad, clip)
+    optimizer.step(rate, xp.isfinite(norm + loss))
+    return loss
+
+
+@dataclass
+class Fitted:
+    """A classifier with what it needs to be asked: windows, and the scale of its inputs."""
+
+    classifier: Classifier
+    scale: Scale | None
+    window: int
+    stride: int
+    history: list[dict]  # of early stopping: step, validation loss and accuracy
+
+    def predict(self, clips: Clips) -> np.ndarray:
+        """Probabilities (N, K): the mean over steps, then over the windows of each clip."""
+        which, first = windows(clips.lengths, self.window, self.stride)
+        total = np.zeros((len(clips), self.classifier.readout.b.value.size))
+        for part in _chunks(len(which)):
+            logits, _ = self.classifier.forward(self._inputs(clips, which[part], first[part]))
+            p = to_numpy(self.classifier.loss.mean(logits, out=logits)).mean(axis=0)
+            np.add.at(total, which[part], p)
+        return total / np.bincount(which)[:, None]
+
+    def codes(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+        """What the encoder says of every step of every window: (T * W, H), and the clip of each."""
+        which, first = windows(clips.lengths, self.window, self.stride)
+        found = []
+        for part in _chunks(len(which)):
+            (y, _), _ = self.classifier.encoder.forward(
+                self._inputs(clips, which[part], first[part])
+            )
+            found.append(to_numpy(y))
+        return np.concatenate(found, axis=1).reshape(-1, y.shape[-1]), np.tile(which, self.window)
+
+    def _inputs(self, clips, which, first):
+        x = vectors(clips.cut(which, first, self.window), self.scale)
+        return asarray(x, self.classifier.dtype)
+
+
+def fit(
+    settings: Classify, train: Clips, validation: Clips, run: str | Path | None = None
+) -> Fitted:
+    """Train a classifier on `train`, with an encoder from the run folder `run` (or none).
+
+    Settings, validation, stopping: all by `validation`. The result is a function of the arguments
+    alone. Raises ConfigError for a run that is missing or whose frames have another size, DataError
+    for clips that are no use.
+    """
+    for name, clips in (("train", train), ("validation", validation)):
+        if not len(clips) or (clips.labels < 0).any():
+            raise DataError(
+                f"expected labelled clips to {name} with, got {len(clips)} of which "
+                f"{(clips.labels < 0).sum()} have no label: leave those out"
+            )
+    with use_backend(settings.backend, "float32"), use_workspace(Reused()):
+        scale = _scale(train, run)
+        D = vectors(train.frames[:1, None], scale).shape[-1]
+        classifier = build_classifier(settings, D, len(train.classes), run)
+        fitted = Fitted(classifier, scale, settings.window, settings.stride, [])
+        if settings.encoder != "scratch":
+            _fit_readout(fitted, train, validation)
+        if settings.encoder != "frozen":
+            _fit_all(settings, fitted, train, validation)
+    return fitted
+
+
+def _fit_readout(fitted, train, validation):
+    """The readout of an encoder that stays as it is: a logistic regression, to the end."""
+    parts = fitted.codes(train), fitted.codes(validation)
+    logistic = _logistic(parts[0], train, parts[1], validation)
+    W, b = logistic.folded()
+    fitted.classifier.readout.W.value[...] = asarray(W)
+    fitted.classifier.readout.b.value[...] = asarray(b)
+
+
+def _fit_all(settings, fitted, train, validation):
+    classifier = fitted.classifier
+    optimizer = Adam(classifier.flat(), l2=settings.l2)
+    rate = schedule("constant", settings.learning_rate, warmup_steps=settings.warmup_steps)
+    which, first = windows(train.lengths, settings.window, settings.stride)
+    best, most, since = None, (-1.0, 0.0), 0
+    for k in range(settings.steps):
+        chosen = draw_balanced(train.labels[which], settings.batch_size, settings.seed, k)
+        x = fitted._inputs(train, which[chosen], first[chosen])
+        labels = asarray(train.labels[which[chosen]], int)
+        masks = draw_masks(settings, classifier, len(chosen), k)
+        classify_step(classifier, optimizer, x, labels, masks, rate(k), settings.clip_norm)
+        if (k + 1) % settings.validate_every == 0 or k + 1 == settings.steps:
+            p = fitted.predict(validation)
+            right, nats = (judge(p, validation.labels) for judge in (accuracy, cross_entropy))
+            fitted.history.append({"step": k + 1, "loss": nats, "accuracy": right})
+            since += 1
+            if (right, -nats) > most:
+                best, most, since = classifier.flat().value.copy(), (right, -nats), 0
+            if since == settings.patience:
+                break
+    classifier.flat().value[...] = best
+
+
+def draw_balanced(labels: np.ndarray, B: int, seed: int, k: int) -> np.ndarray:
+    """B indices into `labels` (W,), about equally many of every label there is: of batch k."""
+    rng = keyed_rng(WINDOWS, seed, k)
+    present = np.unique(labels)
+    wanted = np.sort(np.resize(rng.permutation(present), B))
+    order = np.argsort(labels, kind="stable")
+    begin, end = (np.searchsorted(labels[order], wanted, side) for side in ("left", "right"))
+    return order[begin + (rng.random(B) * (end - begin)).astype(int)]
+
+
+def draw_masks(settings: Classify, classifier: Classifier, B: int, k: int) -> tuple | None:
+    """Dropout masks of batch k, (T, B, H) for every layer's output."""
+    if settings.dropout == 0:
+        return None
+    layers = classifier.encoder.layers
+    shape = (len(layers), settings.window, B, layers[0].H)
+    masks = keyed_rng(UNITS, settings.seed, k).random(shape, np.float32) >= settings.dropout
+    return tuple(asarray(mask, bool) for mask in masks)
+
+
+def build_classifier(
+    settings: Classify, D: int, K: int, run: str | Path | None = None
+) -> Classifier:
+    """A classifier of frames of D numbers into K classes, its encoder that of a run folder."""
+    rng = keyed_rng(experiment.INIT, settings.seed)
+    if run is None:
+        if settings.encoder != "scratch":
+            raise ConfigError(
+                "expected a run to take the encoder from, got none: name it by --init-from, or "
+                "use --encoder scratch"
+            )
+        init = Init("weak-recurrence", forget_bias=1.0)
+        return Classifier(
+            D, settings.hidden, settings.layers, K, rng, init=init, dropout=settings.dropout
+        )
+    config = experiment.read_config(run)
+    c, i = config.model, config.init
+    init = Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
+    cell = experiment.CELLS[c.cell]
+    classifier = Classifier(D, c.hidden, c.layers, K, rng, cell, init, settings.dropout)
+    if settings.encoder != "scratch":
+        copy_encoder(classifier, experiment.load_run(run), run)
+    return classifier
+
+
+def copy_encoder(classifier: Classifier, model, run: str | Path) -> None:
+    """Give a classifier the encoder of a trained model, array by array. Raises ConfigError."""
+    source, own = model.encoder.params(), classifier.encoder.params()
+    wrong = [
+        f"{name} {source[name].value.shape if name in source else 'missing'}, not {p.value.shape}"
+        for name, p in own.items()
+        if name not in source or source[name].value.shape != p.value.shape
+    ]
+    if wrong:
+        raise ConfigError(
+            f"expected an encoder for these clips in {run}, got {'; '.join(wrong)}: train it on "
+            "frames of the same size"
+        )
+    for name, p in own.items():
+        p.value[...] = source[name].value
+
+
+def vectors(frames: np.ndarray, scale: Scale | None) -> np.ndarray:
+    """Frames of clips (T, B, ...) as what a layer takes: float32 (T, B, D)."""
+    if frames.dtype == np.uint8:
+        return as_vectors(frames, scale)
+    x = frames.astype(np.float32)
+    return x if scale is None else (x - scale.mean) / scale.std
+
+
+def _scale(train, run=None):
+    """What frames are normalised by: what the run did, or the training clips' own mean and std.
+
+    Digits are in [0, 1], and stay so.
+    """
+    config = run and experiment.read_config(run)
+    if config and config.data.source in ("patches", "percepts"):
+        return experiment.open_source(config, "train").scale
+    if train.frames.dtype == np.uint8:
+        return None
+    std = train.frames.std(axis=0, dtype=np.float32)
+    mean = train.frames.mean(axis=0, dtype=np.float32)
+    return Scale(mean, np.where(std > 1e-6, std, np.float32(1)))
+
+
+# ---------------------------------------------------------------- without an LSTM
+
+
+def baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np.ndarray]:
+    """Probabilities (N, K) of the test clips, by name: what can be told without an LSTM.
+
+    single frame           logistic regression of frames, the mean of its probabilities over a clip
+    mean frame             logistic regression of the mean of a clip's frames
+    size and length        logistic regression of a clip's width, height and number of frames
+    most frequent class    of the training clips, always
+    """
+    scale, K = _scale(train), len(train.classes)
+    parts = (train, validation, test)
+
+    def frames(clips):
+        return vectors(clips.frames[:, None], scale)[:, 0], np.repeat(
+            np.arange(len(clips)), clips.lengths
+        )
+
+    def means(clips):
+        return mean_by(*frames(clips)), np.arange(len(clips))
+
+    def sizes(clips):
+        x = np.column_stack([clips.sizes, clips.lengths])
+        return np.log(np.maximum(x, 1)), np.arange(len(clips))
+
+    found = {}
+    for name, inputs in (
+        ("single frame", frames),
+        ("mean frame", means),
+        ("size and length", sizes),
+    ):
+        x, x_validation, x_test = map(inputs, parts)
+        logistic = _logistic(x, train, x_validation, validation)
+        found[name] = mean_by(logistic.probabilities(x_test[0]), x_test[1])
+    share = np.bincount(train.labels, minlength=K) / len(train)
+    return found | {"most frequent class": np.tile(share, (len(test), 1))}
+
+
+def _logistic(inputs, train, inputs_validation, validation):
+    """A logistic regression of rows x (M, D), row m of clip which (M,): inputs = (x, which).
+
+    How strong its L2 is, the validation clips say.
+    """
+    (x, which), (x_validation, which_validation) = inputs, inputs_validation
+
+    def nats(logistic):
+        p = mean_by(logistic.probabilities(x_validation), which_validation)
+        return cross_entropy(p, validation.labels)
+
+    return choose_logistic(x, train.labels[which], len(train.classes), nats)
+
+
+def mean_by(values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """The mean of the rows of values (N, ...) that belong together: which (N,) -> (M, ...)."""
+    total = np.zeros((which.max() + 1, values.shape[1]))
+    np.add.at(total, which, values)
+    return total / np.bincount(which)[:, None]
+
+
+# ---------------------------------------------------------------- judging
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The share of clips (N, K) whose likeliest class is theirs (N,)."""
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Nats per clip of probabilities (N, K) for the classes (N,)."""
+    p = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(p, 1e-12)).mean())
+
+
+def _chunks(count):
+    return (slice(n, n + CHUNK) for n in range(0, count, CHUNK))
