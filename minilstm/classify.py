@@ -18,17 +18,22 @@ Read next: logistic.py, the baselines.
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from . import experiment
+from . import config, experiment, panels
 from .backend import asarray, to_numpy, use_backend, xp
+from .command import Parser, run_command
 from .config import Classify
-from .data import Clips, Scale, as_vectors, windows
+from .data import Actions, Clips, Scale, as_vectors, windows
 from .data.shuffle import keyed_rng
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, RunError
+from .files import write_file
 from .layer import Init
 from .logistic import choose_logistic
 from .models import Classifier
@@ -98,7 +103,11 @@ class Fitted:
 
 
 def fit(
-    settings: Classify, train: Clips, validation: Clips, run: str | Path | None = None
+    settings: Classify,
+    train: Clips,
+    validation: Clips,
+    run: str | Path | None = None,
+    quiet: bool = True,
 ) -> Fitted:
     """Train a classifier on `train`, with an encoder from the run folder `run` (or none).
 
@@ -120,7 +129,7 @@ def fit(
         if settings.encoder != "scratch":
             _fit_readout(fitted, train, validation)
         if settings.encoder != "frozen":
-            _fit_all(settings, fitted, train, validation)
+            _fit_all(settings, fitted, train, validation, quiet)
     return fitted
 
 
@@ -133,13 +142,15 @@ def _fit_readout(fitted, train, validation):
     fitted.classifier.readout.b.value[...] = asarray(b)
 
 
-def _fit_all(settings, fitted, train, validation):
+def _fit_all(settings, fitted, train, validation, quiet):
+    from tqdm import tqdm
+
     classifier = fitted.classifier
     optimizer = Adam(classifier.flat(), l2=settings.l2)
     rate = schedule("constant", settings.learning_rate, warmup_steps=settings.warmup_steps)
     which, first = windows(train.lengths, settings.window, settings.stride)
     best, most, since = None, (-1.0, 0.0), 0
-    for k in range(settings.steps):
+    for k in tqdm(range(settings.steps), unit="step", disable=quiet, dynamic_ncols=True):
         chosen = draw_balanced(train.labels[which], settings.batch_size, settings.seed, k)
         x = fitted._inputs(train, which[chosen], first[chosen])
         labels = asarray(train.labels[which[chosen]], int)
@@ -147,7 +158,7 @@ def _fit_all(settings, fitted, train, validation):
         classify_step(classifier, optimizer, x, labels, masks, rate(k), settings.clip_norm)
         if (k + 1) % settings.validate_every == 0 or k + 1 == settings.steps:
             p = fitted.predict(validation)
-            right, nats = (judge(p, validation.labels) for judge in (accuracy, cross_entropy))
+            right, nats = (number(p, validation.labels) for number in (accuracy, cross_entropy))
             fitted.history.append({"step": k + 1, "loss": nats, "accuracy": right})
             since += 1
             if (right, -nats) > most:
@@ -192,8 +203,8 @@ def build_classifier(
         return Classifier(
             D, settings.hidden, settings.layers, K, rng, init=init, dropout=settings.dropout
         )
-    config = experiment.read_config(run)
-    c, i = config.model, config.init
+    trained = experiment.read_config(run)
+    c, i = trained.model, trained.init
     init = Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
     cell = experiment.CELLS[c.cell]
     classifier = Classifier(D, c.hidden, c.layers, K, rng, cell, init, settings.dropout)
@@ -232,9 +243,9 @@ def _scale(train, run=None):
 
     Digits are in [0, 1], and stay so.
     """
-    config = run and experiment.read_config(run)
-    if config and config.data.source in ("patches", "percepts"):
-        return experiment.open_source(config, "train").scale
+    trained = run and experiment.read_config(run)
+    if trained and trained.data.source in ("patches", "percepts"):
+        return experiment.open_source(trained, "train").scale
     if train.frames.dtype == np.uint8:
         return None
     std = train.frames.std(axis=0, dtype=np.float32)
@@ -248,10 +259,14 @@ def _scale(train, run=None):
 def baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np.ndarray]:
     """Probabilities (N, K) of the test clips, by name: what can be told without an LSTM.
 
-    single frame           logistic regression of frames, the mean of its probabilities over a clip
+    one frame              logistic regression of frames, asked about a clip's middle frame
+    single frames          the same, the mean of its probabilities over all frames (Table 1)
     mean frame             logistic regression of the mean of a clip's frames
     size and length        logistic regression of a clip's width, height and number of frames
     most frequent class    of the training clips, always
+
+    One frame of an action tells nothing, by design. Averaging over frames does tell something, of
+    actions too: it is bold where a digit stays and timid where it goes through many places.
     """
     scale, K = _scale(train), len(train.classes)
     parts = (train, validation, test)
@@ -270,13 +285,16 @@ def baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np.ndar
 
     found = {}
     for name, inputs in (
-        ("single frame", frames),
+        ("single frames", frames),
         ("mean frame", means),
         ("size and length", sizes),
     ):
         x, x_validation, x_test = map(inputs, parts)
         logistic = _logistic(x, train, x_validation, validation)
-        found[name] = mean_by(logistic.probabilities(x_test[0]), x_test[1])
+        p = logistic.probabilities(x_test[0])
+        if name == "single frames":
+            found["one frame"] = p[test.starts + test.lengths // 2]
+        found[name] = mean_by(p, x_test[1])
     share = np.bincount(train.labels, minlength=K) / len(train)
     return found | {"most frequent class": np.tile(share, (len(test), 1))}
 
@@ -316,5 +334,131 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.log(np.maximum(p, 1e-12)).mean())
 
 
+def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How often clips of class i were taken for class j: counts (K, K)."""
+    counts = np.zeros((probabilities.shape[1],) * 2, int)
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    return counts
+
+
+def judge(name: str, rows: dict[str, np.ndarray], test: Clips) -> dict:
+    """What is known about probabilities (N, K) of the test clips by name; more about row `name`."""
+    counts = confusion(rows[name], test.labels)
+    recalls = zip(counts.diagonal().tolist(), counts.sum(axis=1).tolist(), strict=True)
+    return {
+        "clips": len(test),
+        "classes": list(test.classes),
+        "accuracy": {name: accuracy(p, test.labels) for name, p in rows.items()},
+        "nats": {name: cross_entropy(p, test.labels) for name, p in rows.items()},
+        "model": name,
+        "recall": [n / N if N else None for n, N in recalls],
+        "confusion": counts.tolist(),
+    }
+
+
+def table(result: dict) -> str:
+    """The result of `judge` as text: all rows, every class, and what it was taken for."""
+    N, counts = result["clips"], np.array(result["confusion"])
+    lines = [
+        f"{N} clips of {len(result['classes'])} classes, none of them learned from",
+        "",
+        f"{'':<28}{'accuracy':>10}{'+-':>8}{'nats per clip':>15}",
+    ]
+    for name, p in result["accuracy"].items():
+        error = (p * (1 - p) / N) ** 0.5
+        lines.append(f"{name:<28}{p:>9.1%} {error:>8.1%}{result['nats'][name]:>14.2f}")
+    width = max(map(len, result["classes"])) + 2
+    lines += ["", f"{result['model']}, class by class:", ""]
+    lines += [f"{'':<{width}}  recall   taken for (columns as rows)"]
+    for k, (name, recall) in enumerate(zip(result["classes"], result["recall"], strict=True)):
+        share = "  none" if recall is None else f"{recall:>6.0%}"
+        lines.append(f"{name:<{width}}  {share}   " + "".join(f"{n:>4}" for n in counts[k]))
+    return "\n".join(lines)
+
+
 def _chunks(count):
     return (slice(n, n + CHUNK) for n in range(0, count, CHUNK))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
+    """Labelled clips to learn from, to stop by, and to judge by: of digits that are not shared."""
+    c, seeds = settings, {"train": settings.seed} | experiment.SEEDS
+    counts = {"train": c.labels, "validation": c.validation, "test": c.test}
+    return tuple(
+        Actions(
+            experiment.split_digits(c.digits, split), c.frame_size, c.length, seeds[split]
+        ).clips(count)
+        for split, count in counts.items()
+    )
+
+
+NAMES = ("results.json", "table.txt", "confusion.png")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m minilstm.classify",
+        usage="%(prog)s [--init-from RUN] [--out FOLDER] [--SETTING VALUE ...]",
+        description="Recognise what digits do, from a few labelled clips, with an encoder that was "
+        "trained without labels; beside it, what can be told without an LSTM. Takes seconds; an "
+        "interrupted start has written nothing and is simply made again.",
+    )
+    parser.add_argument(
+        "--init-from", metavar="RUN", help="a run folder of minilstm.train, for its encoder"
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="for the results (default: runs/classify-ENCODER-SEED)"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite results that are there")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
+    config.add_section(parser, "classify", Classify)
+    options = parser.parse_args(arguments)
+    settings = Classify(**config.given(options, "classify"))
+    out = Path(options.out or f"runs/classify-{settings.encoder}-{settings.seed}")
+    _refuse(out, options.force)
+    train, validation, test = open_clips(settings)
+    fitted = fit(settings, train, validation, options.init_from, options.quiet)
+    name = f"LSTM, {settings.encoder}"
+    rows = {name: fitted.predict(test)} | baselines(train, validation, test)
+    result = judge(name, rows, test)
+    text = table(result)
+    about = {"settings": dataclasses.asdict(settings), "init_from": options.init_from}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"expected to make the folder {out}, got {error.strerror!r}: choose another --out"
+        ) from error
+    panels.confusion(np.array(result["confusion"]), test.classes, out / "confusion.png", name)
+    write_file(out / "table.txt", text + "\n")
+    result = about | result | {"history": fitted.history}
+    write_file(out / "results.json", json.dumps(result, indent=1))
+    if not options.quiet:
+        print(text)
+    return 0
+
+
+def _refuse(out, force):
+    try:
+        others = {path.name for path in out.iterdir()} if out.exists() else set()
+    except OSError as error:
+        raise RunError(
+            f"expected --out to name a folder, got {out} ({error.strerror}): choose another"
+        ) from error
+    if foreign := sorted(others - set(NAMES)):
+        raise RunError(
+            f"expected a new or empty folder, got {out} with {foreign[0]} in it: choose another "
+            "--out"
+        )
+    if others and not force:
+        raise RunError(
+            f"expected a new or empty folder, got {out}, which holds results: choose another "
+            "--out, or overwrite them with --force"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

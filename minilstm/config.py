@@ -341,18 +341,18 @@ class Run(Section):
 class Classify(Section):
     """How actions are recognised (classify.py)."""
 
-    source: str = setting("actions", "labelled clips", choices=("actions", "percepts"), flag="data")
-    path: str = setting("", "the folder of percepts", metavar="FOLDER")
     digits: str = setting(
-        "bundled", "digits of actions: bundled, or a folder of MNIST's IDX files", metavar="DIR"
+        "bundled", "digits that act: bundled, or a folder of MNIST's IDX files", metavar="DIR"
     )
-    frame_size: int = setting(24, "height and width of a frame of actions, in pixels", at_least=1)
-    length: int = setting(20, "frames of a clip of actions", at_least=1, at_most=2**20)
+    frame_size: int = setting(24, "height and width of a frame, in pixels", at_least=1)
+    length: int = setting(20, "frames of a clip", at_least=1, at_most=2**20)
     labels: int = setting(10, "labelled clips of each class to learn from", at_least=1)
+    validation: int = setting(20, "clips of each class to decide by when to stop", at_least=1)
+    test: int = setting(50, "clips of each class to judge by", at_least=1)
     encoder: str = setting(
         "finetuned",
         "the encoder's weights: those of --init-from, which stay (frozen) or go on learning "
-        "(finetuned), or new ones (scratch), of the same sizes",
+        "(finetuned), or new ones (scratch)",
         choices=("frozen", "finetuned", "scratch"),
     )
     layers: int = setting(1, "layers of an encoder without --init-from", at_least=1, at_most=100)
@@ -365,16 +365,14 @@ class Classify(Section):
     learning_rate: float = setting(1e-3, "learning rate of Adam, after the warmup", above=0)
     l2: float = setting(0.0, "this times each weight is added to its gradient", at_least=0)
     clip_norm: float = setting(5.0, "largest norm of the gradient; 0 for no limit", at_least=0)
-    batch_size: int = setting(36, "windows in each update, equally many of every class", at_least=1)
+    batch_size: int = setting(36, "windows in each update, as many of every class", at_least=1)
     steps: int = setting(600, "updates to make at most", at_least=1)
     warmup_steps: int = setting(20, "steps over which the learning rate first rises", at_least=0)
     validate_every: int = setting(20, "steps between validations", at_least=1)
     patience: int = setting(
-        5, "validations without a better one, after which training stops", at_least=1
+        5, "validations in a row without a better one that end the training", at_least=1
     )
-    seed: int = setting(
-        0, "seed of all random numbers, and of which clips are labelled", at_least=0
-    )
+    seed: int = setting(0, "seed of all random numbers, and of which clips have labels", at_least=0)
     backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
 
 
@@ -504,30 +502,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--config", metavar="FILE", help="settings in TOML; they override presets")
     for name, section in SECTIONS.items():
-        group = parser.add_argument_group(f"[{name}]", section.__doc__)
-        for item in fields(section):
-            about, kind = item.metadata, type(item.default)
-            help = f"{about['help']} (default: {item.default})".replace("%", "%%")
-            common = {"dest": f"{name}.{item.name}", "default": argparse.SUPPRESS, "help": help}
-            if kind is bool:
-                group.add_argument(flag_of(item), action=argparse.BooleanOptionalAction, **common)
-                continue
-            group.add_argument(
-                flag_of(item),
-                type=_parser_of(section, item),
-                metavar=about["metavar"] or "|".join(about["choices"]) or _METAVARS[kind],
-                **common,
-            )
+        add_section(parser, name, section)
+
+
+def add_section(parser: argparse.ArgumentParser, name: str, section: type[Section]) -> None:
+    """Add a flag for every setting of one section, as `add_arguments` does of all."""
+    group = parser.add_argument_group(f"[{name}]", section.__doc__)
+    for item in fields(section):
+        about, kind = item.metadata, type(item.default)
+        help = f"{about['help']} (default: {item.default})".replace("%", "%%")
+        common = {"dest": f"{name}.{item.name}", "default": argparse.SUPPRESS, "help": help}
+        if kind is bool:
+            group.add_argument(flag_of(item), action=argparse.BooleanOptionalAction, **common)
+            continue
+        group.add_argument(
+            flag_of(item),
+            type=_parser_of(section, item),
+            metavar=about["metavar"] or "|".join(about["choices"]) or _METAVARS[kind],
+            **common,
+        )
 
 
 def from_arguments(namespace: argparse.Namespace) -> Config:
     """The configuration that the flags of `add_arguments` describe; ConfigError as in `load`."""
-    overrides = {name: {} for name in SECTIONS}
-    for dest, value in vars(namespace).items():
-        name, dot, key = dest.partition(".")
-        if dot and name in overrides:
-            overrides[name][key] = value
+    overrides = {name: given(namespace, name) for name in SECTIONS}
     return load(namespace.presets, namespace.config, overrides)
+
+
+def given(namespace: argparse.Namespace, name: str) -> dict:
+    """The settings of section `name` that flags have set."""
+    found = (dest.partition(".") + (value,) for dest, value in vars(namespace).items())
+    return {key: value for section, _, key, value in found if key and section == name}
 
 
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}

@@ -21,7 +21,15 @@ from .linear import Linear
 from .losses import SoftmaxCrossEntropy
 from .workspace import Fresh, use_workspace
 
-STRENGTHS = (1.0, 0.1, 0.01, 0.001, 0.0001)  # of L2, to choose from; the strongest first
+STRENGTHS = (
+    100.0,
+    10.0,
+    1.0,
+    0.1,
+    0.01,
+    0.001,
+    0.0001,
+)  # of L2, to choose from; the strongest first
 STEPS = 100  # of L-BFGS, at most
 
 

@@ -1,4 +1,4 @@
-"""Pages of panels: activity over time, weights as images, histograms of gates.
+"""Pages of panels: activity over time, weights as images, histograms of gates, confusion.
 
 The slides' Figure 7 is `activity`, Figures 9 and 10 are `weights`: rows are models (trained,
 randomly initialised), columns are what is looked at. Gates have the colours of cividis, which runs
@@ -157,5 +157,33 @@ def histograms(
             a[k].set_ylim(bottom=0)
             a[k].legend(loc="upper center", frameon=False, fontsize=SMALL - 1, handlelength=1)
         _name_row(a[0], name)
+    write_caption(figure, caption)
+    write_figure(figure, path)
+
+
+# ---------------------------------------------------------------- action recognition
+
+
+def confusion(
+    counts: np.ndarray, classes: tuple[str, ...], path: str | os.PathLike, caption: str = ""
+) -> None:
+    """Draw a confusion matrix: counts (K, K), row i the clips of class i, by what they were called.
+
+    The darker, the larger the share of the row; the number is the share in percent, 0 left out.
+    """
+    from matplotlib.figure import Figure
+
+    K = len(classes)
+    figure = Figure(figsize=(3 + 0.45 * K, 2.5 + 0.45 * K), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(K), classes, rotation=90)
+    axes.set_yticks(range(K), classes)
+    axes.set_xlabel("taken for", fontsize=SMALL, color=INK)
+    axes.set_ylabel("is", fontsize=SMALL, color=INK)
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if share[i, j] > 0.5 else INK
+        axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", color=colour)
     write_caption(figure, caption)
     write_figure(figure, path)
