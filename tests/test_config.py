@@ -207,6 +207,7 @@ def test_a_section_made_by_hand_is_checked_too():
 
 def test_the_presets_are_those_promised():
     assert preset_names() == [
+        "actions",
         "github2016",
         "paper",
         "patches",
@@ -223,6 +224,8 @@ def test_every_preset_loads_is_partial_and_says_its_source(name):
     config = load([name])
     if name == "patches":
         assert (config.data.source, config.data.past, config.data.future) == ("patches", 16, 13)
+    elif name == "actions":
+        assert (config.data.source, config.data.frame_size) == ("actions", 24)
     else:
         digits = config.data.frame_size, config.data.digit_size, config.data.num_digits
         assert digits == (64, 28, 2)
