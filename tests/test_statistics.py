@@ -1,0 +1,89 @@
+"""Means, paired tests and verdicts: against SciPy, and against thousands of drawn experiments."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from minilstm.statistics import FAILS, HOLDS, OPEN, clean, detectable, judge, mean_of
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_means_errors_and_intervals_are_those_of_scipy(n):
+    values = RNG.normal(3, 2, n)
+    found = mean_of(values)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.error == pytest.approx(stats.sem(values))
+    expected = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert found.n == n
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_p_is_that_of_scipys_paired_test(n):
+    a, b = RNG.normal(0, 1, (2, n))
+    found = judge({"a > b": a - b})["a > b"]
+    assert found.p == found.adjusted == pytest.approx(stats.ttest_rel(a, b).pvalue)
+
+
+def test_holms_method_is_that_of_the_textbook():
+    # 5 differences each, scaled so that their p are known
+    claims, ps = {}, {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
+    shape = np.array([-1.0, -0.5, 0, 0.5, 1])
+    for name, p in ps.items():
+        claims[name] = shape / stats.sem(shape) + stats.t.isf(p / 2, 4)
+    found = judge(claims)
+    assert {name: f.p for name, f in found.items()} == pytest.approx(ps)
+    adjusted = {"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06}  # b: 0.04, but not below c
+    assert {name: f.adjusted for name, f in found.items()} == pytest.approx(adjusted)
+    verdicts = {name: f.verdict for name, f in found.items()}
+    assert verdicts == {"a": HOLDS, "b": OPEN, "c": OPEN, "d": HOLDS}
+
+
+def test_verdicts_come_out_each_way():
+    found = judge({
+        "up": [2.1, 1.7, 2.4, 1.9, 2.2],
+        "down": [-2.1, -1.7, -2.4, -1.9, -2.2],
+        "nowhere": [2.1, -1.7, 0.4, -1.9, 1.2],
+    })  # fmt: skip
+    verdicts = {name: f.verdict for name, f in found.items()}
+    assert verdicts == {"up": HOLDS, "down": FAILS, "nowhere": OPEN}
+
+
+def test_one_seed_decides_nothing_nor_do_seeds_without_scatter():
+    for differences in ([3.0], [3.0, 3.0, 3.0]):
+        found = judge({"claim": differences})["claim"]
+        assert (found.verdict, found.adjusted) == (OPEN, 1.0)
+        assert math.isnan(found.detectable)
+
+
+@pytest.mark.parametrize("n, level", [(3, 0.05), (5, 0.05), (5, 0.0125), (10, 0.01)])
+def test_what_is_detectable_agrees_with_the_noncentral_t(n, level):
+    shift, limit = detectable(1.0, n, level), stats.t.isf(level / 2, n - 1)
+    assert stats.nct.sf(limit, n - 1, shift) == pytest.approx(0.8, abs=1e-3)
+    assert detectable(3.0, n, level) == pytest.approx(3 * shift)
+
+
+def test_four_of_five_experiments_find_what_is_said_to_be_detectable():
+    n, sd = 5, 2.0
+    true = detectable(sd / math.sqrt(n), n)
+    draws = RNG.normal(true, sd, (20_000, n))
+    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.015)
+
+
+def test_of_families_without_any_effect_few_have_a_verdict():
+    with_verdict = 0
+    for _ in range(400):
+        found = judge({name: RNG.normal(0, 1, 5) for name in "abcd"})
+        with_verdict += any(f.verdict != OPEN for f in found.values())
+    assert 4 <= with_verdict <= 36  # 20 expected, standard deviation 4.4
+
+
+def test_what_is_unknown_is_null_in_json():
+    values = {"a": [1.0, math.nan], "b": (2, "x", None)}
+    assert json.dumps(clean(values), allow_nan=False) == '{"a": [1.0, null], "b": [2, "x", null]}'
