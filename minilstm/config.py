@@ -482,6 +482,17 @@ def load(
     return Config._from_tree(merged)
 
 
+def differences(before: Config, after: Config, but: Iterable[str] = ()) -> list[str]:
+    """What `after` sets otherwise, in words, but for the settings named, such as "run.steps"."""
+    old, new = asdict(before), asdict(after)
+    return [
+        f"{section}.{name} = {new[section][name]!r}, not {value!r}"
+        for section, values in old.items()
+        for name, value in values.items()
+        if new[section][name] != value and f"{section}.{name}" not in but
+    ]
+
+
 def preset_names() -> list[str]:
     """The names of the presets, in alphabetical order."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))

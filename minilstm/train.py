@@ -29,7 +29,7 @@ import numpy as np
 from . import checkpoint, config, cost, evaluate, experiment, figures
 from .backend import asarray, to_numpy, use_backend, xp
 from .command import Interrupted, Parser, run_command, stop_signals
-from .config import Config
+from .config import Config, differences
 from .cost import Memory
 from .data import as_frames, as_vectors
 from .data.shuffle import keyed_rng
@@ -45,6 +45,7 @@ from .workspace import Reused, use_workspace
 FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/shuffle.py
 VALIDATION = 200  # sequences
 SPIKE = 2.0  # times the usual loss: worth a line
+LENGTH = ("run.steps", "run.minutes", "run.keep")  # settings that --resume may change
 REGROUPED = ("ranks", "blas num_threads")  # what another number of ranks changes
 PATIENCE = 10  # steps in a row that are not finite, after which no --on-nan helps
 LATE = 100  # steps at most that a device may be ahead of the log
@@ -587,11 +588,11 @@ class _Run:
                 "rounding, not to the bit"
             )
             then |= {name: now[name] for name in REGROUPED if name in now}
-        differences = _differences(saved, self.config, then, now)
-        if differences and not force:
+        changed = _differences(saved, self.config, then, now)
+        if changed and not force:
             raise RunError(
                 f"expected what {path} was made with, so that every bit comes out the same, got "
-                f"{'; '.join(differences)}: restore that, or go on with --force"
+                f"{'; '.join(changed)}: restore that, or go on with --force"
             )
         checkpoint.fill(self.model, arrays, path)
         checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
@@ -667,18 +668,8 @@ def _every(count, step):
 
 def _differences(saved, config, then, now):
     """What is not as it was, in words. The length of a run may change: nothing else."""
-    before, after = dataclasses.asdict(saved), dataclasses.asdict(config)
-    for settings in (before, after):
-        for name in ("steps", "minutes", "keep"):
-            del settings["run"][name]
-    found = [
-        f"{section}.{name} = {after[section][name]!r}, not {value!r}"
-        for section, values in before.items()
-        for name, value in values.items()
-        if after[section][name] != value
-    ]
     names = [*then, *(name for name in now if name not in then)]
-    return found + [
+    return differences(saved, config, but=LENGTH) + [
         f"{name} {now.get(name, 'unknown')}, not {then.get(name, 'unknown')}"
         for name in names
         if now.get(name) != then.get(name)
