@@ -1,17 +1,20 @@
-"""Pages of panels: activity over time, weights as images, histograms of gates, confusion.
+"""Pages of panels: activity over time, weights, histograms of gates, confusion, tables as dots.
 
 The slides' Figure 7 is `activity`, Figures 9 and 10 are `weights`: rows are models (trained,
 randomly initialised), columns are what is looked at. Gates have the colours of cividis, which runs
 from dark to bright for every eye; what has a sign is brown below zero and violet above; weights are
 grey at zero. Pages have the shape of a slide.
 
-Matplotlib is imported when the first page is drawn. Read next: visualize.py, which calls this.
+Matplotlib is imported when the first page is drawn. Read next: visualize.py and
+reproduce.py, which call this.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -187,3 +190,84 @@ def confusion(
         axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", color=colour)
     write_caption(figure, caption)
     write_figure(figure, path)
+
+
+# ---------------------------------------------------------------- tables as pictures
+
+
+class Dots(NamedTuple):
+    """One line of `dots`: a value of every seed, their mean with its interval, and what else.
+
+    `published` is the slides' number; what lies within +-`blind` of 0 could not have been found.
+    """
+
+    values: Sequence[float]
+    low: float
+    high: float
+    published: float | None = None
+    blind: float | None = None
+
+
+def dots(
+    rows: list[dict[str, dict[str, Dots]]],
+    path: str | os.PathLike,
+    caption: str = "",
+    zero: Sequence[str] = (),
+) -> None:
+    """Draw tables as dots on lines: rows of {title of a panel: {name of a line: Dots}}.
+
+    The panels named in `zero` get a line at 0, for differences. NaN as an interval draws none.
+    Source: slides, "Benchmarking", whose tables have neither seeds nor intervals.
+    """
+    columns = max(len(row) for row in rows)
+    figure, axes = _page(len(rows), columns)
+    figure.set_figheight(0.6 + sum(1.2 + 0.45 * max(map(len, row.values())) for row in rows))
+    for a, row in zip(axes, rows, strict=True):
+        for k, (title, lines) in enumerate(row.items()):
+            _dots_panel(a[k], title, lines)
+            if title in zero:
+                a[k].axvline(0, color=INK, linewidth=1.2, zorder=1)
+        for unused in a[len(row) :]:
+            unused.set_visible(False)
+    handles = {}  # of the legend: each thing once, wherever it is shown
+    for a in axes.flat:
+        handles |= {
+            label: handle for handle, label in zip(*a.get_legend_handles_labels(), strict=True)
+        }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False,
+        fontsize=SMALL,
+    )  # fmt: skip
+    write_caption(figure, caption)
+    write_figure(figure, path)
+
+
+def _dots_panel(a, title, lines):
+    for y, line in enumerate(lines.values()):
+        if line.blind is not None and np.isfinite(line.blind):
+            a.barh(
+                y, 2 * line.blind, 0.62, -line.blind, color="#e4e4e4", zorder=0,
+                label="too small for this design to find",
+            )  # fmt: skip
+        a.plot([line.low, line.high], [y, y], color=PALETTE[0], linewidth=3, zorder=3)
+        a.plot(
+            np.mean(line.values), y, "o", color=PALETTE[0], markersize=10, zorder=4,
+            label="mean and 95 % interval",
+        )  # fmt: skip
+        if len(line.values) > 1:
+            heights = np.full(len(line.values), y - 0.24)
+            a.plot(line.values, heights, "o", color=PALETTE[4], markersize=5, label="a seed")
+        if line.published is not None:
+            a.plot(
+                line.published, y, "D", markerfacecolor="none", color=PALETTE[1], markersize=10,
+                markeredgewidth=2, label="slides", zorder=5,
+            )  # fmt: skip
+    a.set_yticks(range(len(lines)), [textwrap.fill(name, 26) for name in lines])
+    a.set_ylim(len(lines) - 0.5, -0.6)
+    a.set_title(title, fontsize=LARGE - 1, color=INK)
+    a.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
+    a.tick_params(axis="y", labelsize=SMALL - 2)
+    a.spines[["top", "right", "left"]].set_visible(False)
+    a.grid(axis="x", color="#dddddd", linewidth=0.8)
+    a.set_axisbelow(True)
+    a.margins(x=0.08)

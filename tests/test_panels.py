@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from minilstm import panels
-from minilstm.panels import activity, histograms, tiled, weights
+from minilstm.panels import Dots, activity, dots, histograms, tiled, weights
 
 RNG = np.random.default_rng(0)
 SIGNAL, WEIGHTS = RNG.random((9, 5)), RNG.standard_normal((7, 12))
@@ -18,7 +18,9 @@ def drawings(path):
     rows = {m: {name: (SIGNAL, LIMITS[name], "peak 0.5") for name in LIMITS} for m in both}
     images = {model: {"reconstruction": x, "future": x} for model, x in both.items()}
     values = {model: (SIGNAL.ravel(), (0, 1), "3 %") for model in both}
+    lines = {"one": Dots([1.0, 2.0], 0.5, 2.5, 1.2, 0.3), "two": Dots([3.0], np.nan, np.nan)}
     return [
+        lambda: dots(3 * [{"levels": lines, "gains": lines}], path, "See this.", ["gains"]),
         lambda: activity(rows, path, "See this."),
         lambda: weights(images, (3, 4), path, "See this."),
         lambda: histograms({"encoder": {"i": values, "f": values}}, path, "See this."),

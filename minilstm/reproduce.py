@@ -1,0 +1,318 @@
+"""A table or figure of the slides, from nothing: train what it needs, judge it, draw it.
+
+    python -m minilstm.reproduce table2                    the four models of Table 2, with verdicts
+    python -m minilstm.reproduce table2 --patches FILE     and its second column, natural patches
+    python -m minilstm.reproduce fig5 --scale smoke        Figure 5 in seconds, of models that
+                                                           learned nothing: does it run?
+
+`--scale small` is made for two cores and 45 minutes a command; `paper` is the slides' size, for a
+GPU and patience. All runs of a scale lie in one folder and serve every target that needs them. A
+command that was stopped goes on where it was, run by run and step by step.
+
+Slides: all tables and figures. Read next: study.py (many runs), statistics.py (verdicts),
+table2.py (what is said of it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import config, cost, experiment, panels, table2, visualize
+from .command import Parser, run_command
+from .errors import ConfigError
+from .files import write_file
+from .layer import Blank
+from .statistics import clean
+from .study import Trial, evaluate_all, steps_made, train_all
+
+FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9")
+TARGETS = ("table2", *FIGURES)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is: presets, then settings for each kind of data, then what is asked.
+
+    `scheduled` is what the rows with scheduled sampling set besides; `evaluated` the number of test
+    sequences.
+    """
+
+    seeds: int
+    evaluated: int
+    digits: Mapping[str, Mapping]
+    patches: Mapping[str, Mapping]
+    presets: tuple[str, ...] = ()
+    why: str = ""
+
+
+def _lengths(steps: int, batch_size: int = 40, **schedule) -> dict:
+    """Sections for a run of so many steps whose cosine ends with it."""
+    return {
+        "optimizer": {"schedule_steps": steps} | schedule,
+        "run": {"steps": steps, "batch_size": batch_size, "checkpoint_every": 200},
+    }
+
+
+SCALES = {
+    "smoke": Scale(
+        seeds=2,
+        evaluated=20,
+        digits=_lengths(20, 4, warmup_steps=2)
+        | {
+            "data": {"frame_size": 12, "digit_size": 7, "past": 4, "future": 3},
+            "model": {"hidden": 8},
+        },
+        patches=_lengths(20, 4, warmup_steps=2) | {"model": {"hidden": 8}},
+        why="At this scale nothing is learned: it shows that the command runs.",
+    ),
+    "small": Scale(
+        seeds=5,
+        evaluated=1000,
+        digits=_lengths(1600)
+        | {"data": {"frame_size": 32, "digit_size": 14}, "model": {"hidden": 128}},
+        patches=_lengths(1600) | {"model": {"hidden": 128}},
+        why="What differs besides: the slides' models have 2048 units and learned from some 2 "
+        "million sequences of 64x64 pixels (patches: 32x32 in colour), these 128 units and a "
+        "thirtieth of that. What a gain is at the end of training, it need not be early in it.",
+    ),
+    "paper": Scale(
+        seeds=5,
+        evaluated=10_000,
+        digits={"run": {"steps": 20_000}},
+        patches={"run": {"steps": 20_000}},
+        presets=("paper",),
+        why="Seeds, learning rate and length of training are ours: the slides name none.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was asked for on the command line, files by their absolute paths."""
+
+    target: str
+    scale_name: str
+    out: Path
+    workers: int
+    seeds: int
+    digits: str = "bundled"
+    patches: str = ""
+    backend: str = "numpy"
+    plan: bool = False
+
+    @property
+    def scale(self) -> Scale:
+        """The Scale of that name."""
+        return SCALES[self.scale_name]
+
+    def trial(self, data: str, row: str, seed: int = 0, layers: int = 2, wider: int = 1) -> Trial:
+        """The run of a row of Table 2, or with other layers and units, on "digits" or "patches"."""
+        scale, about = self.scale, table2.ROWS[row]
+        presets = [about.preset, *scale.presets]
+        own, source = scale.digits, {"digits": self.digits}
+        if data == "patches":
+            presets.append("patches")
+            own, source = scale.patches, {"path": self.patches}
+        overrides = {name: dict(values) for name, values in own.items()}
+        overrides["data"] = overrides.get("data", {}) | source
+        overrides["run"] = overrides["run"] | {"seed": seed, "backend": self.backend}
+        settings = config.load(presets, overrides=overrides)
+        hidden = wider * settings.model.hidden
+        model = dataclasses.replace(settings.model, layers=layers, hidden=hidden)
+        feeding = settings.feeding
+        if about.ours:
+            steps = 3 * settings.run.steps // 4
+            feeding = config.Feeding(inputs="scheduled", truth_steps=steps)
+        settings = dataclasses.replace(settings, model=model, feeding=feeding)
+        name = f"{data}-{row}-{layers}x{hidden}-seed{seed}"
+        return Trial(self.out / "runs" / name, settings)
+
+    def train(self, trials: list[Trial]) -> None:
+        """Say what is asked for and what it costs; train it unless only the plan is wanted."""
+        print(cost_in_words(trials), flush=True)
+        if not self.plan:
+            train_all(trials, self.workers)
+
+
+def cost_in_words(trials: list[Trial]) -> str:
+    """What training costs, before it begins: runs, steps, arithmetic, memory."""
+    left, gflop, most, done = 0, 0.0, 0, 0
+    for trial in trials:
+        settings, made = trial.config, steps_made(trial) or 0
+        steps = settings.run.steps - made
+        done += not steps
+        left += steps
+        D = math.prod(experiment.open_source(settings, "train").frame_shape)
+        model = experiment.build_model(settings, D, Blank())
+        gflop += steps * cost.gflop_per_step(model, settings)
+        most = max(most, cost.weights_memory(settings, D))
+    return (
+        f"{len(trials)} runs, {done} of them finished: {left:,} steps to go, {gflop / 1e3:,.3g} "
+        f"TFLOP of matrix products in all: {_hours(gflop, 20)} at 20 GFLOP/s, about one core of a "
+        f"CPU; {_hours(gflop, 5000)} at 5 TFLOP/s, about a good GPU. Weights and optimizer of a "
+        f"run take up to {cost.in_words(most)}."
+    )
+
+
+def _hours(gflop, rate):
+    hours = gflop / rate / 3600
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+
+
+# ---------------------------------------------------------------- Table 2
+
+
+def table_2(command: Command) -> str:
+    """Train and judge all rows, on digits and, where a file of them is given, on patches."""
+    kinds = ["digits", *["patches"] * bool(command.patches)]
+    seeds = range(command.seeds)
+    trials = {
+        (data, row, seed): command.trial(data, row, seed)
+        for data in kinds
+        for seed in seeds  # whole seeds first: what is stopped early has pairs
+        for row in table2.ROWS
+    }
+    command.train(list(trials.values()))
+    if command.plan:
+        return ""
+    judged = evaluate_all(list(trials.values()), command.workers, command.scale.evaluated)
+    judged = dict(zip(trials, judged, strict=True))
+    results = {
+        data: {row: [judged[data, row, seed] for seed in seeds] for row in table2.ROWS}
+        for data in kinds
+    }
+    about = {
+        "scale": command.scale_name,
+        "why": command.scale.why,
+        "trained": {data: _trained_on(trials[data, "composite", 0].config) for data in kinds},
+    }
+    found = table2.analyse(results, about)
+    rows, caption, zero = table2.chart(found)
+    for kind in ("png", "pdf"):
+        panels.dots(rows, command.out / f"table2.{kind}", caption, zero)
+    write_file(command.out / "table2.json", json.dumps(clean(found), indent=2))
+    written = table2.text(found)
+    write_file(command.out / "table2.md", written + "\n![Table 2 as dots](table2.png)\n")
+    return written
+
+
+def _trained_on(settings):
+    r, m, d = settings.run, settings.model, settings.data
+    return (
+        f"{r.steps * r.batch_size:,} sequences ({r.steps:,} steps of {r.batch_size}), with "
+        f"{m.layers} layers of {m.hidden} units, {d.past} frames in and {d.future} predicted"
+    )
+
+
+# ---------------------------------------------------------------- Figures 5 to 10
+
+
+def _figure(command: Command) -> str:
+    """Train what a figure shows and have visualize.py draw it, with captions in Markdown."""
+    if command.target == "fig6" and not command.patches:
+        raise ConfigError(
+            "expected --patches FILE for fig6, got none: make one with "
+            "python -m data_tools.extract_patches"
+        )
+    shown = {
+        "fig5": {
+            "1 layer": command.trial("digits", "composite", layers=1),
+            "2 layers": command.trial("digits", "composite"),
+            "2 layers, conditional": command.trial("digits", "conditional-composite"),
+        },
+        "fig6": {
+            f"{wider * command.trial('patches', 'composite').config.model.hidden} units":
+            command.trial("patches", "composite", wider=wider)
+            for wider in (1, 2)
+        },
+        "fig7": {"Future Predictor": command.trial("digits", "predictor")},
+        "fig8": {"Composite Model": command.trial("digits", "composite")},
+        "fig9": {"Composite Model": command.trial("digits", "composite")},
+    }[command.target]  # fmt: skip
+    command.train(list(shown.values()))
+    if command.plan:
+        return ""
+    runs = [visualize.open_run(trial.path, name) for name, trial in shown.items()]
+    plate = visualize.Plate(command.out)
+    names = ("fig9", "fig10") if command.target == "fig9" else (command.target,)
+    visualize.draw(runs, plate, names)
+    first = next(iter(shown.values())).config
+    written = visualize.captions(runs, plate)
+    written += f"\nTrained on {_trained_on(first)}, seed {first.run.seed}"
+    written += f" ({command.target}, scale {command.scale_name}).\n"
+    write_file(command.out / f"{command.target}.md", written)
+    return written
+
+
+# ---------------------------------------------------------------- the command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m minilstm.reproduce",
+        description="Repeat a table or figure of the slides: train, judge, draw, and say how it "
+        "compares.",
+    )
+    parser.add_argument("target", metavar="TARGET", choices=TARGETS, help=", ".join(TARGETS))
+    parser.add_argument(
+        "--scale", choices=tuple(SCALES), default="small",
+        help="smoke: seconds, learns nothing; small: 45 minutes on two cores at most (default); "
+        "paper: the slides' size, days even on a GPU",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=_positive, metavar="N",
+        help="repetitions of a table, seeds 0 to N - 1 (default: "
+        f"{', '.join(f'{name} {scale.seeds}' for name, scale in SCALES.items())})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="FOLDER",
+        help="where runs, tables and figures go (default: runs/reproduce-SCALE)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=_positive, metavar="N", default=os.cpu_count() or 1,
+        help="runs at a time, of one thread each (default: the number of cores)",
+    )  # fmt: skip
+    parser.add_argument("--digits", metavar="DIR", help="a folder of MNIST's full IDX files")
+    parser.add_argument(
+        "--patches", metavar="FILE",
+        help="patches of natural video (data_tools/extract_patches.py), for table2 and fig6",
+    )  # fmt: skip
+    parser.add_argument(
+        "--backend", choices=("numpy", "cupy"), default="numpy", help="array library of the runs"
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="say what would be trained and its cost; train nothing"
+    )
+    options = parser.parse_args(arguments)
+    command = Command(
+        options.target,
+        options.scale,
+        Path(options.out or f"runs/reproduce-{options.scale}").resolve(),
+        options.workers,
+        options.seeds or SCALES[options.scale].seeds,
+        str(Path(options.digits).resolve()) if options.digits else "bundled",
+        str(Path(options.patches).resolve()) if options.patches else "",
+        options.backend,
+        options.plan,
+    )
+    print(table_2(command) if command.target == "table2" else _figure(command))
+    if not command.plan:
+        print(f"written to {command.out}")
+    return 0
+
+
+def _positive(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

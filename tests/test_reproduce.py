@@ -1,0 +1,308 @@
+"""`python -m minilstm.reproduce`: the runs, the verdicts, the pictures; and what stops it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minilstm import checkpoint, config, reproduce, study, table2
+from minilstm.command import run_command
+from minilstm.errors import RunError
+from minilstm.runfolder import RunFolder
+from minilstm.study import Trial, steps_made, train_all
+
+SMALLEST = {
+    "data": {"frame_size": 8, "digit_size": 5, "past": 3, "future": 2},
+    "model": {"hidden": 4},
+    "run": {"batch_size": 2, "steps": 4, "checkpoint_every": 2, "keep": 2},
+}
+
+
+def trial(path, **run):
+    return Trial(path, config.load(overrides=SMALLEST | {"run": SMALLEST["run"] | run}))
+
+
+def reproduced(capsys, *words):
+    """What the command prints: it must succeed."""
+    status = run_command(lambda: reproduce.main([*map(str, words)]))
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    return printed.out
+
+
+def refusal(capsys, *words):
+    """What the command says: one line on stderr, and status 2."""
+    try:
+        status = run_command(lambda: reproduce.main([*map(str, words)]))
+    except SystemExit as end:
+        status = end.code
+    said = capsys.readouterr().err
+    assert status == 2 and said.startswith("error: ") and said.count("\n") == 1, said
+    return said
+
+
+# ---------------------------------------------------------------- many runs
+
+
+def test_runs_are_trained_once_and_half_done_ones_go_on_to_the_same_bits(tmp_path):
+    trials = [trial(tmp_path / "runs" / f"seed{seed}", seed=seed) for seed in (0, 1)]
+    train_all(trials, workers=2)
+    assert [steps_made(t) for t in trials] == [4, 4]
+    paths = [RunFolder(t.path).checkpoint for t in trials]
+    whole, times = paths[0].read_bytes(), paths[1].stat().st_mtime_ns
+    shutil.copy(paths[0].with_name("checkpoint-0000000002.safetensors"), paths[0])
+    assert steps_made(trials[0]) == 2
+    train_all(trials, workers=1)
+    again, about = checkpoint.read(paths[0])
+    paths[0].write_bytes(whole)
+    before, _ = checkpoint.read(paths[0])
+    assert about["step"] == 4
+    assert all((again[name] == before[name]).all() for name in before)
+    assert paths[1].stat().st_mtime_ns == times, "a finished run was touched"
+
+
+def test_what_a_run_was_judged_to_be_is_kept_until_it_goes_on(tmp_path, train_undrawn):
+    t = trial(tmp_path / "one")
+    train_undrawn(SMALLEST, t.path)
+    (first,) = study.evaluate_all([t], 1, 10)
+    assert first["sequences"] == 10
+    kept = tmp_path / "one.evaluation-10.json"
+    kept.write_text('{"kept": true}')
+    assert study.evaluate_all([t], 1, 10) == [{"kept": True}]
+    later = time.time() + 10
+    os.utime(RunFolder(t.path).checkpoint, (later, later))
+    assert study.evaluate_all([t], 1, 10) == [first]
+
+
+def test_a_folder_with_other_settings_is_refused_and_they_are_named(tmp_path, train_undrawn):
+    train_undrawn(SMALLEST, tmp_path / "one")
+    with pytest.raises(RunError, match=r"run\.seed = 7, not 0: choose another --out"):
+        train_all([trial(tmp_path / "one", seed=7)], 1)
+
+
+def test_a_run_that_fails_is_named_with_what_it_said_and_stops_the_others(tmp_path):
+    broken = config.load(overrides=SMALLEST | {"data": {"digits": str(tmp_path / "nowhere")}})
+    long = trial(tmp_path / "long", steps=10**6)
+    with pytest.raises(RunError, match=r"^broken: .*minilstm\.train failed: .*nowhere"):
+        train_all([long, Trial(tmp_path / "broken", broken)], 2)
+    with RunFolder(long.path).claim():  # nobody holds it any more
+        pass
+
+
+def test_ctrl_c_stops_every_run_in_good_order(tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom minilstm.command import run_command\n"
+        "from minilstm.config import Config\nfrom minilstm.study import Trial, train_all\n"
+        "trials = [Trial(Path(p), Config.from_toml(Path(sys.argv[1]))) for p in sys.argv[2:]]\n"
+        "sys.exit(run_command(lambda: train_all(trials, 2)))"
+    )
+    settings = tmp_path / "long.toml"
+    settings.write_text(
+        trial(tmp_path, steps=10**6, checkpoint_every=0, log_every=1).config.to_toml()
+    )
+    paths = [tmp_path / "a", tmp_path / "b"]
+    command = [sys.executable, "-c", code, str(settings), *map(str, paths)]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    logs = [RunFolder(path).log for path in paths]
+    while not all(log.exists() and log.stat().st_size for log in logs):
+        assert parent.poll() is None, parent.stderr.read()
+        time.sleep(0.1)
+    parent.send_signal(signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    assert parent.returncode == 130 and said.endswith("interrupted\n"), said
+    for path in paths:
+        with RunFolder(path).claim():
+            assert checkpoint.read(RunFolder(path).checkpoint)[1]["step"] > 0
+
+
+# ---------------------------------------------------------------- Table 2 in words
+
+
+def judged(free, forced=None):
+    future = {"free_running": {"mean": free}} | (
+        {"teacher_forced": {"mean": forced}} if forced else {}
+    )
+    baselines = {"copy of the last frame": 300.0, "mean image": 200.0, "entropy bound": 20.0}
+    return {
+        "unit": "nats per frame", "sequences": 50, "frame_shape": [32, 32], "future": future,
+        "baselines": {name: {"mean": value} for name, value in baselines.items()},
+    }  # fmt: skip
+
+
+def analysed(levels, scatter=1.0):
+    """What is made of losses around `levels`, by row, of five seeds."""
+    rng = np.random.default_rng(2)
+    shared = rng.normal(0, 20, 5)  # what a seed does to every row alike
+    rows = {
+        row: [judged(levels[row] + x + scatter * rng.normal(), 90.0) for x in shared]
+        for row in table2.ROWS
+    }
+    about = {"scale": "small", "why": "Because.", "trained": {"digits": "9 sequences"}}
+    return table2.analyse({"digits": rows}, about)
+
+
+def test_verdicts_of_table_2_come_out_each_way_and_are_said_plainly():
+    levels = {
+        "predictor": 150, "composite": 140, "conditional-predictor": 160,
+        "conditional-composite": 140, "scheduled-predictor": 145, "scheduled-composite": 190,
+    }  # fmt: skip
+    found = analysed(levels)
+    claims = found["data"]["digits"]["claims"]
+    assert {name: claim["verdict"] for name, claim in claims.items()} == {
+        "composite beats predictor": "holds",
+        "conditional composite beats conditional predictor": "holds",
+        "conditional predictor beats predictor": "does not hold",
+        "conditional composite beats composite": "not decided",
+        "scheduled predictor beats predictor": "holds",
+        "scheduled composite beats composite": "does not hold",
+    }
+    said = table2.text(found)
+    assert "- composite beats predictor: as in the slides." in said
+    assert re.search(
+        r"- conditional predictor beats predictor: NOT here\. .* by [345]\.\d % ", said
+    )
+    assert re.search(r"composite beats composite: in the slides; not decided here\. 80 of", said)
+    assert "not so: Composite Model with Conditional Future Predictor, scheduled" in said
+    assert "Because." in said and "9 sequences" in said
+
+
+def test_seeds_that_scatter_together_are_told_apart_only_because_they_are_paired():
+    levels = dict.fromkeys(table2.ROWS, 150) | {"composite": 147}
+    claim = analysed(levels, 0.5)["data"]["digits"]["claims"]["composite beats predictor"]
+    assert claim["verdict"] == "holds"
+    rows = analysed(levels, 0.5)["data"]["digits"]["rows"]
+    assert np.std(rows["predictor"]["free_running"]) > 5 * claim["difference"]["error"]
+
+
+def test_table_2_has_the_slides_numbers_and_their_order_is_the_claims():
+    published = [(r.published["digits"], r.published["patches"]) for r in table2.ROWS.values()
+                 if not r.ours]  # fmt: skip
+    assert published == [(350.2, 225.2), (344.9, 210.7), (343.5, 221.3), (341.2, 208.1)]
+    for worse, better in table2.CLAIMS.values():
+        for data in ("digits", "patches"):
+            assert table2.ROWS[worse].published[data] > table2.ROWS[better].published[data]
+
+
+def test_teacher_forced_numbers_are_shown_and_decide_nothing():
+    levels = dict.fromkeys(table2.ROWS, 150)
+    said = table2.text(analysed(levels))
+    row = next(line for line in said.splitlines() if line.startswith("| Conditional Future"))
+    assert row.split("|")[4].strip() == "90.0 ± 0.0"
+    assert "teacher-forced †" in said and "† fed the true frame" in said
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A folder in which table2 has been reproduced at the scale smoke, with patches at hand."""
+    top = tmp_path_factory.mktemp("reproduced")
+    patches = np.random.default_rng(0).integers(0, 256, (20, 29, 6, 6, 3), np.uint8)
+    np.save(top / "patches.npy", patches)
+    words = ["table2", "--scale", "smoke", "--workers", "2", "--out", str(top / "out")]
+    assert run_command(lambda: reproduce.main(words)) == 0
+    return top / "out"
+
+
+def test_table_2_is_written_as_text_numbers_and_pictures(out, capsys):
+    said = (out / "table2.md").read_text()
+    for row in table2.ROWS.values():
+        assert f"| {row.title}" in said
+    assert "350.2" in said and "means ± standard errors over 2 seeds" in said
+    found = json.loads((out / "table2.json").read_text())
+    assert list(found["data"]) == ["digits"]
+    assert found["data"]["digits"]["test_sequences"] == 20
+    with Image.open(out / "table2.png") as picture:
+        assert picture.width == 1999
+    assert (out / "table2.pdf").read_bytes().startswith(b"%PDF")
+    printed = reproduced(capsys, "table2", "--scale", "smoke", "--out", out)
+    assert "12 runs, 12 of them finished" in printed and said.split("![")[0].strip() in printed
+
+
+def test_rows_of_one_seed_see_the_same_data_from_the_same_encoder(out):
+    settings = {}
+    for row in table2.ROWS:
+        (path,) = (out / "runs").glob(f"digits-{row}-2x8-seed1")
+        settings[row] = config.Config.from_toml(path / "config.toml")
+    one = settings["predictor"]
+    assert all((s.data, s.run, s.optimizer) == (one.data, one.run, one.optimizer)
+               for s in settings.values())  # fmt: skip
+    from minilstm.experiment import build_model
+
+    models = [build_model(s, 144) for s in settings.values()]
+    for model in models[1:]:
+        for name, param in model.encoder.params().items():
+            assert (param.value == models[0].encoder.params()[name].value).all(), name
+
+
+@pytest.mark.parametrize("target", [name for name in reproduce.FIGURES if name != "fig6"])
+def test_figures_are_drawn_from_runs_that_the_table_trained(out, target, capsys):
+    printed = reproduced(capsys, target, "--scale", "smoke", "--out", out)
+    missing = {"fig5": 1}.get(target, 0)
+    assert (
+        f"{3 if target == 'fig5' else 1} runs, {3 - missing if target == 'fig5' else 1}" in printed
+    )
+    for name in (target, "fig10") if target == "fig9" else (target,):
+        with Image.open(out / f"{name}.png") as picture:
+            assert picture.width > 300
+    said = (out / f"{target}.md").read_text()
+    assert "scale smoke" in said and "igure" in said and f"{target}.png" in said
+
+
+def test_figure_6_is_of_patches_and_needs_them(out, capsys):
+    assert "--patches FILE" in refusal(capsys, "fig6", "--scale", "smoke", "--out", out)
+    patches = out.parent / "patches.npy"
+    reproduced(capsys, "fig6", "--scale", "smoke", "--out", out, "--patches", patches)
+    with Image.open(out / "fig6.png") as picture:
+        assert np.asarray(picture).std(axis=2).any(), "colours"
+
+
+def test_a_plan_trains_nothing_and_says_what_it_would_cost(tmp_path, capsys):
+    printed = reproduced(capsys, "table2", "--scale", "paper", "--plan", "--out", tmp_path / "out")
+    assert "30 runs, 0 of them finished: 600,000 steps to go" in printed
+    assert re.search(r"[\d,]+\.\d hours at 5 TFLOP/s", printed)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["table9"], "table2"),
+        (["table2", "--seeds", "0"], "--seeds"),
+        (["table2", "--scale", "smoke", "--digits", "nowhere"], "nowhere"),
+        (["table2", "--scale", "smoke", "--patches", "nowhere.npy"], "nowhere.npy"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_trained(
+    words, expected, tmp_path, capsys
+):
+    assert expected in refusal(capsys, *words, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_digits_folder_in_the_same_out_is_refused(out, capsys, tmp_path):
+    said = refusal(capsys, "fig7", "--scale", "smoke", "--out", out, "--digits", tmp_path)
+    assert "data.digits" in said
+
+
+def test_scales_are_ordinary_settings_for_every_row_and_kind_of_data():
+    for name, scale in reproduce.SCALES.items():
+        command = reproduce.Command("table2", name, Path("out"), 1, 1, patches="p.npy")
+        for data in ("digits", "patches"):
+            settings = [command.trial(data, row).config for row in table2.ROWS]
+            sizes = {
+                (s.run.steps, s.run.batch_size, s.model.hidden, s.model.layers) for s in settings
+            }
+            assert len(sizes) == 1, "every row trains on the same number of sequences"
+            assert settings[0].run.steps >= settings[0].optimizer.warmup_steps
+        assert scale.seeds >= 2 and scale.why
