@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import config, cost, experiment, panels, table2, visualize
+from .claims import clean
 from .command import Parser, run_command
 from .errors import ConfigError
 from .files import write_file
 from .layer import Blank
-from .statistics import clean
 from .study import Trial, evaluate_all, steps_made, train_all
 
 FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9")

@@ -10,7 +10,7 @@ A verdict without the test's strength says little: "not decided" can mean that t
 that five seeds could not have seen it. So each comes with the smallest true difference that would
 have been found in four of five such experiments (power 0.8).
 
-Read next: reproduce.py, which asks.
+Read next: claims.py, which says it in words.
 """
 
 from __future__ import annotations
@@ -113,12 +113,3 @@ def detectable(error: float, n: int, level: float = LEVEL, power: float = POWER)
         return stats.norm.sf(limit * np.sqrt(v) - shift).mean() - power
 
     return float(error * optimize.brentq(missing, 0, 10 * limit + 10))
-
-
-def clean(value: object) -> object:
-    """The same nested values for JSON, which knows no NaN: None in their place."""
-    if isinstance(value, Mapping):
-        return {key: clean(x) for key, x in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(x) for x in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -12,14 +12,15 @@ Slides: "Benchmarking". Read next: statistics.py; reproduce.py, which trains the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from . import claims
+from .claims import cells, count, plus_minus
 from .panels import Dots
-from .statistics import FAILS, HOLDS, LEVEL, POWER, Mean, judge, mean_of
+from .statistics import mean_of
 
 MARGIN = 0.1  # below the mean image: what every row is asked for
 
@@ -64,18 +65,24 @@ ROWS |= {
 
 
 def _claims(*pairs):
-    return {f"{better.replace('-', ' ')} beats {worse.replace('-', ' ')}": (worse, better)
-            for worse, better in pairs}  # fmt: skip
+    return {
+        f"{better.replace('-', ' ')} beats {worse.replace('-', ' ')}": (
+            lambda loss, worse=worse, better=better: loss[worse] - loss[better]
+        )
+        for worse, better in pairs
+    }
 
 
-# What costs more, and what less. The slides' four hold in both columns of Table 2.
-CLAIMS = _claims(
-    ("predictor", "composite"),
-    ("conditional-predictor", "conditional-composite"),
-    ("predictor", "conditional-predictor"),
-    ("composite", "conditional-composite"),
-)
-OUR_CLAIMS = _claims(("predictor", "scheduled-predictor"), ("composite", "scheduled-composite"))
+# The slides' four claims hold in both columns of their Table 2.
+CLAIMS = {
+    "the slides'": _claims(
+        ("predictor", "composite"),
+        ("conditional-predictor", "conditional-composite"),
+        ("predictor", "conditional-predictor"),
+        ("composite", "conditional-composite"),
+    ),
+    "ours": _claims(("predictor", "scheduled-predictor"), ("composite", "scheduled-composite")),
+}
 TITLES = {"digits": "Moving MNIST", "patches": "natural image patches"}
 # What the mean image costs on the slides' data. Digits: measured on 64x64 frames of the paper's
 # generator. Patches: half the squared error of 3072 numbers of variance 1; an upper bound.
@@ -103,33 +110,28 @@ def analyse(results: Mapping[str, Mapping[str, Sequence[dict]]], about: Mapping)
             }
             for row, seeds in rows.items()
         }
+        shares = {
+            row: np.array(loss["free_running"]) / means["mean image"]
+            for row, loss in losses.items()
+        }
         found["data"][data] = {
             "unit": one[0]["unit"],
             "test_sequences": one[0]["sequences"],
             "frame_shape": one[0]["frame_shape"],
             "baselines": means,
             "rows": losses,
-            "claims": _tested(data, losses, CLAIMS) | _tested(data, losses, OUR_CLAIMS),
+            "claims": claims.tested(CLAIMS, shares, published_shares(data)),
         }
     return found
 
 
-def _tested(data, losses, claims):
-    """The findings of one family of claims, with the slides' own difference."""
-
-    def free(row):
-        return np.array(losses[row]["free_running"])
-
-    found = judge({name: free(worse) - free(better) for name, (worse, better) in claims.items()})
-    tested = {}
-    for name, (worse, better) in claims.items():
-        published = [ROWS[row].published.get(data, math.nan) for row in (worse, better)]
-        tested[name] = found[name]._asdict() | {
-            "difference": found[name].difference._asdict(),
-            "differences": (free(worse) - free(better)).tolist(),
-            "published": published[0] - published[1],
-        }
-    return tested
+def published_shares(data: str) -> dict[str, float]:
+    """The slides' losses of the rows that they have, as shares of the mean image's."""
+    return {
+        row: about.published[data] / MEAN_IMAGE[data]
+        for row, about in ROWS.items()
+        if about.published
+    }
 
 
 # ---------------------------------------------------------------- in words
@@ -174,8 +176,14 @@ def _section(data, part, about):
         slides = f"{MEAN_IMAGE[data]:.0f} ‡" if name == "mean image" else ""
         share = "1" if slides else ""
         lines.append(cells(f"*{name}*", f"{value:.1f}", f"{value / mean:.3f}", "", slides, share))
-    lines += ["", _margin(part), "", *_gains(data, part, mean), ""]
-    return [*lines, "### Where this differs from the slides", "", *_differs(part, mean, about), ""]
+    tested = part["claims"]
+    shared = "the same training sequences, encoders that start from the same weights"
+    return [
+        *lines, "", _margin(part), "",
+        *claims.lines(tested, "% of the mean image"), "", claims.method(seeds, shared, tested), "",
+        "### Where this differs from the slides", "", *claims.differing(tested), "", about["why"],
+        "",
+    ]  # fmt: skip
 
 
 def _margin(part):
@@ -197,115 +205,25 @@ def _margin(part):
     return said + "."
 
 
-def _gains(data, part, mean):
-    n = len(part["rows"]["predictor"]["free_running"])
-    lines = [
-        "| claim | gain, % of the mean image [95 % interval] | p, Holm | could be found from | "
-        "slides ‡ | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, claim in part["claims"].items():
-        d, published = claim["difference"], claim["published"]
-        lines.append(cells(
-            name + " (ours)" * (name in OUR_CLAIMS),
-            f"{percent(d['mean'], mean)} [{percent(d['low'], mean)}, {percent(d['high'], mean)}]",
-            p_value(claim["adjusted"]), percent(claim["detectable"], mean),
-            percent(published, MEAN_IMAGE[data]), f"**{claim['verdict']}**",
-        ))  # fmt: skip
-    return [*lines, "", method(n, f"the slides' {len(CLAIMS)} claims, and our {len(OUR_CLAIMS)}")]
-
-
-def method(n: int, families: str, each: str = "seed", shared: str = "") -> str:
-    """How verdicts come about, in words; `n` pairs, one for `each`."""
-    shared = shared or "the same training sequences, and encoders that start from the same weights"
-    return (
-        f"Gains are differences {each} by {each}, {n} pairs ({shared}); a positive one is what the "
-        f"claim says. Two-sided t tests at {100 * LEVEL:.0f} %, corrected by Holm's method within "
-        f"{families}; each interval is of one test alone. *Could be found from*: a true "
-        f"difference of that size would be found by such an experiment with a probability of "
-        f"{100 * POWER:.0f} %, as the first of its family; what is smaller may be there unseen."
-    )
-
-
-def _differs(part, mean, about):
-    lines = []
-    for name in CLAIMS:
-        claim = part["claims"][name]
-        d = claim["difference"]
-        if claim["verdict"] == HOLDS:
-            lines.append(f"- {name}: as in the slides.")
-        elif claim["verdict"] == FAILS:
-            lines.append(
-                f"- {name}: NOT here. It is the other way round, by {percent(-d['mean'], mean)} of "
-                "the mean image."
-            )
-        else:
-            lines.append(
-                f"- {name}: in the slides; not decided here. {100 * POWER:.0f} of 100 such "
-                f"experiments would find a difference of {percent(claim['detectable'], mean)} of "
-                f"the mean image; the one seen is {percent(d['mean'], mean)}."
-            )
-    return [*lines, "", about["why"]]
-
-
 def chart(found: dict) -> tuple[list, str, list[str]]:
     """What `panels.dots` draws of it: rows of panels, caption, and the panels with a line at 0."""
     rows, zero = [], []
     for data, part in found["data"].items():
-        mean = part["baselines"]["mean image"]
-        levels, differences = {}, {}
+        levels, published = {}, published_shares(data)
         for row, losses in part["rows"].items():
-            shares = np.array(losses["free_running"]) / mean
-            m, published = mean_of(shares), ROWS[row].published.get(data)
-            published = published and published / MEAN_IMAGE[data]
-            levels[ROWS[row].short] = Dots(shares, m.low, m.high, published)
-        for name, claim in part["claims"].items():
-            d, scale = claim["difference"], 100 / mean
-            published = 100 * claim["published"] / MEAN_IMAGE[data]
-            differences[name] = Dots(
-                np.array(claim["differences"]) * scale, d["low"] * scale, d["high"] * scale,
-                None if math.isnan(published) else published, claim["detectable"] * scale,
-            )  # fmt: skip
+            shares = np.array(losses["free_running"]) / part["baselines"]["mean image"]
+            m = mean_of(shares)
+            levels[ROWS[row].short] = Dots(shares, m.low, m.high, published.get(row))
+        gains = {name: claims.dots(claim) for name, claim in part["claims"].items()}
         left, right = (
             f"{TITLES[data]}:\n{of} mean image" for of in ("loss, share of the", "gain, % of the")
         )
-        rows.append({left: levels, right: differences})
+        rows.append({left: levels, right: gains})
         zero.append(right)
     caption = (
         f"Slides, Table 2, at scale {found['about']['scale']}: the free-running future. Left, the "
         "loss as a share of what predicting the mean image costs: less is better. Right, the gain "
-        "that each claim speaks of, from paired differences: a claim holds where the whole "
-        "interval is right of 0 after correction for the number of claims."
+        "that each claim speaks of, seed by seed: right of 0 is as claimed. The verdicts are in "
+        "the table."
     )
     return rows, caption, zero
-
-
-# ---------------------------------------------------------------- words and numbers
-
-
-def cells(*values: object) -> str:
-    """A line of a Markdown table."""
-    return "| " + " | ".join(map(str, values)) + " |"
-
-
-def count(n: int, noun: str) -> str:
-    """`1 seed`, `5 seeds`."""
-    return f"{n} {noun}{'s' * (n != 1)}"
-
-
-def plus_minus(mean: Mean, digits: int = 1) -> str:
-    """A mean with its standard error, if it has one."""
-    error = "" if math.isnan(mean.error) else f" ± {mean.error:.{digits}f}"
-    return f"{mean.mean:.{digits}f}{error}"
-
-
-def percent(value: float, whole: float = 1.0) -> str:
-    """A share of `whole` in per cent; a dash for what isn't known."""
-    if math.isnan(value):
-        return "-"
-    return f"{round(100 * value / whole, 1) + 0.0:.1f} %"  # + 0.0: no -0.0
-
-
-def p_value(p: float) -> str:
-    """A probability, as exact as anybody wants it."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

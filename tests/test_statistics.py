@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from minilstm.statistics import FAILS, HOLDS, OPEN, clean, detectable, judge, mean_of
+from minilstm.claims import clean
+from minilstm.statistics import FAILS, HOLDS, OPEN, detectable, judge, mean_of
 
 RNG = np.random.default_rng(0)
 
