@@ -77,7 +77,7 @@ SCALES = {
         evaluated=1000,
         digits=_lengths(1600)
         | {"data": {"frame_size": 32, "digit_size": 14}, "model": {"hidden": 128}},
-        patches=_lengths(1600) | {"model": {"hidden": 128}},
+        patches=_lengths(600) | {"model": {"hidden": 128}},
         why="What differs besides: the slides' models have 2048 units and learned from some 2 "
         "million sequences of 64x64 pixels (patches: 32x32 in colour), these 128 units and a "
         "thirtieth of that. What a gain is at the end of training, it need not be early in it.",
