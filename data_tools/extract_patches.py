@@ -23,7 +23,6 @@ Source: paper, "Experiments on Natural Image Patches". Read next: minilstm/data/
 from __future__ import annotations
 
 import heapq
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -32,12 +31,14 @@ import numpy as np
 
 from minilstm.command import Parser, run_command
 from minilstm.data.shuffle import keyed_rng
-from minilstm.errors import DataError, RunError
+from minilstm.errors import DataError
 from minilstm.files import replacing
 
 try:
+    from .options import at_least, new_file
     from .video import VideoError, find_videos, read_frames
 except ImportError:  # run as a file, not by -m
+    from options import at_least, new_file
     from video import VideoError, find_videos, read_frames
 
 SIZE, T = 32, 29
@@ -47,15 +48,18 @@ THUMBNAIL, CUT, CUT_FACTOR = 16, 12, 2.5
 
 def shots(frames):
     """(number, frame), and None after the last of every shot: where the picture is another."""
-    before, usual = None, 0.0
+    before = usual = None
     for number, frame in enumerate(frames):
         small = _resized(frame, THUMBNAIL, THUMBNAIL).astype(np.int16)
         if before is not None:
             change = np.abs(small - before).mean()
-            if change > max(CUT, CUT_FACTOR * usual):
+            if usual is None:  # the first step of a shot shows how fast it is
+                usual = change
+            elif change > max(CUT, CUT_FACTOR * usual):
                 yield None
-                change = 0.0
-            usual = (usual + change) / 2
+                usual = None
+            else:
+                usual = (usual + change) / 2
         before = small
         yield number, frame
     yield None
@@ -146,7 +150,7 @@ def extract(options) -> str:
     from tqdm import tqdm
 
     videos = find_videos(options.videos)
-    out, columns, skipped, parts = Path(options.out), [], Counter(), Counter()
+    columns, skipped = [], Counter()
     with tqdm(videos, unit="video", disable=None) as bar:
         for number, video in enumerate(bar):
             remarks = []
@@ -177,13 +181,13 @@ def extract(options) -> str:
         "side": np.array(side),
         "corner": np.stack([row, column], axis=1),
     }
-    with replacing(out) as temporary, open(temporary, "wb") as file:
+    with replacing(options.out) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
     parts = Counter({8: "test", 9: "validation"}.get(b, "training") for b in block)
     shares = ", ".join(f"{parts[part]:,} {part}" for part in ("training", "validation", "test"))
     used = len(set(source))
     return (
-        f"{out}: {len(patches):,} patches of {used} video{'s' * (used != 1)} ({shares})"
+        f"{options.out}: {len(patches):,} patches of {used} video{'s' * (used != 1)} ({shares})"
         + f"; skipped: {why}" * bool(why)
     )
 
@@ -207,14 +211,14 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         parser.add_argument(
             flag,
-            type=_at_least(int, least),
+            type=at_least(int, least),
             default=default,
             metavar="N",
             help=f"{help} (default: {default})",
         )
     parser.add_argument(
         "--sides",
-        type=_at_least(int, 0),
+        type=at_least(int, 0),
         nargs="+",
         default=[160, 480],
         metavar="PIXELS",
@@ -223,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--motion",
-        type=_at_least(float, 0),
+        type=at_least(float, 0),
         default=3.0,
         metavar="LEVELS",
         help="the least motion: the median over all steps of a pixel's mean change, in grey levels "
@@ -231,31 +235,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--fps",
-        type=_at_least(float, 0.001),
+        type=at_least(float, 0.001),
         metavar="RATE",
         help="frames per second, by the video's clock (default: every frame once)",
     )
     options = parser.parse_args(arguments)
-    out = Path(options.out)
-    if out.suffix != ".npz":
-        raise RunError(f"expected --out FILE.npz, got {out}: give it that ending")
-    if not out.parent.is_dir() or out.is_dir():
-        raise RunError(f"expected --out in a folder that is there, got {out}: make the folder")
-    if os.path.lexists(out) and not options.force:
-        raise RunError(f"expected a new file, got {out}, which is there: use it, or add --force")
+    options.out = new_file(options.out, ".npz", options.force)
     print(extract(options))
     return 0
-
-
-def _at_least(kind, least):
-    def number(text):
-        value = kind(text)
-        if not least <= value < 1e9:
-            raise ValueError
-        return value
-
-    number.__name__ = f"number of {least} or more, like"  # argparse: "invalid number of ..."
-    return number
 
 
 if __name__ == "__main__":
