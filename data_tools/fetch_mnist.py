@@ -1,0 +1,206 @@
+"""All of MNIST into a folder for `--digits`: from public mirrors, a folder, or an archive.
+
+    python -m data_tools.fetch_mnist mnist
+    python -m data_tools.fetch_mnist mnist --from ~/Downloads/mnist.tar.gz
+    python -m minilstm.train --digits mnist
+
+A file gets its name only after its bytes have proved to be the original's, by the MD5 sums in
+minilstm/data/digits.py. What is there already and right is kept: a second start goes on.
+
+Read next: minilstm/data/digits.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import os
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from minilstm.command import Parser, run_command
+from minilstm.data.digits import MAX_BYTES, MD5, find_idx, read_idx, spellings
+from minilstm.errors import DataError, RunError
+from minilstm.files import replacing
+
+try:
+    from .options import at_least
+except ImportError:  # run as a file, not by -m
+    from options import at_least
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://raw.githubusercontent.com/fgnt/mnist/master/",
+)
+PATIENCE = 20  # times the timeout: the longest that one file may take, however it trickles
+GZIP = b"\x1f\x8b"
+
+
+class _SourceError(Exception):
+    """Why a source does not give a file; the next source may."""
+
+
+def fetch(folder: Path, sources: list[str], timeout: float) -> list[str]:
+    """Fill `folder` with MNIST's four files. Returns a line on each.
+
+    Raises DataError with the reason of every source if none of them has a file.
+    """
+    lines = []
+    for name, md5 in MD5.values():
+        there, target = find_idx(folder, name), folder / f"{name}.gz"
+        if there is not None:
+            try:
+                read_idx(there, md5)
+                lines.append(f"{there}: is there, and right")
+                continue
+            except DataError:
+                target = there  # to be replaced: a reader would find it first
+        reasons = []
+        for source in sources:
+            try:
+                _place(_bytes_from(source, name, timeout), md5, target)
+                lines.append(f"{target}: from {source}")
+                break
+            except _SourceError as reason:
+                reasons.append(f"{source} ({reason})")
+        else:
+            raise DataError(
+                f"expected {name}, got none of {', '.join(reasons)}: check the network, or name a "
+                "folder or an archive that has MNIST's files by --from"
+            )
+    return lines
+
+
+def _place(raw, md5, target):
+    """Write a file whose content has that sum, gzipped if its name says so."""
+    if target.suffix == ".gz" and raw[:2] != GZIP:
+        raw = gzip.compress(raw, mtime=0)
+    with replacing(target) as temporary:
+        temporary.write_bytes(raw)
+        try:
+            digits = read_idx(temporary, md5)
+        except DataError as error:
+            reason = str(error).partition(": expected ")[2].rpartition(": ")[0]
+            raise _SourceError(f"expected {reason}") from error
+        if target.suffix != ".gz" and raw[:2] == GZIP:
+            temporary.write_bytes(gzip.decompress(raw))
+    return digits
+
+
+def _bytes_from(source, name, timeout):
+    """The bytes that a source has by one of the spellings of `name`."""
+    if source.startswith(("http://", "https://")):
+        return _download(f"{source.rstrip('/')}/{name}.gz", timeout)
+    try:
+        if os.path.isdir(source):
+            path = find_idx(Path(source), name)
+            return _at_most(path.open("rb")) if path else _missing(name)
+        if zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as archive:
+                members = {Path(member).name: member for member in archive.namelist()}
+                return _at_most(archive.open(_spelled(members, name)))
+        with tarfile.open(source) as archive:
+            members = {Path(m.name).name: m for m in archive if m.isfile()}
+            return _at_most(archive.extractfile(_spelled(members, name)))
+    except _SourceError:
+        raise
+    except Exception as error:  # a damaged archive fails in many ways
+        raise _SourceError(f"no folder and no whole archive: {_one_line(error)}") from error
+
+
+def _spelled(members, name):
+    """The member of an archive, in whatever folder of it."""
+    for spelling in spellings(name):
+        if spelling in members:
+            return members[spelling]
+    return _missing(name)
+
+
+def _missing(name):
+    raise _SourceError(f"it has no {name}")
+
+
+def _at_most(stream):
+    with stream:
+        raw = stream.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise _SourceError(f"more than {MAX_BYTES} bytes")
+    return raw
+
+
+def _download(address, timeout):
+    """The bytes at an address; no longer than `timeout` without one, nor PATIENCE times in all."""
+    from tqdm import tqdm
+
+    raw, start = bytearray(), time.monotonic()
+    try:
+        with urllib.request.urlopen(address, timeout=timeout) as response:
+            length = response.headers.get("Content-Length", "")
+            length = int(length) if length.isdigit() else None
+            with tqdm(total=length, unit="B", unit_scale=True, disable=None) as bar:
+                bar.set_description(address.rpartition("/")[2])
+                while piece := response.read1(1 << 16):
+                    raw += piece
+                    bar.update(len(piece))
+                    if len(raw) > MAX_BYTES:
+                        raise _SourceError(f"more than {MAX_BYTES} bytes")
+                    if time.monotonic() - start > PATIENCE * timeout:
+                        raise _SourceError(f"only {len(raw)} bytes in {PATIENCE * timeout:g} s")
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _SourceError(f"HTTP status {error.code}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _SourceError(_one_line(getattr(error, "reason", error))) from error
+    if length is not None and len(raw) < length:
+        raise _SourceError(f"broke off after {len(raw)} of {length} bytes")
+    return bytes(raw)
+
+
+def _one_line(error):
+    return " ".join(str(getattr(error, "strerror", None) or error or repr(error)).split())[:160]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m data_tools.fetch_mnist",
+        description="Put MNIST's four original files into a folder, for --digits. Each is verified "
+        "before it gets its name; files that are there and right are kept.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="made if it isn't there")
+    parser.add_argument(
+        "--from",
+        dest="sources",
+        nargs="+",
+        metavar="SOURCE",
+        default=list(MIRRORS),
+        help="tried in this order: addresses of mirrors, folders, archives (.tar, .tar.gz, .tgz, "
+        f".zip) (default: {' '.join(MIRRORS)})",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=at_least(float, 0.01),
+        default=30.0,
+        metavar="SECONDS",
+        help="how long to wait for a mirror that says nothing (default: 30)",
+    )
+    options = parser.parse_args(arguments)
+    folder = Path(options.folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"expected a folder to write to, got {folder}: {_one_line(error)}: name another"
+        ) from error
+    print("\n".join(fetch(folder, options.sources, options.timeout)))
+    print(f"All of MNIST: use --digits {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
