@@ -1,0 +1,123 @@
+"""Moving MNIST as a file, in either layout of the two public ones.
+
+    python -m data_tools.make_moving_mnist --out mnist_test_seq.npy
+    python -m data_tools.make_moving_mnist --out bouncing_mnist_test.npy --layout sequences-first
+    python -m minilstm.train --data mnist_test_seq.npy
+
+`mnist_test_seq.npy` holds (20, N, 64, 64) bytes and `bouncing_mnist_test.npy` (N, 20, 64, 64). The
+digits move by the same rules as theirs, but are other draws: numbers measured on the public files
+are comparable, not the same.
+
+Read next: minilstm/data/moving_mnist.py.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from minilstm.command import Parser, run_command
+from minilstm.data import MovingMNIST, load_digits
+from minilstm.data.sequences import PUBLIC_T
+from minilstm.errors import ConfigError
+from minilstm.files import replacing
+
+try:
+    from .options import at_least, new_file
+except ImportError:  # run as a file, not by -m
+    from options import at_least, new_file
+
+LAYOUTS = ("time-first", "sequences-first")
+BATCH = 100  # sequences made at a time: part of what the seed means
+
+
+def write_sequences(source: MovingMNIST, N: int, layout: str, path) -> None:
+    """Write N sequences of `source` as an .npy file, whole or not at all, in little memory."""
+    from tqdm import trange
+
+    height, width = source.frame_shape
+    lengths = (PUBLIC_T, N) if layout == "time-first" else (N, PUBLIC_T)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (*lengths, height, width)}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        begin = file.tell()
+        for n in trange(0, N, BATCH, unit_scale=BATCH, unit="sequence", disable=None):
+            frames = source.batch(n // BATCH, BATCH)[:, : N - n]
+            if layout == "sequences-first":
+                file.write(frames.swapaxes(0, 1).tobytes())
+                continue
+            for t in range(PUBLIC_T):
+                file.seek(begin + (t * N + n) * height * width)
+                file.write(frames[t].tobytes())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m data_tools.make_moving_mnist",
+        description="Write sequences of 20 frames of moving digits as an .npy file of bytes, for "
+        "--data. The same settings give the same bytes.",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="the .npy file to write")
+    parser.add_argument("--force", action="store_true", help="overwrite a file that is there")
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default=LAYOUTS[0],
+        help="(20, N, 64, 64) or (N, 20, 64, 64) (default: time-first)",
+    )
+    parser.add_argument(
+        "--digits",
+        default="bundled",
+        metavar="DIR",
+        help="bundled, or a folder of MNIST's IDX files (default: bundled)",
+    )
+    parser.add_argument(
+        "--split", choices=("train", "test"), default="test", help="which digits (default: test)"
+    )
+    parser.add_argument(
+        "--speed",
+        choices=("constant", "random"),
+        default="constant",
+        help="of all digits the same, or random for each (default: constant)",
+    )
+    for flag, default, least, help in (
+        ("--sequences", 10_000, 1, "how many; 20 would look like the number of frames"),
+        ("--num-digits", 2, 1, "digits in each sequence"),
+        ("--frame-size", 64, 1, "height and width of a frame, in pixels"),
+        ("--digit-size", 28, 1, "height and width of a digit, in pixels"),
+        ("--seed", 0, 0, "seed of all random numbers"),
+    ):
+        parser.add_argument(
+            flag,
+            type=at_least(int, least),
+            default=default,
+            metavar="N",
+            help=f"{help} (default: {default})",
+        )
+    options = parser.parse_args(arguments)
+    N, out = options.sequences, new_file(options.out, ".npy", options.force)
+    if N == PUBLIC_T:
+        raise ConfigError(
+            f"expected --sequences other than {PUBLIC_T}, which no reader can tell from the "
+            f"{PUBLIC_T} frames, got {N}: make {N + 1}"
+        )
+    images, _ = load_digits(options.digits, options.split)
+    source = MovingMNIST(
+        images,
+        options.num_digits,
+        options.frame_size,
+        options.digit_size,
+        PUBLIC_T,
+        options.speed,
+        options.seed,
+    )
+    write_sequences(source, N, options.layout, out)
+    size = options.frame_size
+    lengths = (PUBLIC_T, N) if options.layout == "time-first" else (N, PUBLIC_T)
+    print(f"{out}: {(*lengths, size, size)} bytes, digits of {options.digits}, {options.split}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
