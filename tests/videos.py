@@ -1,11 +1,10 @@
 """Small videos for tests, written by PyAV: of any size, any times, turned, cut, or of sound."""
 
+import os
 import struct
 from fractions import Fraction
 
 import numpy as np
-
-DOT = 8  # pixels, of the bright square that tells where a frame's top left is
 
 
 def moving_frames(count=40, height=48, width=64, seed=0, speed=1):
@@ -73,3 +72,19 @@ def cut(path, share):
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * share)])
     return path
+
+
+def zoo(folder):
+    """Fill a folder with everything that is called a video and is none."""
+    (folder / "words.mp4").write_text("to be or not to be\n" * 99)
+    (folder / "empty.mp4").touch()
+    (folder / "folder.mp4").mkdir()
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "noise.avi").write_bytes(np.random.default_rng(0).bytes(9999))
+    (folder / "zeros.mkv").write_bytes(bytes(9999))
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "list.m3u8").write_text("#EXTM3U\n#EXTINF:10,\npipe.mp4\n")
+    write_sound(folder / "sound.wav")
+    write_sound(folder / "sound.mkv")
+    cut(write_video(folder / "no_index.mp4", moving_frames(20)), 0.5)
+    cut(write_video(folder / "header.mkv", moving_frames(20)), 0.02)
