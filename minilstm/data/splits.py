@@ -1,0 +1,155 @@
+"""Which clips to train on and which to test on: the official lists, and folds by recordings.
+
+    train, test = ucf101_split(clips.names, "ucfTrainTestlist", 1)     # of three
+    train, test = hmdb51_split(clips.names, "testTrainMulti_7030_splits", 1)
+    for train, test in grouped_folds(clips.groups, 10): ...
+
+All are indices of clips, int64, in their order. Videos of one recording look alike: same people,
+same room. Where some are in training and some in test, a model can do well by knowing the room.
+The official lists keep recordings apart; `grouped_folds` does so for any other set.
+
+Paper: section 4.2 ("the three splits"). Read next: ../classify.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from .shuffle import keyed_rng, whole_number
+
+FOLDS = 6  # the purpose of the random numbers that deal groups out; see shuffle.py
+SPLITS = (1, 2, 3)
+
+Indices = np.ndarray
+
+
+def ucf101_split(
+    names: Sequence[str], folder: str | Path, split: int, partly: bool = False
+) -> tuple[Indices, Indices]:
+    """Training and test clips of UCF-101 by its lists `trainlist0N.txt` and `testlist0N.txt`.
+
+    A line is "CLASS/v_CLASS_gGG_cCC.avi", in a training list with the number of the class behind
+    it (which is not needed: names say it). Clips are found by the last part of their names, without
+    its ending. With `partly`, clips that are listed but not there are no error. Raises DataError.
+    """
+    folder = Path(folder)
+    lists = [
+        [line.split()[0] for line in _lines(folder / f"{part}list{_known(split):02}.txt")]
+        for part in ("train", "test")
+    ]
+    return _found(names, lists, folder, partly)
+
+
+def hmdb51_split(
+    names: Sequence[str], folder: str | Path, split: int, partly: bool = False
+) -> tuple[Indices, Indices]:
+    """Training and test clips of HMDB-51 by its lists `CLASS_test_splitN.txt`, of all classes.
+
+    A line is "NAME.avi 1" for training, 2 for test, 0 for neither. Otherwise as `ucf101_split`.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob(f"*_test_split{_known(split)}.txt"))
+    if not paths:
+        raise DataError(f"{folder}: expected lists CLASS_test_split{split}.txt, got none: look in")
+    lists = [], []
+    for path in paths:
+        for number, line in enumerate(_lines(path), 1):
+            name, _, which = line.strip().rpartition(" ")
+            if not name or which not in ("0", "1", "2"):
+                raise DataError(
+                    f"{path}: expected NAME and 0, 1 or 2 in line {number}, got {line!r:.80}"
+                )
+            if which != "0":
+                lists[int(which) - 1].append(name)
+    return _found(names, lists, folder, partly)
+
+
+def read_classes(path: str | Path) -> tuple[str, ...]:
+    """The classes of UCF-101's `classInd.txt`: lines "NUMBER NAME", counted from 1. DataError."""
+    found = []
+    for number, line in enumerate(_lines(path), 1):
+        match line.split():
+            case [count, name] if count == str(number):
+                found.append(name)
+            case _:
+                raise DataError(f"{path}: expected {number!r} and a class, got {line!r:.80}")
+    return tuple(found)
+
+
+def grouped_folds(groups: Indices, count: int, seed: int = 0) -> Iterator[tuple[Indices, Indices]]:
+    """`count` pairs (training, test) of clips, groups (N,) kept whole; each is in test just once.
+
+    Groups are dealt out by chance, the largest first, always to the smallest fold so far. With as
+    many folds as groups, one group is left out each time. For nested folds, whose settings are
+    chosen without the test clips, call it again with the groups of the training clips:
+
+        for train, test in grouped_folds(groups, 10):
+            for inner, validation in grouped_folds(groups[train], 5):
+                ... train[inner], train[validation] ...
+
+    Raises ConfigError unless 2 <= count <= the number of groups.
+    """
+    groups = np.asarray(groups)
+    members, sizes = np.unique(groups, return_counts=True)
+    if whole_number("folds", count, 2) > len(members):
+        raise ConfigError(
+            f"expected at most {len(members)} folds, one for every recording, got {count}: ask for "
+            "fewer"
+        )
+    order = keyed_rng(FOLDS, whole_number("seed", seed, 0)).permutation(len(members))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    fold_of, filled = np.empty(len(members), np.int64), np.zeros((count, 2), np.int64)
+    for g in order:
+        # the fewest clips first; of equal ones, the fewest groups, so that none stays empty
+        fold_of[g] = np.lexsort((filled[:, 1], filled[:, 0]))[0]
+        filled[fold_of[g]] += sizes[g], 1
+    fold = fold_of[np.searchsorted(members, groups)]
+    for n in range(count):
+        yield np.flatnonzero(fold != n), np.flatnonzero(fold == n)
+
+
+def _known(split):
+    if split not in SPLITS:
+        raise ConfigError(f"expected split 1, 2 or 3, got {split!r}: choose one")
+    return split
+
+
+def _lines(path):
+    try:
+        lines = [line for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a list of an official split, got {error}") from error
+    if not lines:
+        raise DataError(f"{path}: expected a list of an official split, got an empty file")
+    return lines
+
+
+def _found(names, lists, folder, partly):
+    """The indices of listed clips; each name once in one list, each listed clip among `names`."""
+    where = {}
+    for n, name in enumerate(names):
+        if where.setdefault(PurePosixPath(name).stem, n) != n:
+            raise DataError(f"expected clips of different names, got {name} twice: remove one")
+    listed = [[PurePosixPath(name).stem for name in part] for part in lists]
+    if twice := set(listed[0]) & set(listed[1]):
+        raise DataError(f"{folder}: {min(twice)} is for training and for test: mend the lists")
+    missing = [stem for part in listed for stem in part if stem not in where]
+    if missing and not partly:
+        raise DataError(
+            f"{folder}: expected all clips of the lists, got none named {missing[0]} and "
+            f"{len(missing) - 1} others: extract them, or allow a part of the set"
+        )
+    found = tuple(
+        np.array(sorted(where[stem] for stem in set(part) if stem in where), np.int64)
+        for part in listed
+    )
+    if not all(map(len, found)):
+        raise DataError(
+            f"{folder}: expected clips for training and for test, got {len(found[0])} and "
+            f"{len(found[1])}: are these the lists of this set?"
+        )
+    return found
