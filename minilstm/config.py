@@ -117,7 +117,12 @@ class Data(Section):
         flag="data",
         metavar="SOURCE",
     )
-    path: str = setting("", "the file of patches, .npy or .npz", metavar="FILE")
+    path: str = setting(
+        "", "the file of patches, .npy or .npz, or the folder of percepts", metavar="FILE"
+    )
+    stride: int = setting(
+        1, "frames from one window of a video to the next, in percepts", at_least=1
+    )
     digits: str = setting(
         "bundled",
         "digits of Moving MNIST and actions: bundled, or a folder of MNIST's IDX files",
@@ -396,11 +401,11 @@ class Config:
                 data.source,
                 _nearest(data.source, SOURCES),
             )
-        if data.path and data.source != "patches":
+        if data.path and data.source not in ("patches", "percepts"):
             raise _error(
                 f"data.path empty where data.source is {data.source}",
                 data.path,
-                "leave it out, or set data.source to patches",
+                "leave it out, or set data.source to patches or percepts",
             )
         if data.source == "moving-mnist" and data.digit_size > data.frame_size:
             raise _error(

@@ -5,7 +5,7 @@
 Two numbers for every conditional decoder, never to be confused: FREE-RUNNING, when it sees only
 the past and its own output, and TEACHER-FORCED, when it is given the true frame before each one
 it predicts. The slides' Table 2 is free-running. All losses are nats per frame (squared error
-per frame for patches), beside predictions that need no model.
+per frame for patches and percepts), beside predictions that need no model.
 
 Slides: "Unsupervised Evaluation Strategy", "Benchmarking" (Table 2). Read next: metrics.py.
 """
@@ -23,7 +23,7 @@ from . import experiment, metrics
 from .backend import asarray, to_numpy, use_backend
 from .command import Parser, run_command
 from .config import Config
-from .data import MovingMNIST, Patches, SequenceFile, as_vectors
+from .data import MovingMNIST, Patches, Percepts, SequenceFile, as_vectors
 from .errors import ConfigError, NonFiniteError
 from .losses import Loss
 from .models import EncoderDecoder
@@ -132,11 +132,12 @@ def evaluate(
 
 def _judged(model, truth, logits, shape):
     per_step = loss_per_step(model.loss, logits, truth)
+    judged = {"mean": float(per_step.mean()), "per_step": per_step.tolist()}
+    if len(shape) == 1:  # percepts are no pictures, and neither sharp nor blurred
+        return judged
     frames = mean_frames(model.loss, logits)
     sharp = metrics.sharpness(truth, frames, shape)
-    return {
-        "mean": float(per_step.mean()),
-        "per_step": per_step.tolist(),
+    return judged | {
         "sharpness": float(sharp.mean()),
         "sharpness_per_step": sharp.tolist(),
         "equivalent_blur": metrics.equivalent_blur(truth, frames, shape),
@@ -162,7 +163,8 @@ def table_rows(result: dict) -> list:
         if mode in result.get(name, {})
     ]
     baselines = [row(name, x) for name, x in result["baselines"].items()]
-    return [COLUMNS, ("", model), ("the future without a model:", baselines)]
+    columns = COLUMNS if len(result["frame_shape"]) > 1 else COLUMNS[:-1]
+    return [columns, ("", model), ("the future without a model:", baselines)]
 
 
 def best_baseline(result: dict) -> tuple[str, dict]:
@@ -178,10 +180,13 @@ def verdict(result: dict) -> str:
     future, (name, best) = result["future"]["free_running"], best_baseline(result)
     whole = _compared(future["mean"], best["mean"])
     last = _compared(future["per_step"][-1], best["per_step"][-1])
+    said = f"The free-running future is {whole} the {name}, its last frame {last} its own."
+    if "sharpness" not in future:
+        return said
     crisp = future["sharpness"]
     word = "crisp" if crisp >= metrics.SHARP else "fog"
     return (
-        f"The free-running future is {whole} the {name}, its last frame {last} its own.\n"
+        f"{said}\n"
         f"Its sharpness is {crisp:.2f}, that of the truth blurred by "
         f"{future['equivalent_blur']:.1f} pixels (a Gaussian's standard deviation): {word},\n"
         f"for the mark is {metrics.SHARP}, which a blur over 3x3 pixels fails."
@@ -211,16 +216,19 @@ def _compared(value, baseline):
     return f"{abs(100 * share):.0f} % {'above' if share > 0 else 'below'}"
 
 
-def open_test_source(config: Config, data: str | None) -> MovingMNIST | SequenceFile:
+def open_test_source(config: Config, data: str | None) -> MovingMNIST | SequenceFile | Percepts:
     """Test sequences: of the run's own data, of another source, or all of a file of the same kind.
 
-    Patches from another file are normalised as the training data were.
+    Patches or percepts from elsewhere are normalised as the training data were.
     """
     if data is None:
         return experiment.open_source(config, "test")
     T = config.data.past + config.data.future
     if config.data.source == "patches":
         return Patches(data, T, scale=experiment.open_source(config, "train").scale)
+    if config.data.source == "percepts":
+        scale = experiment.open_source(config, "train").scale
+        return Percepts(data, T, stride=config.data.stride, scale=scale)
     if data.endswith(".npy"):
         return SequenceFile(data, T)
     if data != "moving-mnist":
@@ -241,7 +249,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="a file of sequences, or of patches, in place of the run's own test data",
+        help="a file of sequences or patches, or a folder of percepts, in place of the run's own "
+        "test data",
     )
     parser.add_argument("--digits", metavar="DIR", help="a folder of MNIST's full IDX files")
     parser.add_argument(

@@ -16,7 +16,7 @@ import numpy as np
 from . import checkpoint, models
 from .backend import use_backend
 from .config import Config
-from .data import Actions, MovingMNIST, Patches, SequenceFile, load_digits
+from .data import Actions, MovingMNIST, Patches, Percepts, SequenceFile, load_digits
 from .data.shuffle import keyed_rng, part
 from .errors import ConfigError, RunError
 from .layer import Init
@@ -69,7 +69,9 @@ def build_model(config: Config, D: int, init: Init | None = None) -> models.Enco
     return model
 
 
-def open_source(config: Config, split: str) -> MovingMNIST | Actions | SequenceFile | Patches:
+def open_source(
+    config: Config, split: str
+) -> MovingMNIST | Actions | SequenceFile | Patches | Percepts:
     """The frames of one split: "train", "validation" or "test".
 
     Moving MNIST and actions draw from MNIST's own training and test digits; every tenth training
@@ -77,16 +79,14 @@ def open_source(config: Config, split: str) -> MovingMNIST | Actions | SequenceF
     """
     data, T = config.data, config.data.past + config.data.future
     seed = config.run.seed if split == "train" else SEEDS[split]
-    if data.source == "percepts":
-        raise ConfigError(
-            f"expected data moving-mnist, patches or a .npy file, got {data.source}: "
-            "its reader is not part of this version"
-        )
-    if data.source == "patches":
+    if data.source in ("patches", "percepts"):
         if not data.path:
             raise ConfigError(
-                "expected the file of patches, got none: name it by --path, or by path in [data]"
+                f"expected the path of {data.source}, got none: name it by --path, or by path in "
+                "[data]"
             )
+        if data.source == "percepts":
+            return Percepts(data.path, T, seed, split, data.stride)
         return Patches(data.path, T, seed, split)
     if data.source.endswith(".npy"):
         return SequenceFile(data.source, T, seed, split=split)

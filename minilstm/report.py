@@ -28,7 +28,7 @@ from . import checkpoint, evaluate, figures, visualize
 from .backend import use_backend
 from .command import Parser, run_command
 from .data import as_frames
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .files import write_file
 from .runfolder import RunFolder
 from .visualize import Plate
@@ -43,6 +43,11 @@ def write_report(path: str | Path, sequences: int = 1000, best: bool = False) ->
     """Write the report.html of a run folder. Returns its path. Raises RunError, DataError."""
     folder = RunFolder(path)
     run = visualize.open_run(path, best=best)
+    if len(run.source.frame_shape) == 1:
+        raise RunError(
+            f"{path}: expected a run on pictures, which the page plays, got one on percepts: use "
+            "minilstm.evaluate and minilstm.visualize"
+        )
     with (
         use_backend("numpy", run.config.run.dtype),
         np.errstate(all="ignore"),

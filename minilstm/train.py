@@ -235,8 +235,7 @@ def announce(
         (
             f"model     {c.kind}{conditional}: {c.layers} layer{'s' * (c.layers > 1)} of "
             f"{c.hidden} units ({c.cell}), {model.flat().value.size:,} parameters",
-            f"data      {d.source}: {d.past} frames in, {d.future} to predict, "
-            f"{shape[0]}x{shape[1]} pixels{' in colour' * (len(shape) == 3)}",
+            f"data      {d.source}: {d.past} frames in, {d.future} to predict, {_in_words(shape)}",
             f"training  {length} of {r.batch_size} sequences, {config.optimizer.rule}, "
             f"seed {r.seed}",
             f"cost      {memory} of memory, {gflop:.3g} GFLOP per step{each}, on {r.backend} in "
@@ -601,7 +600,7 @@ class _Run:
         self.folder.keep(self.step, self.config.run.keep)  # it may have been killed before that
 
     def draw(self, N=3):
-        """curves.png, prediction.png and prediction.gif, from unseen test digits."""
+        """curves.png, and unless frames are no pictures, prediction.png and prediction.gif."""
         names = ("reconstruction", "future", "validation reconstruction", "validation future")
         mean = evaluate.mean_image(self.config)
         mean = evaluate.loss_of_mean_image(
@@ -610,6 +609,8 @@ class _Run:
         series = figures.series_from_rows(self.folder.rows(), names)
         baseline, unit = {"mean image": mean}, self.model.loss.unit
         figures.curves(series, self.folder.path / "curves.png", baseline, unit)
+        if len(self.source.frame_shape) == 1:  # percepts
+            return
         test, past = experiment.open_source(self.config, "test"), self.config.data.past
         frames = evaluate.sequences(test, N)
         logits = evaluate.decode(self.model, frames, past)
@@ -644,6 +645,13 @@ class Interval:
         """What happened that should not; empty in a good interval."""
         counts = {"skipped": self.skipped, "rewound": self.rewound, "spikes": self.spikes}
         return {name: count for name, count in counts.items() if count}
+
+
+def _in_words(shape):
+    """The shape of a frame."""
+    if len(shape) == 1:
+        return f"{shape[0]} numbers each"
+    return f"{shape[0]}x{shape[1]} pixels{' in colour' * (len(shape) == 3)}"
 
 
 def _losses(numbers):

@@ -48,6 +48,7 @@ NOTHING = 1e-15  # of a gradient: where its curve ends
 CHOICE = 6  # the purpose of random numbers that choose units and gradients; see data/shuffle.py
 FORMATS = ("png", "pdf", "gif")
 TRAINED, RANDOM = "trained", "randomly initialised"
+NO_PICTURES = "percepts are no pictures, nor are the weights that they meet"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def open_runs(paths: list[str | Path], best: bool = False) -> list[Run]:
 
 def fig5(runs: list[Run], plate: Plate) -> None:
     """Strips and films of runs on digits or on sequences of a file."""
-    _predictions([run for run in runs if run.config.data.source != "patches"], plate, 5)
+    others = ("patches", "percepts")  # percepts are no pictures
+    _predictions([run for run in runs if run.config.data.source not in others], plate, 5)
 
 
 def fig6(runs: list[Run], plate: Plate) -> None:
@@ -270,6 +272,8 @@ def _peak(peaks, periods, name):
 
 def fig9(run: Run, plate: Plate) -> None:
     """The input weights of the gates in the encoder's first layer, of the largest units."""
+    if len(run.source.frame_shape) == 1:
+        return plate.leave_out("fig9", NO_PICTURES)
     rows = {}
     for name, model in run.models.items():
         layer = model.encoder.layers[0]
@@ -291,6 +295,8 @@ def fig9(run: Run, plate: Plate) -> None:
 
 def fig10(run: Run, plate: Plate) -> None:
     """The output weights of both decoders, the largest of each."""
+    if len(run.source.frame_shape) == 1:
+        return plate.leave_out("fig10", NO_PICTURES)
     rows = {}
     for name, model in run.models.items():
         decoders = {"reconstruction": model.reconstruct, "future": model.predict}

@@ -19,7 +19,10 @@ from ..errors import ShapeError
 
 @dataclass(frozen=True)
 class Scale:
-    """What frames in [0, 1] are normalised by: float32 (colours,), or (1,) of grey frames."""
+    """What frames in [0, 1] are normalised by: float32 (colours,), or (1,) of grey frames.
+
+    Percepts are normalised number by number: (D,).
+    """
 
     mean: np.ndarray
     std: np.ndarray
@@ -28,8 +31,11 @@ class Scale:
 def as_vectors(frames: np.ndarray, scale: Scale | None = None) -> np.ndarray:
     """Bytes (T, B, height, width[, colours]) as float32 (T, B, D), D the product of the rest.
 
-    In [0, 1], or normalised by the `scale` of their source. Raises ShapeError.
+    In [0, 1], or normalised by the `scale` of their source; percepts, floats (T, B, D), only that.
+    Raises ShapeError.
     """
+    if frames.ndim == 3 and frames.dtype.kind == "f" and scale is not None:
+        return (frames.astype(np.float32) - scale.mean) / scale.std
     if frames.ndim not in (4, 5) or frames.dtype != np.uint8:
         raise ShapeError(
             f"expected frames uint8 (T, B, height, width[, colours]), got {frames.dtype} "

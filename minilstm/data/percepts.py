@@ -1,0 +1,231 @@
+"""Percepts: what a network trained on ImageNet sees in each frame of a set of videos.
+
+A set is a folder in the layout of the authors' second release (data_tools/extract_percepts.py):
+
+    features.h5      the array "features", or the only one: (frames of all videos, D) of floats
+    num_frames.txt   a line per video: its frames
+    labels.txt       a line per video: its class, from 0, or -1: unlabelled
+
+and beside these, where they are known,
+
+    names.txt, classes.txt, groups.txt (which recording a video is from, a number), sizes.txt
+    (width and height in pixels)
+
+`read_percepts` and `write_percepts` know it; `Percepts` is the source that models are trained from.
+
+Paper: section 4, "percepts". Slides: "Input at each timestep". Read next: splits.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from ..files import replacing, write_file
+from .clips import Clips, windows
+from .shuffle import endless_shuffle, part, whole_number
+from .vectors import Scale
+
+ARRAY = "features"
+CHUNK = 2**24  # numbers looked at together
+UNPACKED = 1100  # times the bytes of a file: more than its compression (gzip) can save
+
+
+def read_percepts(folder: str | Path) -> Clips:
+    """The clips of a folder of percepts: frames (sum of lengths, D), as the file has them.
+
+    Raises DataError, in one line, for files that are missing, damaged, of other types, or do not
+    fit together, for numbers that are not finite, and where h5py is not installed.
+    """
+    folder = Path(folder)
+    lengths = _whole_numbers(folder / "num_frames.txt")[:, 0]
+    labels = _whole_numbers(folder / "labels.txt")[:, 0]
+    names, classes = (_lines(folder / f"{name}.txt", None) for name in ("names", "classes"))
+    groups = _whole_numbers(folder / "groups.txt", optional=True)
+    if classes is None:
+        classes = map(str, range(labels.max() + 1))
+    try:
+        return Clips(
+            _read_frames(folder / "features.h5", lengths),
+            lengths,
+            labels,
+            tuple(classes),
+            groups if groups is None else groups[:, 0],
+            _whole_numbers(folder / "sizes.txt", columns=2, optional=True),
+            names and tuple(names),
+        )
+    except DataError as error:
+        prefix = "" if str(error).startswith(str(folder)) else f"{folder}: "
+        raise DataError(f"{prefix}{error}") from error
+
+
+def write_percepts(folder: str | Path, clips: Clips) -> None:
+    """Write clips of floats (.., D) as a folder of percepts; features.h5 last, whole or not at all.
+
+    Raises RunError where that is not possible, DataError where h5py is not installed.
+    """
+    folder, h5py = Path(folder), _h5py()
+    texts = {
+        "num_frames": clips.lengths,
+        "labels": clips.labels,
+        "names": clips.names,
+        "classes": clips.classes,
+        "groups": clips.groups,
+        "sizes": (f"{width} {height}" for width, height in clips.sizes),
+    }
+    for name, lines in texts.items():
+        write_file(folder / f"{name}.txt", "".join(f"{line}\n" for line in lines))
+    with replacing(folder / "features.h5") as temporary, h5py.File(temporary, "w") as file:
+        file[ARRAY] = clips.frames
+
+
+def _h5py():
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError(
+            "expected the library h5py for percepts, got none: pip install 'minilstm[video]'"
+        ) from error
+    return h5py
+
+
+def _read_frames(path, lengths):
+    h5py, total = _h5py(), int(lengths.sum())
+    try:
+        with h5py.File(path, "r") as file:
+            name = ARRAY if ARRAY in file or len(file) != 1 else next(iter(file))
+            array = file[name]
+            if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
+                raise ValueError(f"{name} is {array.dtype} {array.shape}, not floats (frames, D)")
+            if array.nbytes > UNPACKED * path.stat().st_size:
+                raise ValueError(f"{name} of {array.shape} in {path.stat().st_size} bytes")
+            if len(array) != total:
+                raise ValueError(f"{len(array)} frames, where num_frames.txt has {total}")
+            frames = array[:]
+    except Exception as error:  # a damaged file fails in many ways
+        raise DataError(
+            f"{path}: expected an HDF5 file with an array {ARRAY} of floats (frames, D), got "
+            f"{type(error).__name__} ({' '.join(str(error).split())[:160]}): extract them again"
+        ) from error
+    for start in range(0, len(frames), rows := max(1, CHUNK // frames.shape[1])):
+        if not (finite := np.isfinite(frames[start : start + rows]).all(axis=1)).all():
+            raise DataError(
+                f"{path}: expected finite numbers, got others in frame {start + finite.argmin()}: "
+                "extract them again"
+            )
+    return frames
+
+
+def _lines(path, default):
+    try:
+        return path.read_text("utf-8").splitlines()
+    except FileNotFoundError as error:
+        if default is None:
+            return None
+        raise DataError(f"{path}: expected a line for every video, got no file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected lines of text, got {error}: check the path") from error
+
+
+def _whole_numbers(path, columns=1, optional=False):
+    """The numbers of a file, int64 (lines, columns); None for one that may be missing, and is."""
+    lines = _lines(path, None if optional else ())
+    if lines is None:
+        return None
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append([int(word) for word in line.split()])
+            if len(found[-1]) != columns or not all(abs(n) < 2**31 for n in found[-1]):
+                raise ValueError
+        except ValueError:
+            words = f"{columns} whole numbers" if columns > 1 else "a whole number"
+            raise DataError(
+                f"{path}: expected {words} in line {number}, got {line!r:.60}: mend that line"
+            ) from None
+    if not found:
+        raise DataError(f"{path}: expected a line for every video, got none: extract them again")
+    return np.array(found, np.int64)
+
+
+class Percepts:
+    """The windows of a set of percepts as a source: batches float32 (T, B, D), shuffled.
+
+    `percepts` is a folder or `Clips`. A window is T frames of one video; the next begins `stride`
+    frames later. A video of fewer than T frames is left out: to repeat its last frame, as a
+    classifier may, would teach that videos stop. `split` goes by recordings (Clips.groups): of
+    every ten, eight for "train", one for "test", one for "validation"; "all" is all. `scale` has
+    the mean and standard deviation of each of the D numbers over the frames of the TRAINING
+    windows, whatever the split; a set that is not trained on takes that of the one that is. Raises
+    what `read_percepts` raises, and DataError where a split has no window.
+    """
+
+    def __init__(
+        self,
+        percepts: str | Path | Clips,
+        num_frames: int,
+        seed: int = 0,
+        split: str = "all",
+        stride: int = 1,
+        scale: Scale | None = None,
+    ):
+        self.num_frames = whole_number("num_frames", num_frames, 1)
+        self.seed = whole_number("seed", seed, 0)
+        self.stride = whole_number("stride", stride, 1)
+        clips = percepts if isinstance(percepts, Clips) else read_percepts(percepts)
+        if clips.frames.ndim != 2 or clips.frames.dtype.kind != "f":
+            raise ConfigError(
+                f"expected percepts, floats (frames, D), got {clips.frames.dtype} "
+                f"{clips.frames.shape}: frames of pictures are another source"
+            )
+        self._clips = clips
+        self._which, self._first = self._windows(split)
+        if not len(self._which):
+            where = "given clips" if clips is percepts else percepts
+            raise DataError(
+                f"{where}: expected a video of at least {self.num_frames} frames for {split}, got "
+                f"none in {len(np.unique(clips.groups))} recordings (of every ten, number 8 is for "
+                "test, 9 for validation): give more videos, or fewer past or future frames"
+            )
+        self.scale = scale or self._scale()
+
+    def _windows(self, split):
+        """(clip, first frame) of every window of a split."""
+        long_enough = self._clips.lengths >= self.num_frames
+        chosen = part(self._clips.groups, split)
+        chosen = chosen[long_enough[chosen]]
+        which, first = windows(self._clips.lengths[chosen], self.num_frames, self.stride)
+        return chosen[which], first
+
+    def _scale(self):
+        """Mean and deviation of all frames that are in a training window, each counted once."""
+        frames, D = self._clips.frames, self._clips.frames.shape[1]
+        clips = sorted(set(self._windows("train")[0].tolist()))
+        total, squares, count = np.zeros(D), np.zeros(D), 0
+        for n in clips:  # windows cover their clips
+            x = self._clips.clip(n).astype(np.float64)
+            total, squares, count = total + x.sum(0), squares + (x * x).sum(0), count + len(x)
+        mean = total / max(count, 1)
+        std = np.sqrt(np.maximum(squares / max(count, 1) - mean * mean, 0))
+        tiny = std < 1e-6 * max(std.max(), np.finfo(frames.dtype).tiny)
+        std[tiny] = 1  # a number that never changes stays at 0
+        return Scale(mean.astype(np.float32), std.astype(np.float32))
+
+    @property
+    def frame_shape(self) -> tuple[int]:
+        """(D,): a percept is no picture."""
+        return self._clips.frames.shape[1:]
+
+    @property
+    def num_sequences(self) -> int:
+        """How many windows there are to draw from."""
+        return len(self._which)
+
+    def batch(self, k: int, B: int) -> np.ndarray:
+        """Batch number k (from 0) of B shuffled windows: float32 (T, B, D), as in the file."""
+        k, B = whole_number("k", k, 0), whole_number("B", B, 1)
+        chosen = endless_shuffle(len(self._which), self.seed, k * B, B)
+        frames = self._clips.cut(self._which[chosen], self._first[chosen], self.num_frames)
+        return frames.astype(np.float32)
