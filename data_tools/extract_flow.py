@@ -1,0 +1,142 @@
+"""Dense optical flow of a folder of videos: as pictures, or as percepts of those pictures.
+
+    python -m data_tools.extract_flow VIDEOS OUT --fps 10
+    python -m data_tools.extract_flow VIDEOS OUT --fps 10 --weights mobilenet_v2.safetensors
+
+Flow says how far each pixel moves from one frame to the next: what an action is, without what
+things look like. Frames are first brought to 256 pixels on the shorter side. A picture of flow
+has three channels of bytes: x and y, where 128 is rest and 1 and 255 are --clip pixels to the left
+or right, up or down; and the length of the two, where 255 is --clip pixels. What is faster counts
+as that fast.
+
+Without --weights, OUT gets OUT/NAME.npy for every video, uint8 (frames, height, width, 3). With
+them, OUT is a folder of percepts as extract_percepts.py writes it: the paper's "1-frame flow"
+features, seen by a network that was trained on photographs, not on flow.
+
+The last frame has no next one: it gets the flow of the one before. So there are as many pictures as
+frames, and RGB and flow can be joined frame by frame.
+
+Paper: section 4.2, Table 1 (1-frame flow) and Table 4. Read next: extract_percepts.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from minilstm.command import Parser, run_command
+from minilstm.errors import ConfigError, DataError
+from minilstm.files import write_file
+
+try:
+    from .extract_percepts import add_arguments, extract, list_videos, seeing, settings_of
+    from .video import VideoError, library, read_frames
+except ImportError:  # run as a file, not by -m
+    from extract_percepts import add_arguments, extract, list_videos, seeing, settings_of
+    from video import VideoError, library, read_frames
+
+SHORT_SIDE = 256
+
+
+def estimator(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Two grey pictures uint8 (height, width) -> flow float32 (height, width, 2), in pixels."""
+    cv2 = library("cv2")
+    cv2.setNumThreads(1)  # the same bytes every time
+    if method == "dis":
+        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        return lambda before, after: dis.calc(before, after, None)
+    return lambda before, after: cv2.calcOpticalFlowFarneback(
+        before, after, None, 0.5, 4, 15, 3, 5, 1.2, 0
+    )
+
+
+def as_picture(flow: np.ndarray, clip: float) -> np.ndarray:
+    """Flow (height, width, 2) in pixels -> a picture uint8 (height, width, 3): x, y, length."""
+    xy = 128 + np.clip(flow * (127 / clip), -127, 127)
+    length = np.hypot(flow[..., 0], flow[..., 1]) * (255 / clip)
+    return np.rint(np.dstack([xy, np.minimum(length, 255)])).astype(np.uint8)
+
+
+def flow_pictures(
+    frames: Iterable[np.ndarray], flow_of: Callable, clip: float
+) -> Iterator[np.ndarray]:
+    """A picture of flow for each of the frames uint8 (height, width, 3) of a video."""
+    cv2 = library("cv2")
+    before = picture = None
+    for frame in frames:
+        height, width = frame.shape[:2]
+        scale = SHORT_SIDE / min(height, width)
+        size = round(width * scale), round(height * scale)
+        grey = cv2.cvtColor(cv2.resize(frame, size), cv2.COLOR_RGB2GRAY)
+        if before is not None:
+            picture = as_picture(flow_of(before, grey), clip)
+            yield picture
+        before = grey
+    if before is not None:  # a single frame rests
+        yield as_picture(np.zeros((*before.shape, 2)), clip) if picture is None else picture
+
+
+def write_pictures(videos: list, out: Path, fps: float | None, pictures_of: Callable) -> None:
+    """OUT/NAME.npy of every video; those that are there are left alone."""
+    from tqdm import tqdm
+
+    reasons, done = Counter(), 0
+    for video in tqdm(videos, unit="video", dynamic_ncols=True):
+        path = out / f"{video.name}.npy"
+        if not path.exists():
+            try:
+                pictures = np.stack(list(pictures_of(read_frames(video.path, fps))))
+            except VideoError as error:
+                reasons[error.reason] += 1
+                tqdm.write(f"left out: {error}", file=sys.stderr)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = io.BytesIO()
+            np.save(file, pictures)
+            write_file(path, file.getvalue())
+        done += 1
+    if not done:
+        raise DataError(f"{out}: expected videos that give frames, got none of {len(videos)}")
+    counted = "".join(f"; left out, {reason}: {count}" for reason, count in reasons.items())
+    print(f"{out}: {done} of {len(videos)} videos{counted}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m data_tools.extract_flow",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.add_argument(
+        "--method", choices=("dis", "farneback"), default="dis", help="dis is faster (default)"
+    )
+    parser.add_argument(
+        "--clip", type=float, default=20.0, metavar="PIXELS", help="the fastest that is told apart"
+    )
+    options = parser.parse_args(arguments)
+    if not options.clip > 0:
+        raise ConfigError(f"expected --clip > 0 pixels, got {options.clip}: choose one, such as 20")
+    videos, out = list_videos(Path(options.videos), options.list, options.groups), Path(options.out)
+    flow_of = estimator(options.method)
+
+    def pictures_of(frames):
+        return flow_pictures(frames, flow_of, options.clip)
+
+    if not options.weights:
+        write_pictures(videos, out, options.fps, pictures_of)
+        return 0
+    settings = settings_of(options) | {"flow": options.method, "clip": options.clip}
+    see = seeing(options)
+    extract(videos, out, settings, lambda frames: see(pictures_of(frames)), options.fps)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

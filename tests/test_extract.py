@@ -1,0 +1,267 @@
+"""From video files to percepts and flow: whole folders, interrupted, damaged, and split."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av", reason="av is not installed: pip install '.[video]'")
+pytest.importorskip("cv2", reason="cv2 is not installed: pip install '.[video]'")
+pytest.importorskip("h5py", reason="h5py is not installed: pip install '.[video]'")
+
+from test_mobilenet import random_arrays, write_weights
+from videos import moving_frames, write_sound, write_video
+
+from data_tools import extract_flow, extract_percepts
+from data_tools.extract_flow import as_picture, estimator, flow_pictures
+from data_tools.video import read_frames
+from minilstm.command import run_command
+from minilstm.data import read_percepts
+from minilstm.data.splits import hmdb51_split, ucf101_split
+from minilstm.mobilenet import prepare, read_mobilenet
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The network with weights that nobody trained."""
+    return str(write_weights(tmp_path_factory.mktemp("w") / "w.safetensors", random_arrays()))
+
+
+def small_video(path, seed=0, count=3):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_video(path, moving_frames(count, 32, 48, seed), rate=10)
+
+
+def run(command, *arguments):
+    """The exit status of a command."""
+    return run_command(lambda: command.main([str(word) for word in arguments]))
+
+
+@pytest.fixture
+def videos(tmp_path):
+    for n, name in enumerate(("jump/b_1.avi", "jump/c_2.mp4", "run/a_1.avi")):
+        small_video(tmp_path / "videos" / name, n, 3 + n)
+    return tmp_path / "videos"
+
+
+def test_a_folder_of_classes_becomes_a_folder_of_percepts(videos, tmp_path, weights, capsys):
+    write_sound(videos / "run/z_1.avi")
+    (videos / "run/y_1.mp4").write_bytes(b"no video")
+    arguments = videos, tmp_path / "out", "--weights", weights, "--groups", r"_(\d)"
+    assert run(extract_percepts, *arguments) == 0
+    told = capsys.readouterr()
+    assert "3 of 5 videos; left out, not a video: 1; left out, no video stream: 1" in told.out
+    assert told.err.count("left out: ") == 2
+    found = read_percepts(tmp_path / "out")
+    assert found.names == ("jump/b_1.avi", "jump/c_2.mp4", "run/a_1.avi")
+    assert found.classes == ("jump", "run") and found.labels.tolist() == [0, 0, 1]
+    assert found.groups.tolist() == [0, 1, 0] and found.lengths.tolist() == [3, 4, 5]
+    assert found.sizes.tolist() == [[48, 32]] * 3 and found.frames.dtype == np.float16
+    frames = np.stack(list(read_frames(videos / "run/a_1.avi")))
+    expected = read_mobilenet(weights).percepts(prepare(frames))
+    np.testing.assert_allclose(found.clip(2), expected, rtol=1e-3, atol=1e-4)
+    assert not (tmp_path / "out/parts").exists()
+    assert run(extract_percepts, *arguments) == 2
+    assert "finished" in capsys.readouterr().err
+
+
+def test_a_list_names_classes_and_recordings_and_the_clock_is_kept(videos, tmp_path, weights):
+    (tmp_path / "list.tsv").write_text("run/a_1.avi\tB\tx\njump/b_1.avi\tA\tx\n")
+    arguments = videos, tmp_path / "out", "--weights", weights, "--list", tmp_path / "list.tsv"
+    assert run(extract_percepts, *arguments, "--fps", "5", "--view", "whole") == 0
+    found = read_percepts(tmp_path / "out")
+    assert found.names == ("run/a_1.avi", "jump/b_1.avi") and found.labels.tolist() == [1, 0]
+    assert found.groups.tolist() == [0, 0] and found.lengths.tolist() == [3, 2]
+
+
+def test_an_extraction_that_was_killed_goes_on_to_the_same_bytes(videos, tmp_path, weights, capsys):
+    arguments = ["--weights", weights]
+    assert run(extract_percepts, videos, tmp_path / "whole", *arguments) == 0
+    command = [sys.executable, str(ROOT / "data_tools/extract_percepts.py"), str(videos)]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "out"), *arguments], stderr=subprocess.DEVNULL
+    )
+    while not list(tmp_path.glob("out/parts/*.npz")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if not (tmp_path / "out/features.h5").exists():
+        assert run(extract_percepts, videos, tmp_path / "out", *arguments, "--fps", "7") == 2
+        assert "settings" in capsys.readouterr().err
+        assert run(extract_percepts, videos, tmp_path / "out", *arguments) == 0
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    for path in whole.iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+    assert {p.name for p in out.iterdir()} == {p.name for p in whole.iterdir()}
+
+
+def test_bad_settings_end_in_one_line(videos, tmp_path, weights, capsys):
+    (tmp_path / "list.tsv").write_text("run/a_1.avi B\n")
+    (tmp_path / "twice.tsv").write_text("run/a_1.avi\tB\n" * 2)
+    (tmp_path / "empty").mkdir()
+    with_weights = [videos, tmp_path / "out", "--weights", weights]
+    for arguments in (
+        [videos, tmp_path / "out"],
+        [videos, tmp_path / "out", "--weights", tmp_path / "none"],
+        [tmp_path / "none", *with_weights[1:]],
+        [tmp_path / "empty", *with_weights[1:]],
+        [*with_weights, "--list", tmp_path / "list.tsv"],
+        [*with_weights, "--list", tmp_path / "twice.tsv"],
+        [*with_weights, "--list", tmp_path / "none.tsv"],
+        [*with_weights, "--groups", "("],
+        [*with_weights, "--groups", "nowhere"],
+        [*with_weights, "--fps", "0"],
+        [*with_weights, "--network", "resnet"],
+    ):
+        try:
+            status = run(extract_percepts, *arguments)
+        except SystemExit as stop:  # of the parser
+            status = stop.code
+        said = capsys.readouterr().err
+        assert status == 2, arguments
+        assert said.splitlines()[-1].startswith("error: "), said
+
+
+@pytest.mark.parametrize("script", ["extract_percepts", "extract_flow"])
+def test_both_run_as_files_and_as_modules(script):
+    for command in ([f"data_tools/{script}.py"], ["-m", f"data_tools.{script}"]):
+        done = subprocess.run(
+            [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and "--weights" in done.stdout
+
+
+# ----------------------------------------------------------------------------------- VGG
+
+
+def test_without_torchvision_one_line_says_so(videos, tmp_path, weights, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    arguments = videos, tmp_path / "out", "--weights", weights, "--network", "vgg16"
+    assert run(extract_percepts, *arguments) == 2
+    said = capsys.readouterr().err
+    assert "expected the library torch" in said and said.count("\n") == 1
+
+
+def test_vgg_gives_what_torchvisions_own_first_full_layer_gives(tmp_path, capsys):
+    torch = pytest.importorskip("torch", reason="needs torch: pip install '.[witness]'")
+    vision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from safetensors.torch import save_file
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = vision.models.vgg16(weights=None).eval()
+    save_file(network.state_dict(), tmp_path / "vgg16.safetensors")
+    pictures = prepare(moving_frames(2, 300, 260))
+    found = extract_percepts.vgg16(str(tmp_path / "vgg16.safetensors"))(pictures)
+    features = {}
+    network.classifier[1].register_forward_hook(lambda m, i, o: features.update(fc6=o))
+    normal = vision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    network(normal(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255))
+    assert found.shape == (2, 4096)
+    np.testing.assert_allclose(found, features["fc6"].detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+# ----------------------------------------------------------------------------------- flow
+
+
+@pytest.mark.parametrize("method", ["dis", "farneback"])
+def test_flow_of_a_drifting_texture_is_its_drift(method):
+    frames = moving_frames(4, 256, 300, speed=3)
+    pictures = list(flow_pictures(frames, estimator(method), clip=10))
+    assert len(pictures) == 4 and pictures[0].dtype == np.uint8
+    np.testing.assert_array_equal(pictures[3], pictures[2])
+    middle = np.median(pictures[0][50:-50, 50:-50].reshape(-1, 3), axis=0)
+    x, y, length = 128 + 3 * 12.7, 128, 3 * 25.5
+    assert abs(middle - (x, y, length)).max() < 4, middle
+
+
+def test_pictures_of_flow_are_clipped_and_rest_is_grey():
+    flow = np.zeros((2, 3, 2), np.float32)
+    flow[0, 0] = 20, -20
+    flow[0, 1] = 500, -1000
+    flow[0, 2] = 3, 4
+    found = as_picture(flow, 20)
+    assert found[1].tolist() == [[128, 128, 0]] * 3
+    assert found[0, :2].tolist() == [[255, 1, 255]] * 2
+    assert found[0, 2].tolist() == [147, 153, 64]
+
+
+def test_a_single_frame_rests():
+    (picture,) = flow_pictures(moving_frames(1, 30, 40), estimator("dis"), 20)
+    assert picture.shape == (256, 341, 3) and (picture == (128, 128, 0)).all()
+
+
+def test_flow_becomes_pictures_or_percepts_frame_by_frame(videos, tmp_path, weights, capsys):
+    assert run(extract_flow, videos, tmp_path / "pictures") == 0
+    pictures = np.load(tmp_path / "pictures/run/a_1.avi.npy")
+    assert pictures.shape == (5, 256, 384, 3)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npy")}
+    assert run(extract_flow, videos, tmp_path / "pictures") == 0  # nothing is left to do
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npy")}
+    assert run(extract_flow, videos, tmp_path / "out", "--weights", weights) == 0
+    found = read_percepts(tmp_path / "out")
+    assert found.lengths.tolist() == [3, 4, 5]
+    expected = read_mobilenet(weights).percepts(prepare(pictures))
+    np.testing.assert_allclose(found.clip(2), expected, rtol=1e-3, atol=1e-4)
+    assert run(extract_flow, videos, tmp_path / "bad", "--clip", "0") == 2
+    assert "--clip > 0" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------- splits
+
+
+def test_video_files_in_the_layout_of_ucf101_go_all_the_way_to_a_split(tmp_path, weights):
+    root, lists = tmp_path / "UCF-101", tmp_path / "ucfTrainTestlist"
+    lists.mkdir()
+    names = {"train": [], "test": []}
+    for c in ("ApplyEyeMakeup", "HandstandPushups"):
+        for g, clip in ((1, 1), (1, 2), (8, 1), (9, 1)):
+            inside = c.replace("stand", "Stand")  # as in the real lists
+            names["test" if g < 8 else "train"].append(f"{c}/v_{inside}_g{g:02}_c{clip:02}.avi")
+    for part, listed in names.items():
+        for name in listed:
+            small_video(root / name, count=2)
+        number = " 1" if part == "train" else ""
+        text = "".join(f"{name}{number}\r\n" for name in listed)
+        (lists / f"{part}list01.txt").write_text(text, newline="")
+    arguments = root, tmp_path / "out", "--weights", weights, "--groups", "v_(.*)_c"
+    assert run(extract_percepts, *arguments) == 0
+    found = read_percepts(tmp_path / "out")
+    train, test = (found.select(part) for part in ucf101_split(found.names, lists, 1))
+    assert set(train.names) == set(names["train"]) and set(test.names) == set(names["test"])
+    assert not set(train.groups) & set(test.groups)
+    assert len(set(found.groups)) == 6 and found.classes == ("ApplyEyeMakeup", "HandstandPushups")
+
+
+def test_video_files_in_the_layout_of_hmdb51_go_all_the_way_to_a_split(tmp_path, weights):
+    root, lists = tmp_path / "hmdb51", tmp_path / "lists"
+    lists.mkdir()
+    for c in ("brush_hair", "kick"):
+        lines = []
+        for n, which in enumerate((1, 1, 2, 0)):
+            name = f"a #1 & b_{c}_u_nm_np1_ba_goo_{n}.avi"
+            small_video(root / c / name, count=2)
+            lines.append(f"{name} {which} \n")
+        (lists / f"{c}_test_split2.txt").write_text("".join(lines))
+    assert run(extract_percepts, root, tmp_path / "out", "--weights", weights) == 0
+    found = read_percepts(tmp_path / "out")
+    train, test = hmdb51_split(found.names, lists, 2)
+    assert found.labels[train].tolist() == [0, 0, 1, 1] and found.labels[test].tolist() == [0, 1]
+
+
+@pytest.mark.skipif("MINILSTM_DATA" not in os.environ, reason="needs real videos: MINILSTM_DATA")
+def test_a_real_video_gives_the_same_percepts_twice(tmp_path, weights):
+    data = Path(os.environ["MINILSTM_DATA"], "natural")
+    (tmp_path / "list.tsv").write_text("carphone_pristine.mp4\tman\ntree.avi\ttree\n")
+    for out in ("a", "b"):
+        arguments = data, tmp_path / out, "--weights", weights, "--list", tmp_path / "list.tsv"
+        assert run(extract_percepts, *arguments, "--fps", "1") == 0
+    raw = [(tmp_path / out / "features.h5").read_bytes() for out in ("a", "b")]
+    assert raw[0] == raw[1]
