@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from minilstm import panels
-from minilstm.panels import Dots, activity, dots, histograms, tiled, weights
+from minilstm.panels import Dots, activity, confusion, dots, histograms, tiled, weights
 
 RNG = np.random.default_rng(0)
 SIGNAL, WEIGHTS = RNG.random((9, 5)), RNG.standard_normal((7, 12))
@@ -94,3 +94,13 @@ def test_a_histogram_counts_every_value_and_names_every_model_with_its_number(mo
     assert heights.sum() == pytest.approx(1) and heights[0] == 0.5 and heights[-1] == 0.25
     (name,) = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert name == "trained: 75 %"
+
+
+def test_a_confusion_matrix_shows_shares_of_its_rows_and_leaves_zeros_out(monkeypatch):
+    counts = np.array([[3, 1, 0], [0, 5, 0], [0, 0, 0]])  # no clip of the third class
+    figure = drawn(monkeypatch, lambda: confusion(counts, ("a", "b", "c"), None))
+    (axes,) = figure.axes
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
+    found = {text.get_position(): text.get_text() for text in axes.texts}
+    assert found == {(0, 0): "75", (1, 0): "25", (1, 1): "100"}  # (column, row)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
