@@ -11,6 +11,7 @@ Paper: section 4, Table 1. Read next: classify.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,15 +22,7 @@ from .linear import Linear
 from .losses import SoftmaxCrossEntropy
 from .workspace import Fresh, use_workspace
 
-STRENGTHS = (
-    100.0,
-    10.0,
-    1.0,
-    0.1,
-    0.01,
-    0.001,
-    0.0001,
-)  # of L2, to choose from; the strongest first
+STRENGTHS = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)  # of L2, to choose from
 STEPS = 100  # of L-BFGS, at most
 
 
@@ -83,14 +76,20 @@ def fit_logistic(x: np.ndarray, labels: np.ndarray, K: int, l2: float, start=Non
     return Logistic(mean, std, readout)
 
 
-def choose_logistic(x: np.ndarray, labels: np.ndarray, K: int, nats) -> Logistic:
-    """The fit whose `l2`, of STRENGTHS, costs least: `nats(fit)`, on validation data."""
-    best, least, fit = None, np.inf, None
+def choose_logistic(
+    x: np.ndarray, labels: np.ndarray, K: int, nats: Callable[[Logistic], float]
+) -> Logistic:
+    """The fit whose L2 suits best: as strong as can be at first, then weaker, while that helps.
+
+    `nats(fit)` says what a fit costs on validation data.
+    """
+    best, least = None, np.inf
     for l2 in STRENGTHS:
-        fit = fit_logistic(x, labels, K, l2, start=fit)
+        fit = fit_logistic(x, labels, K, l2, start=best)
         cost = nats(fit)
-        if cost < least:
-            best, least = fit, cost
+        if cost >= least:
+            break
+        best, least = fit, cost
     return best
 
 
