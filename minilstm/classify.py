@@ -260,7 +260,7 @@ def baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np.ndar
     """Probabilities (N, K) of the test clips, by name: what can be told without an LSTM.
 
     one frame              logistic regression of frames, asked about a clip's middle frame
-    single frames          the same, the mean of its probabilities over all frames (Table 1)
+    single frame           the same, the mean of its probabilities over all frames (Table 1)
     mean frame             logistic regression of the mean of a clip's frames
     size and length        logistic regression of a clip's width, height and number of frames
     most frequent class    of the training clips, always
@@ -285,14 +285,14 @@ def baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np.ndar
 
     found = {}
     for name, inputs in (
-        ("single frames", frames),
+        ("single frame", frames),
         ("mean frame", means),
         ("size and length", sizes),
     ):
         x, x_validation, x_test = map(inputs, parts)
         logistic = _logistic(x, train, x_validation, validation)
         p = logistic.probabilities(x_test[0])
-        if name == "single frames":
+        if name == "single frame":
             found["one frame"] = p[test.starts + test.lengths // 2]
         found[name] = mean_by(p, x_test[1])
     share = np.bincount(train.labels, minlength=K) / len(train)

@@ -365,9 +365,9 @@ class Classify(Section):
     window: int = setting(16, "frames the classifier sees at a time", at_least=1, at_most=2**20)
     stride: int = setting(4, "frames from one window of a clip to the next", at_least=1)
     dropout: float = setting(
-        0.5, "share of units dropped between layers and before the readout", at_least=0, below=1
+        0.2, "share of units dropped between layers and before the readout", at_least=0, below=1
     )
-    learning_rate: float = setting(1e-3, "learning rate of Adam, after the warmup", above=0)
+    learning_rate: float = setting(2e-3, "learning rate of Adam, after the warmup", above=0)
     l2: float = setting(0.0, "this times each weight is added to its gradient", at_least=0)
     clip_norm: float = setting(5.0, "largest norm of the gradient; 0 for no limit", at_least=0)
     batch_size: int = setting(36, "windows in each update, as many of every class", at_least=1)
@@ -375,7 +375,7 @@ class Classify(Section):
     warmup_steps: int = setting(20, "steps over which the learning rate first rises", at_least=0)
     validate_every: int = setting(20, "steps between validations", at_least=1)
     patience: int = setting(
-        5, "validations in a row without a better one that end the training", at_least=1
+        10, "validations in a row without a better one that end the training", at_least=1
     )
     seed: int = setting(0, "seed of all random numbers, and of which clips have labels", at_least=0)
     backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
