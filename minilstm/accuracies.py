@@ -91,7 +91,8 @@ def text(table: Table, found: dict) -> str:
     lines += [
         "", *claims.lines(tested, "points"), "",
         claims.method(n, about["shared"], tested, about["each"]), "",
-        "## Where this differs from the slides", "", *claims.differing(tested), "",
+        "## Where this differs from the slides", "",
+        *(claims.differing(tested) or ["The slides give no numbers of this."]), "",
         about["remarks"], "",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -108,22 +109,58 @@ def _with_error(values):
     )
 
 
+def _levels(table, found, column):
+    """{row: Dots} of a column, in per cent."""
+    panel = {}  # by short names: a chart has little room
+    for row in table.rows:
+        if x := found["accuracies"][row].get(column):
+            m = mean_of(x)
+            panel[row.replace("-", " ")] = Dots(100 * np.array(x), 100 * m.low, 100 * m.high)
+    return panel
+
+
 def chart(table: Table, found: dict) -> tuple[list, str, list[str]]:
     """What `panels.dots` draws of it: levels by column, below them the gains; and its caption."""
-    levels: dict[str, dict] = {}
-    for column, title in table.columns.items():
-        panel = levels[f"{title}: recognised, %"] = {}
-        for row, name in table.rows.items():
-            if x := found["accuracies"][row].get(column):
-                m = mean_of(x)
-                panel[name] = Dots(100 * np.array(x), 100 * m.low, 100 * m.high)
+    levels = {
+        f"{title}:\nrecognised, %": _levels(table, found, column)
+        for column, title in table.columns.items()
+    }
     gains: dict[str, dict] = {}
     for name, claim in found["claims"].items():
-        gains.setdefault(f"gains, points: {claim['family']}", {})[name] = claims.dots(claim)
+        gains.setdefault(f"{claim['family']}:\ngains, points", {})[name] = claims.dots(claim)
+    about = found["about"]
     caption = (
-        f"{table.title}, at scale {found['about']['scale']}. Above, how many of the test clips were "
-        f"recognised; below, the gain that each claim speaks of, {found['about']['each']} by "
-        f"{found['about']['each']}: right of 0 is as claimed. The verdicts are in the table."
+        f"{table.title}, at scale {about['scale']}. Above, how many of the test clips were "
+        f"recognised; below, the gain that each claim speaks of, {about['each']} by "
+        f"{about['each']}: right of 0 is as claimed. The verdicts are in the table."
     )
-    rows = [levels, *({title: panel} for title, panel in gains.items())]
+    rows = [list(panels.items()) for panels in (levels, gains)]
+    rows = [dict(row[k : k + 2]) for row in rows for k in range(0, len(row), 2)]  # two side by side
     return rows, caption, list(gains)
+
+
+def curves(table: Table, found: dict) -> tuple[dict, str, str, list[str]]:
+    """What `panels.error_bars` draws of a table whose columns are numbers of labels.
+
+    The first family of claims has one for each column.
+    """
+    levels: dict[str, dict] = {row: {} for row in table.rows}
+    for column in table.columns:
+        for name, point in _levels(table, found, column).items():
+            levels[name][float(column)] = point
+    first, *_ = table.families.values()
+    gains = {float(c): claims.dots(found["claims"][name])
+             for c, name in zip(table.columns, first, strict=True)}  # fmt: skip
+    about = found["about"]
+    caption = (
+        f"{table.title}, at scale {about['scale']}. Bars are 95 % intervals over the "
+        f"{about['each']}s, dots single ones. Right, the gain of pretraining, {about['each']} by "
+        f"{about['each']}."
+    )
+    right = "gain of pretraining, points"
+    return (
+        {"recognised, %": levels, right: {"gain": gains}},
+        caption,
+        "labelled clips of each class",
+        [right],
+    )

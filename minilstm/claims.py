@@ -61,10 +61,15 @@ def lines(found: Mapping[str, Mapping], unit: str) -> list[str]:
         d = claim["difference"]
         written.append(cells(
             name, f"{percent(d['mean'])} [{percent(d['low'])}, {percent(d['high'])}]",
-            p_value(claim["adjusted"]), percent(claim["detectable"]), percent(claim["published"]),
+            p_value(claim["adjusted"]), _from(claim["detectable"]), percent(claim["published"]),
             f"**{claim['verdict']}**",
         ))  # fmt: skip
     return written
+
+
+def _from(least):
+    """The smallest gain that could be found, unless it is absurd."""
+    return "over 100 %" if least > 1 else percent(least)
 
 
 def differing(found: Mapping[str, Mapping]) -> list[str]:
@@ -73,16 +78,13 @@ def differing(found: Mapping[str, Mapping]) -> list[str]:
     for name, claim in found.items():
         if not claim["published"] > 0:
             continue
-        seen, least = (percent(x) for x in (claim["difference"]["mean"], claim["detectable"]))
+        seen, least = percent(claim["difference"]["mean"]), _from(claim["detectable"])
         if claim["verdict"] == HOLDS:
             said = "as in the slides."
         elif claim["verdict"] == FAILS:
             said = f"NOT here. It is the other way round: {seen}."
         else:
-            said = (
-                f"in the slides; not decided here. Seen: {seen}. "
-                f"{100 * POWER:.0f} of 100 such experiments would find {least}."
-            )
+            said = f"in the slides; not decided here: {seen}, and could be found from {least}."
         written.append(f"- {name}: {said}")
     return written
 

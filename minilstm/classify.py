@@ -389,10 +389,11 @@ def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
     counts = {"train": c.labels, "validation": c.validation, "test": c.test}
     return tuple(
         Actions(
-            experiment.split_digits(c.digits, split), c.frame_size, c.length, seeds[split]
+            experiment.split_digits(c.digits, split), c.frame_size, c.length, seeds[split],
+            c.changes,
         ).clips(count)
         for split, count in counts.items()
-    )
+    )  # fmt: skip
 
 
 NAMES = ("results.json", "table.txt", "confusion.png")

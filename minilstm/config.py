@@ -30,7 +30,7 @@ from pathlib import Path
 from .errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
-SOURCES = ("moving-mnist", "actions", "patches", "percepts")
+SOURCES = ("moving-mnist", "actions", "action-changes", "patches", "percepts")
 
 
 def setting(
@@ -113,7 +113,8 @@ class Data(Section):
 
     source: str = setting(
         "moving-mnist",
-        "what to learn from: moving-mnist, actions, patches, percepts, or a .npy file of sequences",
+        "what to learn from: moving-mnist, actions, action-changes (from frame to frame), patches, "
+        "percepts, or a .npy file of sequences",
         flag="data",
         metavar="SOURCE",
     )
@@ -351,6 +352,9 @@ class Classify(Section):
     )
     frame_size: int = setting(24, "height and width of a frame, in pixels", at_least=1)
     length: int = setting(20, "frames of a clip", at_least=1, at_most=2**20)
+    changes: bool = setting(
+        False, "see what changes from frame to frame (action-changes), in place of frames"
+    )
     labels: int = setting(10, "labelled clips of each class to learn from", at_least=1)
     validation: int = setting(20, "clips of each class to decide by when to stop", at_least=1)
     test: int = setting(50, "clips of each class to judge by", at_least=1)

@@ -91,8 +91,8 @@ def open_source(
     if data.source.endswith(".npy"):
         return SequenceFile(data.source, T, seed, split=split)
     images = split_digits(data.digits, split)
-    if data.source == "actions":
-        return Actions(images, data.frame_size, T, seed)
+    if data.source in ("actions", "action-changes"):
+        return Actions(images, data.frame_size, T, seed, data.source == "action-changes")
     return MovingMNIST(
         images, data.num_digits, data.frame_size, data.digit_size, T, data.speed, seed
     )

@@ -271,3 +271,47 @@ def _dots_panel(a, title, lines):
     a.grid(axis="x", color="#dddddd", linewidth=0.8)
     a.set_axisbelow(True)
     a.margins(x=0.08)
+
+
+def error_bars(
+    rows: dict[str, dict[str, dict[float, Dots]]],
+    path: str | os.PathLike,
+    caption: str = "",
+    xlabel: str = "",
+    zero: Sequence[str] = (),
+) -> None:
+    """Draw Figure 12: {title of a panel: {name of a curve: {x: Dots}}}, x on a logarithmic scale.
+
+    Means are joined, bars are intervals, dots the single values. The panels named in `zero` get a
+    line at 0. Source: slides, "Transfer Learning for Action Recognition".
+    """
+    figure, (axes,) = _page(1, len(rows))
+    for a, (title, curves) in zip(axes, rows.items(), strict=True):
+        for k, (name, points) in enumerate(curves.items()):
+            means = np.array([np.mean(point.values) for point in points.values()])
+            reach = np.array(
+                [[m - p.low, p.high - m] for m, p in zip(means, points.values(), strict=True)]
+            ).T
+            for x, point in points.items():
+                at = np.full(len(point.values), x)
+                a.plot(at, point.values, "o", color=PALETTE[k], markersize=4, alpha=0.3)
+            a.errorbar(
+                list(points), means, np.nan_to_num(reach), color=PALETTE[k], linewidth=2.5,
+                marker="os^D"[k % 4], markersize=9, capsize=6, label=name,
+            )  # fmt: skip
+            ticks = list(points)
+        a.set_xscale("log")
+        a.set_xticks(ticks, [f"{x:g}" for x in ticks], minor=False)
+        a.set_xticks([], minor=True)
+        a.set_xlabel(xlabel, fontsize=SMALL, color=INK)
+        a.set_title(title, fontsize=LARGE, color=INK)
+        a.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
+        a.spines[["top", "right"]].set_visible(False)
+        a.grid(axis="y", color="#dddddd", linewidth=0.8)
+        a.set_axisbelow(True)
+        if title in zero:
+            a.axhline(0, color=INK, linewidth=1.2, zorder=1)
+        else:
+            a.legend(frameon=False, fontsize=SMALL)
+    write_caption(figure, caption)
+    write_figure(figure, path)

@@ -2,6 +2,7 @@
 
     python -m minilstm.reproduce table2                    the four models of Table 2, with verdicts
     python -m minilstm.reproduce table2 --patches FILE     and its second column, natural patches
+    python -m minilstm.reproduce table3                    seven pretrainings, few labels and many
     python -m minilstm.reproduce fig5 --scale smoke        Figure 5 in seconds, of models that
                                                            learned nothing: does it run?
 
@@ -24,30 +25,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import config, cost, experiment, panels, table2, visualize
+from . import accuracies, config, cost, experiment, panels, table2, visualize
+from .action_tables import TABLES
 from .claims import clean
 from .command import Parser, run_command
 from .errors import ConfigError
 from .files import write_file
 from .layer import Blank
 from .study import Trial, evaluate_all, steps_made, train_all
+from .transfer import METHODS, Effort, Plan, accuracy, fit_all
 
 FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9")
-TARGETS = ("table2", *FIGURES)
+TARGETS = ("table1", "table2", "table3", "table4", *FIGURES, "fig12")
 
 
 @dataclass(frozen=True)
 class Scale:
     """How large everything is: presets, then settings for each kind of data, then what is asked.
 
-    `scheduled` is what the rows with scheduled sampling set besides; `evaluated` the number of test
-    sequences.
+    `evaluated` is the number of test sequences of Table 2; `actions` is for Tables 1, 3 and 4 and
+    Figure 12.
     """
 
     seeds: int
     evaluated: int
     digits: Mapping[str, Mapping]
     patches: Mapping[str, Mapping]
+    actions: Effort
     presets: tuple[str, ...] = ()
     why: str = ""
 
@@ -70,6 +74,25 @@ SCALES = {
             "model": {"hidden": 8},
         },
         patches=_lengths(20, 4, warmup_steps=2) | {"model": {"hidden": 8}},
+        actions=Effort(
+            pretraining=_lengths(20, 4, warmup_steps=2)
+            | {"data": {"frame_size": 8, "past": 4, "future": 4}, "model": {"hidden": 8}},
+            classifier={
+                "frame_size": 8,
+                "length": 8,
+                "validation": 1,
+                "test": 2,
+                "window": 6,
+                "stride": 2,
+                "steps": 20,
+                "validate_every": 10,
+                "batch_size": 18,
+            },
+            small=1,
+            full=3,
+            counts=(1, 2, 3),
+            draws=2,
+        ),
         why="At this scale nothing is learned: it shows that the command runs.",
     ),
     "small": Scale(
@@ -78,6 +101,14 @@ SCALES = {
         digits=_lengths(1600)
         | {"data": {"frame_size": 32, "digit_size": 14}, "model": {"hidden": 128}},
         patches=_lengths(600) | {"model": {"hidden": 128}},
+        actions=Effort(
+            pretraining=_lengths(1500) | {"model": {"hidden": 128}},
+            classifier={},
+            small=10,
+            full=100,
+            counts=(1, 2, 5, 10, 20, 50),
+            draws=10,
+        ),
         why="What differs besides: the slides' models have 2048 units and learned from some 2 "
         "million sequences of 64x64 pixels (patches: 32x32 in colour), these 128 units and a "
         "thirtieth of that. What a gain is at the end of training, it need not be early in it.",
@@ -87,6 +118,14 @@ SCALES = {
         evaluated=10_000,
         digits={"run": {"steps": 20_000}},
         patches={"run": {"steps": 20_000}},
+        actions=Effort(
+            pretraining={"model": {"hidden": 2048}, "run": {"steps": 20_000}},
+            classifier={},
+            small=10,
+            full=100,
+            counts=(1, 2, 5, 10, 20, 50, 100),
+            draws=10,
+        ),
         presets=("paper",),
         why="Seeds, learning rate and length of training are ours: the slides name none.",
     ),
@@ -133,6 +172,11 @@ class Command:
         settings = dataclasses.replace(settings, model=model, feeding=feeding)
         name = f"{data}-{row}-{layers}x{hidden}-seed{seed}"
         return Trial(self.out / "runs" / name, settings)
+
+    def recognition_plan(self) -> tuple[Plan, range, str]:
+        """What a table of accuracies is made from, how often, and what a repetition is called."""
+        plan = Plan(self.out, self.scale.actions, self.digits, self.backend)
+        return plan, range(self.seeds), "draw" if self.target == "fig12" else "seed"
 
     def train(self, trials: list[Trial]) -> None:
         """Say what is asked for and what it costs; train it unless only the plan is wanted."""
@@ -197,9 +241,8 @@ def table_2(command: Command) -> str:
     rows, caption, zero = table2.chart(found)
     for kind in ("png", "pdf"):
         panels.dots(rows, command.out / f"table2.{kind}", caption, zero)
-    write_file(command.out / "table2.json", json.dumps(clean(found), indent=2))
     written = table2.text(found)
-    write_file(command.out / "table2.md", written + "\n![Table 2 as dots](table2.png)\n")
+    _write(command, "table2", written, found)
     return written
 
 
@@ -209,6 +252,54 @@ def _trained_on(settings):
         f"{r.steps * r.batch_size:,} sequences ({r.steps:,} steps of {r.batch_size}), with "
         f"{m.layers} layers of {m.hidden} units, {d.past} frames in and {d.future} predicted"
     )
+
+
+# ---------------------------------------------------------------- action recognition
+
+
+def _recognition(command: Command) -> str:
+    """Train, fit and judge what Table 1, 3, 4 or Figure 12 asks for."""
+    target = command.target
+    plan, repetitions, each = command.recognition_plan()
+    table, asked = TABLES[target](plan.effort, plan.streams)
+    fits = {
+        (fit, n): plan.fit(*fit, n)
+        for n in repetitions
+        for _, many in asked.values()
+        for fit in many
+    }
+    trials = {}
+    for (method, stream, _), n in fits:
+        if method in METHODS:
+            trials[method, stream, n] = plan.pretraining(method, stream, n)
+    command.train(list(trials.values()))
+    print(f"{len(dict(fits.values()))} fits after that", flush=True)
+    if command.plan:
+        return ""
+    results = fit_all(dict(fits.values()), command.out / "fits", command.workers)
+    values = {
+        cell: [accuracy([results[fits[fit, n][0]] for fit in many], name) for n in repetitions]
+        for cell, (name, many) in asked.items()
+    }
+    about = plan.about(table) | {"scale": command.scale_name, "each": each}
+    found = accuracies.analyse(table, values, about)
+    written = accuracies.text(table, found)
+    for kind in ("png", "pdf"):
+        path = command.out / f"{target}.{kind}"
+        if target == "fig12":
+            curves, caption, xlabel, zero = accuracies.curves(table, found)
+            panels.error_bars(curves, path, caption, xlabel, zero)
+        else:
+            rows, caption, zero = accuracies.chart(table, found)
+            panels.dots(rows, path, caption, zero)
+    _write(command, target, written, found)
+    return written
+
+
+def _write(command, name, written, found):
+    """The text with its picture, and the numbers."""
+    write_file(command.out / f"{name}.json", json.dumps(clean(found), indent=2))
+    write_file(command.out / f"{name}.md", f"{written}\n![{name}]({name}.png)\n")
 
 
 # ---------------------------------------------------------------- Figures 5 to 10
@@ -269,7 +360,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seeds", type=_positive, metavar="N",
         help="repetitions of a table, seeds 0 to N - 1 (default: "
-        f"{', '.join(f'{name} {scale.seeds}' for name, scale in SCALES.items())})",
+        f"{', '.join(f'{name} {scale.seeds}' for name, scale in SCALES.items())}; of fig12 "
+        f"{', '.join(f'{name} {scale.actions.draws}' for name, scale in SCALES.items())})",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER",
@@ -291,18 +383,22 @@ def main(arguments: list[str] | None = None) -> int:
         "--plan", action="store_true", help="say what would be trained and its cost; train nothing"
     )
     options = parser.parse_args(arguments)
+    scale = SCALES[options.scale]
     command = Command(
         options.target,
         options.scale,
         Path(options.out or f"runs/reproduce-{options.scale}").resolve(),
         options.workers,
-        options.seeds or SCALES[options.scale].seeds,
+        options.seeds or (scale.actions.draws if options.target == "fig12" else scale.seeds),
         str(Path(options.digits).resolve()) if options.digits else "bundled",
         str(Path(options.patches).resolve()) if options.patches else "",
         options.backend,
         options.plan,
     )
-    print(table_2(command) if command.target == "table2" else _figure(command))
+    if command.target in FIGURES:
+        print(_figure(command))
+    else:
+        print(table_2(command) if command.target == "table2" else _recognition(command))
     if not command.plan:
         print(f"written to {command.out}")
     return 0

@@ -5,7 +5,16 @@ import pytest
 from PIL import Image
 
 from minilstm import panels
-from minilstm.panels import Dots, activity, confusion, dots, histograms, tiled, weights
+from minilstm.panels import (
+    Dots,
+    activity,
+    confusion,
+    dots,
+    error_bars,
+    histograms,
+    tiled,
+    weights,
+)
 
 RNG = np.random.default_rng(0)
 SIGNAL, WEIGHTS = RNG.random((9, 5)), RNG.standard_normal((7, 12))
@@ -21,6 +30,7 @@ def drawings(path):
     lines = {"one": Dots([1.0, 2.0], 0.5, 2.5, 1.2, 0.3), "two": Dots([3.0], np.nan, np.nan)}
     return [
         lambda: dots(3 * [{"levels": lines, "gains": lines}], path, "See this.", ["gains"]),
+        lambda: error_bars({"left": {"one": {1: lines["one"]}, "two": {2: lines["two"]}}}, path),
         lambda: activity(rows, path, "See this."),
         lambda: weights(images, (3, 4), path, "See this."),
         lambda: histograms({"encoder": {"i": values, "f": values}}, path, "See this."),

@@ -1,5 +1,6 @@
 """`python -m minilstm.reproduce`: the runs, the verdicts, the pictures; and what stops it."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,8 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import checkpoint, config, reproduce, study, table2
+from minilstm import accuracies, checkpoint, claims, config, reproduce, study, table2, transfer
+from minilstm.action_tables import TABLES
+from minilstm.classify import open_clips
 from minilstm.command import run_command
+from minilstm.config import Classify
+from minilstm.data import Actions, load_digits
+from minilstm.data.actions import changes_of
 from minilstm.errors import RunError
 from minilstm.runfolder import RunFolder
 from minilstm.study import Trial, steps_made, train_all
@@ -169,7 +175,7 @@ def test_verdicts_of_table_2_come_out_each_way_and_are_said_plainly():
     assert "- composite beats predictor: as in the slides." in said
     assert re.search(r"- conditional predictor beats predictor: NOT here\. .*: -[3456]\.\d %", said)
     assert re.search(
-        r"composite beats composite: in the slides; not decided here\. Seen: .*80 of", said
+        r"composite beats composite: in the slides; not decided here: .* found from \d\.\d %", said
     )
     assert "not so: Composite Model with Conditional Future Predictor, scheduled" in said
     assert "Because." in said and "9 sequences" in said
@@ -198,6 +204,56 @@ def test_teacher_forced_numbers_are_shown_and_decide_nothing():
     row = next(line for line in said.splitlines() if line.startswith("| Conditional Future"))
     assert row.split("|")[4].strip() == "90.0 ± 0.0"
     assert "teacher-forced †" in said and "† fed the true frame" in said
+
+
+# ---------------------------------------------------------------- action recognition in words
+
+
+def test_tables_of_accuracies_have_the_slides_numbers_and_gains():
+    effort = reproduce.SCALES["small"].actions
+    slides = {}
+    for name, make in TABLES.items():
+        table, asked = make(effort, {"rgb": "pixels", "flow": "changes"})
+        assert set(table.published) <= set(asked), name
+        tested = claims.tested(
+            table.families,
+            {cell: [0.5, 0.6] for cell in asked},
+            {cell: value / 100 for cell, value in table.published.items()},
+        )
+        slides |= {claim: about["published"] for claim, about in tested.items()}
+    assert slides["composite beats baseline, small"] == pytest.approx(0.670 - 0.637)
+    assert slides["conditional composite beats baseline, full"] == pytest.approx(0.758 - 0.745)
+    assert slides["composite beats autoencoder, full"] == pytest.approx(0.758 - 0.751)
+    assert slides["the composite's gain shrinks as labels grow"] == pytest.approx(0.033 - 0.013)
+    assert slides["LSTM beats single frame, flow"] == pytest.approx(0.743 - 0.722)
+    assert slides["both beat flow alone"] == pytest.approx(0.843 - 0.777)
+    assert len({row[1] for row in TABLES["table4"](effort, {})[0].quoted}) == 8  # seven and theirs
+
+
+def test_verdicts_on_accuracies_come_out_each_way():
+    table, asked = TABLES["table3"](reproduce.SCALES["small"].actions, {"rgb": "pixels"})
+    rng = np.random.default_rng(0)
+    level = {row: 0.5 for row, _ in asked} | {"composite": 0.7, "autoencoder": 0.4}
+    values = {(row, c): level[row] + 0.02 * rng.normal(size=5) for row, c in asked}
+    about = {"scale": "small", "each": "seed", "trained": "x", "shared": "y", "remarks": "z"}
+    found = accuracies.analyse(table, values, about)
+    verdicts = {name: claim["verdict"] for name, claim in found["claims"].items()}
+    assert verdicts["composite beats baseline, small"] == "holds"
+    assert verdicts["autoencoder beats baseline, full"] == "does not hold"
+    assert verdicts["predictor beats baseline, small"] == "not decided"
+    said = accuracies.text(table, found)
+    assert "- composite beats baseline, small: as in the slides." in said
+    assert "- autoencoder beats baseline, full: NOT here." in said
+    assert re.search(r"\| Composite Model \| [67]\d\.\d ± \d\.\d % \| 67\.0 \|", said)
+
+
+def test_streams_are_fused_by_their_probabilities():
+    def result(*rows):
+        return {"labels": [0, 1], "probabilities": {"lstm": rows}}
+
+    sure, wrong = result([0.9, 0.1], [0.4, 0.6]), result([0.4, 0.6], [0.6, 0.4])
+    assert transfer.accuracy([sure]) == 1 and transfer.accuracy([wrong]) == 0
+    assert transfer.accuracy([sure, wrong]) == 0.5  # the second clip: a tie, and the first wins
 
 
 # ---------------------------------------------------------------- the command
@@ -267,6 +323,49 @@ def test_figure_6_is_of_patches_and_needs_them(out, capsys):
         assert np.asarray(picture).std(axis=2).any(), "colours"
 
 
+@pytest.mark.parametrize(
+    "target, seeds", [("table1", 2), ("table4", 2), ("table3", 1), ("fig12", 2)]
+)
+def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, seeds, capsys):
+    words = [target, "--scale", "smoke", "--out", out, "--workers", 2, "--seeds", seeds]
+    printed = reproduced(capsys, *words)
+    said = (out / f"{target}.md").read_text()
+    each = "draw" if target == "fig12" else "seed"
+    assert f"over {claims.count(seeds, each)}" in said and "(1 of 18, 5.6 %)" in said
+    found = json.loads((out / f"{target}.json").read_text())
+    shares = [x for row in found["accuracies"].values() for v in row.values() for x in v]
+    assert shares and all(0 <= x <= 1 for x in shares)
+    with Image.open(out / f"{target}.png") as picture:
+        assert picture.width == 1999
+    if target == "table4":
+        assert "89.1" in said and "12 fits after" not in printed
+
+
+def test_a_fit_of_other_settings_in_the_same_out_is_refused(out, tmp_path):
+    fits = transfer.Plan(out, reproduce.SCALES["smoke"].actions, "bundled", "numpy")
+    name, fit = fits.fit("baseline", "rgb", 3, 0)
+    transfer.fit_all({name: fit}, tmp_path, 1)
+    transfer.fit_all({name: fit}, tmp_path, 1)  # found, and left alone
+    other = dataclasses.replace(fit, settings=fit.settings | {"dropout": 0.25})
+    with pytest.raises(RunError, match="another settings: choose another --out"):
+        transfer.fit_all({name: other}, tmp_path, 1)
+
+
+def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
+    plan = transfer.Plan(Path("out"), reproduce.SCALES["smoke"].actions, "bundled", "numpy")
+    parts = [
+        open_clips(Classify(**plan.fit(method, "rgb", 3, 1)[1].settings))
+        for method in ("baselines", "baseline", "composite")
+    ]
+    for train, validation, test in parts:
+        assert (train.frames == parts[0][0].frames).all()
+        assert (test.frames == parts[0][2].frames).all()
+        assert len(train) == 3 * 18 and len(validation) == 18 and len(test) == 36
+    other = open_clips(Classify(**plan.fit("baseline", "rgb", 3, 0)[1].settings))
+    assert (other[0].frames != parts[0][0].frames).any()
+    assert (other[2].frames == parts[0][2].frames).all()
+
+
 def test_a_plan_trains_nothing_and_says_what_it_would_cost(tmp_path, capsys):
     printed = reproduced(capsys, "table2", "--scale", "paper", "--plan", "--out", tmp_path / "out")
     assert "30 runs, 0 of them finished: 600,000 steps to go" in printed
@@ -306,3 +405,13 @@ def test_scales_are_ordinary_settings_for_every_row_and_kind_of_data():
             assert len(sizes) == 1, "every row trains on the same number of sequences"
             assert settings[0].run.steps >= settings[0].optimizer.warmup_steps
         assert scale.seeds >= 2 and scale.why
+
+
+def test_changes_are_half_the_difference_of_neighbouring_frames_and_127_where_none():
+    digits = load_digits()[0][:50]
+    pixels, changes = (Actions(digits, 12, 6 - k, seed=3, changes=bool(k)) for k in (0, 1))
+    frames, found = pixels.batch(2, 4).astype(int), changes.batch(2, 4)
+    assert found.shape == (5, 4, 12, 12) and found.dtype == np.uint8
+    assert (found == (255 + frames[1:] - frames[:-1]) // 2).all()
+    assert (changes_of(np.zeros((3, 2), np.uint8)) == 127).all()
+    assert changes_of(np.array([[0], [255], [0]], np.uint8)[:, 0]).tolist() == [255, 0]

@@ -171,18 +171,24 @@ class Actions:
 
     `batch(k, B)` is a pure function of (seed, k, B), with the interface of `MovingMNIST`.
     `images` are digits uint8 (N, 28, 28) as `load_digits` returns them. Which digit acts is drawn
-    without a look at the action. Raises ConfigError or ShapeError for settings that do not fit.
+    without a look at the action. With `changes` a frame is what changed from one to the next.
+    Raises ConfigError or ShapeError for settings that do not fit.
     """
 
     scale = None
     num_sequences = math.inf
 
     def __init__(
-        self, images: np.ndarray, frame_size: int = 24, num_frames: int = 20, seed: int = 0
+        self,
+        images: np.ndarray,
+        frame_size: int = 24,
+        num_frames: int = 20,
+        seed: int = 0,
+        changes: bool = False,
     ):
         self.frame_size = whole_number("frame_size", frame_size, 1)
         self.num_frames = whole_number("num_frames", num_frames, 1)
-        self.seed = whole_number("seed", seed, 0)
+        self.seed, self.changes = whole_number("seed", seed, 0), changes
         self.images = resize_digits(images, INK)
         if not len(images):
             raise DataError("expected at least one digit to choose from, got none: give more")
@@ -218,4 +224,14 @@ class Actions:
 
     def _draw(self, rng, labels):
         digits = self.images[rng.integers(len(self.images), size=len(labels))]
-        return draw_digits(digits, states(rng, labels, self.num_frames), self.frame_size)
+        T = self.num_frames + self.changes
+        frames = draw_digits(digits, states(rng, labels, T), self.frame_size)
+        return changes_of(frames) if self.changes else frames
+
+
+def changes_of(frames: np.ndarray) -> np.ndarray:
+    """What changes from each frame to the next: bytes (T, ...) -> bytes (T - 1, ...); 127 is none.
+
+    The simplest stand-in for optical flow: half the difference.
+    """
+    return ((255 + frames[1:].astype(np.int16) - frames[:-1]) // 2).astype(np.uint8)

@@ -1,0 +1,204 @@
+"""Tables 1, 3, 4 and Figure 12 of the slides: does learning without labels help to recognise?
+
+The runs without labels are trials of study.py, the classifiers FITS, each in a process of its own:
+
+    python -m minilstm.transfer FIT.json        prints what the fit came to, as JSON
+
+Repetition number n of everything has its own pretraining, its own labelled clips and its own first
+weights, all from seed n; rows of a table share these, so that they can be compared pair by pair.
+
+Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next: action_tables.py,
+classify.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import classify, config
+from .claims import percent
+from .command import Parser, run_command
+from .config import Classify
+from .data.actions import CLASSES
+from .errors import RunError
+from .files import write_file
+from .study import Task, Trial, run_all
+
+METHODS = {  # of pretraining: settings of the model
+    "autoencoder": {"kind": "autoencoder"},
+    "predictor": {"kind": "predictor"},
+    "conditional-autoencoder": {"kind": "autoencoder", "conditional": "reconstruction"},
+    "conditional-predictor": {"kind": "predictor", "conditional": "future"},
+    "composite": {"kind": "composite"},
+    "conditional-composite": {"kind": "composite", "conditional": "future"},
+}
+STREAMS = {"rgb": "actions", "flow": "action-changes"}  # of the synthetic set: pixels, changes
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done at a scale: `pretraining` and `classifier` settings, and clips per class."""
+
+    pretraining: Mapping[str, Mapping]
+    classifier: Mapping[str, object]
+    small: int
+    full: int
+    counts: tuple[int, ...]
+    draws: int
+
+
+# ---------------------------------------------------------------- one fit
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A classifier to be fitted and judged, or the baselines; all of it fits into JSON.
+
+    run          the run folder that the encoder comes from, or ""
+    baselines    whether it is these, without any LSTM
+    """
+
+    settings: Mapping[str, object]
+    run: str = ""
+    baselines: bool = False
+
+
+def judge(fit: Fit) -> dict:
+    """Fit, and say how the test clips came out: labels (N,), and by name probabilities (N, K)."""
+    settings = Classify(**fit.settings)
+    train, validation, test = classify.open_clips(settings)
+    if fit.baselines:
+        found = classify.baselines(train, validation, test)
+    else:
+        fitted = classify.fit(settings, train, validation, fit.run or None)
+        found = {"lstm": fitted.predict(test)}
+    return {
+        "fit": dataclasses.asdict(fit),
+        "labels": test.labels.tolist(),
+        "probabilities": {name: p.round(6).tolist() for name, p in found.items()},
+    }
+
+
+def accuracy(results: Sequence[Mapping], name: str = "lstm") -> float:
+    """The share of test clips recognised by what `judge` found, or by several, averaged."""
+    mean = np.mean([result["probabilities"][name] for result in results], axis=0)
+    return classify.accuracy(mean, np.array(results[0]["labels"]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m minilstm.transfer",
+        description="Fit and judge one classifier, as python -m minilstm.reproduce asks for.",
+    )
+    parser.add_argument("fit", metavar="FIT.json", help="a Fit (see transfer.py)")
+    path = Path(parser.parse_args(arguments).fit)
+    try:
+        fit = Fit(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path}: expected a fit in JSON, got {error!r}: see transfer.py") from error
+    print(json.dumps(judge(fit)))
+    return 0
+
+
+# ---------------------------------------------------------------- what a table needs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs without labels and the fits that a target asks for, by their names."""
+
+    out: Path
+    effort: Effort
+    digits: str
+    backend: str
+
+    @property
+    def streams(self) -> dict[str, str]:
+        """What there is to see, and what to call it."""
+        return {"rgb": "pixels", "flow": "changes of pixels"}
+
+    def pretraining(self, method: str, stream: str, seed: int) -> Trial:
+        """The run without labels of a method, on a stream."""
+        overrides = {name: dict(values) for name, values in self.effort.pretraining.items()}
+        overrides["model"] = overrides.get("model", {}) | METHODS[method]
+        source = {"source": STREAMS[stream], "digits": self.digits}
+        overrides["data"] = overrides.get("data", {}) | source
+        overrides["run"] = overrides["run"] | {"seed": seed, "backend": self.backend}
+        settings = config.load(["actions"], overrides=overrides)
+        return Trial(self.out / "runs" / f"{STREAMS[stream]}-{method}-seed{seed}", settings)
+
+    def fit(self, method: str, stream: str, labels: int, seed: int) -> tuple[str, Fit]:
+        """A fit and its name; `method` is one of METHODS, "baseline" (no pretraining: new weights)
+        or "baselines" (no LSTM)."""
+        settings, run = self._settings(method, stream, seed)
+        settings |= {"changes": stream == "flow", "digits": self.digits, "labels": labels}
+        fit = Fit(dataclasses.asdict(Classify(**settings)), run, method == "baselines")
+        return f"{STREAMS[stream]}-{method}-{labels}labels-seed{seed}", fit
+
+    def _settings(self, method, stream, seed):
+        """Settings of a fit, and the run that its encoder comes from; without one, as large."""
+        model = {"layers": 1} | self.effort.pretraining.get("model", {})
+        settings = {"seed": seed, "backend": self.backend, "encoder": "scratch"}
+        settings |= {name: model[name] for name in ("layers", "hidden") if name in model}
+        settings |= self.effort.classifier
+        if method not in METHODS:
+            return settings, ""
+        run = str(self.pretraining(method, stream, seed).path)
+        return settings | {"encoder": "finetuned"}, run
+
+    def about(self, table) -> dict[str, str]:
+        """What is said of a table: what was trained, what pairs share, and what to think of it."""
+        trial = self.pretraining("composite", "rgb", 0).config
+        s = Classify(**self.fit("baseline", "rgb", self.effort.small, 0)[1].settings)
+        K = len(CLASSES)
+        return {
+            "trained": f"The clips are synthetic: {K} actions of MNIST digits, {s.length} frames "
+            f"of {s.frame_size}x{s.frame_size} pixels. Every pretraining saw "
+            f"{trial.run.steps * trial.run.batch_size:,} clips without labels "
+            f"({trial.model.layers} layer of {trial.model.hidden} units). Classifiers learned for "
+            f"{s.steps} steps at most and stopped by {s.validation * K} validation clips; all are "
+            f"judged on the same {s.test * K} test clips, of other digits.",
+            "shared": "the same labelled clips, and where both are pretrained the same clips "
+            "without labels",
+            "remarks": f"One frame of pixels tells nothing of the action, by design: that row is "
+            f"chance there (1 of {K}, {percent(1 / K)}), and no evidence. The mean over a clip's "
+            "frames does tell something: how much a digit wanders. *Changes* are the differences "
+            "from frame to frame, a stand-in for optical flow; of them even one may tell. The "
+            "slides' clips are real, and one frame of them tells much: compare gains, if "
+            "anything, not levels.",
+        }
+
+
+def fit_all(fits: Mapping[str, Fit], folder: Path, workers: int) -> dict[str, dict]:
+    """What `judge` says of each fit by name; kept in `folder`, where finished ones are found.
+
+    Raises RunError for a result that is there of another fit, and for a fit that fails, by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.result.json" for name in fits}
+    tasks = []
+    for name, fit in fits.items():
+        about = json.loads(json.dumps(dataclasses.asdict(fit)))
+        if not paths[name].exists():
+            write_file(folder / f"{name}.json", json.dumps(about, indent=2))
+            words = ["minilstm.transfer", str(folder / f"{name}.json")]
+            tasks.append(Task(name, words, output=paths[name]))
+        elif (there := json.loads(paths[name].read_text())["fit"]) != about:
+            other = [key for key in about if there.get(key) != about[key]]
+            raise RunError(
+                f"expected {paths[name]} to be the fit that this command asks for, got another "
+                f"{', '.join(other)}: choose another --out"
+            )
+    run_all(tasks, workers, "recognition", "fit", len(fits) - len(tasks))
+    return {name: json.loads(path.read_text()) for name, path in paths.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
