@@ -3,6 +3,7 @@
     python -m minilstm.train actions --out runs/actions         without labels
     python -m minilstm.classify --init-from runs/actions        ten labelled clips of each class
     python -m minilstm.classify --encoder scratch               the same without the first run
+    python -m minilstm.classify --data percepts --path FOLDER --init-from RUN
 
 The LSTM says at every step what it takes the clip for (models.py: `Classifier`); the loss is that
 of every step. A clip's probabilities are the mean over the steps of a window, then over its
@@ -31,7 +32,9 @@ from .backend import asarray, to_numpy, use_backend, xp
 from .command import Parser, run_command
 from .config import Classify
 from .data import Actions, Clips, Scale, as_vectors, windows
+from .data.percepts import read_percepts
 from .data.shuffle import keyed_rng
+from .data.splits import grouped_folds
 from .errors import ConfigError, DataError, RunError
 from .files import write_file
 from .layer import Init
@@ -40,7 +43,7 @@ from .models import Classifier
 from .optim import Adam, Optimizer, clip_norm, schedule
 from .workspace import Reused, use_workspace
 
-WINDOWS, UNITS = 6, 7  # the purposes of random numbers; see data/shuffle.py
+WINDOWS, UNITS, LABELS = 7, 8, 9  # the purposes of random numbers; see data/shuffle.py
 CHUNK = 256  # windows classified at a time
 
 
@@ -384,8 +387,25 @@ def _chunks(count):
 
 
 def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
-    """Labelled clips to learn from, to stop by, and to judge by: of digits that are not shared."""
+    """Labelled clips to learn from, to stop by, and to judge by.
+
+    Actions share no digit, percepts no recording: of their folds one is the test, another decides
+    when to stop, and of the others every class has `labels` clips at most. Raises ConfigError.
+    """
     c, seeds = settings, {"train": settings.seed} | experiment.SEEDS
+    if c.source == "percepts":
+        if not c.path:
+            raise ConfigError("expected the folder of percepts, got none: name it by --path")
+        if c.fold >= c.folds:
+            raise ConfigError(
+                f"expected --fold 0 to {c.folds - 1}, one of {c.folds} folds, got {c.fold}: choose "
+                "one of those"
+            )
+        clips = read_percepts(c.path)
+        clips = clips.select(clips.labels >= 0)
+        rest, test = (clips.select(n) for n in list(grouped_folds(clips.groups, c.folds))[c.fold])
+        train, validation = next(grouped_folds(rest.groups, c.folds - 1))
+        return few(rest.select(train), c.labels, c.seed), rest.select(validation), test
     counts = {"train": c.labels, "validation": c.validation, "test": c.test}
     return tuple(
         Actions(
@@ -396,6 +416,16 @@ def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
     )  # fmt: skip
 
 
+def few(clips: Clips, per_class: int, seed: int) -> Clips:
+    """`per_class` clips of every class, drawn by `seed`, or all where there are fewer.
+
+    More of them include the same ones.
+    """
+    order = keyed_rng(LABELS, seed).permutation(len(clips))
+    chosen = [order[clips.labels[order] == k][:per_class] for k in range(len(clips.classes))]
+    return clips.select(np.sort(np.concatenate(chosen)))
+
+
 NAMES = ("results.json", "table.txt", "confusion.png")
 
 
@@ -403,9 +433,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m minilstm.classify",
         usage="%(prog)s [--init-from RUN] [--out FOLDER] [--SETTING VALUE ...]",
-        description="Recognise what digits do, from a few labelled clips, with an encoder that was "
-        "trained without labels; beside it, what can be told without an LSTM. Takes seconds; an "
-        "interrupted start has written nothing and is simply made again.",
+        description="Recognise actions, from a few labelled clips, by an encoder that was trained "
+        "without labels; beside it, what can be told without an LSTM. Takes seconds; a start that "
+        "was interrupted has written nothing, and is simply made again.",
     )
     parser.add_argument(
         "--init-from", metavar="RUN", help="a run folder of minilstm.train, for its encoder"

@@ -347,17 +347,28 @@ class Run(Section):
 class Classify(Section):
     """How actions are recognised (classify.py)."""
 
+    source: str = setting(
+        "actions",
+        "labelled clips: actions, synthetic, or percepts, the features in a folder",
+        choices=("actions", "percepts"),
+        flag="data",
+    )
+    path: str = setting("", "the folder of percepts", metavar="FOLDER")
+    folds: int = setting(
+        5, "parts that recordings of percepts are dealt out to, whole; one is the test", at_least=3
+    )
+    fold: int = setting(0, "number of the part that is the test, from 0", at_least=0)
     digits: str = setting(
         "bundled", "digits that act: bundled, or a folder of MNIST's IDX files", metavar="DIR"
     )
     frame_size: int = setting(24, "height and width of a frame, in pixels", at_least=1)
-    length: int = setting(20, "frames of a clip", at_least=1, at_most=2**20)
+    length: int = setting(20, "frames of an action", at_least=1, at_most=2**20)
     changes: bool = setting(
         False, "see what changes from frame to frame (action-changes), in place of frames"
     )
     labels: int = setting(10, "labelled clips of each class to learn from", at_least=1)
-    validation: int = setting(20, "clips of each class to decide by when to stop", at_least=1)
-    test: int = setting(50, "clips of each class to judge by", at_least=1)
+    validation: int = setting(20, "actions of each class to decide by when to stop", at_least=1)
+    test: int = setting(50, "actions of each class to judge by", at_least=1)
     encoder: str = setting(
         "finetuned",
         "the encoder's weights: those of --init-from, which stay (frozen) or go on learning "

@@ -1,5 +1,6 @@
 """Recognising actions: the step, the stopping, the encoder that is taken over, the baselines."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from minilstm.classify import accuracy, baselines, confusion, cross_entropy, dra
 from minilstm.command import run_command
 from minilstm.config import Classify, load
 from minilstm.data import Clips, windows
+from minilstm.data.percepts import write_percepts
 from minilstm.errors import ConfigError, DataError
 from minilstm.logistic import fit_logistic
 from minilstm.models import Classifier
@@ -193,6 +195,31 @@ def test_clips_without_labels_and_encoders_without_a_run_are_refused():
         fit(SCRATCH, clips.select([]), clips)
 
 
+# ---------------------------------------------------------------- percepts
+
+
+def test_percepts_are_split_by_recordings_and_all_of_them_are_tested_once(tmp_path):
+    clips = dataclasses.replace(motion(24, 0), groups=np.arange(24) // 4)
+    write_percepts(tmp_path, clips)
+    settings = {"source": "percepts", "path": str(tmp_path), "folds": 3, "labels": 2}
+    tested = []
+    for fold in range(3):
+        parts = classify.open_clips(Classify(**settings, fold=fold))
+        groups = [set(part.groups) for part in parts]
+        assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+        assert np.bincount(parts[0].labels).tolist() == [2, 2] and len(parts[1]) == 8
+        tested += parts[2].names
+    assert sorted(tested) == sorted(clips.names)
+
+
+def test_few_clips_of_each_class_are_drawn_by_their_seed_and_more_include_them():
+    clips = motion(31, 0, ("a", "b", "c"))
+    two, four = (classify.few(clips, n, seed=1) for n in (2, 4))
+    assert np.bincount(two.labels).tolist() == [2, 2, 2] and set(two.names) < set(four.names)
+    assert set(classify.few(clips, 2, seed=2).names) != set(two.names)
+    assert len(classify.few(clips, 100, seed=0)) == 31
+
+
 # ---------------------------------------------------------------- without an LSTM
 
 
@@ -300,6 +327,9 @@ def test_results_that_are_there_are_overwritten_only_by_force(tmp_path, capsys, 
         (["--init-from", "nowhere"], "expected a run folder"),
         (["--encoder", "warm"], "frozen, finetuned, scratch"),
         (["--labels", "0"], "labels >= 1"),
+        (["--data", "percepts"], "name it by --path"),
+        (["--data", "percepts", "--path", "x", "--fold", "5"], "expected --fold 0 to 4"),
+        (["--data", "percepts", "--path", "nowhere"], "nowhere"),
         (["--window", "x"], "window an integer"),
         (["--encoder", "scratch", "--digits", "nowhere"], "put MNIST's four files there"),
         (["--encoder", "scratch", "--out", __file__], "expected --out to name a folder"),
