@@ -2,7 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from data_tools import make_actions
+from minilstm.classify import open_clips
+from minilstm.command import run_command
+from minilstm.config import Classify
 from minilstm.data import Actions, MovingMNIST, actions, load_digits
 from minilstm.data.actions import ACTIONS, CLASSES, States, draw_digits, states
 from minilstm.errors import ConfigError, DataError, ShapeError
@@ -222,3 +227,47 @@ def test_labelled_clips_are_not_those_of_the_unlabelled_batches():
 def test_settings_that_do_not_fit_are_refused(settings, error):
     with pytest.raises(error):
         Actions(**{"images": DIGITS} | settings)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def make(*arguments):
+    try:
+        return run_command(lambda: make_actions.main([str(word) for word in arguments]))
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def test_make_actions_writes_what_classify_learns_from(tmp_path, capsys):
+    out, film = tmp_path / "a.npz", tmp_path / "a.gif"
+    assert make("--out", out, "--film", film, "--per-class", 2, "--seed", 3, "--length", 6) == 0
+    clips = open_clips(Classify(labels=2, seed=3, length=6, test=1, validation=1))[0]
+    with np.load(out, allow_pickle=False) as arrays:
+        assert arrays["frames"].shape == (36, 6, 24, 24)
+        np.testing.assert_array_equal(arrays["frames"].reshape(-1, 24, 24), clips.frames)
+        np.testing.assert_array_equal(arrays["labels"], clips.labels)
+        assert tuple(arrays["classes"]) == CLASSES
+    with Image.open(film) as gif:
+        assert gif.n_frames == 6
+    before = out.read_bytes()
+    assert make("--out", out, "--per-class", 2, "--seed", 3, "--length", 6) == 2
+    assert "add --force" in capsys.readouterr().err
+    assert make("--out", out, "--per-class", 2, "--seed", 3, "--length", 6, "--force") == 0
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--out", "a.npy"], r"*.npz"),
+        (["--out", "a.npz", "--film", "a.png"], r"*.gif"),
+        (["--out", "a.npz", "--per-class", "0"], "per-class"),
+        (["--out", "a.npz", "--digits", "nowhere"], "put MNIST's four files there"),
+    ],
+)
+def test_make_actions_refuses_in_one_line(arguments, word, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert make(*arguments) == 2
+    message = capsys.readouterr().err
+    assert word in message and message.count("\n") == 1 and not list(tmp_path.iterdir())
