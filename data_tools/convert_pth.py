@@ -37,6 +37,11 @@ from minilstm.command import Parser, run_command
 from minilstm.errors import DataError
 from minilstm.files import write_file
 
+try:
+    from .options import new_file
+except ImportError:  # run as a file, not by -m
+    from options import new_file
+
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of a legacy file
 DTYPES = {
     f"{name}Storage": np.dtype(dtype)
@@ -326,8 +331,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("source", metavar="FILE.pth", help="weights as PyTorch saves them")
     parser.add_argument("out", metavar="OUT.safetensors", help="the file to write")
+    parser.add_argument("--force", action="store_true", help="write over a file that is there")
     options = parser.parse_args(arguments)
-    arrays = convert(options.source, options.out)
+    arrays = convert(options.source, new_file(options.out, ".safetensors", options.force))
     numbers = sum(array.size for array in arrays.values())
     print(f"{options.out}: {len(arrays)} tensors, {numbers:,} numbers")
     return 0

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from data_tools import convert_pth
 from data_tools.convert_pth import MAGIC, VERSION, read_pth
 from minilstm.command import run_command
-from minilstm.errors import DataError
+from minilstm.errors import DataError, RunError
 
 DATA = os.environ.get("MINILSTM_DATA")
 needs_data = pytest.mark.skipif(
@@ -115,7 +115,7 @@ def test_views_of_one_storage_come_out_with_their_offsets_and_strides(tmp_path, 
 
 @pytest.mark.parametrize("new", [True, False])
 def test_what_torch_saves_comes_out_to_the_bit(tmp_path, new):
-    torch = pytest.importorskip("torch", reason="needs torch: pip install '.[witness]'")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     base = torch.randn(6, 5)
@@ -141,6 +141,8 @@ def test_the_real_weights_become_safetensors(tmp_path, capsys):
     found = load_file(out)
     assert found["classifier.1.weight"].shape == (1000, 1280)
     assert found["features.1.conv.0.1.num_batches_tracked"].dtype == np.int64
+    with pytest.raises(RunError, match="--force"):
+        convert_pth.main([str(source), str(out)])
 
 
 # ------------------------------------------------------------------------------------- bad files

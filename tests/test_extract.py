@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("av", reason="av is not installed: pip install '.[video]'")
-pytest.importorskip("cv2", reason="cv2 is not installed: pip install '.[video]'")
-pytest.importorskip("h5py", reason="h5py is not installed: pip install '.[video]'")
+pytest.importorskip("av", reason="av is not installed")
+pytest.importorskip("cv2", reason="cv2 is not installed")
+pytest.importorskip("h5py", reason="h5py is not installed")
 
 from test_mobilenet import random_arrays, write_weights
 from videos import moving_frames, write_sound, write_video
@@ -129,15 +129,6 @@ def test_bad_settings_end_in_one_line(videos, tmp_path, weights, capsys):
         assert said.splitlines()[-1].startswith("error: "), said
 
 
-@pytest.mark.parametrize("script", ["extract_percepts", "extract_flow"])
-def test_both_run_as_files_and_as_modules(script):
-    for command in ([f"data_tools/{script}.py"], ["-m", f"data_tools.{script}"]):
-        done = subprocess.run(
-            [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 0 and "--weights" in done.stdout
-
-
 # ----------------------------------------------------------------------------------- VGG
 
 
@@ -150,7 +141,7 @@ def test_without_torchvision_one_line_says_so(videos, tmp_path, weights, monkeyp
 
 
 def test_vgg_gives_what_torchvisions_own_first_full_layer_gives(tmp_path, capsys):
-    torch = pytest.importorskip("torch", reason="needs torch: pip install '.[witness]'")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     vision = pytest.importorskip("torchvision", reason="torchvision is not installed")
     from safetensors.torch import save_file
 
@@ -256,7 +247,9 @@ def test_video_files_in_the_layout_of_hmdb51_go_all_the_way_to_a_split(tmp_path,
     assert found.labels[train].tolist() == [0, 0, 1, 1] and found.labels[test].tolist() == [0, 1]
 
 
-@pytest.mark.skipif("MINILSTM_DATA" not in os.environ, reason="needs real videos: MINILSTM_DATA")
+@pytest.mark.skipif(
+    "MINILSTM_DATA" not in os.environ, reason="needs real videos: set MINILSTM_DATA"
+)
 def test_a_real_video_gives_the_same_percepts_twice(tmp_path, weights):
     data = Path(os.environ["MINILSTM_DATA"], "natural")
     (tmp_path / "list.tsv").write_text("carphone_pristine.mp4\tman\ntree.avi\ttree\n")

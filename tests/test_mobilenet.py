@@ -49,7 +49,7 @@ def random_arrays(seed=0):
 
 def torch_network(arrays):
     """The same network out of PyTorch's own layers, unfolded: features 0 to 18, and classes."""
-    torch = pytest.importorskip("torch", reason="needs torch: pip install '.[witness]'")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     from torch import nn
 
     torch.set_num_threads(1)  # two that wait for one another are slower than one
@@ -142,7 +142,7 @@ def test_every_block_and_the_whole_are_pytorchs(tmp_path, weights):
 
 @needs_data
 def test_a_man_in_a_suit_in_a_car_is_seen_as_that(tmp_path):
-    pytest.importorskip("av", reason="needs av: pip install '.[video]'")
+    pytest.importorskip("av", reason="av is not installed")
     from data_tools.video import read_frames
 
     network = read_mobilenet(write_weights(tmp_path / "w.safetensors", real_arrays()))

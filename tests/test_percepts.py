@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip("h5py", reason="h5py is not installed: pip install '.[video]'")
+pytest.importorskip("h5py", reason="h5py is not installed")
 
 import h5py
 
