@@ -3,6 +3,7 @@
     python -m minilstm.reproduce table2                    the four models of Table 2, with verdicts
     python -m minilstm.reproduce table2 --patches FILE     and its second column, natural patches
     python -m minilstm.reproduce table3                    seven pretrainings, few labels and many
+    python -m minilstm.reproduce table1 --rgb FOLDER       the same tables on percepts of real clips
     python -m minilstm.reproduce fig5 --scale smoke        Figure 5 in seconds, of models that
                                                            learned nothing: does it run?
 
@@ -32,6 +33,7 @@ from .command import Parser, run_command
 from .errors import ConfigError
 from .files import write_file
 from .layer import Blank
+from .recorded import recorded
 from .study import Trial, evaluate_all, steps_made, train_all
 from .transfer import METHODS, Effort, Plan, accuracy, fit_all
 
@@ -44,7 +46,7 @@ class Scale:
     """How large everything is: presets, then settings for each kind of data, then what is asked.
 
     `evaluated` is the number of test sequences of Table 2; `actions` is for Tables 1, 3 and 4 and
-    Figure 12.
+    Figure 12 on the synthetic clips, `percepts` on recorded ones.
     """
 
     seeds: int
@@ -52,6 +54,7 @@ class Scale:
     digits: Mapping[str, Mapping]
     patches: Mapping[str, Mapping]
     actions: Effort
+    percepts: Effort
     presets: tuple[str, ...] = ()
     why: str = ""
 
@@ -93,6 +96,15 @@ SCALES = {
             counts=(1, 2, 3),
             draws=2,
         ),
+        percepts=Effort(
+            pretraining=_lengths(4, 4, warmup_steps=2)
+            | {"data": {"past": 3, "future": 2}, "model": {"hidden": 4}},
+            classifier={"window": 4, "stride": 4, "steps": 4, "validate_every": 2, "batch_size": 6},
+            small=1,
+            full=10**6,
+            counts=(1, 2),
+            draws=2,
+        ),
         why="At this scale nothing is learned: it shows that the command runs.",
     ),
     "small": Scale(
@@ -109,6 +121,16 @@ SCALES = {
             counts=(1, 2, 5, 10, 20, 50),
             draws=10,
         ),
+        percepts=Effort(
+            pretraining=_lengths(400, 20)
+            | {"data": {"past": 8, "future": 8}, "model": {"hidden": 64}},
+            classifier={"window": 16, "stride": 7, "steps": 200, "batch_size": 12},
+            small=4,
+            full=10**6,
+            counts=(1, 2, 4, 8, 16),
+            draws=10,
+            candidates=({}, {"dropout": 0.5}, {"dropout": 0.5, "learning_rate": 1e-3}),
+        ),
         why="What differs besides: the slides' models have 2048 units and learned from some 2 "
         "million sequences of 64x64 pixels (patches: 32x32 in colour), these 128 units and a "
         "thirtieth of that. What a gain is at the end of training, it need not be early in it.",
@@ -124,6 +146,15 @@ SCALES = {
             small=10,
             full=100,
             counts=(1, 2, 5, 10, 20, 50, 100),
+            draws=10,
+        ),
+        percepts=Effort(
+            pretraining=_lengths(20_000, 128)
+            | {"data": {"past": 16, "future": 13}, "model": {"hidden": 2048}},
+            classifier={"window": 16, "stride": 8, "steps": 5000, "batch_size": 128},
+            small=10,
+            full=10**6,
+            counts=(1, 2, 4, 8, 16, 32),
             draws=10,
         ),
         presets=("paper",),
@@ -145,6 +176,10 @@ class Command:
     patches: str = ""
     backend: str = "numpy"
     plan: bool = False
+    rgb: str = ""
+    flow: str = ""
+    folds: int = 10
+    lists: str = ""
 
     @property
     def scale(self) -> Scale:
@@ -175,8 +210,16 @@ class Command:
 
     def recognition_plan(self) -> tuple[Plan, range, str]:
         """What a table of accuracies is made from, how often, and what a repetition is called."""
-        plan = Plan(self.out, self.scale.actions, self.digits, self.backend)
-        return plan, range(self.seeds), "draw" if self.target == "fig12" else "seed"
+        scale = self.scale
+        if not self.rgb and not self.flow:
+            plan = Plan(self.out, scale.actions, self.digits, self.backend)
+            return plan, range(self.seeds), "draw" if self.target == "fig12" else "seed"
+        if self.target == "table4" and not (self.rgb and self.flow):
+            raise ConfigError("expected --rgb and --flow for table4, got one of them: give both")
+        folders = {"rgb": self.rgb, "flow": self.flow}
+        folders = {stream: Path(folder) for stream, folder in folders.items() if folder}
+        plan = recorded(self.out, scale.percepts, self.backend, folders, self.folds, self.lists)
+        return plan, range(len(plan.folds)), "split" if self.lists else "fold"
 
     def train(self, trials: list[Trial]) -> None:
         """Say what is asked for and what it costs; train it unless only the plan is wanted."""
@@ -376,6 +419,22 @@ def main(arguments: list[str] | None = None) -> int:
         "--patches", metavar="FILE",
         help="patches of natural video (data_tools/extract_patches.py), for table2 and fig6",
     )  # fmt: skip
+    for stream, of in (("rgb", "the frames"), ("flow", "the optical flow")):
+        parser.add_argument(
+            f"--{stream}", metavar="FOLDER",
+            help=f"percepts of {of} of recorded clips (data_tools/extract_"
+            f"{'percepts' if stream == 'rgb' else 'flow'}.py), for tables 1, 3, 4 and fig12 in "
+            "place of the synthetic clips; with both, a third stream is made of them joined",
+        )  # fmt: skip
+    parser.add_argument(
+        "--folds", type=_positive, metavar="N", default=10,
+        help="with percepts: parts of the recordings, each held out once (default: 10)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lists", metavar="FOLDER",
+        help="with percepts: the official lists of UCF-101 or HMDB-51, whose three splits take the "
+        "place of folds",
+    )  # fmt: skip
     parser.add_argument(
         "--backend", choices=("numpy", "cupy"), default="numpy", help="array library of the runs"
     )
@@ -394,6 +453,10 @@ def main(arguments: list[str] | None = None) -> int:
         str(Path(options.patches).resolve()) if options.patches else "",
         options.backend,
         options.plan,
+        str(Path(options.rgb).resolve()) if options.rgb else "",
+        str(Path(options.flow).resolve()) if options.flow else "",
+        options.folds,
+        str(Path(options.lists).resolve()) if options.lists else "",
     )
     if command.target in FIGURES:
         print(_figure(command))

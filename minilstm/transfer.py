@@ -7,8 +7,8 @@ The runs without labels are trials of study.py, the classifiers FITS, each in a 
 Repetition number n of everything has its own pretraining, its own labelled clips and its own first
 weights, all from seed n; rows of a table share these, so that they can be compared pair by pair.
 
-Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next: action_tables.py,
-classify.py.
+Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next: recorded.py (real
+clips), action_tables.py, classify.py.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from . import classify, config
 from .claims import percent
 from .command import Parser, run_command
 from .config import Classify
+from .data import Clips, read_percepts
 from .data.actions import CLASSES
 from .errors import RunError
 from .files import write_file
@@ -52,6 +53,7 @@ class Effort:
     full: int
     counts: tuple[int, ...]
     draws: int
+    candidates: tuple[Mapping[str, object], ...] = ({},)
 
 
 # ---------------------------------------------------------------- one fit
@@ -63,26 +65,66 @@ class Fit:
 
     run          the run folder that the encoder comes from, or ""
     baselines    whether it is these, without any LSTM
+    percepts     a folder of percepts of recorded clips, or "": the synthetic ones of `settings`
+    learn, judged, folds   of these: the clips to learn from, those to be judged on, and parts of
+                 the first that each serve once for validation
+    candidates   settings to choose from, by what the validation clips cost on average
     """
 
     settings: Mapping[str, object]
     run: str = ""
     baselines: bool = False
+    percepts: str = ""
+    learn: Sequence[int] = ()
+    judged: Sequence[int] = ()
+    folds: Sequence[Sequence[int]] = ()
+    candidates: Sequence[Mapping[str, object]] = ({},)
+
+
+def open_parts(fit: Fit) -> tuple[list[tuple[Clips, Clips]], Clips]:
+    """Pairs of clips, to learn from and to choose and stop by; and the clips to be judged on."""
+    if not fit.percepts:
+        train, validation, test = classify.open_clips(Classify(**fit.settings))
+        return [(train, validation)], test
+    clips = read_percepts(fit.percepts)
+    parts = [
+        (clips.select(np.setdiff1d(fit.learn, fold)), clips.select(np.array(fold)))
+        for fold in fit.folds
+    ]
+    return parts, clips.select(np.array(fit.judged))
 
 
 def judge(fit: Fit) -> dict:
-    """Fit, and say how the test clips came out: labels (N,), and by name probabilities (N, K)."""
-    settings = Classify(**fit.settings)
-    train, validation, test = classify.open_clips(settings)
+    """Fit, and say how the test clips came out: labels (N,), and by name probabilities (N, K).
+
+    Where there are several folds, those who learned without one each are asked together: the mean
+    of their probabilities. The settings are the candidates' that cost least on what each did not
+    see. So nothing is chosen by the test clips.
+    """
+    parts, test = open_parts(fit)
+    chosen = {}
     if fit.baselines:
-        found = classify.baselines(train, validation, test)
+        found = [classify.baselines(train, validation, test) for train, validation in parts]
     else:
-        fitted = classify.fit(settings, train, validation, fit.run or None)
-        found = {"lstm": fitted.predict(test)}
+        least = np.inf
+        for candidate in fit.candidates:
+            settings = Classify(**{**fit.settings, **candidate})
+            fitted = [classify.fit(settings, *part, fit.run or None) for part in parts]
+            costs = [
+                classify.cross_entropy(one.predict(validation), validation.labels)
+                for one, (_, validation) in zip(fitted, parts, strict=True)
+            ]
+            if np.mean(costs) < least:
+                least, chosen = np.mean(costs), dict(candidate)
+                found = [{"lstm": one.predict(test)} for one in fitted]
     return {
         "fit": dataclasses.asdict(fit),
+        "chosen": chosen,
         "labels": test.labels.tolist(),
-        "probabilities": {name: p.round(6).tolist() for name, p in found.items()},
+        "probabilities": {
+            name: np.mean([one[name] for one in found], axis=0).round(6).tolist()
+            for name in found[0]
+        },
     }
 
 

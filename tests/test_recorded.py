@@ -1,0 +1,141 @@
+"""Recorded clips: folds of recordings, and that nothing looks at what is held out."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minilstm import reproduce, transfer
+from minilstm.command import run_command
+from minilstm.data import Clips, read_percepts, write_percepts
+from minilstm.errors import DataError, RunError
+from minilstm.recorded import join, recorded
+
+SMOKE = reproduce.SCALES["smoke"].percepts
+CLASSES, RECORDINGS = ("hug", "kick", "push"), 6
+
+
+def clips_of(rng, D, longer=0):
+    """Six recordings of three classes, a clip each; what a class is, all its frames say."""
+    labels = np.tile(np.arange(3), RECORDINGS)
+    lengths = rng.integers(6, 10, len(labels)) + longer
+    frames = rng.normal(size=(lengths.sum(), D)) + 3 * np.eye(3, D)[np.repeat(labels, lengths)]
+    return Clips(
+        frames.astype(np.float32), lengths, labels, CLASSES, np.repeat(np.arange(RECORDINGS), 3),
+        np.full((len(labels), 2), 40), tuple(f"v_{CLASSES[k]}_g{n}_c01" for n in range(RECORDINGS)
+                                             for k in range(3)),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two streams of the same clips, the second one frame longer."""
+    found = {"rgb": tmp_path / "rgb", "flow": tmp_path / "flow"}
+    for k, folder in enumerate(found.values()):
+        folder.mkdir()
+        clips = clips_of(np.random.default_rng(1), 5 - k, longer=k)
+        write_percepts(folder, clips)
+    return found
+
+
+def plan_of(folders, out, folds=3, lists=""):
+    return recorded(out, SMOKE, "numpy", folders, folds, lists)
+
+
+def test_no_recording_is_on_two_sides_of_any_fold_and_pretraining_sees_one_side(folders, tmp_path):
+    plan = plan_of(folders, tmp_path / "out")
+    groups, judged = plan.clips.groups, []
+    assert list(plan.streams) == ["rgb", "flow", "joined"]
+    for n in range(3):
+        _, fit = plan.fit("composite", "joined", 10**6, n)
+        judged += fit.judged
+        assert not set(groups[list(fit.learn)]) & set(groups[list(fit.judged)])
+        assert sorted(sum(fit.folds, [])) == sorted(fit.learn)
+        for fold in fit.folds:
+            assert not set(groups[fold]) & set(groups[np.setdiff1d(fit.learn, fold)])
+        trial = plan.pretraining("composite", "joined", n)
+        assert fit.run == str(trial.path)
+        seen = read_percepts(trial.config.data.path)
+        assert set(seen.names) == {plan.clips.names[k] for k in plan.folds[n][0]}
+        assert seen.frames.shape[1] == 9
+    assert sorted(judged) == list(range(18))
+
+
+def test_what_is_held_out_changes_nothing_but_its_own_prediction(folders, tmp_path):
+    plan = plan_of(folders, tmp_path / "out")
+    _, fit = plan.fit("baseline", "rgb", 10**6, 0)
+    fit = dataclasses.replace(fit, candidates=({}, {"dropout": 0.5}))
+    _, baselines = plan.fit("baselines", "rgb", 10**6, 0)
+    before = transfer.judge(fit), transfer.judge(baselines)
+    clips = read_percepts(folders["rgb"])
+    poisoned = fit.judged[1]
+    clips.clip(poisoned)[...] = 1e4
+    write_percepts(folders["rgb"], clips)
+    after = transfer.judge(fit), transfer.judge(baselines)
+    for old, new in zip(before, after, strict=True):
+        assert old["chosen"] == new["chosen"]
+        for name, p in old["probabilities"].items():
+            for k in range(len(fit.judged)):
+                same = p[k] == new["probabilities"][name][k]
+                assert same or k == 1, f"{name}: clip {k} changed with clip 1"
+    assert before[0]["probabilities"]["lstm"][1] != after[0]["probabilities"]["lstm"][1]
+
+
+def test_few_labels_are_so_many_of_each_class_of_the_clips_to_learn_from(folders, tmp_path):
+    plan = plan_of(folders, tmp_path / "out")
+    _, fit = plan.fit("baseline", "rgb", 2, 1)
+    assert np.bincount(plan.clips.labels[list(fit.learn)]).tolist() == [2, 2, 2]
+    assert set(fit.learn) <= set(plan.folds[1][0])
+    assert plan.fit("composite", "flow", 2, 1)[1].learn == fit.learn
+
+
+def test_streams_are_joined_frame_by_frame_and_only_of_the_same_clips(folders):
+    rgb, flow = (read_percepts(folder) for folder in folders.values())
+    both = join(rgb, flow)
+    assert (both.lengths == rgb.lengths).all()
+    for n in range(len(both)):
+        T = len(rgb.clip(n))
+        assert (both.clip(n) == np.hstack([rgb.clip(n), flow.clip(n)[:T]])).all()
+    with pytest.raises(DataError, match="same clips in the same order"):
+        join(rgb, flow.select(np.arange(18)[::-1]))
+
+
+def test_official_lists_take_the_place_of_folds(folders, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    names = read_percepts(folders["rgb"]).names
+    for n in (1, 2, 3):
+        for kind, some in (("train", slice(3 * n, None)), ("test", slice(3 * n))):
+            listed = [f"{name.split('_')[1]}/{name}.avi" for name in names[some]]
+            (lists / f"{kind}list{n:02}.txt").write_text("\n".join(listed) + "\n")
+    plan = plan_of(folders, tmp_path / "out", lists=str(lists))
+    assert [judged.tolist() for _, judged in plan.folds] == [list(range(3 * n)) for n in (1, 2, 3)]
+
+
+def test_percepts_of_another_split_in_the_same_out_are_refused(folders, tmp_path):
+    plan = plan_of(folders, tmp_path / "out")
+    plan.pretraining("composite", "rgb", 0)
+    other = dataclasses.replace(plan, folds=plan.folds[::-1])
+    with pytest.raises(RunError, match="got others: choose another --out"):
+        other.pretraining("composite", "rgb", 0)
+
+
+def test_table_1_of_recorded_clips_is_written_with_its_protocol(folders, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["table1", "--scale", "smoke", "--rgb", folders["rgb"], "--folds", 2, "--out", out]
+    assert run_command(lambda: reproduce.main([*map(str, words)])) == 0
+    said = capsys.readouterr().out
+    assert "18 clips of 3 classes, 6 recordings; each fold leaves recordings out" in said
+    assert "over 2 folds" in said and "| Size and length of the clip (ours) |" in said
+    found = json.loads((out / "table1.json").read_text())
+    assert len(found["claims"]["composite beats single frame, rgb"]["gains"]) == 2
+    with Image.open(out / "table1.png") as picture:
+        assert picture.width == 1999
+
+
+def test_table_4_needs_both_streams(folders, tmp_path, capsys):
+    words = ["table4", "--rgb", str(folders["rgb"]), "--out", str(tmp_path / "out")]
+    assert run_command(lambda: reproduce.main(words)) == 2
+    assert "expected --rgb and --flow for table4" in capsys.readouterr().err
