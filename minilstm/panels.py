@@ -262,7 +262,7 @@ def _dots_panel(a, title, lines):
                 line.published, y, "D", markerfacecolor="none", color=PALETTE[1], markersize=10,
                 markeredgewidth=2, label="slides", zorder=5,
             )  # fmt: skip
-    a.set_yticks(range(len(lines)), [textwrap.fill(name, 26) for name in lines])
+    a.set_yticks(range(len(lines)), [textwrap.fill(name, 30) for name in lines])
     a.set_ylim(len(lines) - 0.5, -0.6)
     a.set_title(title, fontsize=LARGE - 1, color=INK)
     a.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)

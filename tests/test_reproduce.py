@@ -170,6 +170,9 @@ def test_verdicts_of_table_2_come_out_each_way_and_are_said_plainly():
         "conditional composite beats composite": "not decided",
         "scheduled predictor beats predictor": "holds",
         "scheduled composite beats composite": "does not hold",
+        "scheduled predictor beats conditional predictor": "holds",
+        "scheduled composite beats conditional composite": "does not hold",
+        "scheduled composite beats scheduled predictor": "does not hold",
     }
     said = table2.text(found)
     assert "- composite beats predictor: as in the slides." in said
@@ -178,6 +181,7 @@ def test_verdicts_of_table_2_come_out_each_way_and_are_said_plainly():
         r"composite beats composite: in the slides; not decided here: .* found from \d\.\d %", said
     )
     assert "not so: Composite Model with Conditional Future Predictor, scheduled" in said
+    assert "the conditional predictor costs 90.0, less than" in said and "exposure bias" in said
     assert "Because." in said and "9 sequences" in said
 
 
