@@ -405,7 +405,8 @@ def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
         clips = clips.select(clips.labels >= 0)
         rest, test = (clips.select(n) for n in list(grouped_folds(clips.groups, c.folds))[c.fold])
         train, validation = next(grouped_folds(rest.groups, c.folds - 1))
-        return few(rest.select(train), c.labels, c.seed), rest.select(validation), test
+        train = train[few(rest.labels[train], c.labels, c.seed)]
+        return rest.select(train), rest.select(validation), test
     counts = {"train": c.labels, "validation": c.validation, "test": c.test}
     return tuple(
         Actions(
@@ -416,14 +417,15 @@ def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
     )  # fmt: skip
 
 
-def few(clips: Clips, per_class: int, seed: int) -> Clips:
-    """`per_class` clips of every class, drawn by `seed`, or all where there are fewer.
+def few(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
+    """Indices of `per_class` clips of every label (N,) there is, or of all where there are fewer.
 
-    More of them include the same ones.
+    Drawn by `seed`; more of them include the same ones.
     """
-    order = keyed_rng(LABELS, seed).permutation(len(clips))
-    chosen = [order[clips.labels[order] == k][:per_class] for k in range(len(clips.classes))]
-    return clips.select(np.sort(np.concatenate(chosen)))
+    order = keyed_rng(LABELS, seed).permutation(len(labels))
+    return np.sort(
+        np.concatenate([order[labels[order] == k][:per_class] for k in np.unique(labels)])
+    )
 
 
 NAMES = ("results.json", "table.txt", "confusion.png")

@@ -19,16 +19,15 @@ import numpy as np
 
 from . import config
 from .claims import count
+from .classify import few
 from .config import Classify
 from .data import Clips, read_percepts, write_percepts
-from .data.shuffle import keyed_rng
 from .data.splits import SPLITS, grouped_folds, hmdb51_split, ucf101_split
 from .errors import DataError, RunError
 from .study import Trial
 from .transfer import METHODS, Effort, Fit, Plan
 
 JOINED = "joined"
-CHOICE = 9  # the purpose of the random numbers that choose labelled clips; see data/shuffle.py
 INNER = 3  # folds within the clips to learn from
 
 
@@ -97,12 +96,7 @@ class Recorded(Plan):
     def fit(self, method: str, stream: str, labels: int, n: int) -> tuple[str, Fit]:
         """A fit and its name, of at most so many labelled clips of each class."""
         learn, judged = self.folds[n]
-        rng = keyed_rng(CHOICE, n)
-        order = rng.permutation(learn)
-        few = [
-            order[self.clips.labels[order] == k][:labels] for k in range(len(self.clips.classes))
-        ]
-        learn = np.sort(np.concatenate(few))
+        learn = learn[few(self.clips.labels[learn], labels, n)]
         recordings = self.clips.groups[learn]
         inner = grouped_folds(recordings, min(INNER, len(np.unique(recordings))))
         settings, run = self._settings(method, stream, n)

@@ -1,6 +1,7 @@
 """The house: which file may import which, what no file may do, and what lies where."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -216,3 +217,15 @@ def test_the_top_of_the_repository_holds_only_the_agreed_names():
     top = {line.split("/")[0] for line in done.stdout.splitlines()}
     extra = {name for name in top - agreed if not name.startswith(".")}
     assert not extra, f"not agreed: {sorted(extra)}"
+
+
+def test_every_purpose_of_random_numbers_has_a_number_of_its_own():
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        for name in set(re.findall(r"keyed_rng\(([A-Z]+)\b", text)):
+            numbers = re.search(rf"^((?:[A-Z]+, )*{name}(?:, [A-Z]+)*) = ([0-9, ]+)", text, re.M)
+            if numbers:  # elsewhere it is imported
+                values = dict(zip(numbers[1].split(", "), numbers[2].split(", "), strict=True))
+                found.append(int(values[name]))
+    assert len(found) > 8 and len(set(found)) == len(found)

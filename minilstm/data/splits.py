@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from .shuffle import keyed_rng, whole_number
 
-FOLDS = 6  # the purpose of the random numbers that deal groups out; see shuffle.py
+FOLDS = 10  # the purpose of the random numbers that deal groups out; see shuffle.py
 SPLITS = (1, 2, 3)
 
 Indices = np.ndarray
