@@ -135,7 +135,7 @@ def vgg16(weights: str) -> Callable[[np.ndarray], np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    network = torchvision.models.vgg16(weights=None).eval()
+    network = torchvision.models.vgg16(weights=None, init_weights=False).eval()
     try:
         network.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -140,6 +140,7 @@ def test_without_torchvision_one_line_says_so(videos, tmp_path, weights, monkeyp
     assert "expected the library torch" in said and said.count("\n") == 1
 
 
+@pytest.mark.slow  # two networks of half a gigabyte
 def test_vgg_gives_what_torchvisions_own_first_full_layer_gives(tmp_path, capsys):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     vision = pytest.importorskip("torchvision", reason="torchvision is not installed")

@@ -164,7 +164,7 @@ def test_short_videos_are_left_out_and_a_split_without_windows_is_refused(folder
     assert "12 recordings" in refused(Percepts, folder, 16, split="test")
 
 
-def test_splits_share_no_recording(folder):
+def test_splits_share_no_recording():
     c = dataclasses.replace(clips(24), groups=np.arange(24) // 2)
     found = {s: Percepts(c, 5, split=s) for s in ("train", "validation", "test")}
     groups = {
