@@ -114,7 +114,7 @@ SCALES = {
         | {"data": {"frame_size": 32, "digit_size": 14}, "model": {"hidden": 128}},
         patches=_lengths(600) | {"model": {"hidden": 128}},
         actions=Effort(
-            pretraining=_lengths(1500) | {"model": {"hidden": 128}},
+            pretraining=_lengths(1000) | {"model": {"hidden": 128}},
             classifier={},
             small=10,
             full=100,
