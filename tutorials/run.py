@@ -23,6 +23,8 @@ from minilstm.files import write_file
 
 FOLDER = Path(__file__).parent
 GALLERY = FOLDER / "build" / "gallery"
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
+SCRIPT = re.compile(r'<script[^>]* src="https?://[^>]*>\s*</script>')
 
 
 def tutorials() -> list[Path]:
@@ -63,6 +65,7 @@ def page(path: Path) -> bool:
     """Run one tutorial as a notebook, and write it as a page of the gallery."""
     try:
         import jupytext
+        from latex2mathml.converter import convert
         from nbconvert import HTMLExporter
         from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
     except ModuleNotFoundError as error:
@@ -70,10 +73,17 @@ def page(path: Path) -> bool:
             f"expected {error.name} for the gallery, got none: pip install '.[tutorials]'"
         ) from error
     print(title(path), flush=True)
+    formulas = []  # as MathML, which a browser sets without a script from the network
+
+    def placeholder(tex):
+        display = "block" if tex[1] else "inline"
+        formulas.append(convert(tex[1] or tex[2], display=display))
+        return f"formula{len(formulas) - 1}x"
+
     notebook = jupytext.read(path)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # whose links are seen from the gallery now
-            cell.source = cell.source.replace("](../", "](../../../")
+            cell.source = FORMULA.sub(placeholder, cell.source.replace("](../", "](../../../"))
     resources = {"metadata": {"path": str(FOLDER), "name": title(path)}}
     try:
         ExecutePreprocessor(timeout=600, kernel_name="python3").preprocess(notebook, resources)
@@ -81,6 +91,7 @@ def page(path: Path) -> bool:
         print(error)
         return False
     html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
+    html = re.sub(r"formula(\d+)x", lambda k: formulas[int(k[1])], SCRIPT.sub("", html))
     GALLERY.mkdir(parents=True, exist_ok=True)
     write_file(GALLERY / f"{path.stem}.html", html.encode())
     return True
