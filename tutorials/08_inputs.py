@@ -95,8 +95,9 @@ assert np.allclose(lstm.Wx.grad, gradient[order], atol=1e-5 * scale)
 # That is the reason for the deck's second kind of input: **features** of each frame from a
 # convolutional network that was trained on ImageNet (Krizhevsky, Sutskever, Hinton 2012). Such a
 # network has eyes, and has seen a million photographs. Carrying over what it learned is *transfer
-# learning*. For an LSTM, features are just another vector $x_t$. (Reading such features is not part
-# of this version of the library; the loss for them is, below.)
+# learning*. For an LSTM, features are just another vector $x_t$.
+# ([data_tools/extract_percepts.py](../data_tools/extract_percepts.py) makes such features from
+# videos, and `--data percepts --path FOLDER` learns from them; their loss is below.)
 #
 # ## What a larger frame costs
 #

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from minilstm import config, evaluate, experiment, train
 from minilstm.backend import use_backend
+from minilstm.data.shuffle import part
 from minilstm.figures import FAINT, INK, PALETTE
 from minilstm.files import write_file
 from minilstm.models import EncoderDecoder
@@ -119,6 +121,36 @@ def pictures(ax, frames: np.ndarray, shape: tuple[int, int], gap: int = 1) -> No
             sheet[y : y + height, x : x + width] = frames[r, c].reshape(shape)
     ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_axis_off()
+
+
+# ---------------------------------------------------------------- films of a photograph
+
+
+def camera_films(N: int, T: int = 29, side: int = 16) -> np.ndarray:
+    """What a camera sees that glides over a photograph and zooms: uint8 (N, T, side, side, 3).
+
+    The photograph is matplotlib's portrait of Grace Hopper (public domain). Test films, and they
+    alone, are of its right two fifths. Views with nothing in them are left out.
+    """
+    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as opened:
+        photograph = opened.convert("RGB")
+    width, height = photograph.size
+    rng = np.random.default_rng(0)
+    films = np.empty((N, T, side, side, 3), np.uint8)
+    test = set(part(np.arange(N), "test"))
+    for n in range(N):
+        left, right = (0.6 * width, width) if n in test else (0, 0.6 * width)
+        while True:
+            size = rng.uniform(40, 100, 2)  # of the view at the beginning and the end
+            x, y = rng.uniform(left, right - size), rng.uniform(0, height - size)
+            views = np.linspace(*np.stack([x, y, x + size, y + size], axis=1), T)
+            if np.hypot(*np.diff([x, y])) > 100:  # too fast
+                continue
+            films[n] = [photograph.resize((side, side), Image.Resampling.BILINEAR, tuple(view))
+                        for view in views]  # fmt: skip
+            if films[n].std(axis=(1, 2)).min() > 25:
+                break
+    return films
 
 
 # ---------------------------------------------------------------- short trainings
