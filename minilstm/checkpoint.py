@@ -50,8 +50,11 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
             file.write(np.ascontiguousarray(to_numpy(array)).reshape(-1).view(np.uint8))
 
 
-def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
-    """All arrays by name, and `about`. Raises RunError for a missing or damaged file."""
+def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], dict]:
+    """All arrays by name (or none of them, which is quick), and `about`.
+
+    Raises RunError for a missing or damaged file.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -59,11 +62,12 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
             about = json.loads((file.metadata() or {})["minilstm"])
             if not isinstance(about, dict):
                 raise ValueError("its description is no table")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        for name, array in arrays.items():
+            names = file.keys() if arrays else ()
+            found = {name: file.get_tensor(name) for name in names}
+        for name, array in found.items():
             if array.dtype.isbuiltin != 1:  # other packages may teach NumPy such dtypes
                 raise TypeError(f"{name} has dtype {array.dtype}")
-        return arrays, about
+        return found, about
     except FileNotFoundError:
         raise RunError(f"expected a checkpoint at {path}, got no such file: check RUN") from None
     except (  # the last three: dtypes that NumPy lacks, and JSON that is nested too deeply

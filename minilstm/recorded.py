@@ -146,7 +146,7 @@ def recorded(
         _write_once(folders[JOINED], seen[JOINED])
     names, groups = first.names, first.groups
     if not lists:
-        splits = list(grouped_folds(groups, min(folds, len(np.unique(groups)))))
+        splits = list(grouped_folds(groups, folds))
     else:
         ucf101 = (Path(lists) / "trainlist01.txt").exists()
         official = ucf101_split if ucf101 else hmdb51_split

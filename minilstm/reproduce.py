@@ -305,12 +305,8 @@ def _recognition(command: Command) -> str:
     target = command.target
     plan, repetitions, each = command.recognition_plan()
     table, asked = TABLES[target](plan.effort, plan.streams)
-    fits = {
-        (fit, n): plan.fit(*fit, n)
-        for n in repetitions
-        for _, many in asked.values()
-        for fit in many
-    }
+    wanted = dict.fromkeys(fit for _, many in asked.values() for fit in many)
+    fits = {(fit, n): plan.fit(*fit, n) for n in repetitions for fit in wanted}
     trials = {}
     for (method, stream, _), n in fits:
         if method in METHODS:

@@ -92,7 +92,7 @@ def steps_made(trial: Trial) -> int | None:
         )
     if not folder.checkpoint.exists():
         return 0
-    return checkpoint.read(folder.checkpoint)[1].get("step")
+    return checkpoint.read(folder.checkpoint, arrays=False)[1].get("step")
 
 
 def evaluate_all(trials: Sequence[Trial], workers: int, sequences: int) -> list[dict]:
