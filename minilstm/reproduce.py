@@ -132,8 +132,9 @@ SCALES = {
             candidates=({}, {"dropout": 0.5}, {"dropout": 0.5, "learning_rate": 1e-3}),
         ),
         why="What differs besides: the slides' models have 2048 units and learned from some 2 "
-        "million sequences of 64x64 pixels (patches: 32x32 in colour), these 128 units and a "
-        "thirtieth of that. What a gain is at the end of training, it need not be early in it.",
+        "million sequences of 64x64 pixels (patches: 32x32 in colour); these have 128 units, and "
+        "learned from a thirtieth of that or less. A gain at the end of long training need not "
+        "show early, nor one that shows early last.",
     ),
     "paper": Scale(
         seeds=5,
