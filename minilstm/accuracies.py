@@ -5,7 +5,7 @@ recognised, of every cell and repetition; `text` and `chart` say and show it. Ac
 on other clips than the slides' can't be compared with theirs; gains from row to row can be looked
 at side by side.
 
-Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next: transfer.py.
+Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next: recognition.py.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each function returns the Table and what every cell of it asks for: the name of a result, and the
 (method, stream, labels per class) of the fits whose probabilities are averaged.
 
-Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next: transfer.py.
+Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next: recognition.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from .accuracies import Cell, Table
 from .claims import count
-from .transfer import Effort
+from .recognition import Effort
 
 Asked = dict[Cell, tuple[str, list[tuple[str, str, int]]]]
 

@@ -24,8 +24,8 @@ from .config import Classify
 from .data import Clips, read_percepts, write_percepts
 from .data.splits import SPLITS, grouped_folds, hmdb51_split, ucf101_split
 from .errors import DataError, RunError
+from .recognition import METHODS, Effort, Fit, Plan
 from .study import Trial
-from .transfer import METHODS, Effort, Fit, Plan
 
 JOINED = "joined"
 INNER = 3  # folds within the clips to learn from

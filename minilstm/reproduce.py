@@ -33,9 +33,9 @@ from .command import Parser, run_command
 from .errors import ConfigError
 from .files import write_file
 from .layer import Blank
+from .recognition import METHODS, Effort, Plan, accuracy, fit_all
 from .recorded import recorded
 from .study import Trial, evaluate_all, steps_made, train_all
-from .transfer import METHODS, Effort, Plan, accuracy, fit_all
 
 FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9")
 TARGETS = ("table1", "table2", "table3", "table4", *FIGURES, "fig12")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import reproduce, transfer
+from minilstm import recognition, reproduce
 from minilstm.command import run_command
 from minilstm.data import Clips, read_percepts, write_percepts
 from minilstm.errors import DataError, RunError
@@ -68,12 +68,12 @@ def test_what_is_held_out_changes_nothing_but_its_own_prediction(folders, tmp_pa
     _, fit = plan.fit("baseline", "rgb", 10**6, 0)
     fit = dataclasses.replace(fit, candidates=({}, {"dropout": 0.5}))
     _, baselines = plan.fit("baselines", "rgb", 10**6, 0)
-    before = transfer.judge(fit), transfer.judge(baselines)
+    before = recognition.judge(fit), recognition.judge(baselines)
     clips = read_percepts(folders["rgb"])
     poisoned = fit.judged[1]
     clips.clip(poisoned)[...] = 1e4
     write_percepts(folders["rgb"], clips)
-    after = transfer.judge(fit), transfer.judge(baselines)
+    after = recognition.judge(fit), recognition.judge(baselines)
     for old, new in zip(before, after, strict=True):
         assert old["chosen"] == new["chosen"]
         for name, p in old["probabilities"].items():

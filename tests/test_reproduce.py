@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import accuracies, checkpoint, claims, config, reproduce, study, table2, transfer
+from minilstm import accuracies, checkpoint, claims, config, recognition, reproduce, study, table2
 from minilstm.action_tables import TABLES
 from minilstm.classify import open_clips
 from minilstm.command import run_command
@@ -256,8 +256,8 @@ def test_streams_are_fused_by_their_probabilities():
         return {"labels": [0, 1], "probabilities": {"lstm": rows}}
 
     sure, wrong = result([0.9, 0.1], [0.4, 0.6]), result([0.4, 0.6], [0.6, 0.4])
-    assert transfer.accuracy([sure]) == 1 and transfer.accuracy([wrong]) == 0
-    assert transfer.accuracy([sure, wrong]) == 0.5  # the second clip: a tie, and the first wins
+    assert recognition.accuracy([sure]) == 1 and recognition.accuracy([wrong]) == 0
+    assert recognition.accuracy([sure, wrong]) == 0.5  # the second clip: a tie, and the first wins
 
 
 # ---------------------------------------------------------------- the command
@@ -346,17 +346,17 @@ def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, see
 
 
 def test_a_fit_of_other_settings_in_the_same_out_is_refused(out, tmp_path):
-    fits = transfer.Plan(out, reproduce.SCALES["smoke"].actions, "bundled", "numpy")
+    fits = recognition.Plan(out, reproduce.SCALES["smoke"].actions, "bundled", "numpy")
     name, fit = fits.fit("baseline", "rgb", 3, 0)
-    transfer.fit_all({name: fit}, tmp_path, 1)
-    transfer.fit_all({name: fit}, tmp_path, 1)  # found, and left alone
+    recognition.fit_all({name: fit}, tmp_path, 1)
+    recognition.fit_all({name: fit}, tmp_path, 1)  # found, and left alone
     other = dataclasses.replace(fit, settings=fit.settings | {"dropout": 0.25})
     with pytest.raises(RunError, match="another settings: choose another --out"):
-        transfer.fit_all({name: other}, tmp_path, 1)
+        recognition.fit_all({name: other}, tmp_path, 1)
 
 
 def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
-    plan = transfer.Plan(Path("out"), reproduce.SCALES["smoke"].actions, "bundled", "numpy")
+    plan = recognition.Plan(Path("out"), reproduce.SCALES["smoke"].actions, "bundled", "numpy")
     parts = [
         open_clips(Classify(**plan.fit(method, "rgb", 3, 1)[1].settings))
         for method in ("baselines", "baseline", "composite")

@@ -33,8 +33,8 @@ from minilstm.data.actions import CLASSES
 from minilstm.data.splits import grouped_folds
 from minilstm.gradcheck import check
 from minilstm.models import Classifier
+from minilstm.recognition import METHODS, Effort
 from minilstm.statistics import mean_of
-from minilstm.transfer import METHODS, Effort
 
 # %% [markdown]
 # ## Eighteen actions

@@ -27,8 +27,8 @@ from minilstm.action_tables import table_4
 from minilstm.claims import lines, percent, plus_minus, tested
 from minilstm.classify import accuracy, cross_entropy, fit, open_clips
 from minilstm.config import Classify
+from minilstm.recognition import Effort
 from minilstm.statistics import HOLDS, detectable, judge, mean_of
-from minilstm.transfer import Effort
 
 # %% [markdown]
 # ## What each number is

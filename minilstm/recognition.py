@@ -2,7 +2,7 @@
 
 The runs without labels are trials of study.py, the classifiers FITS, each in a process of its own:
 
-    python -m minilstm.transfer FIT.json        prints what the fit came to, as JSON
+    python -m minilstm.recognition FIT.json        prints what the fit came to, as JSON
 
 Repetition number n of everything has its own pretraining, its own labelled clips and its own first
 weights, all from seed n; rows of a table share these, so that they can be compared pair by pair.
@@ -136,15 +136,17 @@ def accuracy(results: Sequence[Mapping], name: str = "lstm") -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
-        prog="python -m minilstm.transfer",
+        prog="python -m minilstm.recognition",
         description="Fit and judge one classifier, as python -m minilstm.reproduce asks for.",
     )
-    parser.add_argument("fit", metavar="FIT.json", help="a Fit (see transfer.py)")
+    parser.add_argument("fit", metavar="FIT.json", help="a Fit (see recognition.py)")
     path = Path(parser.parse_args(arguments).fit)
     try:
         fit = Fit(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path}: expected a fit in JSON, got {error!r}: see transfer.py") from error
+        raise RunError(
+            f"{path}: expected a fit in JSON, got {error!r}: see recognition.py"
+        ) from error
     print(json.dumps(judge(fit)))
     return 0
 
@@ -230,7 +232,7 @@ def fit_all(fits: Mapping[str, Fit], folder: Path, workers: int) -> dict[str, di
         about = json.loads(json.dumps(dataclasses.asdict(fit)))
         if not paths[name].exists():
             write_file(folder / f"{name}.json", json.dumps(about, indent=2))
-            words = ["minilstm.transfer", str(folder / f"{name}.json")]
+            words = ["minilstm.recognition", str(folder / f"{name}.json")]
             tasks.append(Task(name, words, output=paths[name]))
         elif (there := json.loads(paths[name].read_text())["fit"]) != about:
             other = [key for key in about if there.get(key) != about[key]]
