@@ -28,7 +28,7 @@ from pathlib import Path
 
 from . import accuracies, config, cost, experiment, panels, table2, visualize
 from .action_tables import TABLES
-from .claims import clean
+from .claims import clean, count
 from .command import Parser, run_command
 from .errors import ConfigError
 from .files import write_file
@@ -290,11 +290,13 @@ def table_2(command: Command) -> str:
     return written
 
 
-def _trained_on(settings):
-    r, m, d = settings.run, settings.model, settings.data
+def _trained_on(*configs):
+    """What all of them were trained on, and how large they are."""
+    r, d = configs[0].run, configs[0].data
+    sizes = [f"{count(c.model.layers, 'layer')} of {c.model.hidden} units" for c in configs]
     return (
         f"{r.steps * r.batch_size:,} sequences ({r.steps:,} steps of {r.batch_size}), with "
-        f"{m.layers} layers of {m.hidden} units, {d.past} frames in and {d.future} predicted"
+        f"{' or '.join(dict.fromkeys(sizes))}, {d.past} frames in and {d.future} predicted"
     )
 
 
@@ -374,9 +376,9 @@ def _figure(command: Command) -> str:
     plate = visualize.Plate(command.out)
     names = ("fig9", "fig10") if command.target == "fig9" else (command.target,)
     visualize.draw(runs, plate, names)
-    first = next(iter(shown.values())).config
     written = visualize.captions(runs, plate)
-    written += f"\nTrained on {_trained_on(first)}, seed {first.run.seed}"
+    configs = [trial.config for trial in shown.values()]
+    written += f"\nTrained on {_trained_on(*configs)}, seed {configs[0].run.seed}"
     written += f" ({command.target}, scale {command.scale_name}).\n"
     write_file(command.out / f"{command.target}.md", written)
     return written
