@@ -284,8 +284,10 @@ def test_a_command_that_is_killed_leaves_no_half_file_and_the_next_tidies_up(tmp
     out = tmp_path / "my.npy"
     words = [sys.executable, "-m", "data_tools.make_moving_mnist", "--out", str(out)]
     process = subprocess.Popen(
-        [*words, "--sequences", "1000000"], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+        [*words, "--sequences", "100000"], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        # where the tests run in the background, SIGINT is ignored, and its children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     while not any(path.stat().st_size > 10**6 for path in tmp_path.iterdir()):
         assert process.poll() is None
         time.sleep(0.01)
