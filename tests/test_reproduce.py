@@ -328,7 +328,13 @@ def test_figure_6_is_of_patches_and_needs_them(out, capsys):
 
 
 @pytest.mark.parametrize(
-    "target, seeds", [("table1", 2), ("table4", 2), ("table3", 1), ("fig12", 2)]
+    "target, seeds",
+    [
+        ("table1", 2),
+        ("table4", 2),
+        pytest.param("table3", 1, marks=pytest.mark.slow),
+        pytest.param("fig12", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, seeds, capsys):
     words = [target, "--scale", "smoke", "--out", out, "--workers", 2, "--seeds", seeds]
