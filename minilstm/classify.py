@@ -244,13 +244,13 @@ def vectors(frames: np.ndarray, scale: Scale | None) -> np.ndarray:
 def _scale(train, run=None):
     """What frames are normalised by: what the run did, or the training clips' own mean and std.
 
-    Digits are in [0, 1], and stay so.
+    Bytes by the scale that comes with them; digits have none, and stay in [0, 1].
     """
     trained = run and experiment.read_config(run)
     if trained and trained.data.source in ("patches", "percepts"):
         return experiment.open_source(trained, "train").scale
     if train.frames.dtype == np.uint8:
-        return None
+        return train.scale
     std = train.frames.std(axis=0, dtype=np.float32)
     mean = train.frames.mean(axis=0, dtype=np.float32)
     return Scale(mean, np.where(std > 1e-6, std, np.float32(1)))

@@ -41,8 +41,8 @@ INIT = 2  # the purpose of the random numbers that parameters start from; see da
 
 
 def build_loss(config: Config) -> Loss:
-    """Cross-entropy for pixels that are probabilities, squared error for patches and percepts."""
-    if config.data.source in ("patches", "percepts"):
+    """Cross-entropy for pixels that are probabilities, squared error for all that is normalised."""
+    if config.data.source in ("patches", "percepts", "action-changes"):
         return SquaredError()
     return BernoulliCrossEntropy()
 

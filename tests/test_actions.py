@@ -5,14 +5,15 @@ import pytest
 from PIL import Image
 
 from data_tools import make_actions
-from minilstm.classify import open_clips
+from minilstm.classify import fit, open_clips
 from minilstm.command import run_command
-from minilstm.config import Classify
-from minilstm.data import Actions, MovingMNIST, actions, load_digits
+from minilstm.config import Classify, load
+from minilstm.data import Actions, MovingMNIST, actions, as_vectors, load_digits
 from minilstm.data.actions import ACTIONS, CLASSES, States, draw_digits, states
 from minilstm.errors import ConfigError, DataError, ShapeError
-from minilstm.experiment import split_digits
+from minilstm.experiment import build_loss, split_digits
 from minilstm.logistic import fit_logistic
+from minilstm.losses import SquaredError
 
 DIGITS = load_digits()[0][:50]
 
@@ -271,3 +272,25 @@ def test_make_actions_refuses_in_one_line(arguments, word, tmp_path, monkeypatch
     assert make(*arguments) == 2
     message = capsys.readouterr().err
     assert word in message and message.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_changes_are_what_is_different_and_are_learned_with_mean_0_and_deviation_1():
+    frames, changes = (Actions(DIGITS, 16, n, changes=n == 4) for n in (5, 4))
+    seen, steps = frames.batch(0, 300), changes.batch(0, 300)
+    assert (abs(np.diff(seen.astype(int), axis=0) / 2 - (steps.astype(int) - 127)) <= 0.5).all()
+    x = as_vectors(steps, changes.scale)
+    assert abs(x.mean()) < 0.02 and 0.7 < x.std() < 1.4
+    clips = changes.clips(2)
+    assert clips.scale is changes.scale and clips.select([0]).scale is changes.scale
+    assert frames.clips(2).scale is None
+
+
+def test_changes_have_squared_error_and_a_classifier_sees_them_normalised():
+    assert isinstance(
+        build_loss(load(overrides={"data": {"source": "action-changes"}})), SquaredError
+    )
+    clips = Actions(DIGITS, 16, 4, changes=True).clips(2)
+    settings = Classify(encoder="scratch", hidden=4, window=4, steps=1, batch_size=4)
+    fitted = fit(settings, clips, clips)
+    x = fitted._inputs(clips, np.arange(36), np.zeros(36, int))
+    assert abs(x.mean()) < 0.1 and 0.5 < x.std() < 2

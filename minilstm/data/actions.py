@@ -26,6 +26,7 @@ from ..errors import DataError
 from .clips import Clips
 from .digits import resize_digits
 from .shuffle import keyed_rng, whole_number
+from .vectors import Scale
 
 ACTION = 5  # the purpose of these random numbers; see shuffle.py
 UNLABELLED, LABELLED = 0, 1  # two series of draws that share nothing
@@ -42,6 +43,8 @@ SPIN_RATE = 1 / 20  # turns
 BLINK_RATE, LIGHT_RATE = 1 / 4, 1 / 40  # of blinking; the most of any other action
 SIZES = (0.5, 0.9)  # of a digit's 28 pixels, of which the ink fills 20
 LIGHTS = (0.3, 1.0)
+# Changes, of frames in [0, 1]: none is 0, and their standard deviation is 1 (measured).
+CHANGES = Scale(np.array([127 / 255], np.float32), np.array([0.044], np.float32))
 
 
 class Motion(NamedTuple):
@@ -175,7 +178,6 @@ class Actions:
     Raises ConfigError or ShapeError for settings that do not fit.
     """
 
-    scale = None
     num_sequences = math.inf
 
     def __init__(
@@ -189,6 +191,7 @@ class Actions:
         self.frame_size = whole_number("frame_size", frame_size, 1)
         self.num_frames = whole_number("num_frames", num_frames, 1)
         self.seed, self.changes = whole_number("seed", seed, 0), changes
+        self.scale = CHANGES if changes else None
         self.images = resize_digits(images, INK)
         if not len(images):
             raise DataError("expected at least one digit to choose from, got none: give more")
@@ -219,6 +222,7 @@ class Actions:
             np.tile(labels, K),
             CLASSES,
             sizes=np.full((N, 2), self.frame_size),
+            scale=self.scale,
             names=tuple(f"{name} {k}" for k in range(K) for name in CLASSES),
         )
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import DataError
 from .shuffle import whole_number
+from .vectors import Scale
 
 UNLABELLED = -1
 
@@ -35,6 +36,7 @@ class Clips:
              default each is a recording of its own
     sizes    (N, 2) width and height of the original video in pixels; 0 where unknown
     names    N texts, where a clip came from
+    scale    what bytes are normalised by; without one they are learned in [0, 1]
 
     Raises DataError for parts that do not fit together.
     """
@@ -46,6 +48,7 @@ class Clips:
     groups: np.ndarray | None = None
     sizes: np.ndarray | None = None
     names: tuple[str, ...] | None = None
+    scale: Scale | None = None
 
     def __post_init__(self):
         N = len(self.lengths)
