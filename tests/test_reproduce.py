@@ -330,7 +330,7 @@ def test_figure_6_is_of_patches_and_needs_them(out, capsys):
 @pytest.mark.parametrize(
     "target, seeds",
     [
-        ("table1", 2),
+        pytest.param("table1", 2, marks=pytest.mark.slow),  # test_recorded.py runs it, too
         ("table4", 2),
         pytest.param("table3", 1, marks=pytest.mark.slow),
         pytest.param("fig12", 2, marks=pytest.mark.slow),
