@@ -198,6 +198,13 @@ class Init:
         bound = self.scale if self.weights == "uniform" else max(rows, 1) ** -0.5
         return Param(rng.uniform(-bound, bound, (rows, columns)))
 
+    def input_weight(self, rng: np.random.Generator, D: int, columns: int) -> Param:
+        """The (D, columns) matrix of a layer's inputs, drawn from a generator of its own.
+
+        So all other draws are the same with inputs of any width, or none.
+        """
+        return self.weight(rng.spawn(1)[0], D, columns)
+
     def recurrent(self, rng: np.random.Generator, H: int, gates: int = 1) -> Param:
         """An (H, gates*H) matrix that maps a hidden state to the pre-activations of the next."""
         param = self.weight(rng, H, gates * H)

@@ -31,7 +31,7 @@ class LSTM(Recurrent):
 
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
         self.D, self.H = D, H
-        self.Wx = init.weight(rng, D, 4 * H)
+        self.Wx = init.input_weight(rng, D, 4 * H)
         self.Wh = init.recurrent(rng, H, gates=4)
         self.b = init.gate_bias(H)
 
@@ -130,7 +130,7 @@ class SlidesLSTM(LSTM):
 
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
         self.D, self.H = D, H
-        self.Wi = init.weight(rng, D, H)
+        self.Wi = init.input_weight(rng, D, H)
         self.W = init.weight(rng, 2 * H, 4 * H)
 
     def begin(self, x, state):

@@ -292,16 +292,18 @@ class EncoderDecoder(Layer, abstract=True):
             )
         self.D = D
         self.loss = loss or BernoulliCrossEntropy()
-        self.encoder = Encoder(D, H, layers, rng, cell, init, dropout)
+        # a generator for each part: models with the same part start it from the same weights
+        encode_rng, reconstruct_rng, predict_rng = rng.spawn(3)
+        self.encoder = Encoder(D, H, layers, encode_rng, cell, init, dropout)
 
-        def decoder(is_conditional):
-            return Decoder(D, H, layers, rng, is_conditional, start, self.loss, cell, init, dropout)
+        def decoder(rng, conditional):
+            return Decoder(D, H, layers, rng, conditional, start, self.loss, cell, init, dropout)
 
         self.reconstruct = self.predict = None
         if self.reconstructs:
-            self.reconstruct = decoder(conditional in ("reconstruction", "both"))
+            self.reconstruct = decoder(reconstruct_rng, conditional in ("reconstruction", "both"))
         if self.predicts:
-            self.predict = decoder(conditional in ("future", "both"))
+            self.predict = decoder(predict_rng, conditional in ("future", "both"))
 
     def set_unrolling(self, recompute: int = 0, tbptt: int = 0) -> None:
         """Unroll every stack in segments of K steps, to save memory or truncate; 0 is off.

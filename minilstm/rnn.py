@@ -122,7 +122,7 @@ class ElmanRNN(Recurrent):
 
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
         self.D, self.H = D, H
-        self.Wx = init.weight(rng, D, H)
+        self.Wx = init.input_weight(rng, D, H)
         self.Wh = init.recurrent(rng, H)
         self.b = init.bias(H)
 
@@ -151,7 +151,7 @@ class SlidesRNN(Recurrent):
 
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
         self.D, self.H = D, H
-        self.Wi = init.weight(rng, D, H)
+        self.Wi = init.input_weight(rng, D, H)
         self.W = init.recurrent(rng, H)
         self.b = init.bias(H)
 

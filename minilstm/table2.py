@@ -183,7 +183,7 @@ def _section(data, part, about):
         share = "1" if slides else ""
         lines.append(cells(f"*{name}*", f"{value:.1f}", f"{value / mean:.3f}", "", slides, share))
     tested = part["claims"]
-    shared = "the same training sequences, encoders that start from the same weights"
+    shared = "the same training sequences, and the same first weights in every array that both have"
     return [
         *lines, "", _margin(part), "",
         *claims.lines(tested, "% of the mean image"), "", claims.method(seeds, shared, tested), "",

@@ -194,6 +194,9 @@ class Shapes:
     def uniform(self, low, high, shape):
         return np.broadcast_to(np.int8(0), shape)
 
+    def spawn(self, n):
+        return [self] * n
+
 
 @pytest.fixture
 def count(monkeypatch):
