@@ -1,6 +1,6 @@
 """What a training step costs, known before it is made: arithmetic and memory.
 
-Read next: train.py, which announces both.
+Read next: progress.py, which announces both.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     curves.png, prediction.png, prediction.gif
     report.html               one page about all of it, if report.py was asked for it
 
-Read next: train.py, which fills it.
+Read next: progress.py, which fills it.
 """
 
 from __future__ import annotations

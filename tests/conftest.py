@@ -13,6 +13,7 @@ import pytest
 from minilstm import config, train
 from minilstm.backend import use_backend
 from minilstm.gradcheck import layers
+from minilstm.progress import Progress
 from minilstm.workspace import Fresh, use_workspace
 
 
@@ -28,7 +29,7 @@ def train_undrawn():
     """Train settings, {"model": {"layers": 2}, ...}, into a folder: pictures would take longer."""
 
     def trained(settings, out):
-        with mock.patch.object(train._Run, "draw", lambda run: None):
+        with mock.patch.object(Progress, "draw", lambda run: None):
             train.train(config.load(overrides=settings), out, quiet=True)
 
     return trained

@@ -53,6 +53,7 @@ from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.distributed import ALONE
 from minilstm.errors import ConfigError, MinilstmError
+from minilstm.progress import Interval, Progress
 
 SECONDS = 10  # an input that takes longer hangs; real time, on a machine that may be busy
 MEMORY = 1 << 30  # bytes above the start
@@ -295,9 +296,9 @@ def read_resumed():
     one = small_config()
     model = experiment.build_model(one, D=8)
     run = SimpleNamespace(folder=runfolder.RunFolder("run"), config=one, model=model)
-    run.ranks, run.step, run.seconds, run.interval = ALONE, 0, 0.0, train.Interval()
+    run.ranks, run.step, run.seconds, run.interval = ALONE, 0, 0.0, Interval()
     run.optimizer = train.build_optimizer(model, one)
-    train._Run.restore(run, force=True)
+    Progress.restore(run, force=True)
     assert np.isfinite(model.flat().value).all()
     assert type(run.step) is int and type(run.optimizer.steps) is int
     assert all(np.isfinite(x) for x in (run.seconds, *run.interval.means().values()))

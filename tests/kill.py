@@ -47,6 +47,7 @@ import minilstm
 from minilstm import checkpoint, experiment, runfolder, train
 from minilstm.command import run_command
 from minilstm.files import write_file
+from minilstm.progress import Progress
 
 TINY = (
     "--frame-size 8 --digit-size 5 --num-digits 1 --past 3 --future 3 --hidden 6 --batch-size 4 "
@@ -256,7 +257,7 @@ def _child(arguments, errors, calls, draw):
     with open(errors, "wb") as file:
         os.dup2(file.fileno(), 2)
     if not draw:
-        train._Run.draw = lambda run: write_file(run.folder.path / "curves.png", b"picture")
+        Progress.draw = lambda run: write_file(run.folder.path / "curves.png", b"picture")
     with calls or contextlib.nullcontext():
         status = run_command(lambda: train.main(arguments))
     if calls and calls.number is None:

@@ -22,6 +22,7 @@ from minilstm.command import run_command
 from minilstm.layer import randomize
 from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.models import Decoder
+from minilstm.progress import Progress
 
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --log-every 2"
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
@@ -212,7 +213,7 @@ def test_a_step_makes_no_traffic_and_takes_no_memory_from_the_driver():
 def undrawn(tmp_path, monkeypatch):
     """A folder of its own, and no pictures: they take longer than a tiny run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+    monkeypatch.setattr(Progress, "draw", lambda run: None)
 
 
 def call(module, words):

@@ -15,6 +15,7 @@ from minilstm.data.percepts import write_percepts
 from minilstm.errors import ConfigError, DataError
 from minilstm.logistic import fit_logistic
 from minilstm.models import Classifier
+from minilstm.progress import Progress
 
 SIZE, H = 6, 4
 SMALL = {"frame_size": SIZE, "length": 6, "labels": 2, "validation": 1, "test": 1, "hidden": H}
@@ -37,7 +38,7 @@ def run(tmp_path_factory):
     """A run that saw unlabelled actions."""
     folder = tmp_path_factory.mktemp("runs") / "actions"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train._Run, "draw", lambda run: None)
+        patch.setattr(Progress, "draw", lambda run: None)
         assert call(train, *TRAIN.split(), "--out", folder) == 0
     return folder
 

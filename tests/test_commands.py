@@ -21,6 +21,7 @@ from minilstm import evaluate, train
 from minilstm.command import run_command
 from minilstm.config import SECTIONS, Config, flag_of
 from minilstm.errors import RunError
+from minilstm.progress import Progress
 
 PACKAGE = Path(minilstm.__file__).parent
 COMMANDS = sorted(
@@ -39,7 +40,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No pictures: they take longer than a tiny run."""
-    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+    monkeypatch.setattr(Progress, "draw", lambda run: None)
 
 
 @pytest.fixture

@@ -237,10 +237,12 @@ BUT = """
 import os, sys, time
 from minilstm import distributed, train
 from minilstm.command import run_command
+from minilstm.errors import RunError
+from minilstm.progress import Progress
 
 distributed.GRACE = 0.5
 rank, step, what = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-train._Run.draw = lambda run: None
+Progress.draw = lambda run: None
 draw, training_step = train.draw_batch, train.training_step
 
 def draw_but(source, settings, k, ranks):
@@ -278,7 +280,7 @@ def test_a_rank_that_is_killed_ends_all_and_leaves_a_checkpoint_to_resume(tmp_pa
     (
         (1, "fail(KeyError('lost'))", "KeyError: 'lost'", 1),
         (1, "fail(MemoryError('no room'))", "error: expected enough memory, got no room", 2),
-        (0, "fail(train.RunError('expected room'))", "error: expected room", 2),
+        (0, "fail(RunError('expected room'))", "error: expected room", 2),
     ),
 )
 def test_an_error_on_one_rank_ends_all_and_names_it(tmp_path, rank, what, said, status):

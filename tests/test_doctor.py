@@ -15,6 +15,7 @@ from minilstm import backend, doctor, evaluate, fused, train
 from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.errors import BackendError
+from minilstm.progress import Progress
 
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4 --steps 1"
 CTK = "pip install 'cupy-cuda13x[ctk]'"
@@ -198,7 +199,7 @@ def test_a_command_refuses_in_one_line_and_never_falls_back_to_numpy(
     case, module, cupy, monkeypatch, capsys, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+    monkeypatch.setattr(Progress, "draw", lambda run: None)
     if module is evaluate:
         assert status(train, *SMALL.split(), "--quiet", "--out", "run") == 0
     take_away, _, words = MISSING[case]

@@ -10,6 +10,7 @@ from minilstm import config, evaluate, experiment, metrics, train
 from minilstm.command import run_command
 from minilstm.data import as_vectors
 from minilstm.errors import ConfigError, MinilstmError, RunError, ShapeError
+from minilstm.progress import Progress
 from minilstm.workspace import Reused, use_workspace
 
 TINY = {
@@ -29,14 +30,14 @@ KINDS = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folder of a trained run of every kind."""
-    top, draw = tmp_path_factory.mktemp("runs"), train._Run.draw
-    train._Run.draw = lambda run: None  # pictures take longer than the training
+    top, draw = tmp_path_factory.mktemp("runs"), Progress.draw
+    Progress.draw = lambda run: None  # pictures take longer than the training
     try:
         for name, model in KINDS.items():
             tables = TINY | {"model": TINY["model"] | model}
             train.train(config.load(overrides=tables), top / name, quiet=True)
     finally:
-        train._Run.draw = draw
+        Progress.draw = draw
     return top
 
 

@@ -29,7 +29,8 @@ import os, resource, sys
 os.getpid = lambda: 4711  # so that the names of temporary files are known beforehand
 from minilstm import train
 from minilstm.command import run_command
-train._Run.draw = lambda run: None
+from minilstm.progress import Progress
+Progress.draw = lambda run: None
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(run_command(lambda: train.main(sys.argv[2:])))
 """

@@ -15,6 +15,7 @@ from PIL import Image
 
 from minilstm import config, evaluate, report, train, visualize
 from minilstm.command import run_command
+from minilstm.progress import Progress
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 2, "past": 3, "future": 4},
@@ -146,7 +147,7 @@ def test_a_run_without_a_log_or_an_environment_has_a_report_too(runs, tmp_path):
 
 
 def test_a_new_run_in_its_place_takes_the_report_away(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+    monkeypatch.setattr(Progress, "draw", lambda run: None)
     shutil.copytree(runs / "predictor", tmp_path / "run")
     settings = config.load(overrides=TINY)
     train.train(settings, tmp_path / "run", force=True, quiet=True)

@@ -13,7 +13,7 @@ import pytest
 from safetensors import safe_open
 
 import minilstm
-from minilstm import checkpoint, config, evaluate, runfolder, train
+from minilstm import checkpoint, config, evaluate, progress, runfolder, train
 from minilstm.command import Interrupted, run_command
 from minilstm.errors import ConfigError, NonFiniteError, RunError
 
@@ -31,7 +31,7 @@ FLAGS = (
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Drawing takes a second and is not what these tests are about."""
-    monkeypatch.setattr(train._Run, "draw", lambda self: None)
+    monkeypatch.setattr(progress.Progress, "draw", lambda self: None)
 
 
 def tiny(**changes):
@@ -141,8 +141,8 @@ def test_a_crash_between_checkpoints_repeats_the_lost_steps_exactly(tmp_path, mo
     settings = tiny(run={"checkpoint_every": 4})
     train.train(settings, tmp_path / "straight", quiet=True)
     again = stop_after(monkeypatch, 11, SystemExit("dead"))
-    save = train._Run.save
-    monkeypatch.setattr(train._Run, "save", lambda run: run.step % 4 == 0 and save(run))
+    save = progress.Progress.save
+    monkeypatch.setattr(progress.Progress, "save", lambda run: run.step % 4 == 0 and save(run))
     with pytest.raises(SystemExit):
         train.train(settings, tmp_path / "crashed", quiet=True)
     assert weights(tmp_path / "crashed")[1]["step"] == 8
@@ -150,7 +150,7 @@ def test_a_crash_between_checkpoints_repeats_the_lost_steps_exactly(tmp_path, mo
     with open(tmp_path / "crashed" / "metrics.jsonl", "a") as log:
         log.write('{"step": 11, "fut')  # torn
     again()
-    monkeypatch.setattr(train._Run, "save", save)
+    monkeypatch.setattr(progress.Progress, "save", save)
     train.train(settings, tmp_path / "crashed", quiet=True, resume=True)
     assert same(tmp_path / "straight", tmp_path / "crashed")
 
@@ -158,12 +158,12 @@ def test_a_crash_between_checkpoints_repeats_the_lost_steps_exactly(tmp_path, mo
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, monkeypatch):
     train.train(tiny(), tmp_path / "straight", quiet=True)
     again = stop_after(monkeypatch, 5, SystemExit("dead"))
-    monkeypatch.setattr(train._Run, "save", lambda run: None)
+    monkeypatch.setattr(progress.Progress, "save", lambda run: None)
     with pytest.raises(SystemExit):
         train.train(tiny(), tmp_path / "crashed", quiet=True)
     monkeypatch.undo()
     again()
-    monkeypatch.setattr(train._Run, "draw", lambda self: None)
+    monkeypatch.setattr(progress.Progress, "draw", lambda self: None)
     assert not (tmp_path / "crashed" / "checkpoint.safetensors").exists()
     train.train(tiny(), tmp_path / "crashed", quiet=True, resume=True)
     assert same(tmp_path / "straight", tmp_path / "crashed")
@@ -236,7 +236,7 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path, capsys):
 def test_another_environment_is_named_and_needs_force(tmp_path, monkeypatch, capsys):
     main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
     now = runfolder.environment()
-    monkeypatch.setattr(train, "environment", lambda ranks: now | {"numpy": "9.9"})
+    monkeypatch.setattr(progress, "environment", lambda ranks: now | {"numpy": "9.9"})
     message = refused(capsys, "--resume", tmp_path / "run", "--extend-to", 6)
     assert f"numpy 9.9, not {np.__version__}" in message and "--force" in message
     assert weights(tmp_path / "run")[1]["step"] == 3

@@ -24,7 +24,7 @@ from on_cupy import (
 from strict_cupy import counting, forbidding
 from test_resume import same, stop_after
 
-from minilstm import checkpoint, evaluate, experiment, gradcheck, train
+from minilstm import checkpoint, evaluate, experiment, gradcheck, progress, train
 from minilstm.backend import asarray, use_backend, xp
 from minilstm.command import run_command
 from minilstm.workspace import Reused, use_workspace
@@ -229,8 +229,8 @@ SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-si
 def called(strict, tmp_path, monkeypatch):
     """A function that trains with the words given; what it returns is the status."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train._Run, "draw", lambda run: None)
-    monkeypatch.setattr(train, "VALIDATION", 10)
+    monkeypatch.setattr(progress.Progress, "draw", lambda run: None)
+    monkeypatch.setattr(progress, "VALIDATION", 10)
     use_backend("cupy"), use_backend("numpy")  # asks for the pieces, which would count
 
     def call(words):
@@ -253,7 +253,7 @@ def test_more_steps_cost_one_copy_each_and_one_for_each_row_of_the_log(called):
 
 
 def test_the_log_is_never_far_behind_however_rarely_a_row_is_written(called, monkeypatch):
-    monkeypatch.setattr(train, "LATE", 3)
+    monkeypatch.setattr(progress, "LATE", 3)
     words = "--log-every 1000000000 --validate-every 0 --checkpoint-every 0 --backend cupy"
     downloads = []
     for steps in (9, 18):

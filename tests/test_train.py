@@ -19,6 +19,7 @@ from minilstm.command import run_command
 from minilstm.config import Config
 from minilstm.errors import DataError, NonFiniteError, RunError
 from minilstm.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from minilstm.progress import Progress
 from minilstm.workspace import Reused, use_workspace
 
 TINY = {
@@ -58,7 +59,7 @@ def gradients(model, settings, batch):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing takes longer than all the steps of a tiny run."""
-    monkeypatch.setattr(train._Run, "draw", lambda run: None)
+    monkeypatch.setattr(Progress, "draw", lambda run: None)
 
 
 @pytest.fixture(scope="module")
@@ -720,7 +721,7 @@ def test_a_run_folder_that_vanishes_is_an_error_in_words(tmp_path, monkeypatch, 
 def test_a_fresh_run_starts_both_decoders_at_the_mean_image(tmp_path, monkeypatch, no_pictures):
     settings = tiny()
     mean = evaluate.mean_image(settings).clip(1e-4, 1 - 1e-4)
-    monkeypatch.setattr(train._Run, "loop", lambda run, stop: None)
+    monkeypatch.setattr(train, "loop", lambda progress, stop: None)
     model = train.train(settings, tmp_path / "run", quiet=True)
     for decoder in (model.reconstruct, model.predict):
         start = model.loss.mean(decoder.readout.b.value[None, None], np.empty((1, 1, 64), "f"))
@@ -728,7 +729,7 @@ def test_a_fresh_run_starts_both_decoders_at_the_mean_image(tmp_path, monkeypatc
 
 
 def test_readouts_start_at_zero_where_the_settings_say_so(tmp_path, monkeypatch, no_pictures):
-    monkeypatch.setattr(train._Run, "loop", lambda run, stop: None)
+    monkeypatch.setattr(train, "loop", lambda progress, stop: None)
     settings = tiny(init={"readout_bias": "zero"}, model={"kind": "predictor"})
     model = train.train(settings, tmp_path / "run", quiet=True)
     assert not model.predict.readout.b.value.any()
