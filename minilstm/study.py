@@ -9,6 +9,9 @@ fills, on one BLAS thread: two small runs side by side are faster than one after
 threads. Beside a folder NAME lie NAME.toml, what its process was told, and what NAME was found
 to be worth, NAME.evaluation-N.json.
 
+The processes end with the one that started them, however that ends: each reads from a pipe that
+nobody writes to, and that closes by itself when the process at its other end is gone.
+
 Read next: reproduce.py, which says which runs.
 """
 
@@ -16,9 +19,12 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -118,7 +124,7 @@ def run_all(
 
     `finished` steps were made before. SIGINT, SIGTERM or an error stop all of them as a signal
     would stop each, so that they can be taken up again: Interrupted, or RunError that names the
-    task that failed and what it said.
+    task that failed and what it said. So does `kill -9`, after which nobody is left to say it.
     """
     from tqdm import tqdm
 
@@ -143,7 +149,7 @@ def run_all(
                 bar.update(finished + sum(process.task.made() for process in running) - bar.n)
         finally:
             for process in running:
-                process.popen.terminate()
+                process.let_go()
             for process in running:
                 process.popen.wait()
                 process.close()
@@ -158,9 +164,9 @@ class _Process:
         self.task = task
         self.out, self.err = (tempfile.TemporaryFile() for _ in range(2))
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", *task.words],
+            [sys.executable, "-c", f"from {__name__} import attended; attended()", *task.words],
             env=os.environ | dict.fromkeys(THREADS, "1"),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=self.out,
             stderr=self.err,
             start_new_session=True,
@@ -179,10 +185,29 @@ class _Process:
         if self.task.output:
             write_file(self.task.output, said)
 
+    def let_go(self) -> None:
+        """Have it stop in good order, as it would if this process were gone."""
+        self.popen.stdin.close()
+
     def close(self) -> None:
-        """Let go of what it printed."""
-        self.out.close()
-        self.err.close()
+        """Forget a process that has ended, and what it printed."""
+        for file in (self.popen.stdin, self.out, self.err):
+            file.close()
+
+
+def attended() -> None:
+    """In the process of a task: run its command until it ends, or until it is let go of.
+
+    A command that was started by hand knows nothing of this, and ends when it has done its work.
+    """
+    threading.Thread(target=_stop_when_let_go, daemon=True).start()
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+
+
+def _stop_when_let_go():
+    while os.read(0, 1):  # comes back empty-handed once nobody holds the other end
+        pass
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _text(file: IO[bytes]) -> str:

@@ -106,7 +106,7 @@ def test_a_run_that_fails_is_named_with_what_it_said_and_stops_the_others(tmp_pa
         pass
 
 
-def test_ctrl_c_stops_every_run_in_good_order(tmp_path):
+def test_runs_stop_in_good_order_after_ctrl_c_and_when_their_command_is_killed(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom minilstm.command import run_command\n"
         "from minilstm.config import Config\nfrom minilstm.study import Trial, train_all\n"
@@ -114,22 +114,40 @@ def test_ctrl_c_stops_every_run_in_good_order(tmp_path):
         "sys.exit(run_command(lambda: train_all(trials, 2)))"
     )
     settings = tmp_path / "long.toml"
-    settings.write_text(
-        trial(tmp_path, steps=10**6, checkpoint_every=0, log_every=1).config.to_toml()
-    )
-    paths = [tmp_path / "a", tmp_path / "b"]
-    command = [sys.executable, "-c", code, str(settings), *map(str, paths)]
-    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    logs = [RunFolder(path).log for path in paths]
-    while not all(log.exists() and log.stat().st_size for log in logs):
-        assert parent.poll() is None, parent.stderr.read()
-        time.sleep(0.1)
-    parent.send_signal(signal.SIGINT)
-    _, said = parent.communicate(timeout=60)
-    assert parent.returncode == 130 and said.endswith("interrupted\n"), said
-    for path in paths:
-        with RunFolder(path).claim():
-            assert checkpoint.read(RunFolder(path).checkpoint)[1]["step"] > 0
+    long = trial(tmp_path, steps=10**6, minutes=1, checkpoint_every=0, log_every=1)
+    settings.write_text(long.config.to_toml())
+    runs = [RunFolder(tmp_path / name) for name in "ab"]
+    command = [sys.executable, "-c", code, settings, *(run.path for run in runs)]
+    steps = [0, 0]
+    for signum, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while any(last_step(run) <= n for run, n in zip(runs, steps, strict=True)):
+            assert parent.poll() is None, parent.stderr.read()
+            time.sleep(0.1)
+        parent.send_signal(signum)
+        _, said = parent.communicate(timeout=60)
+        assert parent.returncode == status, said
+        assert signum == signal.SIGKILL or said.endswith("interrupted\n")
+        before, steps = steps, [step_when_released(run) for run in runs]
+        assert all(now > then for now, then in zip(steps, before, strict=True))
+
+
+def last_step(run):
+    """The last step in its log, 0 while there is none."""
+    rows = run.rows() if run.log.exists() else []
+    return rows[-1]["step"] if rows else 0
+
+
+def step_when_released(run):
+    """The step of its checkpoint, once no process holds the folder: soon."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with run.claim():
+                return checkpoint.read(run.checkpoint)[1]["step"]
+        except RunError:
+            assert time.monotonic() < deadline, f"{run.path} is still being trained in"
+            time.sleep(0.1)
 
 
 # ---------------------------------------------------------------- Table 2 in words
