@@ -71,8 +71,9 @@ def classify_step(
 
 @dataclass
 class Fitted:
-    """A classifier with what it needs to be asked: windows, and the scale of its inputs."""
+    """A classifier with what it needs to be asked: library, windows, the scale of its inputs."""
 
+    backend: str
     classifier: Classifier
     scale: Scale | None
     window: int
@@ -83,21 +84,23 @@ class Fitted:
         """Probabilities (N, K): the mean over steps, then over the windows of each clip."""
         which, first = windows(clips.lengths, self.window, self.stride)
         total = np.zeros((len(clips), self.classifier.readout.b.value.size))
-        for part in _chunks(len(which)):
-            logits, _ = self.classifier.forward(self._inputs(clips, which[part], first[part]))
-            p = to_numpy(self.classifier.loss.mean(logits, out=logits)).mean(axis=0)
-            np.add.at(total, which[part], p)
+        with use_backend(self.backend, "float32"):  # also long after `fit`
+            for part in _chunks(len(which)):
+                x = self._inputs(clips, which[part], first[part])
+                logits, _ = self.classifier.forward(x)
+                p = to_numpy(self.classifier.loss.mean(logits, out=logits)).mean(axis=0)
+                np.add.at(total, which[part], p)
         return total / np.bincount(which)[:, None]
 
     def codes(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         """What the encoder says of every step of every window: (T * W, H), and the clip of each."""
         which, first = windows(clips.lengths, self.window, self.stride)
         found = []
-        for part in _chunks(len(which)):
-            (y, _), _ = self.classifier.encoder.forward(
-                self._inputs(clips, which[part], first[part])
-            )
-            found.append(to_numpy(y))
+        with use_backend(self.backend, "float32"):
+            for part in _chunks(len(which)):
+                x = self._inputs(clips, which[part], first[part])
+                (y, _), _ = self.classifier.encoder.forward(x)
+                found.append(to_numpy(y))
         return np.concatenate(found, axis=1).reshape(-1, y.shape[-1]), np.tile(which, self.window)
 
     def _inputs(self, clips, which, first):
@@ -128,7 +131,7 @@ def fit(
         scale = _scale(train, run)
         D = vectors(train.frames[:1, None], scale).shape[-1]
         classifier = build_classifier(settings, D, len(train.classes), run)
-        fitted = Fitted(classifier, scale, settings.window, settings.stride, [])
+        fitted = Fitted(settings.backend, classifier, scale, settings.window, settings.stride, [])
         if settings.encoder != "scratch":
             _fit_readout(fitted, train, validation)
         if settings.encoder != "frozen":

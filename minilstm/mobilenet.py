@@ -4,9 +4,9 @@
     percepts = network.percepts(prepare(frames))  # uint8 (N, height, width, 3) -> (N, 1280)
 
 The paper describes a frame of video by a layer of a convolutional network (VGG, 4096 numbers) and
-lets the LSTM learn from those. This network is forty times cheaper. Nothing is learned here, so
-nothing is differentiated: it is a fixed function, and every batch normalisation, which at rest is
-one product and one sum per channel, is folded into the weights before it when they are read.
+lets the LSTM learn from those. This network needs a fiftieth of the products. Nothing is learned
+here, so nothing is differentiated: it is a fixed function, and every batch normalisation, which at
+rest is one product and one sum per channel, is folded into the weights before it (`fold`).
 
 Pictures are (N, height, width, channels): a 1x1 convolution is then one matrix product over all
 pixels, and a depthwise 3x3 convolution, which never mixes channels, nine shifted products.
@@ -23,14 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .backend import asarray, to_numpy, xp
+from .backend import asarray, to_numpy, use_backend, xp
 from .errors import DataError, ShapeError
 
 SIZE, SHORT_SIDE = 224, 256  # of the picture that is looked at, and of the one it is cut from
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, in [0, 1]
 STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)  # of the 17 blocks
 EPSILON = 1e-5  # of the batch normalisation
-BAND = 2**18  # numbers of the wide part of a block that are worked on together
+# Numbers of the wide part of a block that are worked on together. On the host, as many as stay in
+# the processor's cache: that doubles the speed. On a device, all that its memory can be asked for.
+BAND = {"numpy": 2**18, "cupy": 2**26}
 
 
 def prepare(frames: np.ndarray, whole: bool = False) -> np.ndarray:
@@ -68,17 +70,20 @@ def pointwise(x, W, b):
 
 
 def windows(padded, stride):
-    """The nine views of x (N, h + 2, w + 2, C), zeros around it, that a 3x3 window looks at."""
+    """Nine views of x with zeros around it (N, h + 2, w + 2, C): each (N, h', w', C).
+
+    View 3 i + j has what every position of a 3x3 window finds in its row i and column j.
+    """
     h, w = padded.shape[1] - 2, padded.shape[2] - 2
     return [padded[:, i : i + h : stride, j : j + w : stride] for i in range(3) for j in range(3)]
 
 
 def depthwise(padded, W, b, stride):
-    """3x3 convolution of each channel on its own, W (9, C); `padded` and the result as above."""
+    """3x3 convolution of each channel on its own: x as in `windows`, W (9, C) -> (N, h', w', C)."""
     views = windows(padded, stride)
     y = views[0] * W[0]
     y += b
-    product = xp.empty_like(y)
+    product = xp.empty(y.shape, y.dtype)
     for view, weight in zip(views[1:], W[1:], strict=True):
         y += xp.multiply(view, weight, out=product)
     return y
@@ -97,27 +102,28 @@ class MobileNetV2:
             name: tuple(asarray(array, "float32") for array in pair)
             for name, pair in weights.items()
         }
+        self.mean, self.std = asarray(MEAN, "float32"), asarray(STD, "float32")
 
     def block(self, n: int, x):
         """Block n of 1 to 17, "inverted residual": x (N, h, w, C) -> (N, h', w', C').
 
-        In bands of rows, so that the wide part in the middle stays in the processor's cache: that
-        doubles the speed.
+        In bands of rows (BAND); where a block keeps the shape, it says what is to be added to x.
         """
         N, h, w, _ = x.shape
         step = STRIDES[n - 1]
-        width, last = self.weights[f"{n} look"][0].shape[1], -(-h // step)
-        rows = max(1, BAND // (N * w * width * step))
-        bands = [self._band(n, x, i, min(i + rows, last)) for i in range(0, last, rows)]
-        y = xp.concatenate(bands, axis=1)
+        wide, narrow = (self.weights[f"{n} {part}"][0].shape[1] for part in ("look", "narrow"))
+        rows = max(1, BAND[use_backend.name] // (N * w * wide * step))
+        y = xp.empty((N, -(-h // step), -(-w // step), narrow), x.dtype)
+        for top in range(0, y.shape[1], rows):
+            band = y[:, top : top + rows]
+            band[...] = self._band(n, x, top, top + band.shape[1])
         if y.shape == x.shape:
             y += x
         return y
 
     def _band(self, n, x, top, bottom):
         """Rows `top` to `bottom` of a block: widen (1x1), look around (3x3), narrow (1x1)."""
-        N, h, w, _ = x.shape
-        step = STRIDES[n - 1]
+        h, step = x.shape[1], STRIDES[n - 1]
         first, last = top * step - 1, (bottom - 1) * step + 2  # the rows that a window looks at
         above, below = max(-first, 0), max(last - h, 0)  # of these outside the picture
         x = x[:, first + above : last - below]
@@ -129,9 +135,12 @@ class MobileNetV2:
 
     def percepts(self, pictures: np.ndarray) -> np.ndarray:
         """Pictures uint8 (N, 224, 224, 3) -> percepts float32 (N, 1280), all >= 0, on the host."""
-        x = asarray(pictures, "float32") / 255
-        x = (x - asarray(MEAN, "float32")) / asarray(STD, "float32")
-        x = xp.concatenate(windows(xp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 2), axis=3)
+        x = (asarray(pictures, "float32") / 255 - self.mean) / self.std
+        views = windows(xp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 2)
+        x = xp.empty((*views[0].shape[:3], 9, 3), x.dtype)  # a 3x3 convolution as a 1x1 one
+        for k, view in enumerate(views):
+            x[..., k, :] = view
+        x = x.reshape(*x.shape[:3], 27)
         x = relu6(pointwise(x, *self.weights["first"]))
         for n in range(1, len(STRIDES) + 1):
             x = self.block(n, x)
@@ -156,11 +165,9 @@ def read_mobilenet(path: str | Path) -> MobileNetV2:
     try:
         arrays = load_file(path)
         with np.errstate(all="ignore"):
-            weights = {name: fold(arrays, *names) for name, names in _names().items()}
-            classes = arrays["classifier.1.weight"].T, arrays["classifier.1.bias"]
-            network = MobileNetV2(weights | {"classes": classes})
-            black = np.zeros((1, SIZE, SIZE, 3), np.uint8)  # the shapes must fit, one to the other
-            logits = network.logits(network.percepts(black))
+            network = network_of(arrays)
+            pixel = np.zeros((1, 1, 1, 3), np.uint8)  # is enough to see whether all shapes fit
+            logits = network.logits(network.percepts(pixel))
         if not np.isfinite(logits).all():
             raise ValueError("numbers that are not finite")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -169,6 +176,13 @@ def read_mobilenet(path: str | Path) -> MobileNetV2:
             f"({' '.join(str(error).split())[:100]}): {remedy}"
         ) from error
     return network
+
+
+def network_of(arrays: dict[str, np.ndarray]) -> MobileNetV2:
+    """The network with weights under torchvision's names. Raises KeyError where one is missing."""
+    weights = {name: fold(arrays, *names) for name, names in _names().items()}
+    classes = arrays["classifier.1.weight"].T, arrays["classifier.1.bias"]
+    return MobileNetV2(weights | {"classes": classes})
 
 
 def _names():
@@ -194,6 +208,5 @@ def fold(arrays: dict[str, np.ndarray], convolution: str, norm: str):
         for part in ("weight", "bias", "running_mean", "running_var")
     )
     scale = gamma / np.sqrt(variance + EPSILON)
-    K, C, *window = W.shape
-    W = W.transpose(2, 3, 1, 0).reshape(-1, K) * scale
+    W = W.transpose(2, 3, 1, 0).reshape(-1, len(W)) * scale
     return W, beta - mean * scale

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import strict_cupy
 from safetensors.numpy import load_file
+from test_mobilenet import random_arrays
 
 import minilstm
-from minilstm import checkpoint, config, evaluate, experiment, fused, gradcheck, train
+from minilstm import checkpoint, classify, config, evaluate, experiment, fused, gradcheck, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.command import run_command
 from minilstm.layer import randomize
 from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.mobilenet import network_of
 from minilstm.models import Decoder
 from minilstm.progress import Progress
 
@@ -280,6 +282,25 @@ def test_a_loaded_run_predicts_as_on_the_host(undrawn):
         assert isinstance(there, np.ndarray) and close(there, here, 1e-5)
 
 
+def classified(backend, encoder):
+    """What a classifier says of the test clips, and its losses in validation."""
+    settings = config.Classify(
+        frame_size=8, length=6, labels=2, validation=1, test=1, hidden=4, window=4, stride=2,
+        layers=2, steps=3, validate_every=1, batch_size=7, encoder=encoder, backend=backend,
+    )  # fmt: skip
+    train_clips, validation, test = classify.open_clips(settings)
+    fitted = classify.fit(settings, train_clips, validation, "run")
+    return fitted.predict(test), np.array([row["loss"] for row in fitted.history])
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "finetuned", "scratch"])
+def test_a_classifier_learns_from_a_run_and_judges_as_on_the_host(undrawn, encoder):
+    words = f"actions {SMALL} --future 3 --layers 2 --quiet --validate-every 0 --steps 2"
+    assert call(train, f"{words} --backend cupy --out run") == 0
+    for there, here in zip(*(classified(name, encoder) for name in ("cupy", "numpy")), strict=True):
+        assert close(there, here, 1e-3)  # L-BFGS, for the readout, ends where float32 sees no fall
+
+
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("first, second", [("numpy", "cupy"), ("cupy", "numpy")])
 def test_a_checkpoint_goes_to_the_other_library_and_back_to_the_bit(
@@ -312,6 +333,37 @@ def test_products_are_what_the_precision_says():
             xp.matmul(a, a, out=xp.empty((2, 2), a.dtype))
             fakegpu.logging(False)
         assert f"GemmEx computeType={kinds[precision]}" in fakegpu.log()
+
+
+# ---------------------------------------------------------------- percepts
+
+PICTURES = [(1, 32, 32), (3, 7, 45), (2, 1, 1)]
+PERCEPT_COSTS = (452, 35)  # launches and products, however many pictures of whatever size
+
+
+def percepts_and_costs(counted, shape):
+    """The percepts of random pictures (N, height, width) by NumPy and CuPy, with CuPy's counts."""
+    pictures = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    here = network_of(random_arrays()).percepts(pictures)
+    with use_backend("cupy", "float32"):
+        network = network_of(random_arrays())
+        there, *counts = counted(lambda: network.percepts(pictures))
+    return here, there, *counts
+
+
+@pytest.mark.parametrize("shape", PICTURES, ids=str)
+def test_percepts_are_those_of_numpy_and_cost_two_copies(shape):
+    fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
+
+    def counted(work):
+        fakegpu.reset()
+        result, found = work(), fakegpu.counts()
+        launches = sum(found.get(kind, 0) for kind in ("launch", "memset", "d2d"))
+        return result, (launches, found["gemm"]), (found["h2d"], found["d2h"])
+
+    here, there, costs, copies = percepts_and_costs(counted, shape)
+    assert close(there, here, 1e-5)
+    assert costs == PERCEPT_COSTS and copies == (1, 1)
 
 
 # ---------------------------------------------------------------- launches

@@ -312,6 +312,10 @@ def largest(a, axis=None, out=None, keepdims=False):
     return reduction(np.max)(a, axis, None, out, keepdims)
 
 
+def average(a, axis=None, dtype=None, out=None, keepdims=False):
+    return reduction(np.mean)(a, axis, dtype, out, keepdims)
+
+
 def matmul(x1, x2, /, *, out=None):
     for x in (x1, x2):
         if not isinstance(x, ndarray):
@@ -388,6 +392,15 @@ def concatenate(tup, axis=0, out=None, *, dtype=None, casting="same_kind"):
         raise TypeError("more than eight small arrays make an upload")
     happened("launch", len(tup))
     return wrap(np.concatenate([inner(x) for x in tup], axis))
+
+
+def broadcast_to(array, shape):
+    return wrap(np.broadcast_to(inner(array), shape))
+
+
+def pad(array, pad_width):
+    happened("launch", 2)
+    return wrap(np.pad(inner(array), pad_width))
 
 
 def where(condition, x=None, y=None):
@@ -602,10 +615,11 @@ def _modules():
     cupy, cuda = types.ModuleType("cupy"), types.ModuleType("cupy.cuda")
     ufuncs = {name: ufunc(getattr(np, name)) for name in UFUNCS}
     operators(ufuncs)
-    ndarray.sum, ndarray.max = total, largest
+    ndarray.sum, ndarray.max, ndarray.mean = total, largest, average
+    ndarray.__matmul__ = lambda a, b: matmul(a, b)
     functions = (
         matmul, dot, empty, zeros, zeros_like, full_like, arange, asarray, concatenate, where,
-        clip, copyto, take_along_axis, ndarray, RawModule,
+        broadcast_to, pad, clip, copyto, take_along_axis, ndarray, RawModule,
     )  # fmt: skip
     vars(cupy).update(ufuncs | {f.__name__: f for f in functions})
     vars(cupy).update(

@@ -84,6 +84,11 @@ def test_the_commands_train_resume_and_evaluate_on_the_device(tmp_path):
         (f"train {SMALL} --backend cupy --out run", "on cupy in float32"),
         ("train --resume run --extend-to 4", "resumed   after step 2"),
         ("evaluate run --sequences 10 --backend cupy", "10 sequences, nats per frame"),
+        (
+            "classify --init-from run --frame-size 8 --length 6 --window 4 --labels 2 --test 1 "
+            "--validation 1 --steps 2 --backend cupy",
+            "clips of 18 classes, none of them learned from",
+        ),
     ):
         module, *rest = words.split()
         done = on_device("-m", f"minilstm.{module}", *rest, cwd=tmp_path)

@@ -12,11 +12,16 @@ import strict_cupy
 from on_cupy import (
     CASES,
     DECODER_COSTS,
+    PERCEPT_COSTS,
+    PICTURES,
     STEP_COSTS,
     TOLERANCE,
+    classified,
+    close,
     decoder_costs,
     named,
     numbers_of,
+    percepts_and_costs,
     settings_of,
     step_costs,
     trained,
@@ -26,7 +31,10 @@ from test_resume import same, stop_after
 
 from minilstm import checkpoint, evaluate, experiment, gradcheck, progress, train
 from minilstm.backend import asarray, use_backend, xp
+from minilstm.classify import classify_step
 from minilstm.command import run_command
+from minilstm.models import Classifier
+from minilstm.optim import Adam
 from minilstm.workspace import Reused, use_workspace
 
 BACKENDS = ("numpy", "cupy")
@@ -154,6 +162,19 @@ def test_the_launches_of_a_free_running_decoder_are_known(there, fused):
     assert decoder_costs(counted, fused) == DECODER_COSTS[fused]
 
 
+@pytest.mark.parametrize("shape", PICTURES, ids=str)
+def test_percepts_are_those_of_numpy_and_cost_two_copies(strict, shape):
+    def counted(work):
+        with counting() as counts:
+            result = work()
+        costs = counts["launch"] + counts["copy"], counts["gemm"]
+        return result, costs, [counts[kind] for kind in TRAFFIC]
+
+    here, there, costs, traffic = percepts_and_costs(counted, shape)
+    assert close(there, here, 1e-5)
+    assert costs == PERCEPT_COSTS and traffic == [1, 1, 1]
+
+
 # ---------------------------------------------------------------- the training step
 
 
@@ -210,6 +231,18 @@ def test_a_step_that_is_not_finite_is_taken_back_by_the_device(there):
         assert (int(optimizer.steps), int(optimizer.unusable)) == (2, 0)
 
 
+def test_a_classifiers_step_makes_no_traffic(there):
+    rng = np.random.default_rng(0)
+    classifier = Classifier(3, 4, 2, 5, rng, dropout=0.5)
+    optimizer = Adam(classifier.flat())
+    x, labels = asarray(rng.random((6, 2, 3))), asarray([1, 4], int)
+    masks = tuple(asarray(rng.random((6, 2, 4)) < 0.5, bool) for _ in range(2))
+    for _ in range(2):
+        with forbidding(*TRAFFIC):
+            loss = classify_step(classifier, optimizer, x, labels, masks, 1e-3, 5.0)
+    assert np.isfinite(float(loss)) and int(optimizer.steps) == 2
+
+
 @pytest.mark.parametrize("precision, kind", [("float32", 0), ("tf32", 1), ("float64", 0)])
 def test_only_tf32_lets_products_shorten_their_operands(strict, precision, kind):
     with use_backend("cupy", precision):
@@ -261,6 +294,14 @@ def test_the_log_is_never_far_behind_however_rarely_a_row_is_written(called, mon
             assert called(f"{words} --steps {steps} --out run{steps}") == 0
         downloads.append(counts["download"])
     assert downloads[1] - downloads[0] == 3
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "finetuned", "scratch"])
+def test_a_classifier_learns_from_a_run_and_judges_as_on_the_host(called, encoder):
+    words = "--data actions --future 3 --layers 2 --validate-every 0 --steps 2 --backend cupy"
+    assert called(f"{words} --out run") == 0
+    for there, here in zip(*(classified(name, encoder) for name in ("cupy", "numpy")), strict=True):
+        assert close(there, here, 1e-3)  # L-BFGS, for the readout, ends where float32 sees no fall
 
 
 def spoil(monkeypatch, steps):
