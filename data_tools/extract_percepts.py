@@ -39,6 +39,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minilstm.backend import BACKENDS, use_backend
 from minilstm.command import Parser, run_command
 from minilstm.data import Clips, write_percepts
 from minilstm.errors import ConfigError, DataError
@@ -50,7 +51,7 @@ try:
 except ImportError:  # run as a file, not by -m
     from video import VideoError, find_videos, library, read_frames
 
-CHUNK = 4  # frames looked at together: more are slower, see BAND in mobilenet.py
+CHUNK = {"numpy": 4, "cupy": 16}  # frames looked at together; see BAND in mobilenet.py
 PARTS = "parts"  # the folder of the videos that are done, until all are
 
 
@@ -120,7 +121,7 @@ def _group(name, group, pattern):
 def in_chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Frames (height, width, 3) as arrays of at most CHUNK of them."""
     frames = iter(frames)
-    while chunk := list(islice(frames, CHUNK)):
+    while chunk := list(islice(frames, CHUNK[use_backend.name])):
         yield np.stack(chunk)
 
 
@@ -131,6 +132,11 @@ def mobilenet(weights: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def vgg16(weights: str) -> Callable[[np.ndarray], np.ndarray]:
     """Pictures -> (N, 4096), the paper's features: VGG-16's first full layer (fc6), rectified."""
+    if use_backend.name != "numpy":
+        raise ConfigError(
+            f"expected --backend numpy for vgg16, which torch computes, got {use_backend.name}: "
+            "leave it out, or take --network mobilenet"
+        )
     torch, torchvision = library("torch"), library("torchvision")
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -173,6 +179,7 @@ def settings_of(options) -> dict:
 def seeing(options) -> Callable[[Iterable[np.ndarray]], np.ndarray]:
     """What makes (T, D) of the frames of a video, by the network and the view of the options."""
     library("h5py")  # which is needed only in the end
+    use_backend(options.backend)
     describe = NETWORKS[options.network](options.weights)
 
     def see(frames):
@@ -288,6 +295,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("middle", "whole"),
         default="middle",
         help="of a frame that is no square: its middle, undistorted, or all of it, squeezed",
+    )
+    parser.add_argument(
+        "--backend", default="numpy", choices=BACKENDS, help="array library of mobilenet"
     )
 
 

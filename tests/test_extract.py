@@ -14,6 +14,7 @@ pytest.importorskip("av", reason="av is not installed")
 pytest.importorskip("cv2", reason="cv2 is not installed")
 pytest.importorskip("h5py", reason="h5py is not installed")
 
+import strict_cupy
 from test_mobilenet import random_arrays, write_weights
 from videos import moving_frames, write_sound, write_video
 
@@ -70,6 +71,24 @@ def test_a_folder_of_classes_becomes_a_folder_of_percepts(videos, tmp_path, weig
     assert not (tmp_path / "out/parts").exists()
     assert run(extract_percepts, *arguments) == 2
     assert "finished" in capsys.readouterr().err
+
+
+def test_on_a_device_a_chunk_costs_two_copies_and_percepts_are_the_same(
+    tmp_path, weights, monkeypatch, capsys
+):
+    small_video(tmp_path / "videos/run/a_1.avi", count=5)
+    strict_cupy.install(monkeypatch)
+    words = tmp_path / "videos", "--weights", weights, "--backend"
+    assert run(extract_percepts, *words, "numpy", tmp_path / "host") == 0
+    with strict_cupy.counting() as counts:
+        assert run(extract_percepts, *words, "cupy", tmp_path / "device") == 0
+    here, there = (read_percepts(tmp_path / name).frames for name in ("host", "device"))
+    np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)  # float16
+    look, chunks = 2, 1  # percepts and logits, when the weights are read; five frames
+    kernel = 1  # is asked for when a device is chosen
+    assert counts["download"] == kernel + look + chunks
+    assert run(extract_percepts, *words, "cupy", tmp_path / "vgg", "--network", "vgg16") == 2
+    assert "error: expected --backend numpy for vgg16" in capsys.readouterr().err
 
 
 def test_a_list_names_classes_and_recordings_and_the_clock_is_kept(videos, tmp_path, weights):
