@@ -1,23 +1,22 @@
 """Tables of accuracies, like the slides' Tables 1, 3 and 4: rows, columns, repetitions, claims.
 
 A Table says what there is; `analyse` takes the accuracies, shares of the test clips that were
-recognised, of every cell and repetition; `text` and `chart` say and show it. Accuracies
-on other clips than the slides' can't be compared with theirs; gains from row to row can be looked
-at side by side.
+recognised, of every cell and repetition; `text` and `chart` say and show it. Accuracies on other
+clips than the slides' can't be compared with theirs; gains from row to row can be looked at side by
+side.
 
 Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next: recognition.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from . import claims
-from .claims import Families, cells, count, percent
+from .claims import Families, cells, count, plus_minus
 from .panels import Dots
 from .statistics import mean_of
 
@@ -49,7 +48,7 @@ def analyse(table: Table, values: Mapping[Cell, Sequence[float]], about: Mapping
     values[row, column] are the accuracies of all repetitions, in the same order in every cell: the
     gains are taken repetition by repetition.
     """
-    published = {cell: percent / 100 for cell, percent in table.published.items()}
+    published = {cell: x / 100 for cell, x in table.published.items()}
     return {
         "title": table.title,
         "about": dict(about),
@@ -102,16 +101,12 @@ def _with_error(values):
     if not values:
         return ""
     m = mean_of(values)
-    return (
-        percent(m.mean)
-        if math.isnan(m.error)
-        else f"{percent(m.mean)[:-2]} ± {100 * m.error:.1f} %"
-    )
+    return plus_minus(m._replace(mean=100 * m.mean, error=100 * m.error)) + " %"
 
 
 def _levels(table, found, column):
-    """{row: Dots} of a column, in per cent."""
-    panel = {}  # by short names: a chart has little room
+    """{row: Dots} of a column, in per cent; rows by their names, for a chart has little room."""
+    panel = {}
     for row in table.rows:
         if x := found["accuracies"][row].get(column):
             m = mean_of(x)
@@ -134,15 +129,16 @@ def chart(table: Table, found: dict) -> tuple[list, str, list[str]]:
         f"recognised; below, the gain that each claim speaks of, {about['each']} by "
         f"{about['each']}: right of 0 is as claimed. The verdicts are in the table."
     )
-    rows = [list(panels.items()) for panels in (levels, gains)]
-    rows = [dict(row[k : k + 2]) for row in rows for k in range(0, len(row), 2)]  # two side by side
+    rows = []
+    for panels in (list(levels.items()), list(gains.items())):
+        rows += [dict(panels[k : k + 2]) for k in range(0, len(panels), 2)]  # two side by side
     return rows, caption, list(gains)
 
 
 def curves(table: Table, found: dict) -> tuple[dict, str, str, list[str]]:
     """What `panels.error_bars` draws of a table whose columns are numbers of labels.
 
-    The first family of claims has one for each column.
+    The first family of claims has one claim for each column, in their order.
     """
     levels: dict[str, dict] = {row: {} for row in table.rows}
     for column in table.columns:

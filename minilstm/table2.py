@@ -12,6 +12,7 @@ Slides: "Benchmarking". Read next: statistics.py; reproduce.py, which trains the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -103,28 +104,28 @@ def analyse(results: Mapping[str, Mapping[str, Sequence[dict]]], about: Mapping)
     """
     found = {"about": dict(about), "data": {}}
     for data, rows in results.items():
-        one = next(iter(rows.values()))
-        means = {
-            name: float(np.mean([result["baselines"][name]["mean"] for result in one]))
-            for name in one[0]["baselines"]
+        seeds = next(iter(rows.values()))  # of any row: all were judged by the same frames
+        baselines = {
+            name: float(np.mean([result["baselines"][name]["mean"] for result in seeds]))
+            for name in seeds[0]["baselines"]
         }
         losses = {
             row: {
-                mode: [result["future"][mode]["mean"] for result in seeds]
+                mode: [result["future"][mode]["mean"] for result in results_of_row]
                 for mode in ("free_running", "teacher_forced")
-                if mode in seeds[0]["future"]
+                if mode in results_of_row[0]["future"]
             }
-            for row, seeds in rows.items()
+            for row, results_of_row in rows.items()
         }
         shares = {
-            row: np.array(loss["free_running"]) / means["mean image"]
+            row: np.array(loss["free_running"]) / baselines["mean image"]
             for row, loss in losses.items()
         }
         found["data"][data] = {
-            "unit": one[0]["unit"],
-            "test_sequences": one[0]["sequences"],
-            "frame_shape": one[0]["frame_shape"],
-            "baselines": means,
+            "unit": seeds[0]["unit"],
+            "test_sequences": seeds[0]["sequences"],
+            "frame_shape": seeds[0]["frame_shape"],
+            "baselines": baselines,
             "rows": losses,
             "claims": claims.tested(CLAIMS, shares, published_shares(data)),
         }
@@ -215,21 +216,27 @@ def _exposed(part):
 
 
 def _margin(part):
-    """Whether every row beats the mean image by the margin, and the better baseline at all."""
-    mean = part["baselines"]["mean image"]
-    shares = {r: np.mean(losses["free_running"]) / mean for r, losses in part["rows"].items()}
-    short = [ROWS[row].title for row, share in shares.items() if share > 1 - MARGIN]
-    said = f"Every row is {100 * (1 - max(shares.values())):.0f} % or more below the mean image"
+    """Whether every row beats the mean image by the margin, and the best guess at all."""
+    losses = {row: np.mean(modes["free_running"]) for row, modes in part["rows"].items()}
+    guesses = {name: x for name, x in part["baselines"].items() if name != "entropy bound"}
+    mean, best = guesses["mean image"], min(guesses, key=guesses.get)
+
+    def named(rows, none, every, some):
+        if not rows:
+            return none
+        return every if len(rows) == len(losses) else some + "; ".join(ROWS[r].title for r in rows)
+
+    short = [row for row, loss in losses.items() if loss > (1 - MARGIN) * mean]
     if short:
-        which = "no row is" if len(short) == len(shares) else f"not so: {'; '.join(short)}"
-        said = f"Asked for: {100 * MARGIN:.0f} % or more below the mean image; {which}"
-    models = {name: x for name, x in part["baselines"].items() if name != "entropy bound"}
-    best = min(models, key=models.get)
+        said = f"Asked for: {100 * MARGIN:.0f} % or more below the mean image; "
+        said += named(short, "", "no row is", "not so: ")
+    else:
+        least = math.floor(100 * (1 - max(losses.values()) / mean))
+        said = f"Every row is {least} % or more below the mean image"
     if best != "mean image":
-        worse = [ROWS[r].title for r, share in shares.items() if share * mean >= models[best]]
+        worse = [row for row, loss in losses.items() if loss >= guesses[best]]
         said += f"; the {best} costs less than that, and less than "
-        every = len(worse) == len(shares)
-        said += "every row" if every else f"these rows: {'; '.join(worse)}" if worse else "no row"
+        said += named(worse, "no row", "every row", "these rows: ")
     return said + "."
 
 
