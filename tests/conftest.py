@@ -1,5 +1,8 @@
 """What every test starts from, and the samples that the tests of all layers walk over."""
 
+import contextlib
+import importlib
+import io
 import os
 from functools import lru_cache
 from unittest import mock
@@ -10,8 +13,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
-from minilstm import config, train
+from minilstm import config, recognition, study, train
 from minilstm.backend import use_backend
+from minilstm.files import write_file
 from minilstm.gradcheck import layers
 from minilstm.progress import Progress
 from minilstm.workspace import Fresh, use_workspace
@@ -33,6 +37,31 @@ def train_undrawn():
             train.train(config.load(overrides=settings), out, quiet=True)
 
     return trained
+
+
+@pytest.fixture(scope="session")
+def tasks_here():
+    """`with tasks_here():` the tasks of study.py run in this process: none has to be started."""
+
+    def run_all(tasks, *_):
+        for task in tasks:
+            module, *arguments = task.words
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said), use_backend("numpy", "float32"):
+                assert importlib.import_module(module).main(arguments) == 0, task.name
+            if task.output:
+                write_file(task.output, said.getvalue())
+
+    @contextlib.contextmanager
+    def here():
+        with (
+            mock.patch.object(study, "run_all", run_all),
+            mock.patch.object(recognition, "run_all", run_all),
+            mock.patch.object(Progress, "draw", lambda run: None),
+        ):
+            yield
+
+    return here
 
 
 @lru_cache

@@ -39,12 +39,18 @@ def trial(path, **run):
     return Trial(path, config.load(overrides=SMALLEST | {"run": SMALLEST["run"] | run}))
 
 
-def reproduced(capsys, *words):
-    """What the command prints: it must succeed."""
-    status = run_command(lambda: reproduce.main([*map(str, words)]))
-    printed = capsys.readouterr()
-    assert status == 0, printed.err
-    return printed.out
+@pytest.fixture
+def reproduced(capsys, tasks_here):
+    """What the command prints when it is given words: it must succeed."""
+
+    def printed(*words):
+        with tasks_here():
+            status = run_command(lambda: reproduce.main([*map(str, words)]))
+        found = capsys.readouterr()
+        assert status == 0, found.err
+        return found.out
+
+    return printed
 
 
 def refusal(capsys, *words):
@@ -284,17 +290,18 @@ def test_streams_are_fused_by_their_probabilities():
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def out(tmp_path_factory, tasks_here):
     """A folder in which table2 has been reproduced at the scale smoke, with patches at hand."""
     top = tmp_path_factory.mktemp("reproduced")
     patches = np.random.default_rng(0).integers(0, 256, (20, 29, 6, 6, 3), np.uint8)
     np.save(top / "patches.npy", patches)
-    words = ["table2", "--scale", "smoke", "--workers", "2", "--out", str(top / "out")]
-    assert run_command(lambda: reproduce.main(words)) == 0
+    words = ["table2", "--scale", "smoke", "--out", str(top / "out")]
+    with tasks_here():
+        assert run_command(lambda: reproduce.main(words)) == 0
     return top / "out"
 
 
-def test_table_2_is_written_as_text_numbers_and_pictures(out, capsys):
+def test_table_2_is_written_as_text_numbers_and_pictures(out, reproduced):
     said = (out / "table2.md").read_text()
     for row in table2.ROWS.values():
         assert f"| {row.title}" in said
@@ -305,7 +312,7 @@ def test_table_2_is_written_as_text_numbers_and_pictures(out, capsys):
     with Image.open(out / "table2.png") as picture:
         assert picture.width == 1999
     assert (out / "table2.pdf").read_bytes().startswith(b"%PDF")
-    printed = reproduced(capsys, "table2", "--scale", "smoke", "--out", out)
+    printed = reproduced("table2", "--scale", "smoke", "--out", out)
     assert "12 runs, 12 of them finished" in printed and said.split("![")[0].strip() in printed
 
 
@@ -341,8 +348,8 @@ def test_rows_of_one_seed_start_from_the_same_weights_in_every_array_that_they_s
 
 
 @pytest.mark.parametrize("target", [name for name in reproduce.FIGURES if name != "fig6"])
-def test_figures_are_drawn_from_runs_that_the_table_trained(out, target, capsys):
-    printed = reproduced(capsys, target, "--scale", "smoke", "--out", out)
+def test_figures_are_drawn_from_runs_that_the_table_trained(out, target, reproduced):
+    printed = reproduced(target, "--scale", "smoke", "--out", out)
     missing = {"fig5": 1}.get(target, 0)
     assert (
         f"{3 if target == 'fig5' else 1} runs, {3 - missing if target == 'fig5' else 1}" in printed
@@ -354,10 +361,10 @@ def test_figures_are_drawn_from_runs_that_the_table_trained(out, target, capsys)
     assert "scale smoke" in said and "igure" in said and f"{target}.png" in said
 
 
-def test_figure_6_is_of_patches_and_needs_them(out, capsys):
+def test_figure_6_is_of_patches_and_needs_them(out, reproduced, capsys):
     assert "--patches FILE" in refusal(capsys, "fig6", "--scale", "smoke", "--out", out)
     patches = out.parent / "patches.npy"
-    reproduced(capsys, "fig6", "--scale", "smoke", "--out", out, "--patches", patches)
+    reproduced("fig6", "--scale", "smoke", "--out", out, "--patches", patches)
     with Image.open(out / "fig6.png") as picture:
         assert np.asarray(picture).std(axis=2).any(), "colours"
 
@@ -371,9 +378,9 @@ def test_figure_6_is_of_patches_and_needs_them(out, capsys):
         pytest.param("fig12", 2, marks=pytest.mark.slow),
     ],
 )
-def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, seeds, capsys):
+def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, seeds, reproduced):
     words = [target, "--scale", "smoke", "--out", out, "--workers", 2, "--seeds", seeds]
-    printed = reproduced(capsys, *words)
+    printed = reproduced(*words)
     said = (out / f"{target}.md").read_text()
     each = "draw" if target == "fig12" else "seed"
     assert f"over {claims.count(seeds, each)}" in said and "(1 of 18, 5.6 %)" in said
@@ -411,8 +418,8 @@ def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
     assert (other[2].frames == parts[0][2].frames).all()
 
 
-def test_a_plan_trains_nothing_and_says_what_it_would_cost(tmp_path, capsys):
-    printed = reproduced(capsys, "table2", "--scale", "paper", "--plan", "--out", tmp_path / "out")
+def test_a_plan_trains_nothing_and_says_what_it_would_cost(tmp_path, reproduced):
+    printed = reproduced("table2", "--scale", "paper", "--plan", "--out", tmp_path / "out")
     assert "30 runs, 0 of them finished: 600,000 steps to go" in printed
     assert re.search(r"[\d,]+\.\d hours at 5 TFLOP/s", printed)
     assert not (tmp_path / "out").exists()
