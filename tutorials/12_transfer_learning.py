@@ -49,7 +49,7 @@ def ask(encoder, labels, seed=0, learning_rate=2e-3):
     """Settings of a classifier that learns from so many labelled clips of each action."""
     return Classify(
         frame_size=16, validation=5, test=20, hidden=64,
-        steps=40 if kit.FAST else 600, encoder=encoder, labels=labels, seed=seed,
+        steps=20 if kit.FAST else 600, encoder=encoder, labels=labels, seed=seed,
         learning_rate=learning_rate,
     )  # fmt: skip
 
@@ -158,7 +158,7 @@ def pretrain(method, steps):
     return run
 
 
-steps = 60 if kit.FAST else 1500
+steps = 30 if kit.FAST else 1500
 run = pretrain("composite", steps)
 print(f"trained on {32 * steps:,} clips without labels")
 

@@ -110,13 +110,14 @@ for seed in seeds:
     for name, row in rows.items():
         kind = config.load([row.preset]).model
         settings = kit.small(
-            60 if kit.FAST else 400,
+            30 if kit.FAST else 400,
             model={"kind": kind.kind, "conditional": kind.conditional, "hidden": 32},
         )
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, seed=seed))
         starts.append(experiment.build_model(settings, 256).encoder.params()["0.Wx"].value)
         model = kit.learn(settings)
-        x = evaluate.sequences(experiment.open_source(settings, "test"), 300)
+        N = 50 if kit.FAST else 300
+        x = evaluate.sequences(experiment.open_source(settings, "test"), N)
         mean = evaluate.mean_image(settings, 400)
         result = evaluate.evaluate(model, x, 6, mean, (16, 16))
         of_mean = result["baselines"]["mean image"]["mean"]
