@@ -45,11 +45,13 @@ TARGETS = ("table1", "table2", "table3", "table4", *FIGURES, "fig12")
 class Scale:
     """How large everything is: presets, then settings for each kind of data, then what is asked.
 
-    `evaluated` is the number of test sequences of Table 2; `actions` is for Tables 1, 3 and 4 and
-    Figure 12 on the synthetic clips, `percepts` on recorded ones.
+    Table 2 takes `seeds` on digits and `patch_seeds` on patches, where seeds differ more, and
+    `evaluated` test sequences; `actions` is for Tables 1, 3 and 4 and Figure 12 on the synthetic
+    clips, `percepts` on recorded ones.
     """
 
     seeds: int
+    patch_seeds: int
     evaluated: int
     digits: Mapping[str, Mapping]
     patches: Mapping[str, Mapping]
@@ -70,6 +72,7 @@ def _lengths(steps: int, batch_size: int = 40, **schedule) -> dict:
 SCALES = {
     "smoke": Scale(
         seeds=2,
+        patch_seeds=2,
         evaluated=20,
         digits=_lengths(20, 4, warmup_steps=2)
         | {
@@ -98,7 +101,7 @@ SCALES = {
         ),
         percepts=Effort(
             pretraining=_lengths(4, 4, warmup_steps=2)
-            | {"data": {"past": 3, "future": 2}, "model": {"hidden": 4}},
+            | {"data": {"past": 3, "future": 2}, "model": {"layers": 1, "hidden": 4}},
             classifier={"window": 4, "stride": 4, "steps": 4, "validate_every": 2, "batch_size": 6},
             small=1,
             full=10**6,
@@ -109,10 +112,11 @@ SCALES = {
     ),
     "small": Scale(
         seeds=5,
+        patch_seeds=8,
         evaluated=1000,
         digits=_lengths(1600)
         | {"data": {"frame_size": 32, "digit_size": 14}, "model": {"hidden": 128}},
-        patches=_lengths(600) | {"model": {"hidden": 128}},
+        patches=_lengths(450) | {"model": {"hidden": 128}},
         actions=Effort(
             pretraining=_lengths(1000) | {"model": {"hidden": 128}},
             classifier={},
@@ -123,7 +127,7 @@ SCALES = {
         ),
         percepts=Effort(
             pretraining=_lengths(400, 20)
-            | {"data": {"past": 8, "future": 8}, "model": {"hidden": 64}},
+            | {"data": {"past": 8, "future": 8}, "model": {"layers": 1, "hidden": 64}},
             classifier={"window": 16, "stride": 7, "steps": 200, "batch_size": 12},
             small=4,
             full=10**6,
@@ -138,6 +142,7 @@ SCALES = {
     ),
     "paper": Scale(
         seeds=5,
+        patch_seeds=5,
         evaluated=10_000,
         digits={"run": {"steps": 20_000}},
         patches={"run": {"steps": 20_000}},
@@ -151,7 +156,7 @@ SCALES = {
         ),
         percepts=Effort(
             pretraining=_lengths(20_000, 128)
-            | {"data": {"past": 16, "future": 13}, "model": {"hidden": 2048}},
+            | {"data": {"past": 16, "future": 13}, "model": {"layers": 1, "hidden": 2048}},
             classifier={"window": 16, "stride": 8, "steps": 5000, "batch_size": 128},
             small=10,
             full=10**6,
@@ -166,13 +171,13 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Command:
-    """What was asked for on the command line, files by their absolute paths."""
+    """What was asked for on the command line, files by their absolute paths; 0 seeds: as usual."""
 
     target: str
     scale_name: str
     out: Path
     workers: int
-    seeds: int
+    seeds: int = 0
     digits: str = "bundled"
     patches: str = ""
     backend: str = "numpy"
@@ -186,6 +191,13 @@ class Command:
     def scale(self) -> Scale:
         """The Scale of that name."""
         return SCALES[self.scale_name]
+
+    def repetitions(self, data: str = "digits") -> range:
+        """The seeds of a table, or the draws of Figure 12."""
+        usual = self.scale.patch_seeds if data == "patches" else self.scale.seeds
+        if self.target == "fig12":
+            usual = self.scale.actions.draws
+        return range(self.seeds or usual)
 
     def trial(self, data: str, row: str, seed: int = 0, layers: int = 2, wider: int = 1) -> Trial:
         """The run of a row of Table 2, or with other layers and units, on "digits" or "patches"."""
@@ -214,7 +226,7 @@ class Command:
         scale = self.scale
         if not self.rgb and not self.flow:
             plan = Plan(self.out, scale.actions, self.digits, self.backend)
-            return plan, range(self.seeds), "draw" if self.target == "fig12" else "seed"
+            return plan, self.repetitions(), "draw" if self.target == "fig12" else "seed"
         if self.target == "table4" and not (self.rgb and self.flow):
             raise ConfigError("expected --rgb and --flow for table4, got one of them: give both")
         folders = {"rgb": self.rgb, "flow": self.flow}
@@ -260,11 +272,10 @@ def _hours(gflop, rate):
 def table_2(command: Command) -> str:
     """Train and judge all rows, on digits and, where a file of them is given, on patches."""
     kinds = ["digits", *["patches"] * bool(command.patches)]
-    seeds = range(command.seeds)
     trials = {
         (data, row, seed): command.trial(data, row, seed)
         for data in kinds
-        for seed in seeds  # whole seeds first: what is stopped early has pairs
+        for seed in command.repetitions(data)  # whole seeds first: what is stopped early has pairs
         for row in table2.ROWS
     }
     command.train(list(trials.values()))
@@ -273,7 +284,10 @@ def table_2(command: Command) -> str:
     judged = evaluate_all(list(trials.values()), command.workers, command.scale.evaluated)
     judged = dict(zip(trials, judged, strict=True))
     results = {
-        data: {row: [judged[data, row, seed] for seed in seeds] for row in table2.ROWS}
+        data: {
+            row: [judged[data, row, seed] for seed in command.repetitions(data)]
+            for row in table2.ROWS
+        }
         for data in kinds
     }
     about = {
@@ -400,10 +414,10 @@ def main(arguments: list[str] | None = None) -> int:
         "paper: the slides' size, days even on a GPU",
     )  # fmt: skip
     parser.add_argument(
-        "--seeds", type=_positive, metavar="N",
+        "--seeds", type=_positive, metavar="N", default=0,
         help="repetitions of a table, seeds 0 to N - 1 (default: "
-        f"{', '.join(f'{name} {scale.seeds}' for name, scale in SCALES.items())}; of fig12 "
-        f"{', '.join(f'{name} {scale.actions.draws}' for name, scale in SCALES.items())})",
+        f"{_each(lambda scale: scale.seeds)}; on patches {_each(lambda scale: scale.patch_seeds)}; "
+        f"of fig12 {_each(lambda scale: scale.actions.draws)})",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER",
@@ -441,13 +455,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--plan", action="store_true", help="say what would be trained and its cost; train nothing"
     )
     options = parser.parse_args(arguments)
-    scale = SCALES[options.scale]
     command = Command(
         options.target,
         options.scale,
         Path(options.out or f"runs/reproduce-{options.scale}").resolve(),
         options.workers,
-        options.seeds or (scale.actions.draws if options.target == "fig12" else scale.seeds),
+        options.seeds,
         str(Path(options.digits).resolve()) if options.digits else "bundled",
         str(Path(options.patches).resolve()) if options.patches else "",
         options.backend,
@@ -464,6 +477,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not command.plan:
         print(f"written to {command.out}")
     return 0
+
+
+def _each(number):
+    return ", ".join(f"{name} {number(scale)}" for name, scale in SCALES.items())
 
 
 def _positive(text):
