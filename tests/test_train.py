@@ -24,7 +24,7 @@ from minilstm.workspace import Reused, use_workspace
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
-    "model": {"hidden": 8},
+    "model": {"layers": 1, "hidden": 8},
     "run": {"batch_size": 4, "steps": 2},
 }
 FLAGS = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 8 --batch-size 4 --quiet"

@@ -92,7 +92,7 @@ for hidden in (32, 128):
     steps = 30 if kit.FAST else 400
     own = config.load(["patches"], overrides={
         "data": {"path": str(Path(folder.name) / "films.npy")},
-        "model": {"kind": "composite", "hidden": hidden},
+        "model": {"kind": "composite", "layers": 1, "hidden": hidden},
         "optimizer": {"learning_rate": 3e-3, "warmup_steps": 20, "schedule_steps": steps},
         "run": {"steps": steps, "batch_size": 16, "validate_every": 0},
     })  # fmt: skip

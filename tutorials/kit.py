@@ -163,7 +163,7 @@ def small(steps: int, **sections) -> config.Config:
     """
     own = {
         "data": {"num_digits": 1, "frame_size": 16, "digit_size": 8, "past": 6, "future": 6},
-        "model": {"hidden": 64},
+        "model": {"layers": 1, "hidden": 64},
         "optimizer": {"learning_rate": 5e-3, "warmup_steps": 20, "schedule_steps": steps},
         "run": {"steps": steps, "batch_size": 32},
     }
