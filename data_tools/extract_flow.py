@@ -9,9 +9,10 @@ has three channels of bytes: x and y, where 128 is rest and 1 and 255 are --clip
 or right, up or down; and the length of the two, where 255 is --clip pixels. What is faster counts
 as that fast.
 
-Without --weights, OUT gets OUT/NAME.npy for every video, uint8 (frames, height, width, 3). With
-them, OUT is a folder of percepts as extract_percepts.py writes it: the paper's "1-frame flow"
-features, seen by a network that was trained on photographs, not on flow.
+Without --weights, OUT gets OUT/NAME.npy for every video, uint8 (frames, height, width, 3), and
+settings.json; started again, it makes those that are missing (parts.py). With them, OUT is a folder
+of percepts as extract_percepts.py writes it: the paper's "1-frame flow" features, seen by a network
+that was trained on photographs, not on flow.
 
 The last frame has no next one: it gets the flow of the one before. So there are as many pictures as
 frames, and RGB and flow can be joined frame by frame.
@@ -22,24 +23,25 @@ Paper: section 4.2, Table 1 (1-frame flow) and Table 4. Read next: extract_perce
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from minilstm.command import Parser, run_command
-from minilstm.errors import ConfigError, DataError
-from minilstm.files import write_file
+from minilstm.errors import DataError
 
 try:
-    from .extract_percepts import add_arguments, extract, list_videos, seeing, settings_of
-    from .video import VideoError, library, read_frames
+    from .extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
+    from .options import at_least
+    from .parts import as_they_are, of_videos, parts_of
+    from .video import library, read_frames
 except ImportError:  # run as a file, not by -m
-    from extract_percepts import add_arguments, extract, list_videos, seeing, settings_of
-    from video import VideoError, library, read_frames
+    from extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
+    from options import at_least
+    from parts import as_they_are, of_videos, parts_of
+    from video import library, read_frames
 
 SHORT_SIDE = 256
 
@@ -82,29 +84,20 @@ def flow_pictures(
         yield as_picture(np.zeros((*before.shape, 2)), clip) if picture is None else picture
 
 
-def write_pictures(videos: list, out: Path, fps: float | None, pictures_of: Callable) -> None:
+def write_pictures(
+    videos: list[Video], out: Path, settings: dict, pictures_of: Callable, fps: float | None
+) -> None:
     """OUT/NAME.npy of every video; those that are there are left alone."""
-    from tqdm import tqdm
+    settings = settings | {"fps": fps, "videos": as_they_are(video.path for video in videos)}
 
-    reasons, done = Counter(), 0
-    for video in tqdm(videos, unit="video", dynamic_ncols=True):
-        path = out / f"{video.name}.npy"
-        if not path.exists():
-            try:
-                pictures = np.stack(list(pictures_of(read_frames(video.path, fps))))
-            except VideoError as error:
-                reasons[error.reason] += 1
-                tqdm.write(f"left out: {error}", file=sys.stderr)
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = io.BytesIO()
-            np.save(file, pictures)
-            write_file(path, file.getvalue())
-        done += 1
-    if not done:
-        raise DataError(f"{out}: expected videos that give frames, got none of {len(videos)}")
-    counted = "".join(f"; left out, {reason}: {count}" for reason, count in reasons.items())
-    print(f"{out}: {done} of {len(videos)} videos{counted}")
+    def pictures(n, remarks):
+        return np.stack(list(pictures_of(read_frames(videos[n].path, fps, remarks))))
+
+    with parts_of(out, settings) as parts:
+        made, left_out = of_videos(parts, [f"{video.name}.npy" for video in videos], pictures)
+        if not made:
+            raise DataError(f"{out}: expected videos that give frames, got none of {len(videos)}")
+    print(f"{out}: {len(made)} of {len(videos)} videos{left_out}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -118,22 +111,25 @@ def main(arguments: list[str] | None = None) -> int:
         "--method", choices=("dis", "farneback"), default="dis", help="dis is faster (default)"
     )
     parser.add_argument(
-        "--clip", type=float, default=20.0, metavar="PIXELS", help="the fastest that is told apart"
+        "--clip",
+        type=at_least(float, 0.001),
+        default=20.0,
+        metavar="PIXELS",
+        help="the fastest that is told apart (default: 20)",
     )
     options = parser.parse_args(arguments)
-    if not options.clip > 0:
-        raise ConfigError(f"expected --clip > 0 pixels, got {options.clip}: choose one, such as 20")
     videos, out = list_videos(Path(options.videos), options.list, options.groups), Path(options.out)
     flow_of = estimator(options.method)
 
     def pictures_of(frames):
         return flow_pictures(frames, flow_of, options.clip)
 
+    flow = {"flow": options.method, "clip": options.clip}
     if not options.weights:
-        write_pictures(videos, out, options.fps, pictures_of)
+        write_pictures(videos, out, flow, pictures_of, options.fps)
         return 0
-    settings = settings_of(options) | {"flow": options.method, "clip": options.clip}
     see = seeing(options)
+    settings = of_network(options) | flow
     extract(videos, out, settings, lambda frames: see(pictures_of(frames)), options.fps)
     return 0
 

@@ -17,31 +17,36 @@ video at that scale); and `groups`, by which minilstm/data/patches.py splits it.
 the time of every video is for test and validation: no frame of it is trained on, but the scene is
 the same. For unknown scenes make a file of other videos, and `evaluate RUN --data` that.
 
+Videos are done one after the other, and an extraction that was interrupted goes on (parts.py).
+
 Source: paper, "Experiments on Natural Image Patches". Read next: minilstm/data/patches.py.
 """
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from minilstm.command import Parser, run_command
 from minilstm.data.shuffle import keyed_rng
-from minilstm.errors import DataError
+from minilstm.errors import ConfigError, DataError
 from minilstm.files import replacing
 
 try:
-    from .options import at_least, new_file
+    from .options import add_file, add_fps, add_numbers, at_least, new_file, settings_of
+    from .parts import as_they_are, of_videos, parts_of, read_part, unfinished
     from .video import VideoError, find_videos, read_frames
 except ImportError:  # run as a file, not by -m
-    from options import at_least, new_file
+    from options import add_file, add_fps, add_numbers, at_least, new_file, settings_of
+    from parts import as_they_are, of_videos, parts_of, read_part, unfinished
     from video import VideoError, find_videos, read_frames
 
 SIZE, T = 32, 29
+ARRAYS = ("patches", "start", "side", "corner")
 GRID = 100  # the purpose of random numbers; see minilstm/data/shuffle.py
 THUMBNAIL, CUT, CUT_FACTOR = 16, 12, 2.5
 
@@ -93,7 +98,7 @@ def _resized(frame, height, width):
 def _grid(frames, side, size, rng):
     """All patches (N, T, size, size, 3) of a grid at a random place, and their corners (N, 2)."""
     height, width, _ = frames[0].shape
-    scale = min(1.0, side / min(height, width)) if side else 1.0  # pictures are never made larger
+    scale = side / min(height, width)
     height, width = round(height * scale), round(width * scale)
     rows, columns = height // size, width // size
     top, left = rng.integers(height - rows * size + 1), rng.integers(width - columns * size + 1)
@@ -104,24 +109,24 @@ def _grid(frames, side, size, rng):
     return cells.reshape(rows * columns, len(frames), size, size, 3), corners
 
 
-def patches_of(video: Path, number: int, options, remarks: list[str]) -> list[tuple]:
-    """(start, side, row, column, block, patch) of up to --per-video patches, in that order.
+def patches_of(
+    video: Path, number: int, options: argparse.Namespace, remarks: list[str]
+) -> dict[str, np.ndarray]:
+    """Up to --per-video patches, in the order of start, side and corner: arrays as in the file.
 
     `block` is 8 in the video's time for test, 9 in that for validation, 0 to 7 before. Raises
-    VideoError, DataError where none is large, long or lively enough.
+    VideoError, also where nothing is large, long or lively enough.
     """
     chosen, lively, reason = [], [], "too short"
     frames = read_frames(video, options.fps, remarks)
     for start, piece in segments(frames, options.frames):
-        if min(piece[0].shape[:2]) < options.size:
+        least = min(piece[0].shape[:2])
+        if least < options.size:
             reason = "too small"
             break
         reason = "no motion"
         found = 0
-        sides = {
-            min(side or min(piece[0].shape[:2]), *piece[0].shape[:2]) for side in options.sides
-        }
-        for side in sorted(sides):
+        for side in sorted({min(side or least, least) for side in options.sides}):
             rng = keyed_rng(GRID, options.seed, number, start, side)
             patches, corners = _grid(piece, side, options.size, rng)
             lots = rng.random(len(patches))
@@ -134,62 +139,54 @@ def patches_of(video: Path, number: int, options, remarks: list[str]) -> list[tu
         if found:
             lively.append(start)
     if not chosen:
-        raise DataError(reason)
+        raise VideoError(video, reason, "no patch")
     held = max(1, round(len(lively) / 10)) if len(lively) >= 3 else 0
     training = len(lively) - 2 * held
     block = {start: n * 8 // training for n, start in enumerate(lively[:training])}
     block |= {start: 8 + n // held for n, start in enumerate(lively[training:])}
-    return [
-        (start, side, row, column, block[start], patch)
-        for _, start, side, row, column, patch in sorted(chosen, key=lambda entry: entry[1:5])
-    ]
-
-
-def extract(options) -> str:
-    """Write the file. Returns what is in it, in words."""
-    from tqdm import tqdm
-
-    videos = find_videos(options.videos)
-    columns, skipped = [], Counter()
-    with tqdm(videos, unit="video", disable=None) as bar:
-        for number, video in enumerate(bar):
-            remarks = []
-            try:
-                found = patches_of(video, number, options, remarks)
-            except VideoError as error:
-                skipped[error.reason] += 1
-                remarks.append(f"skipped: {error}")
-            except DataError as error:
-                skipped[str(error)] += 1
-                remarks.append(f"skipped: {video}: {error}")
-            else:
-                columns += [(str(video), 10 * number + row[4], *row) for row in found]
-            for remark in remarks:
-                bar.write(remark, file=sys.stderr)
-    why = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-    if not columns:
-        raise DataError(
-            f"expected videos with {options.frames} frames in motion, got {why or 'no videos'}: "
-            "name others, or lower --motion"
-        )
-    source, groups, start, side, row, column, block, patches = zip(*columns, strict=True)
-    arrays = {
+    chosen.sort(key=lambda entry: entry[1:5])
+    _, starts, sides, rows, columns, patches = zip(*chosen, strict=True)
+    return {
         "patches": np.stack(patches),
-        "source": np.array(source),
-        "groups": np.array(groups),
-        "start": np.array(start),
-        "side": np.array(side),
-        "corner": np.stack([row, column], axis=1),
+        "start": np.array(starts),
+        "side": np.array(sides),
+        "corner": np.stack([rows, columns], axis=1),
+        "block": np.array([block[start] for start in starts]),
     }
-    with replacing(options.out) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-    parts = Counter({8: "test", 9: "validation"}.get(b, "training") for b in block)
-    shares = ", ".join(f"{parts[part]:,} {part}" for part in ("training", "validation", "test"))
-    used = len(set(source))
-    return (
-        f"{options.out}: {len(patches):,} patches of {used} video{'s' * (used != 1)} ({shares})"
-        + f"; skipped: {why}" * bool(why)
-    )
+
+
+def extract(options: argparse.Namespace) -> str:
+    """Write the file. Returns what is in it, in words."""
+    videos = find_videos(options.videos)
+    settings = settings_of(options) | {"videos": as_they_are(videos)}
+    with parts_of(unfinished(options.out), settings) as parts:
+        made, left_out = of_videos(
+            parts,
+            [f"{number:06}.npz" for number in range(len(videos))],
+            lambda number, remarks: patches_of(videos[number], number, options, remarks),
+        )
+        if not made:
+            raise DataError(
+                f"expected videos with {options.frames} frames in motion, got none of "
+                f"{len(videos)}{left_out}: name others, or lower --motion"
+            )
+        found = {number: read_part(part) for number, part in made.items()}
+        block = np.concatenate([part.pop("block") for part in found.values()])
+        count = [len(part["patches"]) for part in found.values()]
+        joined = {name: np.concatenate([part[name] for part in found.values()]) for name in ARRAYS}
+        arrays = {
+            "patches": joined.pop("patches"),
+            "source": np.repeat([str(videos[number]) for number in found], count),
+            "groups": 10 * np.repeat(list(found), count) + block,
+            **joined,
+        }
+        with replacing(options.out) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+        parts.remove()
+    parts_of_time = ("training", block < 8), ("validation", block == 9), ("test", block == 8)
+    shares = ", ".join(f"{here.sum():,} {name}" for name, here in parts_of_time)
+    used = f"{len(made)} of {len(videos)} videos{left_out}"
+    return f"{options.out}: {sum(count):,} patches ({shares}) of {used}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -197,25 +194,18 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m data_tools.extract_patches",
         description="Cut 32x32 patches that move out of videos, for `python -m minilstm.train "
         "patches --path FILE`. Videos that can't be read, are too short, too small or too still "
-        "are skipped, with the reason, and counted. The same videos and settings give the same "
+        "are left out, with the reason, and counted. The same videos and settings give the same "
         "bytes. Needs the extra [video].",
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="videos, or folders of videos")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the .npz file to write")
-    parser.add_argument("--force", action="store_true", help="overwrite a file that is there")
-    for flag, default, least, help in (
+    add_file(parser, ".npz")
+    add_numbers(
+        parser,
         ("--frames", T, 2, "frames of a patch"),
         ("--size", SIZE, 1, "height and width of a patch, in pixels"),
         ("--per-video", 1000, 1, "patches of each video, at most; each takes 89 KB of memory"),
         ("--seed", 0, 0, "seed of the grids' places and of the choice"),
-    ):
-        parser.add_argument(
-            flag,
-            type=at_least(int, least),
-            default=default,
-            metavar="N",
-            help=f"{help} (default: {default})",
-        )
+    )
     parser.add_argument(
         "--sides",
         type=at_least(int, 0),
@@ -233,13 +223,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="the least motion: the median over all steps of a pixel's mean change, in grey levels "
         "of 0 to 255 (default: 3)",
     )
-    parser.add_argument(
-        "--fps",
-        type=at_least(float, 0.001),
-        metavar="RATE",
-        help="frames per second, by the video's clock (default: every frame once)",
-    )
+    add_fps(parser)
     options = parser.parse_args(arguments)
+    if any(0 < side < options.size for side in options.sides):
+        raise ConfigError(
+            f"expected --sides of at least --size {options.size}, or 0, got {min(options.sides)}: "
+            "no patch fits in"
+        )
     options.out = new_file(options.out, ".npz", options.force)
     print(extract(options))
     return 0

@@ -16,8 +16,8 @@ OUT is in the layout of the authors' second release, and can be read by minilstm
     labels.txt       a line per video: its class, counted from 0 in classes.txt
     names.txt, classes.txt, groups.txt, sizes.txt (width and height in pixels)
 
-Videos are done one after the other; one that is interrupted goes on where it was. A file that gives
-no frames is left out, and said.
+Videos are done one after the other, and an extraction that was interrupted goes on (parts.py). A
+file that gives no frames is left out, and said.
 
 Slides: "Input at each timestep". Read next: minilstm/mobilenet.py, extract_flow.py.
 """
@@ -26,16 +26,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
-import json
 import re
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -43,16 +41,19 @@ from minilstm.backend import BACKENDS, use_backend
 from minilstm.command import Parser, run_command
 from minilstm.data import Clips, write_percepts
 from minilstm.errors import ConfigError, DataError
-from minilstm.files import write_file
+from minilstm.files import remove_temporaries
 from minilstm.mobilenet import MEAN, STD, prepare, read_mobilenet
 
 try:
-    from .video import VideoError, find_videos, library, read_frames
+    from .options import add_fps
+    from .parts import as_they_are, of_videos, parts_of, read_part
+    from .video import find_videos, library, read_frames
 except ImportError:  # run as a file, not by -m
-    from video import VideoError, find_videos, library, read_frames
+    from options import add_fps
+    from parts import as_they_are, of_videos, parts_of, read_part
+    from video import find_videos, library, read_frames
 
 CHUNK = {"numpy": 4, "cupy": 16}  # frames looked at together; see BAND in mobilenet.py
-PARTS = "parts"  # the folder of the videos that are done, until all are
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,23 @@ def list_videos(root: Path, list_file: str | None, groups: str | None) -> list[V
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of videos, got none: check the path")
     if list_file:
-        rows = [_listed(line) for line in _lines(list_file)]
+        rows = [_listed(line, list_file) for line in _lines(list_file)]
     else:
         paths = find_videos([root])
-        rows = [(path.relative_to(root).as_posix(), path.parent.name, None) for path in paths]
+        rows = [
+            (path.relative_to(root).as_posix(), path.absolute().parent.name, None) for path in paths
+        ]
     if not rows:
         raise DataError(f"{list_file or root}: expected videos, got none: check the path")
     twice = [name for name, count in Counter(row[0] for row in rows).items() if count > 1]
     if twice:
         raise DataError(f"{list_file}: expected every video once, got {twice[0]} again: remove it")
+    for name, *_ in rows:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not _is_a_line(name):
+            raise DataError(
+                f"expected names below {root}, each a line of text, got {name!r:.200}: rename it"
+            )
     try:
         pattern = re.compile(groups) if groups else None
     except re.error as error:
@@ -95,13 +104,20 @@ def _lines(path):
         raise DataError(f"{path}: expected a list of videos, got {error}") from error
 
 
-def _listed(line):
-    name, label, group, *rest = [*line.split("\t"), None, None][:4] if "\t" in line else [""] * 4
-    if not name or not label or rest not in ([], [None]):
+def _is_a_line(name):
+    """Whether names.txt can hold it: a name may have ends of lines, and bytes that are no text."""
+    return name.encode("utf-8", "ignore").decode().splitlines() == [name]
+
+
+def _listed(line, path):
+    """(name, class, recording or None) of a line."""
+    words = line.split("\t")
+    if len(words) not in (2, 3) or not words[0] or not words[1]:
         raise DataError(
-            f"expected NAME, CLASS and perhaps GROUP with tabs between them, got {line!r:.80}"
+            f"{path}: expected NAME, CLASS and perhaps GROUP with tabs between them, got "
+            f"{line!r:.80}"
         )
-    return name, label, group
+    return tuple([*words, None][:3])
 
 
 def _group(name, group, pattern):
@@ -112,7 +128,7 @@ def _group(name, group, pattern):
         raise ConfigError(
             f"expected --groups to find a recording in every name, got none in {name}: change it"
         )
-    return "/".join(match.groups() or [match[0]])
+    return "/".join(filter(None, match.groups())) or match[0]
 
 
 # ------------------------------------------------------------------------ what describes a frame
@@ -163,7 +179,7 @@ def vgg16(weights: str) -> Callable[[np.ndarray], np.ndarray]:
 NETWORKS = {"mobilenet": mobilenet, "vgg16": vgg16}
 
 
-def settings_of(options) -> dict:
+def of_network(options) -> dict:
     """What decides the percepts of a frame, so that nobody mixes two kinds."""
     try:
         with open(options.weights or "", "rb") as file:
@@ -173,7 +189,12 @@ def settings_of(options) -> dict:
             f"expected --weights FILE.safetensors, got {options.weights or 'none'}: make them by "
             "data_tools/convert_pth.py"
         ) from error
-    return {"network": options.network, "view": options.view, "weights": weights}
+    return {
+        "network": options.network,
+        "view": options.view,
+        "weights": weights,
+        "backend": options.backend,  # whose last bits are its own
+    }
 
 
 def seeing(options) -> Callable[[Iterable[np.ndarray]], np.ndarray]:
@@ -201,77 +222,43 @@ def extract(
 ) -> None:
     """Write the percept folder `out` of `videos`; `see` makes (T, D) of the frames of one.
 
-    Goes on where an extraction with the same settings stopped. Raises ConfigError for other
-    settings, or where the folder is finished; DataError where no video gives frames.
+    Goes on where an extraction with the same settings stopped. Raises RunError for other settings,
+    ConfigError where the folder is finished, DataError where no video gives frames.
     """
-    from tqdm import tqdm
-
-    parts, about = out / PARTS, out / PARTS / "settings.json"
-    settings = settings | {"fps": fps, "videos": [video.name for video in videos]}
     if (out / "features.h5").exists():
-        shutil.rmtree(parts, ignore_errors=True)
+        shutil.rmtree(out / "parts", ignore_errors=True)
         raise ConfigError(f"{out}: expected a new folder, got one that is finished: choose another")
-    parts.mkdir(parents=True, exist_ok=True)
-    if any(parts.glob("*.npz")) and json.loads(about.read_text("utf-8")) != settings:
-        raise ConfigError(
-            f"{out}: expected the settings with which it was begun, got others: repeat those (see "
-            f"{about}), or choose another folder"
-        )
-    write_file(about, json.dumps(settings, indent=1))
-    reasons, done = Counter(), []
-    for n, video in enumerate(tqdm(videos, unit="video", dynamic_ncols=True)):
-        part = parts / f"{n:06}.npz"
-        if not part.exists():
-            remarks = []
-            try:
-                percepts, size = _described(read_frames(video.path, fps, remarks), see)
-            except VideoError as error:
-                reasons[error.reason] += 1
-                tqdm.write(f"left out: {error}", file=sys.stderr)
-                continue
-            for remark in remarks:
-                tqdm.write(f"note: {remark}", file=sys.stderr)
-            file = io.BytesIO()
-            np.savez(file, percepts=percepts, size=size)
-            write_file(part, file.getvalue())
-        done.append((video, part))
-    if not done:
-        raise DataError(f"{out}: expected videos that give frames, got none of {len(videos)}")
-    write_percepts(out, _assembled(done))
-    shutil.rmtree(parts)
-    counted = "".join(f"; left out, {reason}: {count}" for reason, count in reasons.items())
-    print(f"{out}: {len(done)} of {len(videos)} videos{counted}")
+    settings = settings | {"fps": fps, "videos": as_they_are(video.path for video in videos)}
+
+    def described(n, remarks):
+        frames = read_frames(videos[n].path, fps, remarks)
+        first = next(frames)
+        percepts = see(chain([first], frames)).astype(np.float16)
+        return {"percepts": percepts, "size": np.array(first.shape[1::-1])}
+
+    with parts_of(out / "parts", settings) as parts:
+        remove_temporaries(out)  # of an extraction that was killed in the end
+        names = [f"{n:06}.npz" for n in range(len(videos))]
+        made, left_out = of_videos(parts, names, described)
+        if not made:
+            raise DataError(f"{out}: expected videos that give frames, got none of {len(videos)}")
+        write_percepts(out, _assembled([videos[n] for n in made], made.values()))
+        parts.remove()
+    print(f"{out}: {len(made)} of {len(videos)} videos{left_out}")
 
 
-def _described(frames, see):
-    size = None
-
-    def watched():
-        nonlocal size
-        for frame in frames:
-            size = frame.shape[1::-1]
-            yield frame
-
-    percepts = see(watched())
-    return percepts.astype(np.float16), size
-
-
-def _assembled(done):
-    """The clips of all videos that are done."""
-    parts = []
-    for _, part in done:
-        with open(part, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            parts.append((arrays["percepts"], arrays["size"]))
-    videos = [video for video, _ in done]
+def _assembled(videos, parts):
+    """The clips of all videos that gave a part."""
+    found = [read_part(part) for part in parts]
     classes = sorted({video.label for video in videos})
     groups = list(dict.fromkeys(video.group for video in videos))
     return Clips(
-        np.concatenate([percepts for percepts, _ in parts]),
-        np.array([len(percepts) for percepts, _ in parts]),
+        np.concatenate([part["percepts"] for part in found]),
+        np.array([len(part["percepts"]) for part in found]),
         np.array([classes.index(video.label) for video in videos]),
         tuple(classes),
         np.array([groups.index(video.group) for video in videos]),
-        np.array([size for _, size in parts]),
+        np.array([part["size"] for part in found]),
         tuple(video.name for video in videos),
     )
 
@@ -282,7 +269,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="the folder to write")
     parser.add_argument("--list", metavar="FILE", help="videos, classes and recordings, with tabs")
     parser.add_argument("--groups", metavar="REGEX", help="what catches the recording in a name")
-    parser.add_argument("--fps", type=float, help="frames per second (default: all of the video)")
+    add_fps(parser)
     parser.add_argument("--weights", metavar="FILE", help="of the network, as safetensors")
     parser.add_argument(
         "--network",
@@ -310,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_arguments(parser)
     options = parser.parse_args(arguments)
     videos = list_videos(Path(options.videos), options.list, options.groups)
-    extract(videos, Path(options.out), settings_of(options), seeing(options), options.fps)
+    extract(videos, Path(options.out), of_network(options), seeing(options), options.fps)
     return 0
 
 

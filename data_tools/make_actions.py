@@ -4,7 +4,8 @@
 
 For other programs, and for the eye: `python -m minilstm.classify` draws its clips itself, the same
 ones for the same --seed. The file has `frames` (N, T, height, width) bytes, `labels` (N,) and
-`classes`, their names; read it with numpy.load.
+`classes`, their names; read it with numpy.load. A command that was interrupted goes on where it was
+(parts.py).
 
 Read next: minilstm/data/actions.py.
 """
@@ -12,29 +13,49 @@ Read next: minilstm/data/actions.py.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from minilstm.command import Parser, run_command
 from minilstm.data import Actions, Clips
+from minilstm.data.actions import CLASSES
 from minilstm.experiment import SEEDS, split_digits
 from minilstm.files import replacing
 
 try:
-    from .options import at_least, new_file
+    from .options import add_digits, add_file, add_numbers, new_file, settings_of
+    from .parts import parts_of, read_part, unfinished
 except ImportError:  # run as a file, not by -m
-    from options import at_least, new_file
+    from options import add_digits, add_file, add_numbers, new_file, settings_of
+    from parts import parts_of, read_part, unfinished
 
+BLOCK = 10  # clips of every class made at a time
 COLUMNS, SCALE, WORDS, GAP = 6, 5, 16, 6  # of a film: clips, pixels of a pixel, of names, between
 
 
-def write_clips(clips: Clips, path: Path) -> None:
-    """Write clips of one length, whole or not at all; the same clips give the same bytes."""
-    shape = (len(clips), clips.lengths[0], *clips.frames.shape[1:])
-    arrays = {"frames": clips.frames.reshape(shape), "labels": clips.labels.astype(np.uint8)}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays, classes=np.array(clips.classes))
+def write_clips(source: Actions, per_class: int, path: Path, settings: dict) -> None:
+    """Write clips of every class, whole or not at all; the same settings give the same bytes."""
+    from tqdm import trange
+
+    def block(first):
+        clips = source.clips(min(BLOCK, per_class - first), first)
+        return clips.frames.reshape(len(clips), source.num_frames, *source.frame_shape)
+
+    with parts_of(unfinished(path), settings) as parts:
+        blocks = [
+            parts.make(f"{first:06}.npy", partial(block, first))
+            for first in trange(0, per_class, BLOCK, unit="block", disable=None)
+        ]
+        arrays = {
+            "frames": np.concatenate([read_part(block) for block in blocks]),
+            "labels": np.tile(np.arange(len(CLASSES), dtype=np.uint8), per_class),
+            "classes": np.array(CLASSES),
+        }
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        parts.remove()
 
 
 def write_film(clips: Clips, path: Path) -> None:
@@ -67,44 +88,33 @@ def main(arguments: list[str] | None = None) -> int:
         description="Write labelled clips of digits that do one of eighteen things as an .npz file "
         "of bytes. The same settings give the same bytes.",
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="the .npz file to write")
+    add_file(parser, ".npz")
     parser.add_argument("--film", metavar="FILE", help="a .gif with one clip of every class")
-    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
-    parser.add_argument(
-        "--digits",
-        default="bundled",
-        metavar="DIR",
-        help="bundled, or a folder of MNIST's IDX files (default: bundled)",
-    )
+    add_digits(parser)
     parser.add_argument(
         "--split",
         choices=("train", "validation", "test"),
         default="train",
         help="which digits; no two splits share one (default: train)",
     )
-    for flag, default, least, help in (
+    add_numbers(
+        parser,
         ("--per-class", 50, 1, "clips of each class"),
         ("--length", 20, 1, "frames of a clip"),
         ("--frame-size", 24, 1, "height and width of a frame, in pixels"),
         ("--seed", 0, 0, "seed of the training clips; validation and test have their own"),
-    ):
-        parser.add_argument(
-            flag,
-            type=at_least(int, least),
-            default=default,
-            metavar="N",
-            help=f"{help} (default: {default})",
-        )
+    )
     options = parser.parse_args(arguments)
     out = new_file(options.out, ".npz", options.force)
     film = options.film and new_file(options.film, ".gif", options.force)
     seed = SEEDS.get(options.split, options.seed)
     digits = split_digits(options.digits, options.split)
-    clips = Actions(digits, options.frame_size, options.length, seed).clips(options.per_class)
-    write_clips(clips, out)
-    print(f"{out}: {len(clips)} clips of {len(clips.classes)} classes, {options.split} digits")
+    source = Actions(digits, options.frame_size, options.length, seed)
+    write_clips(source, options.per_class, out, settings_of(options))
+    count = options.per_class * len(CLASSES)
+    print(f"{out}: {count} clips of {len(CLASSES)} classes, {options.split} digits")
     if film:
-        write_film(clips, film)
+        write_film(source.clips(1), film)
         print(f"{film}: one clip of every class")
     return 0
 

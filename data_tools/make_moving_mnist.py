@@ -6,7 +6,8 @@
 
 `mnist_test_seq.npy` holds (20, N, 64, 64) bytes and `bouncing_mnist_test.npy` (N, 20, 64, 64). The
 digits move by the same rules as theirs, but are other draws: numbers measured on the public files
-are comparable, not the same.
+are comparable, not the same. A command that was interrupted goes on where it was (parts.py), and
+takes the room of the file twice until it is done.
 
 Read next: minilstm/data/moving_mnist.py.
 """
@@ -14,6 +15,8 @@ Read next: minilstm/data/moving_mnist.py.
 from __future__ import annotations
 
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -24,32 +27,41 @@ from minilstm.errors import ConfigError
 from minilstm.files import replacing
 
 try:
-    from .options import at_least, new_file
+    from .options import add_digits, add_file, add_numbers, new_file, settings_of
+    from .parts import parts_of, read_part, unfinished
 except ImportError:  # run as a file, not by -m
-    from options import at_least, new_file
+    from options import add_digits, add_file, add_numbers, new_file, settings_of
+    from parts import parts_of, read_part, unfinished
 
 LAYOUTS = ("time-first", "sequences-first")
 BATCH = 100  # sequences made at a time: part of what the seed means
 
 
-def write_sequences(source: MovingMNIST, N: int, layout: str, path) -> None:
+def write_sequences(source: MovingMNIST, N: int, layout: str, path: Path, settings: dict) -> None:
     """Write N sequences of `source` as an .npy file, whole or not at all, in little memory."""
     from tqdm import trange
 
     height, width = source.frame_shape
     lengths = (PUBLIC_T, N) if layout == "time-first" else (N, PUBLIC_T)
     header = {"descr": "|u1", "fortran_order": False, "shape": (*lengths, height, width)}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        begin = file.tell()
-        for n in trange(0, N, BATCH, unit_scale=BATCH, unit="sequence", disable=None):
-            frames = source.batch(n // BATCH, BATCH)[:, : N - n]
-            if layout == "sequences-first":
-                file.write(frames.swapaxes(0, 1).tobytes())
-                continue
-            for t in range(PUBLIC_T):
-                file.seek(begin + (t * N + n) * height * width)
-                file.write(frames[t].tobytes())
+    with parts_of(unfinished(path), settings) as parts:
+        batches = [
+            parts.make(f"{k:06}.npy", partial(source.batch, k, BATCH))
+            for k in trange(-(-N // BATCH), unit_scale=BATCH, unit="sequence", disable=None)
+        ]
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            begin = file.tell()
+            for k, batch in enumerate(batches):
+                n = k * BATCH
+                frames = read_part(batch)[:, : N - n]
+                if layout == "sequences-first":
+                    file.write(frames.swapaxes(0, 1).tobytes())
+                    continue
+                for t in range(PUBLIC_T):
+                    file.seek(begin + (t * N + n) * height * width)
+                    file.write(frames[t].tobytes())
+        parts.remove()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,20 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
         description="Write sequences of 20 frames of moving digits as an .npy file of bytes, for "
         "--data. The same settings give the same bytes.",
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="the .npy file to write")
-    parser.add_argument("--force", action="store_true", help="overwrite a file that is there")
+    add_file(parser, ".npy")
     parser.add_argument(
         "--layout",
         choices=LAYOUTS,
         default=LAYOUTS[0],
         help="(20, N, 64, 64) or (N, 20, 64, 64) (default: time-first)",
     )
-    parser.add_argument(
-        "--digits",
-        default="bundled",
-        metavar="DIR",
-        help="bundled, or a folder of MNIST's IDX files (default: bundled)",
-    )
+    add_digits(parser)
     parser.add_argument(
         "--split", choices=("train", "test"), default="test", help="which digits (default: test)"
     )
@@ -81,20 +87,14 @@ def main(arguments: list[str] | None = None) -> int:
         default="constant",
         help="of all digits the same, or random for each (default: constant)",
     )
-    for flag, default, least, help in (
+    add_numbers(
+        parser,
         ("--sequences", 10_000, 1, "how many; 20 would look like the number of frames"),
         ("--num-digits", 2, 1, "digits in each sequence"),
         ("--frame-size", 64, 1, "height and width of a frame, in pixels"),
         ("--digit-size", 28, 1, "height and width of a digit, in pixels"),
         ("--seed", 0, 0, "seed of all random numbers"),
-    ):
-        parser.add_argument(
-            flag,
-            type=at_least(int, least),
-            default=default,
-            metavar="N",
-            help=f"{help} (default: {default})",
-        )
+    )
     options = parser.parse_args(arguments)
     N, out = options.sequences, new_file(options.out, ".npy", options.force)
     if N == PUBLIC_T:
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.speed,
         options.seed,
     )
-    write_sequences(source, N, options.layout, out)
+    write_sequences(source, N, options.layout, out, settings_of(options))
     size = options.frame_size
     lengths = (PUBLIC_T, N) if options.layout == "time-first" else (N, PUBLIC_T)
     print(f"{out}: {(*lengths, size, size)} bytes, digits of {options.digits}, {options.split}")

@@ -1,7 +1,8 @@
-"""What the commands of this folder ask of their options: numbers in a range, a file to write."""
+"""Options that commands of this folder share: numbers in a range, digits, a file to write."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,41 @@ def at_least(kind: type, least: float) -> Callable[[str], float]:
     return parsed
 
 
+def add_numbers(parser: argparse.ArgumentParser, *rows: tuple[str, int, int, str]) -> None:
+    """Options `--flag N` that take a whole number: (flag, default, least, help) of each."""
+    for flag, default, least, help in rows:
+        help = f"{help} (default: {default})"
+        parser.add_argument(
+            flag, type=at_least(int, least), default=default, metavar="N", help=help
+        )
+
+
+def add_file(parser: argparse.ArgumentParser, suffix: str) -> None:
+    """--out and --force, for `new_file`."""
+    parser.add_argument("--out", required=True, metavar="FILE", help=f"the {suffix} file to write")
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+
+
+def add_fps(parser: argparse.ArgumentParser) -> None:
+    """--fps, for `read_frames`."""
+    parser.add_argument(
+        "--fps",
+        type=at_least(float, 0.001),
+        metavar="RATE",
+        help="frames per second, by the video's clock (default: every frame once)",
+    )
+
+
+def add_digits(parser: argparse.ArgumentParser) -> None:
+    """--digits, as everywhere."""
+    parser.add_argument(
+        "--digits",
+        default="bundled",
+        metavar="DIR",
+        help="bundled, or a folder of MNIST's IDX files (default: bundled)",
+    )
+
+
 def new_file(path: str, suffix: str, force: bool) -> Path:
     """The path of a file that may be written, cleared of what a killed command has left of it.
 
@@ -40,3 +76,8 @@ def new_file(path: str, suffix: str, force: bool) -> Path:
         if temporary.name.startswith(f".{path.name}.") and temporary.suffix == ".tmp":
             temporary.unlink(missing_ok=True)
     return path
+
+
+def settings_of(options: argparse.Namespace) -> dict:
+    """What decides the bytes of a file: all options but those that say where to write."""
+    return {k: v for k, v in vars(options).items() if k not in ("out", "film", "force")}

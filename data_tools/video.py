@@ -32,7 +32,7 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,asf,flv,ogg,gif,h264,hevc,"
     "m4v,ivf,yuv4mpegpipe,nut,mxf,dv,rm,mp3,wav,flac,aac,aiff,au,amr"
 )
-REASONS = {
+REASONS = {  # and what to do
     "no file": "check the path",  # also a folder, a pipe, a device
     "empty": "copy or download it again",
     "not a video": "copy or download it again, if it was one",
@@ -40,6 +40,9 @@ REASONS = {
     "unknown codec": "convert it to H.264 in an .mp4",
     "too large": "scale it down",
     "no frames": "copy or download it again",
+    "too short": "ask for fewer frames",  # these three are of extract_patches
+    "too small": "ask for smaller patches",
+    "no motion": "ask for less",
 }
 MAX_PIXELS = 2**26  # of a frame: 200 MB as bytes, and eight times a frame of 4K
 MAX_HOLD = 10  # seconds for which one frame may be shown; a longer gap is a cut, or a wrong clock
@@ -47,7 +50,7 @@ SLACK = 0.1  # seconds by which a file may end before the end that it claims
 
 
 class VideoError(DataError):
-    """A file that gives no frame at all; `reason` is one of REASONS, to count by."""
+    """A file that gives nothing; `reason` is one of REASONS, to count by."""
 
     def __init__(self, path: Path, reason: str, found: str):
         super().__init__(f"{path}: expected a video, got {reason} ({found}): {REASONS[reason]}")

@@ -1,10 +1,7 @@
 """From video files to percepts and flow: whole folders, interrupted, damaged, and split."""
 
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +21,8 @@ from data_tools.video import read_frames
 from minilstm.command import run_command
 from minilstm.data import read_percepts
 from minilstm.data.splits import hmdb51_split, ucf101_split
+from minilstm.errors import DataError
 from minilstm.mobilenet import prepare, read_mobilenet
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +54,7 @@ def test_a_folder_of_classes_becomes_a_folder_of_percepts(videos, tmp_path, weig
     arguments = videos, tmp_path / "out", "--weights", weights, "--groups", r"_(\d)"
     assert run(extract_percepts, *arguments) == 0
     told = capsys.readouterr()
-    assert "3 of 5 videos; left out, not a video: 1; left out, no video stream: 1" in told.out
+    assert "3 of 5 videos; left out: 1 no video stream, 1 not a video" in told.out
     assert told.err.count("left out: ") == 2
     found = read_percepts(tmp_path / "out")
     assert found.names == ("jump/b_1.avi", "jump/c_2.mp4", "run/a_1.avi")
@@ -100,29 +96,32 @@ def test_a_list_names_classes_and_recordings_and_the_clock_is_kept(videos, tmp_p
     assert found.groups.tolist() == [0, 0] and found.lengths.tolist() == [3, 2]
 
 
-def test_an_extraction_that_was_killed_goes_on_to_the_same_bytes(videos, tmp_path, weights, capsys):
-    arguments = ["--weights", weights]
-    assert run(extract_percepts, videos, tmp_path / "whole", *arguments) == 0
-    command = [sys.executable, str(ROOT / "data_tools/extract_percepts.py"), str(videos)]
-    process = subprocess.Popen(
-        [*command, str(tmp_path / "out"), *arguments], stderr=subprocess.DEVNULL
-    )
-    while not list(tmp_path.glob("out/parts/*.npz")) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if not (tmp_path / "out/features.h5").exists():
-        assert run(extract_percepts, videos, tmp_path / "out", *arguments, "--fps", "7") == 2
-        assert "settings" in capsys.readouterr().err
-        assert run(extract_percepts, videos, tmp_path / "out", *arguments) == 0
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    for path in whole.iterdir():
-        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
-    assert {p.name for p in out.iterdir()} == {p.name for p in whole.iterdir()}
+def test_a_recording_is_what_an_expression_catches_or_all_of_what_it_finds(videos):
+    def groups(expression):
+        return [video.group for video in extract_percepts.list_videos(videos, None, expression)]
+
+    assert groups(r"_(\d)") == ["1", "2", "1"]
+    assert groups(r"(b)|/(.)_") == ["b", "c", "a"]
+    assert groups(r"_\d") == ["_1", "_2", "_1"]
+    assert groups(None) == ["jump/b_1.avi", "jump/c_2.mp4", "run/a_1.avi"]
+
+
+def test_names_that_lead_elsewhere_or_are_no_line_of_text_are_refused(tmp_path):
+    for name in ("../a.avi", "a/../../a.avi", "/tmp/a.avi"):
+        (tmp_path / "list.tsv").write_text(f"{name}\tB\n")
+        with pytest.raises(DataError, match="expected names below"):
+            extract_percepts.list_videos(tmp_path, tmp_path / "list.tsv", None)
+    for name in (b"two\nlines.avi", b"no \xff text.avi", "a\u2028b.avi".encode()):
+        path = tmp_path / os.fsdecode(name)
+        path.touch()
+        with pytest.raises(DataError, match="expected names below"):
+            extract_percepts.list_videos(tmp_path, None, None)
+        path.unlink()
 
 
 def test_bad_settings_end_in_one_line(videos, tmp_path, weights, capsys):
     (tmp_path / "list.tsv").write_text("run/a_1.avi B\n")
+    (tmp_path / "four.tsv").write_text("run/a_1.avi\tB\tx\ty\n")
     (tmp_path / "twice.tsv").write_text("run/a_1.avi\tB\n" * 2)
     (tmp_path / "empty").mkdir()
     with_weights = [videos, tmp_path / "out", "--weights", weights]
@@ -132,6 +131,7 @@ def test_bad_settings_end_in_one_line(videos, tmp_path, weights, capsys):
         [tmp_path / "none", *with_weights[1:]],
         [tmp_path / "empty", *with_weights[1:]],
         [*with_weights, "--list", tmp_path / "list.tsv"],
+        [*with_weights, "--list", tmp_path / "four.tsv"],
         [*with_weights, "--list", tmp_path / "twice.tsv"],
         [*with_weights, "--list", tmp_path / "none.tsv"],
         [*with_weights, "--groups", "("],
@@ -221,8 +221,11 @@ def test_flow_becomes_pictures_or_percepts_frame_by_frame(videos, tmp_path, weig
     assert found.lengths.tolist() == [3, 4, 5]
     expected = read_mobilenet(weights).percepts(prepare(pictures))
     np.testing.assert_allclose(found.clip(2), expected, rtol=1e-3, atol=1e-4)
-    assert run(extract_flow, videos, tmp_path / "bad", "--clip", "0") == 2
-    assert "--clip > 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(extract_flow, videos, tmp_path / "bad", "--clip", "0")
+    assert "number from 0.001 up" in capsys.readouterr().err
+    assert run(extract_flow, videos, tmp_path / "pictures", "--clip", "10") == 2
+    assert "got other clip" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------- splits

@@ -207,13 +207,14 @@ class Actions:
         rng = keyed_rng(ACTION, self.seed, UNLABELLED, k)
         return self._draw(rng, rng.integers(len(CLASSES), size=B))
 
-    def clips(self, per_class: int) -> Clips:
-        """The first `per_class` labelled clips of every class, one class after the other in turn.
+    def clips(self, per_class: int, first: int = 0) -> Clips:
+        """`per_class` labelled clips of every class from number `first` on, the classes in turn.
 
         More of them begin with the same ones: a larger labelled set contains the smaller.
         """
         K, labels = whole_number("per_class", per_class, 1), np.arange(len(CLASSES))
-        rounds = [self._draw(keyed_rng(ACTION, self.seed, LABELLED, k), labels) for k in range(K)]
+        numbers = range(whole_number("first", first, 0), first + K)
+        rounds = [self._draw(keyed_rng(ACTION, self.seed, LABELLED, k), labels) for k in numbers]
         frames = np.concatenate(rounds, axis=1).swapaxes(0, 1)
         N = K * len(labels)
         return Clips(
@@ -223,7 +224,7 @@ class Actions:
             CLASSES,
             sizes=np.full((N, 2), self.frame_size),
             scale=self.scale,
-            names=tuple(f"{name} {k}" for k in range(K) for name in CLASSES),
+            names=tuple(f"{name} {k}" for k in numbers for name in CLASSES),
         )
 
     def _draw(self, rng, labels):
