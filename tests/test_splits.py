@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minilstm.data.shuffle import part
 from minilstm.data.splits import grouped_folds, hmdb51_split, read_classes, ucf101_split
-from minilstm.errors import ConfigError, DataError
+from minilstm.errors import MinilstmError, ShapeError
 
 DATA = os.environ.get("MINILSTM_DATA")
 needs_data = pytest.mark.skipif(
@@ -35,7 +36,7 @@ def write_hmdb(folder, a=HMDB_A, b=HMDB_B):
 
 def refused(function, *arguments, **keywords):
     """The message of a refusal: one line."""
-    with pytest.raises((DataError, ConfigError)) as refusal:
+    with pytest.raises(MinilstmError) as refusal:
         result = function(*arguments, **keywords)
         list(result)
     assert "\n" not in str(refusal.value)
@@ -139,3 +140,10 @@ def test_nested_folds_never_meet_the_outer_test_clips():
 def test_more_folds_than_groups_or_fewer_than_two_are_refused():
     for count in (0, 1, 4):
         assert "folds" in refused(grouped_folds, np.array([0, 0, 1, 2]), count)
+
+
+@pytest.mark.parametrize("groups", [7, [[1, 2], [3, 4]], [0.5, 1.5, 2.5], ["a", "b", "c"]])
+def test_groups_that_are_no_numbers_one_for_each_are_refused(groups):
+    assert "expected groups (N,)" in refused(grouped_folds, groups, 2)
+    with pytest.raises(ShapeError, match="expected groups"):
+        part(groups, "train")

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ShapeError
 
 SHUFFLE, MOTION = 0, 1  # the purposes: two keys that differ in any number give unrelated draws
 
@@ -46,11 +46,22 @@ def part(groups: np.ndarray, split: str) -> np.ndarray:
 
     `groups` (N,) are integers: what is alike, such as pieces of one film, has the same; where
     nothing is, 0, ..., N - 1. Of every ten, number 8 is for "test", 9 for "validation", the others
-    for "train"; "all" is all.
+    for "train"; "all" is all. Raises ShapeError for other groups.
     """
-    tenth = groups % 10
+    tenth = group_numbers(groups) % 10
     wanted = {"all": tenth >= 0, "train": tenth < 8, "test": tenth == 8, "validation": tenth == 9}
     return np.flatnonzero(wanted[split])
+
+
+def group_numbers(groups: np.ndarray) -> np.ndarray:
+    """`groups` as an array (N,), or ShapeError unless they are whole numbers, one for each."""
+    groups = np.asarray(groups)
+    if groups.ndim != 1 or (groups.dtype.kind not in "iu" and groups.size):
+        raise ShapeError(
+            f"expected groups (N,), a whole number for each member, got {groups.dtype} "
+            f"{groups.shape}: give each its recording's number"
+        )
+    return groups
 
 
 def whole_number(name: str, value: int, at_least: int) -> int:

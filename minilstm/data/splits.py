@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .shuffle import keyed_rng, whole_number
+from .shuffle import group_numbers, keyed_rng, whole_number
 
 FOLDS = 10  # the purpose of the random numbers that deal groups out; see shuffle.py
 SPLITS = (1, 2, 3)
@@ -91,9 +91,9 @@ def grouped_folds(groups: Indices, count: int, seed: int = 0) -> Iterator[tuple[
             for inner, validation in grouped_folds(groups[train], 5):
                 ... train[inner], train[validation] ...
 
-    Raises ConfigError unless 2 <= count <= the number of groups.
+    Raises ConfigError unless 2 <= count <= the number of groups, ShapeError for other groups.
     """
-    groups = np.asarray(groups)
+    groups = group_numbers(groups)
     members, sizes = np.unique(groups, return_counts=True)
     if whole_number("folds", count, 2) > len(members):
         raise ConfigError(
