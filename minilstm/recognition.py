@@ -86,12 +86,14 @@ def open_parts(fit: Fit) -> tuple[list[tuple[Clips, Clips]], Clips]:
     if not fit.percepts:
         train, validation, test = classify.open_clips(Classify(**fit.settings))
         return [(train, validation)], test
-    clips = read_percepts(fit.percepts)
-    parts = [
-        (clips.select(np.setdiff1d(fit.learn, fold)), clips.select(np.array(fold)))
-        for fold in fit.folds
-    ]
-    return parts, clips.select(np.array(fit.judged))
+    needed = np.union1d(fit.learn, fit.judged)  # of a large set with few labels, a small part
+    clips = read_percepts(fit.percepts, needed)
+
+    def those(indices):
+        return clips.select(np.searchsorted(needed, indices))
+
+    parts = [(those(np.setdiff1d(fit.learn, fold)), those(fold)) for fold in fit.folds]
+    return parts, those(fit.judged)
 
 
 def judge(fit: Fit) -> dict:

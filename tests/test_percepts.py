@@ -66,6 +66,19 @@ def test_what_was_written_is_read(tmp_path, dtype):
     assert (tmp_path / "features.h5").read_bytes() == raw
 
 
+def test_some_of_the_clips_are_those_of_all_and_no_others_are_read(tmp_path):
+    full = clips()
+    full.clip(0)[:] = np.nan  # which would be refused
+    write_percepts(tmp_path, full)
+    which = np.array([7, 2, 11])
+    found, expected = read_percepts(tmp_path, which), full.select(which)
+    for name in ("frames", "lengths", "labels", "groups", "sizes"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert found.names == expected.names and found.classes == expected.classes
+    assert len(read_percepts(tmp_path, []).frames) == 0
+    assert "expected finite numbers" in refused(read_percepts, tmp_path, [0])
+
+
 def test_the_authors_files_alone_are_enough_whatever_the_array_is_called(tmp_path):
     with h5py.File(tmp_path / "features.h5", "w") as file:
         file["hidden6"] = np.ones((7, 4), np.float32)

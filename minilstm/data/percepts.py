@@ -18,6 +18,7 @@ Paper: section 4, "percepts". Slides: "Input at each timestep". Read next: split
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,12 @@ CHUNK = 2**24  # numbers looked at together
 UNPACKED = 1100  # times the bytes of a file: more than its compression (gzip) can save
 
 
-def read_percepts(folder: str | Path) -> Clips:
+def read_percepts(folder: str | Path, which: np.ndarray | None = None) -> Clips:
     """The clips of a folder of percepts: frames (sum of lengths, D), as the file has them.
 
-    Raises DataError, in one line, for files that are missing, damaged, of other types, or do not
-    fit together, for numbers that are not finite, and where h5py is not installed.
+    Of the indices `which` alone, in their order, if given: frames of others are not read. Raises
+    DataError, in one line, for files that are missing, damaged, of other types, or do not fit
+    together, for numbers that are not finite, and where h5py is not installed.
     """
     folder = Path(folder)
     lengths = _whole_numbers(folder / "num_frames.txt")[:, 0]
@@ -47,8 +49,8 @@ def read_percepts(folder: str | Path) -> Clips:
     if classes is None:
         classes = map(str, range(labels.max() + 1))
     try:
-        return Clips(
-            _read_frames(folder / "features.h5", lengths),
+        clips = Clips(
+            np.empty((max(0, lengths.sum()), 0), np.float16),  # all but the numbers of a frame
             lengths,
             labels,
             tuple(classes),
@@ -56,6 +58,9 @@ def read_percepts(folder: str | Path) -> Clips:
             _whole_numbers(folder / "sizes.txt", columns=2, optional=True),
             names and tuple(names),
         )
+        if which is not None:
+            clips = clips.select(which)
+        return replace(clips, frames=_read_frames(folder / "features.h5", lengths, which))
     except DataError as error:
         prefix = "" if str(error).startswith(str(folder)) else f"{folder}: "
         raise DataError(f"{prefix}{error}") from error
@@ -91,7 +96,7 @@ def _h5py():
     return h5py
 
 
-def _read_frames(path, lengths):
+def _read_frames(path, lengths, which):
     h5py, total = _h5py(), int(lengths.sum())
     try:
         with h5py.File(path, "r") as file:
@@ -103,7 +108,12 @@ def _read_frames(path, lengths):
                 raise ValueError(f"{name} of {array.shape} in {path.stat().st_size} bytes")
             if len(array) != total:
                 raise ValueError(f"{len(array)} frames, where num_frames.txt has {total}")
-            frames = array[:]
+            if which is None:
+                frames = array[:]
+            else:
+                ends = np.cumsum(lengths)
+                pieces = (array[ends[n] - lengths[n] : ends[n]] for n in which)
+                frames = np.concatenate([array[:0], *pieces])
     except Exception as error:  # a damaged file fails in many ways
         raise DataError(
             f"{path}: expected an HDF5 file with an array {ARRAY} of floats (frames, D), got "
@@ -112,8 +122,8 @@ def _read_frames(path, lengths):
     for start in range(0, len(frames), rows := max(1, CHUNK // frames.shape[1])):
         if not (finite := np.isfinite(frames[start : start + rows]).all(axis=1)).all():
             raise DataError(
-                f"{path}: expected finite numbers, got others in frame {start + finite.argmin()}: "
-                "extract them again"
+                f"{path}: expected finite numbers, got others in frame {start + finite.argmin()} "
+                f"of the {len(frames)} that were read: extract them again"
             )
     return frames
 
