@@ -51,8 +51,9 @@ class Parts:
         self.folder = folder
 
     def made(self) -> Iterator[Path]:
-        """All that is in the folder, but what says of what, and the lock."""
-        return (path for path in self.folder.iterdir() if path.name not in (ABOUT, LOCK))
+        """All that is in the folder, but what says of what, and hidden files."""
+        names = (path for path in self.folder.iterdir() if path.name != ABOUT)
+        return (path for path in names if not path.name.startswith("."))
 
     def make(self, name: str, arrays_of: Callable[[], Arrays]) -> Path:
         """The file of that name, .npy of an array or .npz of several; made if it isn't there."""
@@ -82,31 +83,34 @@ def parts_of(folder: Path, settings: Mapping) -> Iterator[Parts]:
     parts, about = Parts(folder), folder / ABOUT
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if any(parts.made()) and (other := _other(about, json.loads(json.dumps(settings)))):
+            raise RunError(
+                f"{folder}: expected the settings that its parts were made with ({ABOUT}), got "
+                f"other {other}: repeat those, write elsewhere, or remove that folder"
+            )
         lock = FileLock(folder / LOCK, blocking=False).acquire()
-        for path in folder.rglob(f".*{SUFFIX}"):  # of a process that was killed while it wrote
-            path.unlink()
-        other = _other(about, json.loads(json.dumps(settings))) if any(parts.made()) else ""
+        if about.exists():  # so the folder is ours
+            for path in folder.rglob(f".*{SUFFIX}"):  # of a process that was killed while it wrote
+                path.unlink()
     except Timeout as error:
         raise RunError(
             f"{folder}: expected parts that nobody else makes, got a process that does: wait for it"
         ) from error
     except OSError as error:
         raise RunError(
-            f"{folder}: expected a folder to write parts to, got {error.strerror}: choose another "
-            "place"
+            f"{folder}: expected a folder to write parts to, got {error.strerror or error!r}: "
+            "choose another place"
         ) from error
     with lock:
-        if other:
-            raise RunError(
-                f"{folder}: expected the settings that its parts were made with ({ABOUT}), got "
-                f"other {other}: repeat those, write elsewhere, or remove that folder"
-            )
         try:
             write_file(about, json.dumps(settings, indent=1))
             yield parts
         finally:
             if folder.exists() and not any(parts.made()):
-                shutil.rmtree(folder)
+                for name in (ABOUT, LOCK):
+                    (folder / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it has hidden files of others
+                    folder.rmdir()
 
 
 def _other(about, settings):

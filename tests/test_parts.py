@@ -1,6 +1,7 @@
 """Commands of data_tools that are stopped in the middle go on, and end with the same bytes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,7 +152,7 @@ def test_what_was_begun_with_some_settings_is_not_finished_with_others(tmp_path,
         assert call(make_moving_mnist, *words, "--seed", 1, *force) == 2
         said = capsys.readouterr().err
         assert "got other seed" in said and said.count("\n") == 1
-    assert {p: b for p, b in before.items() if not p.endswith(".tmp")} == contents(tmp_path)
+    assert contents(tmp_path) == before
     (tmp_path / "a.npy.parts" / "settings.json").write_text("{")
     assert call(make_moving_mnist, *words) == 2 and "got other files" in capsys.readouterr().err
     assert not out.exists()
@@ -175,6 +176,16 @@ def test_parts_have_one_owner_and_a_folder_without_any_does_not_stay(tmp_path):
             pass
         assert folder.exists()
     assert not folder.exists()
+    folder.mkdir()
+    (folder / ".mine.tmp").touch()
+    with parts_of(folder, {}):
+        pass
+    assert [path.name for path in folder.iterdir()] == [".mine.tmp"]
+    (folder / "notes").touch()
+    with pytest.raises(RunError, match="got other files"), parts_of(folder, {"n": 1}):
+        pass
+    assert sorted(os.listdir(folder)) == [".mine.tmp", "notes"]
+    shutil.rmtree(folder)
     folder.touch()
     with pytest.raises(RunError, match="expected a folder to write parts to"), parts_of(folder, {}):
         pass
