@@ -171,8 +171,10 @@ def _rebuilt(name, arguments):
             ("torch._utils", "_rebuild_tensor_v2"),
             (Storage() as storage, offset, tuple() as shape, tuple() as strides, *_),
         ):
+            if not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)):
+                raise Refused("a tensor of sizes that are no numbers >= 0")  # a text times 10**10
             return Tensor(storage, offset, shape, strides)
-    raise Refused(f"a call of {name.module}.{name.name}")
+    raise Refused(f"a call of {f'{name.module}.{name.name}':.60}")
 
 
 def _text(key):
@@ -201,10 +203,10 @@ class Storages:
                 if rest not in ([], [None]):
                     raise Refused("a storage inside another, as PyTorch 0.3 wrote")
                 if kind not in DTYPES:
-                    raise Refused(f"a tensor of torch.{kind}, which NumPy has no type for")
+                    raise Refused(f"a tensor of torch.{kind:.60}, which NumPy has no type for")
                 found = self.by_key.setdefault(key, Storage(DTYPES[kind], count))
                 if (found.dtype, found.count) != (DTYPES[kind], count) or count < 0:
-                    raise Refused(f"storage {key} in two sizes")
+                    raise Refused(f"storage {key:.60} in two sizes")
                 return found
         raise Refused("something that is no storage in a storage's place")
 
@@ -220,7 +222,7 @@ def _read_archive(raw):
         def read(name):
             entry = entries[folder + name]
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(raw):
-                raise Refused(f"a compressed {name}")  # of any size, once unpacked
+                raise Refused(f"a compressed {name:.60}")  # of any size, once unpacked
             return archive.read(entry)
 
         if folder + "byteorder" in entries and read("byteorder") != b"little":
@@ -251,7 +253,7 @@ def _read_legacy(raw):
         storage = storages.by_key[key]
         (count,) = struct.unpack("<q", file.read(8))
         if count != storage.count:
-            raise Refused(f"storage {key} in two sizes")
+            raise Refused(f"storage {key:.60} in two sizes")
         storage.values = _numbers(storage, file.read(count * storage.dtype.itemsize))
     return table
 
@@ -268,11 +270,8 @@ def _view(name, tensor):
     if not isinstance(tensor, Tensor) or not isinstance(name, str):
         raise Refused(f"{name!r:.60}: a {type(tensor).__name__} where a tensor should be")
     values, shape, strides = tensor.storage.values, tensor.shape, tensor.strides
-    numbers = (tensor.offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
         raise Refused(f"{name:.60}: {len(strides)} strides for {len(shape)} dimensions")
-    if not all(type(n) is int and n >= 0 for n in numbers):
-        raise Refused(f"{name:.60}: sizes that are no numbers >= 0")
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if 0 not in shape and last >= len(values):
         raise Refused(f"{name:.60}: a view of {last + 1} numbers of a storage of {len(values)}")

@@ -193,6 +193,7 @@ BOMBS = {
     "a view before its storage": table(a=tensor("0", 12, (3,), (1,), offset=-1)),
     "a backward view": table(a=tensor("0", 12, (3,), (-1,), offset=5)),
     "a stride of 2**63": table(a=tensor("0", 12, (2,), (2**63,))),
+    "a text shown 10**11 times": table(a=tensor("0", 12, ("x", 10**11), (1, 1))),
     "a negative size": table(a=tensor("0", 12, (-3,), (1,))),
     "a thousand dimensions": table(a=tensor("0", 12, (1,) * 1000, (1,) * 1000)),
     "more strides than sizes": table(a=tensor("0", 12, (3,), (1, 1))),
