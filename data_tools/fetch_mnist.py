@@ -26,7 +26,7 @@ from pathlib import Path
 from minilstm.command import Parser, run_command
 from minilstm.data.digits import MAX_BYTES, MD5, find_idx, read_idx, spellings
 from minilstm.errors import DataError, RunError
-from minilstm.files import replacing
+from minilstm.files import remove_temporaries, replacing
 
 try:
     from .options import at_least
@@ -84,13 +84,12 @@ def _place(raw, md5, target):
     with replacing(target) as temporary:
         temporary.write_bytes(raw)
         try:
-            digits = read_idx(temporary, md5)
+            read_idx(temporary, md5)
         except DataError as error:
             reason = str(error).partition(": expected ")[2].rpartition(": ")[0]
             raise _SourceError(f"expected {reason}") from error
         if target.suffix != ".gz" and raw[:2] == GZIP:
             temporary.write_bytes(gzip.decompress(raw))
-    return digits
 
 
 def _bytes_from(source, name, timeout):
@@ -193,6 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(options.folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(folder)  # of a command that was killed
     except OSError as error:
         raise RunError(
             f"expected a folder to write to, got {folder}: {_one_line(error)}: name another"

@@ -12,6 +12,7 @@ Read next: minilstm/data/__init__.py.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -24,7 +25,7 @@ import numpy as np
 from minilstm.command import Parser, run_command
 from minilstm.data import read_idx
 from minilstm.data.sequences import MAX_HEADER, map_npy
-from minilstm.errors import DataError
+from minilstm.errors import DataError, MinilstmError
 from minilstm.files import replacing
 
 try:
@@ -40,35 +41,11 @@ LARGEST = 160  # pixels of a picture there, the longer side
 COLOURS = (1, 3)
 
 
-def arrays_in(path: Path) -> Iterator[tuple[str, object]]:
-    """(name, array) of everything in a file; arrays have shape, dtype and slices, as NumPy's.
-
-    Raises DataError for a file that can't be read, or is of no kind that is known here.
-    """
-    with open(path, "rb") as file:
-        first = file.read(8)
+@contextlib.contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside, because of what is at `path`, is a DataError in one line."""
     try:
-        if first.startswith(b"\x93NUMPY"):
-            yield "array", map_npy(path)
-        elif first.startswith(b"PK"):
-            with (
-                open(path, "rb") as file,
-                np.load(file, allow_pickle=False, max_header_size=MAX_HEADER) as archive,
-            ):
-                for name in archive.files:
-                    yield name, archive[name]
-        elif first.startswith(b"\x89HDF"):
-            yield from _in_h5(path)
-        elif path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, framework="numpy") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  (it is no dictionary)
-                    yield name, tensors.get_tensor(name)
-        elif first[:3] == b"\0\0\x08" or first[:2] == b"\x1f\x8b":
-            yield "array", read_idx(path)
-        else:
-            yield from _in_video(path)
+        yield
     except VideoError as error:
         if error.reason != "not a video":
             raise
@@ -76,7 +53,7 @@ def arrays_in(path: Path) -> Iterator[tuple[str, object]]:
             f"{path}: expected an .npy, .npz, .h5, .safetensors or IDX file, or a video, got none "
             "of them: is it damaged?"
         ) from error
-    except DataError:
+    except (MinilstmError, BrokenPipeError):
         raise
     except Exception as error:  # damaged files fail in many ways
         reason = " ".join(str(error).split())[:200]
@@ -84,6 +61,36 @@ def arrays_in(path: Path) -> Iterator[tuple[str, object]]:
             f"{path}: expected a whole file, got {type(error).__name__} ({reason}): save, copy or "
             "download it again"
         ) from error
+
+
+def arrays_in(path: Path) -> Iterator[tuple[str, object]]:
+    """(name, array) of everything in a file; arrays have shape, dtype and slices, as NumPy's.
+
+    Those of .npy and .h5 files are read when they are looked at: use it inside `refusing`.
+    """
+    with open(path, "rb") as file:
+        first = file.read(8)
+    if first.startswith(b"\x93NUMPY"):
+        yield "array", map_npy(path)
+    elif first.startswith(b"PK"):
+        with (
+            open(path, "rb") as file,
+            np.load(file, allow_pickle=False, max_header_size=MAX_HEADER) as archive,
+        ):
+            for name in archive.files:
+                yield name, archive[name]
+    elif first.startswith(b"\x89HDF"):
+        yield from _in_h5(path)
+    elif path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (it is no dictionary)
+                yield name, tensors.get_tensor(name)
+    elif first[:3] == b"\0\0\x08" or first[:2] == b"\x1f\x8b":
+        yield "array", read_idx(path)
+    else:
+        yield from _in_video(path)
 
 
 def _in_h5(path):
@@ -221,7 +228,7 @@ def beside(path: Path) -> Iterator[str]:
             f"a run: {model.kind}, {model.layers} x {model.hidden} {model.cell} units, "
             f"{data.source}, {data.past} frames in and {data.future} to predict, seed {run.seed}"
         )
-    for text in sorted(path.glob("*.txt")):
+    for text in sorted(filter(Path.is_file, path.glob("*.txt"))):
         lines = text.read_text("utf-8", "replace").split("\n")
         lines = [line.strip() for line in lines if line.strip()]
         try:
@@ -248,16 +255,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     path, page = Path(options.path), None
     sheet = new_file(options.sheet, ".png", options.force) if options.sheet else None
-    files = files_of(path)
-    if path.is_dir():
-        for line in beside(path):
-            print(line)
+    with refusing(path):
+        files = files_of(path)
+        if path.is_dir():
+            for line in beside(path):
+                print(line)
     for file in files:
         print(f"{file}: {os.path.getsize(file):,} bytes")
-        for name, array in arrays_in(file):
-            print(f"  {name:<20} {describe(array)}")
-            if sheet and page is None:
-                page = frames_of(array)
+        with refusing(file):
+            for name, array in arrays_in(file):
+                print(f"  {name:<20} {describe(array)}")
+                if sheet and page is None:
+                    page = frames_of(array)
     if sheet and page is None:
         raise DataError(f"{path}: expected frames of bytes for --sheet, got none: leave it out")
     if sheet:

@@ -353,6 +353,7 @@ def test_a_mirror_fills_a_folder_and_a_second_start_asks_for_what_is_missing(
     assert fetched(folder) == mnist and len(asked) == 4
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     cut(folder / "train-images-idx3-ubyte.gz", 0.5)
+    (folder / ".t10k-labels-idx1-ubyte.gz.99.tmp").touch()  # of a command that was killed
     assert call(fetch_mnist, folder, "--from", address) == 0
     assert fetched(folder) == mnist and len(asked) == 6
     assert "is there, and right" in capsys.readouterr().out
@@ -545,6 +546,7 @@ def test_videos_runs_percepts_and_digits_are_told_apart(tmp_path, capsys, train_
         file["features"] = np.ones((9, 5), np.float32)
     (tmp_path / "percepts" / "num_frames.txt").write_text("4\n5\n")
     (tmp_path / "percepts" / "names.txt").write_text("a\nb\n")
+    (tmp_path / "percepts" / "folder.txt").mkdir()
     text = inspected(capsys, tmp_path / "percepts")
     assert "2 numbers, 4 to 5, sum 9" in text and "(9, 5)" in text and "such as 'a'" in text
 
@@ -554,6 +556,11 @@ def test_what_can_not_be_inspected_is_refused(tmp_path, capsys):
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY\1\0")
     (tmp_path / "cut.npz").write_bytes(b"PK\3\4 and no more")
     (tmp_path / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    with h5py.File(tmp_path / "inside.h5", "w") as file:  # whole, but for its numbers
+        file.create_dataset("a", data=np.arange(9000), chunks=(300,), fletcher32=True)
+    raw = (tmp_path / "inside.h5").read_bytes()
+    (tmp_path / "inside.h5").write_bytes(raw.replace(np.arange(3000, 3009).tobytes(), bytes(72)))
     (tmp_path / "cut.safetensors").write_bytes(b"\xff" * 20)
     (tmp_path / "cut.gz").write_bytes(b"\x1f\x8b\x08\0")
     (tmp_path / "list").mkdir()
