@@ -279,12 +279,12 @@ def test_a_checkpoint_without_the_state_of_a_run_is_refused(tmp_path, capsys, ab
 
 def test_a_checkpoint_of_another_model_lists_every_array_that_is_amiss(tmp_path, capsys):
     main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
-    main(*FLAGS, "--steps", 3, "--out", tmp_path / "wide", "--layers", 2)
-    (tmp_path / "wide" / "checkpoint.safetensors").replace(
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "deep", "--layers", 3)
+    (tmp_path / "deep" / "checkpoint.safetensors").replace(
         tmp_path / "run" / "checkpoint.safetensors"
     )
     message = refused(capsys, "--resume", tmp_path / "run", "--force")
-    for name in ("encoder.1.Wx", "reconstruct.stack.1.Wh", "predict.stack.1.b"):
+    for name in ("encoder.2.Wx", "reconstruct.stack.2.Wh", "predict.stack.2.b"):
         assert f"{name} is unknown" in message
 
 
