@@ -499,7 +499,7 @@ def test_the_benchmark_measures_the_sum_and_computes_what_more_ranks_would_bring
     words = ["ranks", "--count", 2, *TINY]
     done = on_ranks(2, "-m", "minilstm.bench", *words, cwd=tmp_path)
     assert done.out.count("ms a step on 2 ranks") == 1 and "as measured here" in done.out
-    assert "5 sequences a step" in done.out and "2,990 parameters" in done.out
+    assert "5 sequences a step" in done.out and "3,980 parameters" in done.out
 
 
 def test_the_sum_takes_two_thirds_more_on_six_ranks_than_on_two():
