@@ -352,10 +352,10 @@ for name, found_here in table3.items():
 # Read the columns downwards, never across: our numbers are of drawn digits, theirs of people in
 # films. (Slides of Table 3: "UCF-101 small", ten films of each class.)
 #
-# The order of the slides' Table 3 is not ours: here the future predictor is ahead of the composite,
-# and the autoencoder hardly helps. In our set nothing but motion tells the action, and motion is
-# what a predictor must know (tutorial 10). But this is one pretrained model of each kind, so its
-# luck may be half of it.
+# In the slides' Table 3 as in ours, the composite is ahead and the baseline last. Between them, the
+# order is not the same: here the future predictor is ahead of the autoencoder, which helps little.
+# In our set nothing but motion tells the action, and motion is what a predictor must know (tutorial
+# 10). But this is one pretrained model of each kind, so its luck may be half of it.
 #
 # ## What the slides' numbers are
 #
