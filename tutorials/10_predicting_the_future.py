@@ -85,10 +85,10 @@ assert codes["composite"][1] > codes["autoencoder"][1] + 0.03  # the composite k
 assert codes["composite"][0] > codes["predictor"][0] + 0.01  # each time than who need not care
 
 # %% [markdown]
-# The autoencoder remembers the past best and knows least of the future; the predictor the other way
-# round. The composite does well at both: one code, two masters. The differences are small here,
-# because the films are simple: whoever knows place and motion can work out both ends. In Table 2
-# the composite gains 5 nats over the future predictor (350.2 to 344.9).
+# The autoencoder remembers more of the past than the predictor, and knows less of the future. The
+# composite is about as good as the better of them at each: one code, two masters. The differences
+# are small here, because the films are simple: whoever knows place and motion can work out both
+# ends. In Table 2 the composite gains 5 nats over the future predictor (350.2 to 344.9).
 #
 # ## Conditional: why?
 #
