@@ -112,10 +112,11 @@ print(caption)
 
 # %% [markdown]
 # Light and dark in the large, and nothing small. The light blue wall behind her hardly occurs in
-# the left of the photograph, so the models draw it white: as light as it is, in a colour that they
-# know. Both beat the mean image. Neither beats a *copy of the last frame*, which has all the
-# texture and only lags behind. The larger model is not better on what it never saw. One photograph
-# is not enough; the slides' models saw many films. The figure alone would not have told you.
+# the left of the photograph, so the models draw it pink or white, and blue at most at the edges:
+# light, in colours that they know. Both beat the mean image. Neither beats a *copy of the last
+# frame*, which has all the texture and only lags behind. The larger model is hardly better on what
+# it never saw. One photograph is not enough; the slides' models saw many films. The figure alone
+# would not have told you.
 #
 # ## Figure 7: does it keep time?
 #
@@ -148,9 +149,10 @@ assert trained_peak > 0.3 and trained_late > 10 * random_late
 # drains. The trained one goes on moving, and by this the eye can tell them apart at once. That is
 # the finding of the deck's figure.
 #
-# And, trained for long enough, its period makes sense: 23 steps, in the picture at the top. A digit
-# needs ten frames from wall to wall (8 pixels of slack, at most 0.8 pixels a frame), so there and
-# back takes twenty, and more on a slant.
+# And, trained for long enough, its period nearly makes sense: 18 steps, in the picture at the top. A
+# digit needs ten frames from wall to wall (8 pixels of slack, at most 0.8 pixels a frame), so there
+# and back takes twenty, and more on a slant. Trained to predict six frames, and left alone for a
+# hundred, the model runs a little fast.
 #
 # ## Figure 8: what if there are two digits?
 #
