@@ -280,7 +280,7 @@ assert results["LSTM, bias 2"][1] > 0.95 and results["PeepholeLSTM, bias 2"][1] 
 # %% [markdown]
 # The literal RNN is a coin at any delay: it cannot remember, whatever the training. All others
 # manage 8 steps. Over 30, the forget bias decides. The deck's LSTM has no bias, so it can't be
-# helped that way. The plain network manages it with some seeds: its start was lucky.
+# helped that way. The plain network manages it with one seed of five: its start was lucky.
 #
 # ## Break it on purpose
 #
