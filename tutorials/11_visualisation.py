@@ -149,10 +149,10 @@ assert trained_peak > 0.3 and trained_late > 10 * random_late
 # drains. The trained one goes on moving, and by this the eye can tell them apart at once. That is
 # the finding of the deck's figure.
 #
-# And, trained for long enough, its period nearly makes sense: 18 steps, in the picture at the top. A
-# digit needs ten frames from wall to wall (8 pixels of slack, at most 0.8 pixels a frame), so there
-# and back takes twenty, and more on a slant. Trained to predict six frames, and left alone for a
-# hundred, the model runs a little fast.
+# And, trained for long enough, its period nearly makes sense: 18 steps, in the picture at the top.
+# A digit needs ten frames from wall to wall (8 pixels of slack, at most 0.8 pixels a frame), so
+# there and back takes twenty, and more on a slant. Trained to predict six frames, and left alone
+# for a hundred, the model runs a little fast.
 #
 # ## Figure 8: what if there are two digits?
 #
