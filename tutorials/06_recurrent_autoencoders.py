@@ -75,7 +75,7 @@ def judged(model, x, backwards=True):
     return evaluate.loss_per_step(model.loss, logits, x[::-1] if backwards else x).mean()
 
 
-steps = 150 if kit.FAST else 800
+steps = 200 if kit.FAST else 800
 models = {hidden: train_autoencoder(hidden, steps) for hidden in (4, 16, 64)}
 
 # %% [markdown]

@@ -32,7 +32,7 @@ from minilstm import config, evaluate, signals, train, visualize
 # own function once, on the small films of tutorial 01: one digit, six frames in, six to predict.
 
 # %%
-steps = 200 if kit.FAST else 2500
+steps = 400 if kit.FAST else 2500
 settings = kit.small(
     steps,
     model={"kind": "composite"},
