@@ -241,7 +241,7 @@ class Optimizer(Section):
         choices=("constant", "exponential", "cosine"),
     )
     schedule_steps: int = setting(
-        5_600, "steps until the cosine schedule is at its floor, however long the run", at_least=1
+        4_800, "steps until the cosine schedule is at its floor, however long the run", at_least=1
     )
     schedule_floor: float = setting(
         0.01, "share of the learning rate where the cosine ends", at_least=0, at_most=1
@@ -280,7 +280,7 @@ class Feeding(Section):
 class Run(Section):
     """How long, where, and what is written down."""
 
-    steps: int = setting(5_600, "updates to make", at_least=1)
+    steps: int = setting(4_800, "updates to make", at_least=1)
     minutes: float = setting(0.0, "stop after so many minutes; 0 for no limit", at_least=0)
     batch_size: int = setting(40, "sequences in each update", at_least=1)
     memory: str = setting(
