@@ -107,7 +107,7 @@ def test_a_recording_is_what_an_expression_catches_or_all_of_what_it_finds(video
 
 
 def test_names_that_lead_elsewhere_or_are_no_line_of_text_are_refused(tmp_path):
-    for name in ("../a.avi", "a/../../a.avi", "/tmp/a.avi"):
+    for name in ("../a.avi", "a/../../a.avi", "/a.avi"):
         (tmp_path / "list.tsv").write_text(f"{name}\tB\n")
         with pytest.raises(DataError, match="expected names below"):
             extract_percepts.list_videos(tmp_path, tmp_path / "list.tsv", None)
