@@ -1,6 +1,6 @@
 """A stack of recurrent layers: each layer's outputs are the inputs of the layer above.
 
-Slides: "Recurrent Encoder-Decoder". Paper: section 2, "All models use 2 layers". Read next:
+Slides: "Recurrent Encoder-Decoder"; Table 2, "All models use 2 layers of LSTMs". Read next:
 models.py.
 """
 
