@@ -35,8 +35,13 @@ BLOCK = 10  # clips of every class made at a time
 COLUMNS, SCALE, WORDS, GAP = 6, 5, 16, 6  # of a film: clips, pixels of a pixel, of names, between
 
 
-def write_clips(source: Actions, per_class: int, path: Path, settings: dict) -> None:
-    """Write clips of every class, whole or not at all; the same settings give the same bytes."""
+def write_clips(
+    source: Actions, per_class: int, path: Path, settings: dict, film: Path | None = None
+) -> None:
+    """Write clips of every class, whole or not at all; the same settings give the same bytes.
+
+    With `film` one of each is shown there: the two files get their names in the same moment.
+    """
     from tqdm import trange
 
     def block(first):
@@ -55,6 +60,8 @@ def write_clips(source: Actions, per_class: int, path: Path, settings: dict) -> 
         }
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
+            if film:
+                write_film(source.clips(1), film)
         parts.remove()
 
 
@@ -110,11 +117,10 @@ def main(arguments: list[str] | None = None) -> int:
     seed = SEEDS.get(options.split, options.seed)
     digits = split_digits(options.digits, options.split)
     source = Actions(digits, options.frame_size, options.length, seed)
-    write_clips(source, options.per_class, out, settings_of(options))
+    write_clips(source, options.per_class, out, settings_of(options), film)
     count = options.per_class * len(CLASSES)
     print(f"{out}: {count} clips of {len(CLASSES)} classes, {options.split} digits")
     if film:
-        write_film(source.clips(1), film)
         print(f"{film}: one clip of every class")
     return 0
 

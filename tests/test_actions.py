@@ -258,6 +258,22 @@ def test_make_actions_writes_what_classify_learns_from(tmp_path, capsys):
     assert out.read_bytes() == before
 
 
+def test_make_actions_that_is_stopped_at_its_film_goes_on_without_force(tmp_path, monkeypatch):
+    out, film = tmp_path / "a.npz", tmp_path / "a.gif"
+    words = "--out", out, "--film", film, "--per-class", 2, "--length", 4
+    with monkeypatch.context() as patched:
+
+        def stopped(*_, **__):
+            raise KeyboardInterrupt
+
+        patched.setattr(make_actions, "write_film", stopped)
+        assert make(*words) == 130
+    assert not film.exists() and not out.exists()
+    assert make(*words) == 0
+    assert film.exists() and out.exists()
+    assert make(*words) == 2  # now both are there
+
+
 @pytest.mark.parametrize(
     "arguments, word",
     [
