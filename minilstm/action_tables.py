@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from .accuracies import Cell, Table
 from .claims import count
-from .recognition import Effort
+from .recognition import ALL, Effort
 
 Asked = dict[Cell, tuple[str, list[tuple[str, str, int]]]]
 
@@ -80,7 +80,10 @@ def table_1(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
 def table_3(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
     """Seven ways of pretraining, with few labels and with many, on the first stream."""
     labels = {"small": effort.small, "full": effort.full}
-    columns = {name: f"{count(n, 'labelled clip')} of each class" for name, n in labels.items()}
+    columns = {
+        name: "all labelled clips" if n >= ALL else f"{count(n, 'labelled clip')} of each class"
+        for name, n in labels.items()
+    }
     stream = next(iter(streams))
     asked, slides, families = {}, {}, {}
     for place, (column, n) in enumerate(labels.items()):

@@ -28,7 +28,7 @@ from .command import Parser, run_command
 from .config import Classify
 from .data import Clips, read_percepts
 from .data.actions import CLASSES
-from .errors import RunError
+from .errors import RunError, named
 from .files import write_file
 from .study import Task, Trial, run_all
 
@@ -40,6 +40,7 @@ METHODS = {  # of pretraining: settings of the model
     "composite": {"kind": "composite"},
     "conditional-composite": {"kind": "composite", "conditional": "future"},
 }
+ALL = 10**6  # labelled clips of each class: those there are
 STREAMS = {"rgb": "actions", "flow": "action-changes"}  # of the synthetic set: pixels, changes
 
 
@@ -63,7 +64,7 @@ class Effort:
 class Fit:
     """A classifier to be fitted and judged, or the baselines; all of it fits into JSON.
 
-    run          the run folder that the encoder comes from, or ""
+    run          the run folder that the encoder comes from, from scratch only its sizes; or ""
     baselines    whether it is these, without any LSTM
     percepts     a folder of percepts of recorded clips, or "": the synthetic ones of `settings`
     learn, judged, folds   of these: the clips to learn from, those to be judged on, and parts of
@@ -147,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         fit = Fit(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
-            f"{path}: expected a fit in JSON, got {error!r}: see recognition.py"
+            f"{path}: expected a fit in JSON, got {named(error)}: see recognition.py"
         ) from error
     print(json.dumps(judge(fit)))
     return 0
@@ -189,15 +190,17 @@ class Plan:
         return f"{STREAMS[stream]}-{method}-{labels}labels-seed{seed}", fit
 
     def _settings(self, method, stream, seed):
-        """Settings of a fit, and the run that its encoder comes from; without one, as large."""
-        model = {"layers": 1} | self.effort.pretraining.get("model", {})
-        settings = {"seed": seed, "backend": self.backend, "encoder": "scratch"}
-        settings |= {name: model[name] for name in ("layers", "hidden") if name in model}
-        settings |= self.effort.classifier
-        if method not in METHODS:
+        """Settings of a fit, and the run that its encoder comes from.
+
+        The baseline has the sizes of the composite's and the scale of its inputs, so that the two
+        differ in their first weights alone.
+        """
+        settings = {"seed": seed, "backend": self.backend} | self.effort.classifier
+        if method == "baselines":
             return settings, ""
-        run = str(self.pretraining(method, stream, seed).path)
-        return settings | {"encoder": "finetuned"}, run
+        pretrained = method in METHODS
+        run = self.pretraining(method if pretrained else "composite", stream, seed).path
+        return settings | {"encoder": "finetuned" if pretrained else "scratch"}, str(run)
 
     def about(self, table) -> dict[str, str]:
         """What is said of a table: what was trained, what pairs share, and what to think of it."""
@@ -209,8 +212,10 @@ class Plan:
             f"of {s.frame_size}x{s.frame_size} pixels. Every pretraining saw "
             f"{trial.run.steps * trial.run.batch_size:,} clips without labels "
             f"({trial.model.layers} layer of {trial.model.hidden} units). Classifiers learned for "
-            f"{s.steps} steps at most and stopped by {s.validation * K} validation clips; all are "
-            f"judged on the same {s.test * K} test clips, of other digits.",
+            f"{s.steps} steps at most and stopped by {s.validation * K} validation clips; those "
+            "that were pretrained began with the best readout of the encoder as it came. All are "
+            f"judged on the same {s.test * K} test clips, of other digits: intervals say what "
+            "other seeds would change, not what other test clips would.",
             "shared": "the same labelled clips, and where both are pretrained the same clips "
             "without labels",
             "remarks": f"One frame of pixels tells nothing of the action, by design: that row is "

@@ -33,7 +33,7 @@ from .command import Parser, run_command
 from .errors import ConfigError
 from .files import write_file
 from .layer import Blank
-from .recognition import METHODS, Effort, Plan, accuracy, fit_all
+from .recognition import ALL, METHODS, Effort, Plan, accuracy, fit_all
 from .recorded import recorded
 from .study import Trial, evaluate_all, steps_made, train_all
 
@@ -103,9 +103,9 @@ SCALES = {
             pretraining=_lengths(4, 4, warmup_steps=2)
             | {"data": {"past": 3, "future": 2}, "model": {"layers": 1, "hidden": 4}},
             classifier={"window": 4, "stride": 4, "steps": 4, "validate_every": 2, "batch_size": 6},
-            small=1,
-            full=10**6,
-            counts=(1, 2),
+            small=2,
+            full=ALL,
+            counts=(2, 4),
             draws=2,
         ),
         why="At this scale nothing is learned: it shows that the command runs.",
@@ -130,8 +130,8 @@ SCALES = {
             | {"data": {"past": 8, "future": 8}, "model": {"layers": 1, "hidden": 64}},
             classifier={"window": 16, "stride": 7, "steps": 200, "batch_size": 12},
             small=4,
-            full=10**6,
-            counts=(1, 2, 4, 8, 16),
+            full=ALL,
+            counts=(2, 4, 8, 16),
             draws=10,
             candidates=({}, {"dropout": 0.5}, {"dropout": 0.5, "learning_rate": 1e-3}),
         ),
@@ -147,7 +147,7 @@ SCALES = {
         digits={"run": {"steps": 20_000}},
         patches={"run": {"steps": 20_000}},
         actions=Effort(
-            pretraining={"model": {"hidden": 2048}, "run": {"steps": 20_000}},
+            pretraining=_lengths(20_000) | {"model": {"hidden": 2048}},
             classifier={},
             small=10,
             full=100,
@@ -159,8 +159,8 @@ SCALES = {
             | {"data": {"past": 16, "future": 13}, "model": {"layers": 1, "hidden": 2048}},
             classifier={"window": 16, "stride": 8, "steps": 5000, "batch_size": 128},
             small=10,
-            full=10**6,
-            counts=(1, 2, 4, 8, 16, 32),
+            full=ALL,
+            counts=(2, 4, 8, 16, 32),
             draws=10,
         ),
         presets=("paper",),
@@ -186,6 +186,7 @@ class Command:
     flow: str = ""
     folds: int = 10
     lists: str = ""
+    partly: bool = False
 
     @property
     def scale(self) -> Scale:
@@ -223,16 +224,27 @@ class Command:
 
     def recognition_plan(self) -> tuple[Plan, range, str]:
         """What a table of accuracies is made from, how often, and what a repetition is called."""
-        scale = self.scale
-        if not self.rgb and not self.flow:
-            plan = Plan(self.out, scale.actions, self.digits, self.backend)
-            return plan, self.repetitions(), "draw" if self.target == "fig12" else "seed"
-        if self.target == "table4" and not (self.rgb and self.flow):
-            raise ConfigError("expected --rgb and --flow for table4, got one of them: give both")
+        effort, drawn = self.scale.percepts, self.target == "fig12"
         folders = {"rgb": self.rgb, "flow": self.flow}
         folders = {stream: Path(folder) for stream, folder in folders.items() if folder}
-        plan = recorded(self.out, scale.percepts, self.backend, folders, self.folds, self.lists)
-        return plan, range(len(plan.folds)), "split" if self.lists else "fold"
+        if not folders:
+            plan = Plan(self.out, self.scale.actions, self.digits, self.backend)
+            return plan, self.repetitions(), "draw" if drawn else "seed"
+        if self.target == "table4" and len(folders) < 2:
+            raise ConfigError("expected --rgb and --flow for table4, got one of them: give both")
+        if self.seeds and not drawn:
+            raise ConfigError(
+                "expected no --seeds for a table of percepts, which has a repetition for each "
+                f"fold, got {self.seeds}: give --folds"
+            )
+        plan = recorded(
+            self.out, effort, self.backend, folders, self.folds, self.lists, self.partly
+        )
+        folds = len(plan.folds)
+        if not drawn:
+            return plan, range(folds), "split" if self.lists else "fold"
+        rounds = math.ceil((self.seeds or effort.draws) / folds)  # every fold as often
+        return plan, range(rounds * folds), "draw"
 
     def train(self, trials: list[Trial]) -> None:
         """Say what is asked for and what it costs; train it unless only the plan is wanted."""
@@ -449,6 +461,11 @@ def main(arguments: list[str] | None = None) -> int:
         "place of folds",
     )  # fmt: skip
     parser.add_argument(
+        "--partly",
+        action="store_true",
+        help="with --lists: leave out listed clips that are missing",
+    )
+    parser.add_argument(
         "--backend", choices=("numpy", "cupy"), default="numpy", help="array library of the runs"
     )
     parser.add_argument(
@@ -469,6 +486,7 @@ def main(arguments: list[str] | None = None) -> int:
         str(Path(options.flow).resolve()) if options.flow else "",
         options.folds,
         str(Path(options.lists).resolve()) if options.lists else "",
+        options.partly,
     )
     if command.target in FIGURES:
         print(_figure(command))

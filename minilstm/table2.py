@@ -1,8 +1,8 @@
 """The slides' Table 2: its rows, what they claim, and what became of both here.
 
-    found = analyse(results, trained)   # from evaluate.py's results of every row and seed
+    found = analyse(results, about)     # of evaluate.py's results of every row and seed
     print(text(found))
-    panels.dots(*chart(found, path))
+    rows, caption, zero = chart(found)  # for panels.dots
 
 Only free-running numbers decide: the slides' are. Losses of other frames and other data don't
 compare in nats, so both sides are also given as a share of what predicting the mean image costs.
@@ -164,7 +164,8 @@ def _section(data, part, about):
     lines = [
         f"## The future on {TITLES[data]}", "",
         f"{part['unit'].capitalize()}, means ± standard errors over {count(seeds, 'seed')}, on "
-        f"{part['test_sequences']} test sequences of {shape} pixels. Every row trained on "
+        f"{part['test_sequences']} test sequences of {shape} pixels, the same for all: intervals "
+        "say what other seeds would change, not what other sequences would. Every row trained on "
         f"{about['trained'][data]}.", "",
         "| model | free-running | of the mean image | teacher-forced † | slides | "
         "of the mean image ‡ |",

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import recognition, reproduce
+from minilstm import classify, experiment, recognition, reproduce, study
 from minilstm.command import run_command
 from minilstm.data import Clips, read_percepts, write_percepts
-from minilstm.errors import DataError, RunError
+from minilstm.errors import ConfigError, DataError, RunError
+from minilstm.recognition import ALL
 from minilstm.recorded import join, recorded
 
 SMOKE = reproduce.SCALES["smoke"].percepts
@@ -49,7 +50,7 @@ def test_no_recording_is_on_two_sides_of_any_fold_and_pretraining_sees_one_side(
     groups, judged = plan.clips.groups, []
     assert list(plan.streams) == ["rgb", "flow", "joined"]
     for n in range(3):
-        _, fit = plan.fit("composite", "joined", 10**6, n)
+        _, fit = plan.fit("composite", "joined", ALL, n)
         judged += fit.judged
         assert not set(groups[list(fit.learn)]) & set(groups[list(fit.judged)])
         assert sorted(sum(fit.folds, [])) == sorted(fit.learn)
@@ -63,11 +64,13 @@ def test_no_recording_is_on_two_sides_of_any_fold_and_pretraining_sees_one_side(
     assert sorted(judged) == list(range(18))
 
 
-def test_what_is_held_out_changes_nothing_but_its_own_prediction(folders, tmp_path):
+def test_what_is_held_out_changes_nothing_but_its_own_prediction(folders, tmp_path, tasks_here):
     plan = plan_of(folders, tmp_path / "out")
-    _, fit = plan.fit("baseline", "rgb", 10**6, 0)
+    with tasks_here():
+        study.train_all([plan.pretraining("composite", "rgb", 0)], 1)
+    _, fit = plan.fit("baseline", "rgb", ALL, 0)
     fit = dataclasses.replace(fit, candidates=({}, {"dropout": 0.5}))
-    _, baselines = plan.fit("baselines", "rgb", 10**6, 0)
+    _, baselines = plan.fit("baselines", "rgb", ALL, 0)
     before = recognition.judge(fit), recognition.judge(baselines)
     clips = read_percepts(folders["rgb"])
     poisoned = fit.judged[1]
@@ -112,6 +115,77 @@ def test_official_lists_take_the_place_of_folds(folders, tmp_path):
             (lists / f"{kind}list{n:02}.txt").write_text("\n".join(listed) + "\n")
     plan = plan_of(folders, tmp_path / "out", lists=str(lists))
     assert [judged.tolist() for _, judged in plan.folds] == [list(range(3 * n)) for n in (1, 2, 3)]
+
+
+def test_pretrained_or_not_a_classifier_has_the_same_sizes_and_scale(folders, tmp_path, tasks_here):
+    plan = plan_of(folders, tmp_path / "out")
+    with tasks_here():
+        study.train_all([plan.pretraining("composite", "rgb", 1)], 1)
+    fits = [plan.fit(method, "rgb", 2, 1)[1] for method in ("composite", "baseline")]
+    assert [fit.settings["encoder"] for fit in fits] == ["finetuned", "scratch"]
+    fitted = []
+    for fit in fits:
+        (train, validation), *_ = recognition.open_parts(fit)[0]
+        fitted.append(classify.fit(classify.Classify(**fit.settings), train, validation, fit.run))
+    for a, b in zip(*([*vars(one.scale).values()] for one in fitted), strict=True):
+        assert (a == b).all()
+    trained = experiment.open_source(experiment.read_config(fits[0].run), "train")
+    assert (fitted[0].scale.mean == trained.scale.mean).all()
+    sizes = [{name: p.value.shape for name, p in one.classifier.params().items()} for one in fitted]
+    assert sizes[0] == sizes[1]
+
+
+def test_after_the_last_fold_comes_the_first_again_with_other_labels(folders, tmp_path):
+    plan = plan_of(folders, tmp_path / "out", folds=3)
+    for method in ("composite", "baseline"):
+        (first, again) = (plan.fit(method, "rgb", 2, n) for n in (1, 4))
+        assert again[0] == f"{first[0]}-draw2" and again[1].judged == first[1].judged
+        assert again[1].learn != first[1].learn and again[1].run == f"{first[1].run}-draw2"
+        assert again[1].settings["seed"] == 4
+    trials = [plan.pretraining("composite", "rgb", n).config for n in (1, 4)]
+    assert trials[0].data == trials[1].data and trials[0].run.seed != trials[1].run.seed
+
+
+def test_figure_12_takes_at_least_its_draws_and_every_fold_as_often(folders, tmp_path):
+    def asked(target, **more):
+        command = reproduce.Command(
+            target, "small", tmp_path / "out", 1, rgb=str(folders["rgb"]), folds=3, **more
+        )
+        return command.recognition_plan()
+
+    plan, repetitions, each = asked("fig12")
+    assert (repetitions, each) == (range(12), "draw")
+    assert plan.effort.counts == (2, 4), "no class has 8 clips to learn from"
+    assert asked("fig12", seeds=2)[1] == range(3)
+    assert asked("table1")[1:] == (range(3), "fold")
+    with pytest.raises(ConfigError, match="expected no --seeds"):
+        asked("table1", seeds=2)
+
+
+def test_other_percepts_at_the_same_place_are_refused_by_the_same_out(folders, tmp_path):
+    plan_of({"rgb": folders["rgb"]}, tmp_path / "out")
+    plan_of(folders, tmp_path / "out")
+    clips = read_percepts(folders["flow"])
+    clips.frames[0, 0] += 1
+    write_percepts(folders["flow"], clips)
+    plan_of({"rgb": folders["rgb"]}, tmp_path / "out")
+    with pytest.raises(RunError, match="got other flow, joined: choose another --out"):
+        plan_of(folders, tmp_path / "out")
+
+
+def test_lists_that_name_clips_that_are_not_there_need_partly(folders, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    names = read_percepts(folders["rgb"]).names
+    for n in (1, 2, 3):
+        for kind, some in (("train", names[3:]), ("test", (*names[:3], "v_hug_g99_c01"))):
+            listed = [f"{name.split('_')[1]}/{name}.avi" for name in some]
+            (lists / f"{kind}list{n:02}.txt").write_text("\n".join(listed) + "\n")
+    with pytest.raises(DataError, match="v_hug_g99_c01 .* by --partly"):
+        plan_of(folders, tmp_path / "out", lists=str(lists))
+    plan = recorded(tmp_path / "out", SMOKE, "numpy", folders, 3, str(lists), partly=True)
+    assert plan.folds[0][1].tolist() == [0, 1, 2]
+    assert "not there are left out" in plan.about(None)["trained"]
 
 
 def test_percepts_of_another_split_in_the_same_out_are_refused(folders, tmp_path):

@@ -459,6 +459,18 @@ def test_scales_are_ordinary_settings_for_every_row_and_kind_of_data():
         assert scale.seeds >= 2 and scale.why
 
 
+@pytest.mark.parametrize("name", reproduce.SCALES)
+def test_the_learning_rate_of_a_pretraining_falls_until_its_last_step(name, tmp_path):
+    scale = reproduce.SCALES[name]
+    plan = recognition.Plan(tmp_path, scale.actions, "bundled", "numpy")
+    settings = plan.pretraining("composite", "rgb", 0).config
+    assert settings.optimizer.schedule_steps == settings.run.steps
+    assert (
+        scale.percepts.pretraining["optimizer"]["schedule_steps"]
+        == (scale.percepts.pretraining["run"]["steps"])
+    )
+
+
 def test_changes_are_half_the_difference_of_neighbouring_frames_and_127_where_none():
     digits = load_digits()[0][:50]
     pixels, changes = (Actions(digits, 12, 6 - k, seed=3, changes=bool(k)) for k in (0, 1))

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, one_line
 from .shuffle import group_numbers, keyed_rng, whole_number
 
 FOLDS = 10  # the purpose of the random numbers that deal groups out; see shuffle.py
@@ -68,18 +68,6 @@ def hmdb51_split(
     return _found(names, lists, folder, partly)
 
 
-def read_classes(path: str | Path) -> tuple[str, ...]:
-    """The classes of UCF-101's `classInd.txt`: lines "NUMBER NAME", counted from 1. DataError."""
-    found = []
-    for number, line in enumerate(_lines(path), 1):
-        match line.split():
-            case [count, name] if count == str(number):
-                found.append(name)
-            case _:
-                raise DataError(f"{path}: expected {number!r} and a class, got {line!r:.80}")
-    return tuple(found)
-
-
 def grouped_folds(groups: Indices, count: int, seed: int = 0) -> Iterator[tuple[Indices, Indices]]:
     """`count` pairs (training, test) of clips, groups (N,) kept whole; each is in test just once.
 
@@ -122,7 +110,9 @@ def _lines(path):
     try:
         lines = [line for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected a list of an official split, got {error}") from error
+        raise DataError(
+            f"{path}: expected a list of an official split, got {one_line(error)}: look there"
+        ) from error
     if not lines:
         raise DataError(f"{path}: expected a list of an official split, got an empty file")
     return lines
@@ -141,7 +131,7 @@ def _found(names, lists, folder, partly):
     if missing and not partly:
         raise DataError(
             f"{folder}: expected all clips of the lists, got none named {missing[0]} and "
-            f"{len(missing) - 1} others: extract them, or allow a part of the set"
+            f"{len(missing) - 1} others: extract them, or take those there are by --partly"
         )
     found = tuple(
         np.array(sorted(where[stem] for stem in set(part) if stem in where), np.int64)
