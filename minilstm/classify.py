@@ -36,7 +36,7 @@ from .data.percepts import read_percepts
 from .data.shuffle import keyed_rng
 from .data.splits import grouped_folds
 from .errors import ConfigError, DataError, RunError
-from .files import write_file
+from .files import remove_temporaries, write_file
 from .layer import Init
 from .logistic import choose_logistic
 from .models import Classifier
@@ -140,7 +140,10 @@ def fit(
 
 
 def _fit_readout(fitted, train, validation):
-    """The readout of an encoder that stays as it is: a logistic regression, to the end."""
+    """The best readout of the encoder as it came: a logistic regression, to the end.
+
+    That of a frozen one, and where finetuning begins.
+    """
     parts = fitted.codes(train), fitted.codes(validation)
     logistic = _logistic(parts[0], train, parts[1], validation)
     W, b = logistic.folded()
@@ -440,7 +443,7 @@ def main(arguments: list[str] | None = None) -> int:
         usage="%(prog)s [--init-from RUN] [--out FOLDER] [--SETTING VALUE ...]",
         description="Recognise actions, from a few labelled clips, by an encoder that was trained "
         "without labels; beside it, what can be told without an LSTM. Takes seconds; a start that "
-        "was interrupted has written nothing, and is simply made again.",
+        "was interrupted is simply made again.",
     )
     parser.add_argument(
         "--init-from", metavar="RUN", help="a run folder of minilstm.train, for its encoder"
@@ -484,16 +487,18 @@ def _refuse(out, force):
         raise RunError(
             f"expected --out to name a folder, got {out} ({error.strerror}): choose another"
         ) from error
-    if foreign := sorted(others - set(NAMES)):
+    hidden = {name for name in others if name.startswith(".")}
+    if foreign := sorted(others - hidden - set(NAMES)):
         raise RunError(
             f"expected a new or empty folder, got {out} with {foreign[0]} in it: choose another "
             "--out"
         )
-    if others and not force:
+    if "results.json" in others and not force:  # which is written last
         raise RunError(
             f"expected a new or empty folder, got {out}, which holds results: choose another "
             "--out, or overwrite them with --force"
         )
+    remove_temporaries(out)  # of a command that was killed
 
 
 if __name__ == "__main__":

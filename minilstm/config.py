@@ -372,7 +372,7 @@ class Classify(Section):
     encoder: str = setting(
         "finetuned",
         "the encoder's weights: those of --init-from, which stay (frozen) or go on learning "
-        "(finetuned), or new ones (scratch)",
+        "(finetuned, from the best readout of the encoder as it came), or new ones (scratch)",
         choices=("frozen", "finetuned", "scratch"),
     )
     layers: int = setting(1, "layers of an encoder without --init-from", at_least=1, at_most=100)

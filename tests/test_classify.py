@@ -316,6 +316,11 @@ def test_results_that_are_there_are_overwritten_only_by_force(tmp_path, capsys, 
     assert "--force" in capsys.readouterr().err
     assert call(classify, "--out", out, "--force", *flags) == 0
     assert (out / "results.json").read_bytes() == before
+    (out / "results.json").unlink()  # as after a kill: it is written last
+    (out / ".results.json.1.tmp").touch()
+    assert call(classify, "--out", out, *flags) == 0
+    assert (out / "results.json").read_bytes() == before
+    assert not (out / ".results.json.1.tmp").exists()
     (out / "thesis.doc").touch()
     assert call(classify, "--out", out, "--force", *flags) == 2
     assert "thesis.doc" in capsys.readouterr().err
