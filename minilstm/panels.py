@@ -256,7 +256,7 @@ def _dots_panel(a, title, lines):
         )  # fmt: skip
         if len(line.values) > 1:
             heights = np.full(len(line.values), y - 0.24)
-            a.plot(line.values, heights, "o", color=PALETTE[4], markersize=5, label="a seed")
+            a.plot(line.values, heights, "o", color=PALETTE[4], markersize=5, label="single ones")
         if line.published is not None:
             a.plot(
                 line.published, y, "D", markerfacecolor="none", color=PALETTE[1], markersize=10,
@@ -282,8 +282,8 @@ def error_bars(
 ) -> None:
     """Draw Figure 12: {title of a panel: {name of a curve: {x: Dots}}}, x on a logarithmic scale.
 
-    Means are joined, bars are intervals, dots the single values. The panels named in `zero` get a
-    line at 0. Source: slides, "Transfer Learning for Action Recognition".
+    Means are joined, bars are intervals, dots beside them the single values. The panels named in
+    `zero` get a line at 0. Source: slides, "Transfer Learning for Action Recognition".
     """
     figure, (axes,) = _page(1, len(rows))
     for a, (title, curves) in zip(axes, rows.items(), strict=True):
@@ -293,8 +293,8 @@ def error_bars(
                 [[m - p.low, p.high - m] for m, p in zip(means, points.values(), strict=True)]
             ).T
             for x, point in points.items():
-                at = np.full(len(point.values), x)
-                a.plot(at, point.values, "o", color=PALETTE[k], markersize=4, alpha=0.3)
+                at = np.full(len(point.values), 1.08 * x)
+                a.plot(at, point.values, "o", color=PALETTE[k], markersize=4, alpha=0.6)
             a.errorbar(
                 list(points), means, np.nan_to_num(reach), color=PALETTE[k], linewidth=2.5,
                 marker="os^D"[k % 4], markersize=9, capsize=6, label=name,

@@ -116,14 +116,13 @@ def _numbers(result):
     if "future" in result:
         future = result["future"]["free_running"]
         found.append((f"{future['mean']:.1f}", f"{unit}, predicted future"))
+        name, best = evaluate.best_baseline(result)
+        found.append((f"{best['mean']:.1f}", f"{name}, the best without a model"))
+        found.append((f"{future['sharpness']:.2f}", "sharpness: 0 is fog, 1 the truth"))
     else:
         found.append(
             (f"{result['reconstruction']['free_running']['mean']:.1f}", f"{unit}, rebuilt")
         )
-    name, best = evaluate.best_baseline(result)
-    found.append((f"{best['mean']:.1f}", f"{name}, the best without a model"))
-    if "future" in result:
-        found.append((f"{future['sharpness']:.2f}", "sharpness: 0 is fog, 1 the truth"))
     return "".join(
         f"<div><b>{escape(n)}</b><span>{escape(words)}</span></div>" for n, words in found
     )
@@ -169,7 +168,9 @@ def _settings(run, about, folder):
     environment = about.get("environment")
     if isinstance(environment, dict):
         tables.append(_pairs("environment of the training", environment))
-    again = escape(f"python -m minilstm.train --config {folder.path.name}/config.toml --out NEW")
+    again = escape(
+        f"python -m minilstm.train --config {folder.path.resolve().name}/config.toml --out NEW"
+    )
     tables = "".join(tables)
     return f'<p>To train it again:</p><pre>{again}</pre><div class="settings">{tables}</div>'
 
