@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.command import Parser, run_command
-from minilstm.errors import DataError
+from minilstm.errors import DataError, named, one_line
 from minilstm.files import write_file
 
 try:
@@ -302,11 +302,11 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
             raise Refused(f"tensors of {total:.3g} bytes in a file of {len(raw):.3g}")
         return {name: _view(name, tensor) for name, tensor in table.items()}
     except OSError as error:
-        raise DataError(f"{path}: expected a .pth file, got {error.strerror or error!r}") from error
+        raise DataError(f"{path}: expected a .pth file, got {one_line(error)}") from error
     except Refused as error:
         reason = str(error)
     except Exception as error:  # a damaged file fails in many ways
-        reason = f"a damaged one ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
+        reason = f"a damaged one, {named(error)}"
     raise DataError(
         f"{path}: expected a .pth file with a table of tensors, got {reason}: download it again, "
         "or save the model's state_dict()"

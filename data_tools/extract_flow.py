@@ -10,9 +10,10 @@ or right, up or down; and the length of the two, where 255 is --clip pixels. Wha
 as that fast.
 
 Without --weights, OUT gets OUT/NAME.npy for every video, uint8 (frames, height, width, 3), and
-settings.json; started again, it makes those that are missing (parts.py). With them, OUT is a folder
-of percepts as extract_percepts.py writes it: the paper's "1-frame flow" features, seen by a network
-that was trained on photographs, not on flow.
+settings.json; started again, it makes those that are missing (parts.py). The pictures of one video
+are in memory until it is done, 0.4 to 0.8 MB each. With --weights, OUT is a folder of percepts as
+extract_percepts.py writes it: the paper's "1-frame flow" features, seen by a network that was
+trained on photographs, not on flow.
 
 The last frame has no next one: it gets the flow of the one before. So there are as many pictures as
 frames, and RGB and flow can be joined frame by frame.

@@ -40,7 +40,7 @@ import numpy as np
 from minilstm.backend import BACKENDS, use_backend
 from minilstm.command import Parser, run_command
 from minilstm.data import Clips, write_percepts
-from minilstm.errors import ConfigError, DataError
+from minilstm.errors import ConfigError, DataError, one_line
 from minilstm.files import remove_temporaries
 from minilstm.mobilenet import MEAN, STD, prepare, read_mobilenet
 
@@ -101,7 +101,9 @@ def _lines(path):
     try:
         return [line for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected a list of videos, got {error}") from error
+        raise DataError(
+            f"{path}: expected a list of videos, got {one_line(error)}: check the path"
+        ) from error
 
 
 def _is_a_line(name):
@@ -163,7 +165,7 @@ def vgg16(weights: str) -> Callable[[np.ndarray], np.ndarray]:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(
             f"{weights}: expected torchvision's weights of vgg16 as safetensors, got "
-            f"{' '.join(str(error).split())[:100]}: make them by data_tools/convert_pth.py"
+            f"{one_line(error)}: make them by data_tools/convert_pth.py"
         ) from error
 
     @torch.inference_mode()

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from minilstm.command import Parser, run_command
 from minilstm.data.digits import MAX_BYTES, MD5, find_idx, read_idx, spellings
-from minilstm.errors import DataError, RunError
+from minilstm.errors import DataError, RunError, one_line
 from minilstm.files import remove_temporaries, replacing
 
 try:
@@ -110,7 +110,7 @@ def _bytes_from(source, name, timeout):
     except _SourceError:
         raise
     except Exception as error:  # a damaged archive fails in many ways
-        raise _SourceError(f"no folder and no whole archive: {_one_line(error)}") from error
+        raise _SourceError(f"no folder and no whole archive: {one_line(error)}") from error
 
 
 def _spelled(members, name):
@@ -155,14 +155,10 @@ def _download(address, timeout):
         error.close()
         raise _SourceError(f"HTTP status {error.code}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _SourceError(_one_line(getattr(error, "reason", error))) from error
+        raise _SourceError(one_line(getattr(error, "reason", error))) from error
     if length is not None and len(raw) < length:
         raise _SourceError(f"broke off after {len(raw)} of {length} bytes")
     return bytes(raw)
-
-
-def _one_line(error):
-    return " ".join(str(getattr(error, "strerror", None) or error or repr(error)).split())[:160]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -195,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         remove_temporaries(folder)  # of a command that was killed
     except OSError as error:
         raise RunError(
-            f"expected a folder to write to, got {folder}: {_one_line(error)}: name another"
+            f"expected a folder to write to, got {folder}: {one_line(error)}: name another"
         ) from error
     print("\n".join(fetch(folder, options.sources, options.timeout)))
     print(f"All of MNIST: use --digits {folder}")

@@ -25,7 +25,7 @@ import numpy as np
 from minilstm.command import Parser, run_command
 from minilstm.data import read_idx
 from minilstm.data.sequences import MAX_HEADER, map_npy
-from minilstm.errors import DataError, MinilstmError
+from minilstm.errors import DataError, MinilstmError, named
 from minilstm.files import replacing
 
 try:
@@ -56,10 +56,8 @@ def refusing(path: Path) -> Iterator[None]:
     except (MinilstmError, BrokenPipeError):
         raise
     except Exception as error:  # damaged files fail in many ways
-        reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{path}: expected a whole file, got {type(error).__name__} ({reason}): save, copy or "
-            "download it again"
+            f"{path}: expected a whole file, got {named(error)}: save, copy or download it again"
         ) from error
 
 

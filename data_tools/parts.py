@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minilstm.errors import DataError, RunError
+from minilstm.errors import DataError, RunError, named, one_line
 from minilstm.files import SUFFIX, replacing, write_file
 
 try:
@@ -98,7 +98,7 @@ def parts_of(folder: Path, settings: Mapping) -> Iterator[Parts]:
         ) from error
     except OSError as error:
         raise RunError(
-            f"{folder}: expected a folder to write parts to, got {error.strerror or error!r}: "
+            f"{folder}: expected a folder to write parts to, got {one_line(error)}: "
             "choose another place"
         ) from error
     with lock:
@@ -130,7 +130,7 @@ def read_part(path: Path) -> Arrays:
             return found if path.suffix == ".npy" else dict(found)
     except Exception as error:  # damaged files fail in many ways
         raise DataError(
-            f"{path}: expected the part that was written, got {type(error).__name__}: remove it, "
+            f"{path}: expected the part that was written, got {named(error)}: remove it, "
             "and start again"
         ) from error
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minilstm.errors import ConfigError, DataError, MinilstmError
+from minilstm.errors import ConfigError, DataError, MinilstmError, one_line
 
 SUFFIXES = frozenset(
     ".3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
@@ -131,7 +131,7 @@ def _open(av, path):
         raise
     except Exception as error:  # of libav, of the system, or of a name that can't be encoded
         reason = "no file" if type(error) in (OSError, PermissionError) else "not a video"
-        raise VideoError(path, reason, _one_line(error)) from error
+        raise VideoError(path, reason, one_line(error)) from error
 
 
 def _picture_stream(av, path, container):
@@ -169,7 +169,7 @@ def _decoded(av, path, container, stream, remarks):
                     )
                 frames = packet.decode() if packet.stream is stream else []
         except Exception as error:  # libav's errors are of a dozen families
-            damage, frames = f"libav met {_one_line(error)!r}", []
+            damage, frames = f"libav met {one_line(error)!r}", []
         for frame in frames:
             shape = shape or (frame.width, frame.height)
             if frame.is_corrupt:
@@ -236,7 +236,3 @@ def _pixels(frame):
     array = np.ascontiguousarray(array)
     array.flags.writeable = False  # a frame that is shown for long comes more than once
     return array
-
-
-def _one_line(error):
-    return " ".join(str(getattr(error, "strerror", None) or error or repr(error)).split())[:160]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .backend import asarray, to_numpy
-from .errors import RunError
+from .errors import RunError, named
 from .files import replacing
 from .layer import Layer
 from .optim import Optimizer
@@ -74,8 +74,8 @@ def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], 
         OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError
     ) as error:  # fmt: skip
         raise RunError(
-            f"{path}: expected a whole checkpoint of minilstm, got {type(error).__name__} "
-            f"({' '.join(str(error).split())[:200]}): use another checkpoint"
+            f"{path}: expected a whole checkpoint of minilstm, got {named(error)}: "
+            "use another checkpoint"
         ) from error
 
 

@@ -31,7 +31,7 @@ import numpy as np
 from . import backend
 from .backend import use_backend, xp
 from .command import Interrupted, run_command
-from .errors import BackendError, ConfigError, NonFiniteError
+from .errors import BackendError, ConfigError, NonFiniteError, one_line
 
 SPOKEN = 0.5  # seconds in which mpiexec passes on what a rank said, before that rank ends all
 GRACE = 10.0  # seconds that the first rank has to meet the same error, to save and to say so
@@ -202,7 +202,7 @@ def _find_mpi():
         none = isinstance(error, ModuleNotFoundError)
         raise BackendError(
             f"expected mpi4py and an MPI for --distributed, got "
-            f"{'none' if none else ' '.join(str(error).split())[:160]}: pip install "
+            f"{'none' if none else one_line(error)}: pip install "
             "'minilstm[mpi]', or mpi4py beside the MPI of your cluster"
         ) from error
     return MPI

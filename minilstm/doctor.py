@@ -21,7 +21,7 @@ import numpy as np
 from . import backend, config, experiment, gradcheck, train
 from .backend import asarray, pinned, start_upload, synchronize, to_numpy, use_backend, xp
 from .command import Parser, run_command
-from .errors import BackendError
+from .errors import BackendError, named
 from .lstm import PeepholeLSTM
 
 PARITY = {"float32": 1e-4, "float64": 1e-10}  # sums in another order round differently
@@ -95,7 +95,7 @@ def examine() -> Iterator[tuple[str, str]]:
         except BackendError as error:
             raise BackendError(f"{name}: {error}") from error
         except Exception as error:  # a device that is broken may fail in any way
-            found = f"{type(error).__name__} ({' '.join(str(error).split())[:160]})"
+            found = named(error)
             raise BackendError(f"{name}: expected a result, got {found}: {REPORT}") from error
 
 

@@ -34,3 +34,14 @@ class StaleCache(MinilstmError, RuntimeError):  # noqa: N818  (it names what it 
 
 class NonFiniteError(MinilstmError, ArithmeticError):
     """A loss or gradient that is not a finite number."""
+
+
+def one_line(error: BaseException | str) -> str:
+    """What another library's exception says, on one line, to be quoted in a message of ours."""
+    said = getattr(error, "strerror", None) or str(error) or repr(error)
+    return " ".join(str(said).split())[:160]
+
+
+def named(error: BaseException) -> str:
+    """The same with the exception's type before it: `KeyError ('patches')`."""
+    return f"{type(error).__name__} ({one_line(error)})"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import RunError
+from .errors import RunError, one_line
 
 SUFFIX = ".tmp"  # of temporary names, .NAME.PROCESS.tmp
 
@@ -31,7 +31,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         flush(path.parent)
     except OSError as error:
         raise RunError(
-            f"{path}: expected a file that can be written, got {error.strerror or error!r}: "
+            f"{path}: expected a file that can be written, got {one_line(error)}: "
             "does its folder exist, is it yours, and is there room?"
         ) from error
     finally:

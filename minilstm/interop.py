@@ -72,7 +72,7 @@ from . import checkpoint, experiment
 from .backend import asarray, to_numpy
 from .command import Parser, run_command
 from .config import Config
-from .errors import ConfigError, RunError
+from .errors import ConfigError, RunError, named
 from .files import write_file
 from .layer import Layer
 from .linear import Linear
@@ -193,10 +193,9 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     try:
         return load(Path(path).read_bytes())
     except (OSError, SafetensorError, KeyError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
         raise RunError(
             f"{path}: expected a whole safetensors file of float32 or float64, got "
-            f"{type(error).__name__} ({reason}): check the path, or save it again"
+            f"{named(error)}: check the path, or save it again"
         ) from error
 
 

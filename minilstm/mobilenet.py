@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from .backend import asarray, to_numpy, use_backend, xp
-from .errors import DataError, ShapeError
+from .errors import DataError, ShapeError, named
 
 SIZE, SHORT_SIDE = 224, 256  # of the picture that is looked at, and of the one it is cut from
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, in [0, 1]
@@ -172,8 +172,7 @@ def read_mobilenet(path: str | Path) -> MobileNetV2:
             raise ValueError("numbers that are not finite")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path}: expected the weights of MobileNetV2, got {type(error).__name__} "
-            f"({' '.join(str(error).split())[:100]}): {remedy}"
+            f"{path}: expected the weights of MobileNetV2, got {named(error)}: {remedy}"
         ) from error
     return network
 

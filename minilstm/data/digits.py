@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, ShapeError
+from ..errors import ConfigError, DataError, ShapeError, named
 from .shuffle import whole_number
 
 SPLITS = ("train", "test")
@@ -63,7 +63,7 @@ def _read_bundled(split):
         return images, labels
     except Exception as error:  # a damaged zip fails in many ways
         raise DataError(
-            f"{BUNDLED}: expected the bundled digits, got {_one_line(error)}: reinstall minilstm"
+            f"{BUNDLED}: expected the bundled digits, got {named(error)}: reinstall minilstm"
         ) from error
 
 
@@ -133,17 +133,13 @@ def _uncompressed(path):
                 raw = stream.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path}: expected a readable IDX file, got {_one_line(error)}: download it again"
+            f"{path}: expected a readable IDX file, got {named(error)}: download it again"
         ) from error
     if len(raw) > MAX_BYTES:
         raise DataError(
             f"{path}: expected at most {MAX_BYTES} bytes, got more: is this an MNIST file?"
         )
     return raw
-
-
-def _one_line(error):
-    return f"{type(error).__name__} ({' '.join(str(error).split())[:200]})"
 
 
 def resize_digits(images: np.ndarray, size: int) -> np.ndarray:

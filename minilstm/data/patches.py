@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, named
 from .sequences import MAX_HEADER, SequenceFile, map_npy
 from .shuffle import part
 from .vectors import Scale
@@ -96,10 +96,9 @@ def _read_npz(path, wanted):
                 return None
             return np.asarray(arrays[name])
     except Exception as error:  # a damaged zip fails in many ways
-        reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{path}: expected an .npz file with an array named patches, got "
-            f"{type(error).__name__} ({reason}): check the path, or save it again"
+            f"{named(error)}: check the path, or save it again"
         ) from error
 
 

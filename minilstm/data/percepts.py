@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, named, one_line
 from ..files import replacing, write_file
 from .clips import Clips, windows
 from .shuffle import endless_shuffle, part, whole_number
@@ -117,7 +117,7 @@ def _read_frames(path, lengths, which):
     except Exception as error:  # a damaged file fails in many ways
         raise DataError(
             f"{path}: expected an HDF5 file with an array {ARRAY} of floats (frames, D), got "
-            f"{type(error).__name__} ({' '.join(str(error).split())[:160]}): extract them again"
+            f"{named(error)}: extract them again"
         ) from error
     for start in range(0, len(frames), rows := max(1, CHUNK // frames.shape[1])):
         if not (finite := np.isfinite(frames[start : start + rows]).all(axis=1)).all():
@@ -136,7 +136,9 @@ def _lines(path, default):
             return None
         raise DataError(f"{path}: expected a line for every video, got no file") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected lines of text, got {error}: check the path") from error
+        raise DataError(
+            f"{path}: expected lines of text, got {one_line(error)}: check the path"
+        ) from error
 
 
 def _whole_numbers(path, columns=1, optional=False):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, named, one_line
 from .shuffle import endless_shuffle, part, whole_number
 
 MAX_HEADER = 1000  # bytes; NumPy writes 118, and takes a minute over 10,000 that are damaged
@@ -65,13 +65,12 @@ def map_npy(path: Path) -> np.ndarray:
         expected, got = frames.offset + frames.nbytes, path.stat().st_size
     except OSError as error:
         raise DataError(
-            f"{path}: expected a readable .npy file, got {error.strerror or error}: check the path"
+            f"{path}: expected a readable .npy file, got {one_line(error)}: check the path"
         ) from error
     except Exception as error:  # NumPy's reader fails in many ways on a damaged header
-        reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{path}: expected a whole .npy file of uint8 frames, got {type(error).__name__} "
-            f"({reason}): download or save it again, without pickled objects"
+            f"{path}: expected a whole .npy file of uint8 frames, got {named(error)}: "
+            "download or save it again, without pickled objects"
         ) from error
     if expected != got:
         raise DataError(

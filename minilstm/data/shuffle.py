@@ -1,4 +1,4 @@
-"""Random numbers that depend on a key and on nothing else: what both sources of frames share.
+"""Random numbers that depend on a key and on nothing else: what all sources of frames share.
 
 A generator that is made once and drawn from forever has a memory: batch 1000 exists only after
 batches 0 to 999. Here every batch gets a generator of its own, keyed (purpose, seed, k), so a run
