@@ -12,7 +12,8 @@
 # ![the same decoder, with a teacher and alone](images/10_exposure_bias.png)
 #
 # One trained model, two ways to ask it. With a teacher, who shows it the true frame before each one
-# it draws, it stays good for ever. Alone, fed with its own frames, it drifts.
+# it draws, it is as good at the sixth frame as at the second. Alone, fed with its own frames, it
+# drifts.
 
 # %%
 import kit
@@ -38,9 +39,10 @@ from minilstm.models import Composite
 #
 # $$L = L_\text{reconstruction} + L_\text{future}.$$
 #
-# We can ask the codes. As in tutorial 01, a linear reader tries to draw a frame from the code: the
-# *first* frame of the past, long gone, and a frame of the *future*, three steps ahead. All three
-# models have the same encoder of only 32 units, so there is something to economise.
+# We can ask the codes. As in tutorial 01, a linear reader (a *linear probe*) tries to draw a frame
+# from the code: the *first* frame of the past, long gone, and a frame of the *future*, three steps
+# ahead. All three models have the same encoder of only 32 units, so there is something to
+# economise.
 #
 # **Predict:** who is best at the first frame, who at the future frame, and where is the composite?
 
@@ -81,8 +83,9 @@ kit.save(drawn, "10_codes")
 
 assert codes["autoencoder"][0] > codes["predictor"][0]  # it remembers the past better
 assert codes["predictor"][1] > codes["autoencoder"][1] + 0.03  # it knows more of the future
-assert codes["composite"][1] > codes["autoencoder"][1] + 0.03  # the composite knows more of both,
-assert codes["composite"][0] > codes["predictor"][0] + 0.01  # each time than who need not care
+# the composite knows more of the future than the autoencoder, more of the past than the predictor
+assert codes["composite"][1] > codes["autoencoder"][1] + 0.03
+assert codes["composite"][0] > codes["predictor"][0] + 0.01
 
 # %% [markdown]
 # The autoencoder remembers more of the past than the predictor, and knows less of the future. The
@@ -93,9 +96,11 @@ assert codes["composite"][0] > codes["predictor"][0] + 0.01  # each time than wh
 # ## Conditional: why?
 #
 # An unconditional decoder draws frame after frame with nothing but its state. A *conditional* one
-# is also shown the frame before. The paper's argument **for**: the next frame is nearly the last
-# one, so let it copy, and use its state for what is hard. **Against**: in training it will look at
-# the frame before and forget the code, which then gets poor gradients.
+# is also shown the frame before. The paper's argument **for**: if several futures are possible, a
+# decoder that sees the frame it has just drawn knows which of them it has begun. One that does not
+# see it must draw their average. **Against**: neighbouring frames are nearly equal. So a decoder
+# that is shown the true one learns to copy it, and only a small gradient is left to ask the code
+# for anything long-term.
 #
 # And there is a catch. In training we show it the *true* frame before. In earnest there is none. It
 # gets its own:
