@@ -11,8 +11,8 @@
 #
 # ![one digit, two pasts, one last frame, two futures](images/01_twins.png)
 #
-# Two films of one digit. They agree in one frame only, the fourth, in the middle. Who has seen just
-# that frame cannot say what comes next. Who has seen the three before it can.
+# Two films of one digit. They agree in one frame only, the fourth, in the middle. From that frame
+# alone, nobody can say what comes next. With the three frames before it, one can.
 
 # %%
 import kit  # pictures and short trainings, in kit.py beside this file
@@ -37,7 +37,8 @@ images = resize_digits(images, 8)
 # how it moves (2 numbers). Two library functions turn causes into pixels: `trajectories` says
 # where, `draw_frames` paints.
 #
-# **Predict:** how many of the 3072 pixels change when we change only the start by one pixel?
+# **Predict:** how many of the 3072 pixels change when every frame shows the digit one pixel further
+# down and to the right (unless the wall is there)?
 
 # %%
 T, N, size, slack = 12, 600, 16, 8  # slack: the pixels that an 8-pixel digit can move on 16
@@ -52,7 +53,7 @@ print(f"{x[:, 0].size} pixels in a film; {changed:.0f} of them change on average
 assert changed > 300
 
 # %% [markdown]
-# One small change of a cause, hundreds of changed pixels. The cause is simple; the pixels hide it.
+# One small change of place, hundreds of changed pixels. The cause is simple; the pixels hide it.
 #
 # It gets worse. The plain distance between pixel vectors calls the *same* digit four pixels away
 # more different than *another* digit in the same place. Pixels care about where. A person cares
@@ -122,7 +123,8 @@ kit.save(drawn, "01_twins")
 # ## Used later: reading the motion
 #
 # The third wish, as an experiment. The task: tell the digit's motion from its past, as two numbers,
-# pixels per frame downwards and to the right. The reader is the simplest there is, a linear one:
+# pixels per frame downwards and to the right. The reader is the simplest there is, a linear one
+# (its usual name is *linear probe*):
 #
 # $$\hat v = W r + b, \qquad r = \text{the representation.}$$
 #
@@ -151,7 +153,7 @@ def state(model, past):
 
 
 def score(r, v):
-    """The share of v's variance that a linear reader explains on films it was not fitted to."""
+    """R^2: the share of v's variance that a linear reader explains on unseen films."""
     r = np.concatenate([r, np.ones((len(r), 1))], axis=1)
     fit, test = slice(0, 400), slice(400, None)
     ridge = 0.3 * np.eye(r.shape[1])
@@ -177,7 +179,8 @@ ax.set_xlabel("share of the motion that a linear reader explains")
 kit.save(drawn, "01_reading_motion")
 
 # %% [markdown]
-# (1 is perfect, 0 is guessing the average motion; below 0 is worse than that.)
+# (This share is called $R^2$. 1 is perfect, 0 is guessing the average motion; below 0 is worse than
+# that.)
 #
 # The pixels of one frame say nothing about motion. A state says more, because it has seen six
 # frames. The state that was *trained*, on nothing but frames, says most. Nobody told it about

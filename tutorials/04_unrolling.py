@@ -90,8 +90,8 @@ print(f"x[0] has {abs(dx0 / dx2):.2f} of the influence of x[2]")
 assert abs(dx0) < abs(dx2) / 7 and abs(dx1) < abs(dx2) / 2
 
 # %% [markdown]
-# Less. Each step back multiplies by $W_h (1 - h^2)$, here less than 1/2 in size. After three steps
-# a fifth is left or less; tutorial 05 asks what is left after fifty.
+# Less. Each step back multiplies by $W_h (1 - h^2)$, here less than 1/2 in size. Two steps back,
+# less than a seventh is left; tutorial 05 asks what is left after fifty.
 #
 # ## The same numbers from the library
 #

@@ -115,9 +115,10 @@ for side in (16, 32, 64, 128):
 assert 2 < sizes[128] / sizes[64] < 4
 
 # %% [markdown]
-# At 64 x 64, the paper's size, the weights that touch pixels are half of all: 4096 inputs, four
-# gates each. At 128 x 128 they are four fifths. This is why the paper's natural videos come as
-# patches of 32 x 32.
+# At 64 x 64, the paper's size, the weights that touch pixels are half of all: the encoder's input
+# weights (4096 inputs, four gates) are a third, the two decoders' readouts a sixth. At 128 x 128
+# they are four fifths. The paper's natural patches, of 32 x 32 pixels in 3 colours, are 3072
+# numbers.
 #
 # ## The loss must fit the input
 #

@@ -330,7 +330,7 @@ assert np.isfinite(weights.value).all() and optimizer.state["mean_square"][0] > 
 # ## Exercises
 #
 # 1. Why does the check of the future predictor alone not see fault 1?
-# 2. Fault 1 halves nothing when one of the two losses has weight 0. Which one?
+# 2. Fault 1 does no harm if one of the two losses has weight 0. Which one?
 # 3. Invent a fault in `Linear.backward` that a check with batch size 1 misses.
 #
 # ### Answers
