@@ -156,9 +156,9 @@ assert central[0] > 1e-3 and 1e-8 <= best <= 1e-3
 assert complex_step[0] < 1e-14
 
 # %% [markdown]
-# Not always. A large $\epsilon$ is a bad approximation. A tiny one subtracts two nearly equal
-# numbers, and their common digits, all the true ones, cancel. In between lies the best the
-# difference can do.
+# Not always. A large $\epsilon$ is a bad approximation. A tiny one subtracts two numbers that agree
+# in almost all their digits. Those digits cancel, and what is left is mostly rounding error. In
+# between lies the best the difference can do.
 #
 # The *complex step* is a trick with no such floor. Push by $i\epsilon$, an imaginary amount:
 #

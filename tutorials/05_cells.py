@@ -150,8 +150,8 @@ for cell in (SlidesRNN, ElmanRNN, SlidesLSTM, LSTM, PeepholeLSTM):
 # ## Where gradients vanish
 #
 # Back through one step, the gradient of a plain network is multiplied by $W_h$ and by a slope of
-# tanh that is at most 1. Of an LSTM's cell it is multiplied by $f$, the forget gate, and by nothing
-# else:
+# tanh that is at most 1. In an LSTM, the gradient of the cell is multiplied by $f$, the forget
+# gate, and (along this path) by nothing else:
 #
 # $$c_{t+1} = f \odot c_t + \dots \quad\Rightarrow\quad dc_t = f \odot dc_{t+1} + \dots$$
 #

@@ -125,8 +125,8 @@ print("forwards: ", *(f"{value:.2f}" for value in orders[False]))
 assert all(b < f for b, f in zip(orders[True], orders[False], strict=True))
 
 # %% [markdown]
-# Backwards wins, each time. Not by much: on films as simple as these, who knows place and motion
-# can draw in either order.
+# Backwards wins, each time, but not by much. These films are simple: once the code has place and
+# motion, the decoder can draw the frames in either order.
 #
 # ## The question mark
 #
