@@ -256,7 +256,7 @@ def _dots_panel(a, title, lines):
         )  # fmt: skip
         if len(line.values) > 1:
             heights = np.full(len(line.values), y - 0.24)
-            a.plot(line.values, heights, "o", color=PALETTE[4], markersize=5, label="single ones")
+            a.plot(line.values, heights, "o", color=PALETTE[4], markersize=5, label="single values")
         if line.published is not None:
             a.plot(
                 line.published, y, "D", markerfacecolor="none", color=PALETTE[1], markersize=10,
