@@ -10,12 +10,10 @@ from scipy import stats
 from minilstm.claims import clean
 from minilstm.statistics import FAILS, HOLDS, OPEN, detectable, judge, mean_of
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.mark.parametrize("n", [2, 5, 30])
 def test_means_errors_and_intervals_are_those_of_scipy(n):
-    values = RNG.normal(3, 2, n)
+    values = np.random.default_rng(0).normal(3, 2, n)
     found = mean_of(values)
     assert found.mean == pytest.approx(values.mean())
     assert found.error == pytest.approx(stats.sem(values))
@@ -26,7 +24,7 @@ def test_means_errors_and_intervals_are_those_of_scipy(n):
 
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_p_is_that_of_scipys_paired_test(n):
-    a, b = RNG.normal(0, 1, (2, n))
+    a, b = np.random.default_rng(1).normal(0, 1, (2, n))
     found = judge({"a > b": a - b})["a > b"]
     assert found.p == found.adjusted == pytest.approx(stats.ttest_rel(a, b).pvalue)
 
@@ -72,15 +70,15 @@ def test_what_is_detectable_agrees_with_the_noncentral_t(n, level):
 def test_four_of_five_experiments_find_what_is_said_to_be_detectable():
     n, sd = 5, 2.0
     true = detectable(sd / math.sqrt(n), n)
-    draws = RNG.normal(true, sd, (20_000, n))
+    draws = np.random.default_rng(2).normal(true, sd, (20_000, n))
     found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.015)
 
 
 def test_of_families_without_any_effect_few_have_a_verdict():
-    with_verdict = 0
+    rng, with_verdict = np.random.default_rng(3), 0
     for _ in range(400):
-        found = judge({name: RNG.normal(0, 1, 5) for name in "abcd"})
+        found = judge({name: rng.normal(0, 1, 5) for name in "abcd"})
         with_verdict += any(f.verdict != OPEN for f in found.values())
     assert 4 <= with_verdict <= 36  # 20 expected, standard deviation 4.4
 
