@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 from functools import lru_cache
+from pathlib import Path
 from unittest import mock
 
 # two workers of one thread each: two of two threads each would wait for one another
@@ -13,12 +14,17 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+import minilstm
 from minilstm import config, recognition, study, train
 from minilstm.backend import use_backend
 from minilstm.files import write_file
 from minilstm.gradcheck import layers
 from minilstm.progress import Progress
 from minilstm.workspace import Fresh, use_workspace
+
+# a process that a test starts, in whatever folder, imports the package that the test imports
+paths = [str(Path(minilstm.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 @pytest.fixture(autouse=True)

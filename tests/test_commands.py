@@ -3,7 +3,6 @@
 import gzip
 import importlib
 import json
-import os
 import pickle
 import signal
 import subprocess
@@ -85,13 +84,11 @@ def snapshot(folder):
 
 
 def python(*arguments, **keywords):
-    """A fresh interpreter on the package under test."""
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    """A fresh interpreter, which has to end soon."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=environment,
         timeout=60,
         **keywords,
     )
@@ -487,6 +484,11 @@ def test_an_empty_or_damaged_folder_of_digits_is_refused(capsys, run):
 # ----------------------------------------------------------------- real processes, real signals
 
 
+def test_a_process_that_a_test_starts_imports_the_package_that_the_test_imports():
+    found = python("-c", "import minilstm; print(minilstm.__file__)")
+    assert found.stdout.strip() == minilstm.__file__
+
+
 def test_a_refusal_in_a_real_process_has_no_traceback_and_status_2(tmp_path):
     found = python("-m", "minilstm.train", "papre", cwd=tmp_path)
     assert found.returncode == 2 and found.stdout == ""
@@ -503,11 +505,8 @@ def test_numbers_that_explode_in_a_real_process_say_so_once(tmp_path):
 
 def test_ctrl_c_in_a_real_process_leaves_a_run_that_can_be_evaluated(tmp_path, capsys):
     flags = "--quiet --log-every 1 --checkpoint-every 0 --validate-every 0 --steps 1000000"
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     words = [sys.executable, "-m", "minilstm.train", *SMALL.split()[:-2], *flags.split()]
-    process = subprocess.Popen(
-        [*words, "--out", "run"], stderr=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen([*words, "--out", "run"], stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 30
         while not Path("run/metrics.jsonl").exists() and time.monotonic() < deadline:
@@ -524,10 +523,7 @@ def test_ctrl_c_in_a_real_process_leaves_a_run_that_can_be_evaluated(tmp_path, c
 
 def test_a_reader_that_stops_reading_is_no_error(run):
     words = [sys.executable, "-m", "minilstm.evaluate", str(run), "--sequences", "2", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-    process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()

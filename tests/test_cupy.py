@@ -51,8 +51,7 @@ def on_device(*words, cwd=None):
     if isinstance(launcher(), str):
         pytest.skip(launcher())
     python = [*launcher(), sys.executable, *map(str, words)]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTEST_ADDOPTS": ""}
+    environment = os.environ | {"PYTEST_ADDOPTS": ""}
     return subprocess.run(python, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
