@@ -383,7 +383,9 @@ def started(tmp_path, *arguments):
     )
     until = time.monotonic() + 60
     while not (run / "checkpoint.safetensors").exists():
-        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()  # or it would train on, and communicate() wait for it
+            pytest.fail(f"no checkpoint: {process.communicate()}")
         time.sleep(0.01)
     return process
 
@@ -391,8 +393,11 @@ def started(tmp_path, *arguments):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
 def test_a_signal_finishes_the_step_writes_a_checkpoint_and_gives_its_status(tmp_path, number):
     process = started(tmp_path, "--quiet")
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number
     assert errors == "interrupted\n"
     assert weights(tmp_path / "run")[1]["step"] >= 5
@@ -410,12 +415,16 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path, monkeypatch):
         "    time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", hang], stdout=subprocess.PIPE, text=True)
-    with process.stdout:
+    try:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "first\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == -signal.SIGINT
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def test_training_in_a_thread_other_than_the_main_one_works(tmp_path):
