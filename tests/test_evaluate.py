@@ -1,18 +1,22 @@
 """Evaluation: the numbers of a run, computed a second time, slowly; and what a loaded run does."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minilstm
-from minilstm import config, evaluate, experiment, metrics, train
+from minilstm import checkpoint, config, evaluate, experiment, metrics, train, visualize
 from minilstm.command import run_command
 from minilstm.data import as_vectors
 from minilstm.errors import ConfigError, MinilstmError, RunError, ShapeError
 from minilstm.progress import Progress
 from minilstm.workspace import Reused, use_workspace
 
+DATA = os.environ.get("MINILSTM_DATA")
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 4},
     "model": {"hidden": 8},
@@ -92,6 +96,34 @@ def test_the_table_and_the_json_say_the_same(runs, capsys, kind):
         if "sharpness" in numbers:
             assert rows[label][4] == pytest.approx(numbers["sharpness"], abs=0.00501)
     assert "50 sequences, nats per frame" in text
+
+
+def test_best_takes_the_weights_of_the_other_file(runs, tmp_path, capsys, monkeypatch):
+    run, same = tmp_path / "run", tmp_path / "same"
+    shutil.copytree(runs / "predictor", run)
+    other = minilstm.load(run)
+    other.flat().value[:] += 0.1
+    checkpoint.save(run / "best.safetensors", other, None, {"step": 1, "D": other.D})
+    shutil.copytree(run, same)
+    shutil.copy(same / "best.safetensors", same / "checkpoint.safetensors")
+    words = ("--sequences", 5)
+    best = judged(capsys, run, *words, "--best")
+    assert best == judged(capsys, same, *words) != judged(capsys, run, *words)
+
+    opened = []
+    monkeypatch.setattr(visualize, "draw", lambda runs, *_: opened.extend(runs))
+    assert visualize.main([str(run), "--best"]) == visualize.main([str(run)]) == 0
+    opened += visualize.open_runs([run], best=True) + visualize.open_runs([run])
+    found = [minilstm.load(run, best=True), minilstm.load(run), *(r.trained for r in opened)]
+    for k, model in enumerate(found):
+        is_best = np.array_equal(model.flat().value, other.flat().value)
+        assert is_best == (k % 2 == 0), k
+
+
+@pytest.mark.skipif(DATA is None, reason="needs the real MNIST files: set MINILSTM_DATA")
+def test_other_digits_are_other_test_sequences(runs, capsys):
+    words = (runs / "predictor", "--sequences", 5)
+    assert judged(capsys, *words, "--digits", Path(DATA, "mnist")) != judged(capsys, *words)
 
 
 def nats(truth, p):
