@@ -292,3 +292,6 @@ def test_play_moves_the_slider_and_pause_stops_it(runs, browser):
     WebDriverWait(browser, 20).until(lambda b: b.execute_script(value) != before)
     button.click()
     assert button.text == "Play"
+    stopped = browser.execute_script(value)
+    browser.execute_async_script("setTimeout(arguments[0], 700)")  # a frame or more, if it played
+    assert browser.execute_script(value) == stopped
