@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,10 +126,13 @@ def test_a_tutorial_opens_as_a_notebook(script):
 @pytest.mark.slow
 def test_the_tutorials_execute_as_notebooks():
     pytest.importorskip("nbconvert", reason="nbconvert is not installed")
+    gallery = TUTORIALS / "build" / "gallery"
+    shutil.rmtree(gallery, ignore_errors=True)  # pages of another time would pass
     command = [sys.executable, str(TUTORIALS / "run.py"), "all", "--fast", "--gallery"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    gallery = TUTORIALS / "build" / "gallery"
+    pages = {f"{path.stem}.html" for path in SCRIPTS} | {"index.html"}
+    assert {page.name for page in gallery.iterdir()} == pages
     for page in gallery.glob("*.html"):
         for target in re.findall(
             r'(?:href|src)="(?!https?:|#|data:)([^"#]+)', page.read_text("utf-8")
