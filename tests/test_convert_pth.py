@@ -269,6 +269,17 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(tmp_path):
     assert read_all_the_same > 10 and refusals > 500
 
 
+def test_a_file_that_is_there_is_overwritten_with_force_alone(tmp_path):
+    source, out = tmp_path / "w.pth", tmp_path / "w.safetensors"
+    source.write_bytes(archive(*GOOD))
+    out.write_bytes(b"words")
+    with pytest.raises(RunError, match="--force"):
+        convert_pth.main([str(source), str(out)])
+    assert out.read_bytes() == b"words"
+    assert convert_pth.main([str(source), str(out), "--force"]) == 0
+    np.testing.assert_array_equal(load_file(out)["a"], NUMBERS.reshape(3, 4))
+
+
 def test_the_command_says_in_one_line_what_is_wrong_and_leaves_nothing(tmp_path, capsys):
     (tmp_path / "w.pth").write_bytes(archive(*GOOD)[:-30])
     for source in (tmp_path / "w.pth", tmp_path / "missing.pth", tmp_path):

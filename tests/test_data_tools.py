@@ -43,12 +43,13 @@ def call(module, *arguments):
 
 
 def refusal(capsys, module, *arguments):
-    """The one line on stderr of a command that exits with 2."""
+    """The one line on stderr of a command that exits with 2 and prints nothing else."""
     capsys.readouterr()
     status = call(module, *arguments)
     printed = capsys.readouterr()
     assert status == 2, printed
-    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1, printed
+    assert printed.out == "" and printed.err.startswith("error: "), printed
+    assert printed.err.count("\n") == 1, printed
     return printed.err
 
 
@@ -262,6 +263,14 @@ def test_moving_mnist_is_written_in_both_layouts_and_read_by_training(tmp_path, 
     np.testing.assert_array_equal(found[:, 100:], source.batch(1, 100)[:, :30])
     first = out.read_bytes()
     assert call(make_moving_mnist, *words, "--force") == 0 and out.read_bytes() == first
+
+
+def test_moving_mnist_has_as_many_digits_as_asked_for_at_the_speed_asked_for(tmp_path):
+    out, (images, _) = tmp_path / "my.npy", load_digits(split="test")
+    words = ("--out", out, "--sequences", 7, "--speed", "random", "--num-digits", 1)
+    assert call(make_moving_mnist, *words) == 0
+    source = make_moving_mnist.MovingMNIST(images, 1, 64, 28, speed="random")
+    np.testing.assert_array_equal(SequenceFile(out).all(), source.batch(0, 100)[:, :7])
 
 
 def test_what_moving_mnist_can_not_be_is_refused(tmp_path, capsys):
@@ -533,6 +542,11 @@ def test_videos_runs_percepts_and_digits_are_told_apart(tmp_path, capsys, train_
     write_video(tmp_path / "a.avi", moving_frames(30, 20, 33))
     text = inspected(capsys, tmp_path / "a.avi", "--sheet", tmp_path / "sheet.png")
     assert "30 frames 33x20" in text and (tmp_path / "sheet.png").stat().st_size > 1000
+    (tmp_path / "sheet.png").write_bytes(b"words")
+    words = (tmp_path / "a.avi", "--sheet", tmp_path / "sheet.png")
+    assert "--force" in refusal(capsys, inspect_file, *words)
+    inspected(capsys, *words, "--force")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(40))
     assert "uint8" in inspected(capsys, tmp_path / "train-labels-idx1-ubyte")
     small = {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3}

@@ -221,6 +221,10 @@ def test_flow_becomes_pictures_or_percepts_frame_by_frame(videos, tmp_path, weig
     assert found.lengths.tolist() == [3, 4, 5]
     expected = read_mobilenet(weights).percepts(prepare(pictures))
     np.testing.assert_allclose(found.clip(2), expected, rtol=1e-3, atol=1e-4)
+    assert run(extract_flow, videos, tmp_path / "other", "--method", "farneback") == 0
+    frames = list(read_frames(videos / "jump/b_1.avi"))
+    expected = list(flow_pictures(frames, estimator("farneback"), clip=20))
+    np.testing.assert_array_equal(np.load(tmp_path / "other/jump/b_1.avi.npy"), expected)
     with pytest.raises(SystemExit):
         run(extract_flow, videos, tmp_path / "bad", "--clip", "0")
     assert "number from 0.001 up" in capsys.readouterr().err
