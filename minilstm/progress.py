@@ -235,19 +235,23 @@ class Progress:
 
     def validate(self) -> None:
         """Log the losses on validation sequences; keep the weights that did best so far."""
-        past = self.config.data.past
+        past, weights = self.config.data.past, self.config.loss
         logits = evaluate.decode(self.model, self.validation, past)
         row, loss = {}, 0.0
         for name, z, truth, weight in (
-            ("reconstruction", logits[0], self.validation[:past], "reconstruction_weight"),
-            ("future", logits[1], self.validation[past:], "future_weight"),
+            ("reconstruction", logits[0], self.validation[:past], weights.reconstruction_weight),
+            ("future", logits[1], self.validation[past:], weights.future_weight),
         ):
             if z is not None:
                 mean = float(evaluate.loss_per_step(self.model.loss, z, truth).mean())
                 row[f"validation {name}"] = mean
-                loss += getattr(self.config.loss, weight) * mean
+                loss += weight * mean
         if not math.isfinite(loss):
-            self.stop_not_finite(row)
+            found = ", ".join(f"{name} = {x}" for name, x in row.items())
+            raise NonFiniteError(  # and save nothing: these weights are the wrong ones
+                f"expected finite losses, got {found} after step {self.step}; "
+                f"{self.saved_name()} is older: lower --learning-rate"
+            )
         self.folder.append({"step": self.step} | row)
         if loss < self.best:
             self.best = loss

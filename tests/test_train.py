@@ -701,6 +701,27 @@ def test_a_learning_rate_that_explodes_ends_the_run_in_one_line(
         assert all(np.isfinite(array).all() for array in arrays.values())
 
 
+def test_a_validation_that_is_not_finite_leaves_the_checkpoint_before_it(
+    tmp_path, monkeypatch, capsys, no_pictures
+):
+    judge, judged = evaluate.loss_per_step, []
+
+    def spoiled(*arguments):  # the first number of the third validation, which has two
+        judged.append(judge(*arguments))
+        return judged[-1] * (math.nan if len(judged) == 5 else 1)
+
+    monkeypatch.setattr(evaluate, "loss_per_step", spoiled)
+    saved = tmp_path / "run" / "checkpoint.safetensors"
+    flags = "--steps 9 --validate-every 1 --checkpoint-every 1".split()
+    message = refused(capsys, *flags, "--out", tmp_path / "run")
+    assert "validation reconstruction = nan" in message
+    assert f"after step 3; {saved} of step 2 is older" in message
+    _, about = checkpoint.read(saved)
+    assert about["step"] == 2, "the last good checkpoint was overwritten"
+    rows = runfolder.read_log(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "validation future" in row] == [1, 2]
+
+
 def test_numbers_that_are_not_finite_raise_an_error_of_their_own(
     tmp_path, monkeypatch, no_pictures
 ):
