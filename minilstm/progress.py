@@ -190,14 +190,17 @@ class Progress:
         if self.config.run.on_nan == "stop" or self.unusable > PATIENCE:
             self.step = step - 1
             self.stop_not_finite(now)
+        what = "left out"
         if self.config.run.on_nan == "rewind":
-            if self.saved is not None:
+            if self.saved is None:
+                what += ", with no checkpoint to go back to yet"
+            else:
+                what = f"back to {self.saved_name()}"
                 arrays, about = checkpoint.read(self.folder.checkpoint)
                 checkpoint.fill(self.model, arrays, self.folder.checkpoint)
                 checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
                 self.interval.rewound += 1
             self.step, self.optimizer.unusable = step, 0
-        what = "left out" if self.config.run.on_nan == "skip" else f"back to {self.saved_name()}"
         self.say(f"step {step}: not finite, {what}")
         self.interval.skipped += 1
 

@@ -539,6 +539,16 @@ def test_rewind_goes_back_to_the_checkpoint_and_on_with_other_data(tmp_path, mon
     assert all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
+def test_a_rewind_without_a_checkpoint_says_that_the_step_was_left_out(
+    tmp_path, monkeypatch, capsys
+):
+    spoil(monkeypatch, {3})
+    train.train(tiny(run={"on_nan": "rewind", "steps": 4}), tmp_path / "run")
+    said = "step 3: not finite, left out, with no checkpoint to go back to yet"
+    assert said in capsys.readouterr().err
+    assert weights(tmp_path / "run")[1]["optimizer_steps"] == 3
+
+
 @pytest.mark.parametrize("on_nan", ["skip", "rewind"])
 def test_a_run_that_never_becomes_finite_again_stops(tmp_path, monkeypatch, on_nan):
     spoil(monkeypatch, range(4, 1000))
