@@ -208,9 +208,13 @@ class Init:
     def recurrent(self, rng: np.random.Generator, H: int, gates: int = 1) -> Param:
         """An (H, gates*H) matrix that maps a hidden state to the pre-activations of the next."""
         param = self.weight(rng, H, gates * H)
-        if self.weights == "weak-recurrence":
-            param.value *= 0.2
+        self.weaken(param.value)
         return param
+
+    def weaken(self, recurrence: np.ndarray) -> None:
+        """Scale in place what a hidden state enters the next step by, if `weights` says so."""
+        if self.weights == "weak-recurrence":
+            recurrence *= 0.2
 
     def peepholes(self, rng: np.random.Generator, H: int) -> Param:
         """The (3, H) peepholes of the input, forget and output gates."""
@@ -232,9 +236,6 @@ class Blank(Init):
 
     def weight(self, rng, rows, columns):
         return Param(xp.zeros((rows, columns), use_backend.dtype))
-
-    def recurrent(self, rng, H, gates=1):
-        return self.weight(rng, H, gates * H)
 
 
 PAPER_INIT = Init()

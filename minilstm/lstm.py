@@ -132,6 +132,7 @@ class SlidesLSTM(LSTM):
         self.D, self.H = D, H
         self.Wi = init.input_weight(rng, D, H)
         self.W = init.weight(rng, 2 * H, 4 * H)
+        init.weaken(self.W.value[H:])
 
     def begin(self, x, state):
         run = super().begin(x, state)

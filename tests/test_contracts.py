@@ -14,7 +14,7 @@ import pytest
 from minilstm.backend import use_backend
 from minilstm.errors import ShapeError, StaleCache
 from minilstm.gradcheck import check, gradients, layers, numeric
-from minilstm.layer import Cache, Layer, Param, Sample
+from minilstm.layer import Cache, Init, Layer, Param, Sample
 from minilstm.losses import SoftmaxCrossEntropy
 from minilstm.models import STARTS, Decoder, Encoder, EncoderDecoder, FuturePredictor
 from minilstm.rnn import Recurrent, randomize
@@ -609,6 +609,25 @@ def test_an_encoder_of_size_one_passes_the_gradient_check():
     with use_backend("numpy", "float64"):
         encoder = randomize(Encoder(1, 1, 1, rng), rng)
     agree(Sample(encoder, (rng.random((1, 1, 1)), None)), "Encoder")
+
+
+# ---------------------------------------------------------------- where weights start
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_weak_recurrence_is_a_fifth_of_another_and_all_else_is_the_same(cell):
+    H = 4
+    start = [
+        cell(3, H, np.random.default_rng(5), Init(weights, peephole_scale=0.1)).params()
+        for weights in ("fan-in", "weak-recurrence")
+    ]
+    recurrent = {"Wh": slice(None), "W": slice(-H, None)}  # of the slides' W the rows for h
+    assert len(start[0].keys() & recurrent.keys()) == 1
+    for name, param in start[0].items():
+        expected = param.value.copy()
+        if name in recurrent:
+            expected[recurrent[name]] *= 0.2
+        np.testing.assert_array_equal(start[1][name].value, expected, err_msg=name)
 
 
 # ---------------------------------------------------------------- one flat array
