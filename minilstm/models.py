@@ -126,10 +126,10 @@ class Decoder(Layer):
         return self._with_start(dcode, dstart), None, dtruth, None, None
 
     def _checked(self, feed_truth, truth, T, B):
-        if getattr(feed_truth, "ndim", 0) > 0:
-            expect("feed_truth", feed_truth, (T, B), bool)
-        else:
+        if isinstance(feed_truth, bool | np.bool_):
             feed_truth = bool(feed_truth)
+        else:
+            expect("feed_truth", feed_truth, (T, B), bool)
         if feed_truth is not False:
             expect("truth", truth, (T, B, self.D), self.dtype)
         return feed_truth

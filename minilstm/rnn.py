@@ -85,10 +85,12 @@ class Recurrent(Layer, abstract=True):
 
     def begin_backward(self, run, dfinal):
         """Make room for the gradient that travels back through the states."""
+        expect_entries("gradients of the final state", dfinal, len(self.state_names))
         for k, name in enumerate(self.state_names):
             final = getattr(run, name)[-1]
             dstate = zeros(final.shape, final.dtype, BY_STEP)
             if dfinal is not None:
+                expect(f"gradient of the final state {name}", dfinal[k], final.shape, final.dtype)
                 dstate += dfinal[k]
             setattr(run, "d" + name, dstate)
 

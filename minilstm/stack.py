@@ -56,6 +56,7 @@ class Stack(Layer):
         run = cache.consume()
         if dy is not None:
             expect("dy", dy, (run.segments.T, "B", self.layers[-1].H), self.dtype)
+        expect_entries("layers in the gradient of the final state", dfinal, len(self.layers))
         run_backward = partial(self._backward_steps, dy, run.masks, want_dx)
         dx, dstate = run.segments.backward(run_backward, dfinal)
         return dx, dstate if run.has_state else None, None

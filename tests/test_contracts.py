@@ -420,6 +420,41 @@ def test_a_start_state_with_a_part_too_few_or_too_many_is_refused(cell):
     refused(layer, (x, (*state, state[0])), f"a state of {len(state) + 1} arrays")
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gradient_of_the_final_state_that_does_not_fit_is_refused(cell):
+    layer, (x, state), _ = in_float64(cell)
+    fits = tuple(np.ones_like(part) for part in state)
+    wrong = {
+        "a part too few": fits[:-1],
+        "a part too many": (*fits, fits[0]),
+        "one sequence for all": (*fits[:-1], fits[-1][:1]),
+        "no axis of sequences": (*fits[:-1], fits[-1][0]),
+        "another dtype": (*fits[:-1], fits[-1].astype("float32")),
+    }
+    for what, dfinal in wrong.items():
+        (y, _), cache = layer.forward(x, state)
+        backward_refused(layer, (y, dfinal), cache, what)
+
+
+def test_a_gradient_of_a_code_with_a_layer_too_few_or_too_many_is_refused():
+    stack, (x, state, masks), _ = in_float64(Stack)
+    for what, dfinal in {"too few": state[:-1], "too many": (*state, state[0])}.items():
+        (y, _), cache = stack.forward(x, state, masks)
+        backward_refused(stack, (y, dfinal), cache, f"gradients of a layer {what}")
+
+
+def backward_refused(layer, doutputs, cache, what):
+    with pytest.raises(ShapeError) as caught:
+        layer.backward(doutputs, cache)
+    assert "final state" in str(caught.value) and "\n" not in str(caught.value), what
+
+
+@pytest.mark.parametrize("feed_truth", [[True, False], [[True] * 3] * 5, 1, None, "own"])
+def test_a_choice_of_frames_that_is_no_array_is_refused(feed_truth):
+    decoder, (code, T, truth, _, masks), _ = in_float64(Decoder)
+    refused(decoder, (code, T, truth, feed_truth, masks), f"feed_truth {feed_truth!r}")
+
+
 def test_predicting_without_a_length_is_refused():
     predictor, (past, *_), _ = in_float64(FuturePredictor)
     refused(predictor, (past,), "neither a future nor T")
