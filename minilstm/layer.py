@@ -26,13 +26,19 @@ from .errors import ConfigError, ShapeError, StaleCache
 class Param:
     """A trainable array `value` and the gradient `grad` of the loss with respect to it.
 
-    `decayed` says whether L2 regularisation pulls on it: on weights yes, on biases no.
+    `decayed` says whether L2 regularisation pulls on it: on weights yes, on biases no. `flat` are
+    the arrays that value and grad are views into, once `Layer.flat` made them.
     """
+
+    flat: Flat | None = None
 
     def __init__(self, value: np.ndarray, decayed: bool = True):
         self.value = asarray(value)
         self.grad = xp.zeros(self.value.shape, self.value.dtype)
         self.decayed = decayed
+
+    def __getstate__(self):  # a copy is a view into nothing
+        return {name: item for name, item in vars(self).items() if name != "flat"}
 
 
 class Cache:
@@ -70,7 +76,7 @@ class Sample:
     """A small instance of a layer with inputs, for the gradient check and the contract tests.
 
     `zeros` names the time slices of input gradients that are zero by the layer's definition, as
-    {"future": (-1,)}; any other slice of zeros is an error.
+    {"future": (T - 1,)}; any other slice of zeros is an error.
     """
 
     layer: Layer
@@ -128,10 +134,20 @@ class Layer:
         return next(iter(self.params().values())).value.dtype
 
     def flat(self) -> Flat:
-        """All parameters as one array, all gradients as another; the params become views."""
-        if (flat := vars(self).get("_flat")) is None:
-            flat = self._flat = _flatten(list(self.params().values()))
-        return flat
+        """All parameters as one array, all gradients as another; the params become views.
+
+        Of a whole model, never of its parts too: a parameter is a view into one array. Raises
+        ConfigError.
+        """
+        params = list(self.params().values())
+        flat = params[0].flat if params else None
+        size = 0 if flat is None else sum(param.value.size for param in params)
+        if any(param.flat is not flat for param in params) or (flat and flat.value.size != size):
+            raise ConfigError(
+                "expected parameters that are all of one flat array or of none, got parts of "
+                "another: call flat on the whole model only"
+            )
+        return flat or _flatten(params)
 
     def zero_grad(self) -> None:
         """Forget all accumulated gradients."""
@@ -144,7 +160,7 @@ class Layer:
             value = param.value if np.dtype(dtype).kind == "c" else param.value.real
             param.value = value.astype(dtype)
             param.grad = xp.zeros_like(param.value)
-        self._flat = None
+            param.flat = None
         return self
 
 
@@ -161,7 +177,10 @@ def _flatten(params):
         param.value = value[start:stop].reshape(param.value.shape)
         param.grad = grad[start:stop].reshape(param.value.shape)
         start = stop
-    return Flat(value, grad, sum(param.value.size for param in params if param.decayed))
+    flat = Flat(value, grad, sum(param.value.size for param in params if param.decayed))
+    for param in params:
+        param.flat = flat
+    return flat
 
 
 @dataclass(frozen=True)
@@ -265,7 +284,7 @@ def expect(name: str, array, shape: tuple, dtype) -> None:
     if array.dtype != dtype:
         raise ShapeError(
             f"expected {name} of dtype {np.dtype(dtype)}, got {array.dtype}: "
-            "convert it with minilstm.backend.asarray"
+            f'convert it with .astype("{np.dtype(dtype)}")'
         )
 
 

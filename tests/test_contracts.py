@@ -4,15 +4,15 @@ A test with the argument `sample` runs once for every sample (see conftest.py). 
 file each promise is broken once, and its test must notice.
 """
 
+import copy
 import inspect
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from minilstm.backend import use_backend
-from minilstm.errors import ShapeError, StaleCache
+from minilstm.errors import ConfigError, ShapeError, StaleCache
 from minilstm.gradcheck import check, gradients, layers, numeric
 from minilstm.layer import Cache, Init, Layer, Param, Sample
 from minilstm.losses import SoftmaxCrossEntropy
@@ -674,7 +674,7 @@ def test_all_parameters_are_views_into_one_array_and_all_gradients_into_another(
     params = layer.params()
     before = {name: (p.value.copy(), p.grad.copy()) for name, p in params.items()}
     flat = layer.flat()
-    assert layer.flat() is flat and layer.params() == params
+    assert (layer.flat() is flat or not params) and layer.params() == params
     assert flat.value.ndim == flat.grad.ndim == 1 and flat.value.shape == flat.grad.shape
     for name, param in params.items():
         assert_identical((param.value, param.grad), before[name], f"{name} after flattening ")
@@ -723,6 +723,28 @@ def test_another_dtype_makes_another_flat_array(sample):
         assert flat.value.dtype == flat.grad.dtype == "float32"
         for param in layer.params().values():
             assert np.shares_memory(param.value, flat.value) or not param.value.size
+
+
+def test_a_part_of_a_flat_model_and_a_model_of_flat_parts_are_refused():
+    for first, second in (("whole", "part"), ("part", "whole")):
+        decoder, _, _ = in_float64(Decoder)
+        layer = {"whole": decoder, "part": decoder.stack}
+        flat = layer[first].flat()
+        with pytest.raises(ConfigError, match="call flat on the whole model only"):
+            layer[second].flat()
+        assert layer[first].flat() is flat
+    decoder.astype("float32")  # which makes all arrays anew
+    assert decoder.flat().value.dtype == "float32"
+
+
+def test_a_copy_of_a_flat_model_has_a_flat_array_of_its_own():
+    decoder, _, _ = in_float64(Decoder)
+    flat = decoder.flat()
+    other = copy.deepcopy(decoder)
+    assert not np.shares_memory(other.flat().value, flat.value)
+    other.flat().value[...] = 7
+    assert all((param.value == 7).all() for param in other.params().values())
+    assert not (flat.value == 7).any() and decoder.flat() is flat
 
 
 # ---------------------------------------------------------------- and each promise broken once
@@ -853,7 +875,7 @@ class WantsMore(Rogue, abstract=True):
 
 class OwnCopyOfTheWeights(Rogue, abstract=True):
     def params(self, prefix=""):
-        return {name: SimpleNamespace(**vars(p)) for name, p in super().params(prefix).items()}
+        return {name: copy.copy(p) for name, p in super().params(prefix).items()}
 
 
 class DecayedBias(Rogue, abstract=True):
