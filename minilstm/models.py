@@ -35,6 +35,11 @@ from .workspace import empty, zeros
 STARTS = ("step", "read")
 
 
+def decoder_steps(start: str, T: int) -> int:
+    """How many steps a decoder makes for T frames: "read" has the first one without a step."""
+    return T if start == "step" else T - 1
+
+
 class Encoder(Stack):
     """A stack over the past whose final state, of every layer, is the code.
 
@@ -66,10 +71,13 @@ class Decoder(Layer):
     loss          whose `mean` turns logits into the frame that is fed back
 
     forward(code, T, truth, feed_truth, masks) -> logits (T, B, D)
+        code              the state to start from: one tuple of (B, H) arrays per layer
         truth (T, B, D)   the frames that the decoder should produce
         feed_truth        True: step t sees the TRUE frame t-1 (teacher forcing); False: its OWN
                           mean frame (free-running); (T, B) of bool: chosen for every frame fed,
                           index t-1 for the frame that step t sees (scheduled sampling)
+        masks             one (T, B, H) of bool per gap between layers, where `start` is "read"
+                          (T-1, B, H); None: evaluation
     """
 
     def __init__(
@@ -139,7 +147,7 @@ class Decoder(Layer):
     # carries the state of the stack and its own last frame.
 
     def _forward_stepwise(self, code, T, truth, feed_truth, masks):
-        steps, B = T - 1 + self._zero_frames, len(code[0][0])
+        steps, B = decoder_steps(self.start, T), len(code[0][0])
         self.stack.expect_masks(masks, steps, B)
         frame, first, readout_cache = zeros((B, self.D), self.dtype), None, None
         if self.start == "read":
@@ -219,7 +227,8 @@ class Decoder(Layer):
         return 1 if self.start == "step" else 0
 
     def _inputs(self, code, T):
-        x = empty((T - 1 + self._zero_frames, len(code[0][0]), self.stack.layers[0].D), self.dtype)
+        steps, B = decoder_steps(self.start, T), len(code[0][0])
+        x = empty((steps, B, self.stack.layers[0].D), self.dtype)
         x[: self._zero_frames] = 0
         return x
 
@@ -247,7 +256,7 @@ class Decoder(Layer):
             ):
                 decoder = randomize(cls(D, H, 2, rng, conditional, start, dropout=0.3), rng)
                 code = tuple(tuple(rng.standard_normal((2, B, H))) for _ in range(2))
-                masks = (_kept(rng, T if start == "step" else T - 1, B, H),)
+                masks = (_kept(rng, decoder_steps(start, T), B, H),)
                 truth = rng.random((T, B, D)) if conditional and feed_truth is not False else None
                 found[f"{name} {start}"] = Sample(
                     decoder, (code, T, truth, feed_truth, masks), zeros={"truth": (T - 1,)}
@@ -515,8 +524,7 @@ def _model_sample(cls, rng, conditional, start, feed_truth=None, loss=None, laye
             mixed[:, 0], mixed[:, 1] = True, False
     if model.predict is None or not model.predict.conditional or feed_truth is False:
         future = None
-    late = 1 if start == "step" else 0
-    lengths = (T_past, T_past - 1 + late, T_future - 1 + late)
+    lengths = (T_past, decoder_steps(start, T_past), decoder_steps(start, T_future))
     masks = tuple((_kept(rng, T, B, H),) * (layers - 1) for T in lengths)
     inputs = (past, future, T_future, feed_truth, masks)
     return Sample(model, inputs, zeros={"future": (T_future - 1,)})

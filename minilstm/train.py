@@ -35,7 +35,7 @@ from .data.shuffle import keyed_rng
 from .distributed import ALONE, Alone, Ranks
 from .errors import ConfigError, MinilstmError
 from .files import write_file
-from .models import EncoderDecoder
+from .models import EncoderDecoder, decoder_steps
 from .optim import Optimizer, clip_norm, gradient_norms, make_optimizer, schedule
 from .progress import OF_ARRAY, Progress, announce
 from .runfolder import RunFolder, Watched
@@ -148,8 +148,8 @@ def draw_masks(config: Config, k: int) -> tuple | None:
     if c.dropout == 0 or c.layers == 1:
         return None
     rng = keyed_rng(DROPOUT, config.run.seed, k)
-    fewer = 1 if c.start == "read" else 0  # "read" makes its first frame without a step
-    lengths = (config.data.past, config.data.past - fewer, config.data.future - fewer)
+    past, future = config.data.past, config.data.future
+    lengths = (past, decoder_steps(c.start, past), decoder_steps(c.start, future))
     return tuple(
         tuple(rng.random((c.layers - 1, T, B, c.hidden), np.float32) >= c.dropout) for T in lengths
     )
@@ -233,7 +233,7 @@ def build_optimizer(model: EncoderDecoder, config: Config) -> Optimizer:
 
 
 def build_schedule(config: Config):
-    """The learning rate as a function of the number of updates made."""
+    """The learning rate as a function of the steps made before, those left out among them."""
     o = config.optimizer
     return schedule(
         o.schedule,
