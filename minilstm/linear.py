@@ -18,7 +18,10 @@ BLOCK = 1 << 22  # numbers of a weight's gradient that are made at a time: 16 MB
 
 
 def affine(x, W, b, out):
-    """out = x W + b. x (..., D), W (D, K), b (K,) or None -> out (..., K); D = 0 gives b."""
+    """out = x W + b. x (..., D), W (D, K), b (K,) or None -> out (..., K); D = 0 gives b.
+
+    `out` of several steps must be PLAIN or BY_FEATURE: the rows of a BY_STEP one would be a copy.
+    """
     if len(W):
         xp.matmul(rows(x), W, out=rows(out))
     else:
@@ -29,7 +32,7 @@ def affine(x, W, b, out):
 
 
 def affine_by_feature(x, W, b, out):
-    """`affine` as one product in the order that suits it, then each step's share to its place."""
+    """`affine` for an `out` of any order: one product BY_FEATURE, and a copy where it belongs."""
     made = affine(x, W, b, out=place(out, BY_FEATURE))
     if made is not out:
         out[...] = made
@@ -37,7 +40,7 @@ def affine_by_feature(x, W, b, out):
 
 
 def affine_dx(dy, W, out):
-    """dx = dy W^T. dy (..., K), W (D, K) -> out (..., D)"""
+    """dx = dy W^T. dy (..., K), W (D, K) -> out (..., D), of several steps not BY_STEP."""
     xp.matmul(rows(dy), W.T, out=rows(out))
     return out
 

@@ -44,13 +44,14 @@ class LSTM(Recurrent):
             self.cell(run, t)
 
     def step_backward(self, run, t, dy):
-        da = run.a[t]
         if fused.wanted(run.a.dtype):
             self.fused_cell_backward(run, t, dy)
         else:
             if dy is not None:
                 run.dh += dy
-            cells.lstm_cell_backward(run.dh, run.dc, da, run.h_to_c[t], run.c_to_c[t])
+            slopes = run.a[t]
+            cells.lstm_cell_backward(run.dh, run.dc, slopes, run.h_to_c[t], run.c_to_c[t])
+        da = run.a[t]  # what the gates or their slopes have become
         affine_dx(da, self.recurrent_weight(), out=run.dh)
 
     def begin_backward(self, run, dfinal):

@@ -114,7 +114,21 @@ class Recurrent(Layer, abstract=True):
 
 
 class Run:
-    """The arrays of one unrolled run, by the names that the equations use."""
+    """The arrays of one unrolled run, by the names that the equations use.
+
+    x               (T, B, D)         the inputs
+    a               (T, B, gates*H)   one after the other: pre-activations; of an LSTM the gates
+                                      i f g o; their slopes, unless a fused kernel makes them
+                                      itself; da. Of an RNN pre-activations, then da
+    product         (B, gates*H)      h_prev Wh of one step; SlidesRNN has no use for it
+    h, c            (T+1, B, H)       the states, the start at index 0; c of an LSTM only
+    y               (T, B, H)         the outputs: h[1:], or the o of SlidesRNN
+    dh, dc          (B, H)            the gradient on its way back through the states
+    h_to_c, c_to_c  (T, B, H)         of an LSTM: the other slopes (lstm_slopes in cells.py)
+    Ix              (T, B, H)         of SlidesLSTM: the projected inputs
+    dhs             (T, B, H)         of SlidesRNN: dL/dh of every step
+    mask            (T, B, D) or None in a stack: the dropout of the inputs
+    """
 
 
 class ElmanRNN(Recurrent):
