@@ -5,8 +5,6 @@ Paper: section 4 (the classifier). Read next: stack.py.
 
 from __future__ import annotations
 
-import numpy as np
-
 from .backend import xp
 from .errors import ConfigError
 from .layer import Cache, Layer, Sample, expect
@@ -38,10 +36,6 @@ class Dropout(Layer):
         y = xp.multiply(x, mask, out=empty(x.shape, x.dtype))
         y *= 1 / (1 - self.rate)
         return y
-
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """A mask, drawn on the host."""
-        return rng.random(shape, dtype=np.float32) >= self.rate
 
     @classmethod
     def sample(cls, rng):

@@ -59,12 +59,18 @@ def layers() -> list[type[Layer]]:
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    found, queue = [], [Layer]
-    while queue:
-        queue.extend(queue.pop().__subclasses__())
-        if queue and "sample" in vars(queue[-1]) and queue[-1].__module__.startswith("minilstm."):
-            found.append(queue[-1])
-    return sorted(set(found), key=lambda cls: (cls.__module__, cls.__name__))
+    found = {
+        cls
+        for cls in _below(Layer)
+        if "sample" in vars(cls) and cls.__module__.startswith("minilstm.")
+    }
+    return sorted(found, key=lambda cls: (cls.__module__, cls.__name__))
+
+
+def _below(cls):
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _below(subclass)
 
 
 def check(sample: Sample, name: str = "", seed: int = 0) -> list[Row]:
@@ -109,7 +115,7 @@ def gradients(layer: Layer, inputs: dict, dtype: str, seed: int = 0) -> tuple[di
 
 
 def numeric(layer: Layer, inputs: dict, array: str, doutputs: list, h: float | complex):
-    """dL/dv of every element v of one array, by differences of step h, or complex steps of ih."""
+    """dL/dv of every element v of one array by differences of step h; h = 1e-30j: complex steps."""
     dtype = "complex128" if isinstance(h, complex) else "float64"
     layer.astype(dtype)
     arguments = {name: _cast(value, dtype) for name, value in inputs.items()}
