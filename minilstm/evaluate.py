@@ -25,7 +25,7 @@ from .command import Parser, run_command
 from .config import Config
 from .data import MovingMNIST, Patches, Percepts, SequenceFile, as_vectors
 from .errors import ConfigError, NonFiniteError
-from .losses import Loss
+from .losses import Loss, SquaredError
 from .models import EncoderDecoder
 from .workspace import Fresh, use_workspace
 
@@ -48,7 +48,7 @@ def mean_image(config: Config, N: int = 2000) -> np.ndarray:
 
 def loss_of_mean_image(loss: Loss, mean: np.ndarray, future: np.ndarray) -> float:
     """What it costs to predict the mean image (D,) for every frame of future (T, N, D)."""
-    if isinstance(loss, experiment.SquaredError):
+    if isinstance(loss, SquaredError):
         return float(metrics.squared_error(future, mean).mean())
     return float(metrics.mean_image(mean, future).mean())
 
@@ -93,8 +93,8 @@ def evaluate(
 ) -> dict:
     """Everything that is known about a model on frames (T, N, D): see `table` for the words.
 
-    `mean` (D,) is the mean frame of the training data, `shape` that of a frame, (H, W). Raises
-    NonFiniteError for losses that are not finite.
+    `mean` (D,) is the mean frame of the training data, `shape` that of a frame: (H, W), (H, W, C)
+    in colour, (D,) of percepts. Raises NonFiniteError for losses that are not finite.
     """
     truth = {"reconstruction": frames[:past], "future": frames[past:]}
     free = dict(zip(truth, decode(model, frames, past), strict=True))
@@ -109,7 +109,7 @@ def evaluate(
         if decoder.conditional:
             part["teacher_forced"] = _judged(model, truth[name], forced[name], shape)
         result[name] = part
-    if isinstance(model.loss, experiment.SquaredError):
+    if isinstance(model.loss, SquaredError):
         last, future = truth["reconstruction"][-1], truth["future"]
         per_step = {
             "copy of the last frame": metrics.squared_error(future, last),

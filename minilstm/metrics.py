@@ -14,8 +14,9 @@ So a result is compared with the baselines of its own sequences, which `baseline
 The mean image is a hard baseline because fog is cheap: a grey pixel is never very wrong. So a
 second number, `sharpness`, asks whether the picture shows digits.
 
-Arrays are NumPy floats in [0, 1] of shape (T, N, D): time, sequences, pixels. Every function
-returns one number per time step, (T,); the number for the whole is their `.mean()`.
+Arrays are NumPy floats of shape (T, N, D): time, sequences, pixels; in [0, 1], but for
+`squared_error`. A function returns one number per time step, (T,), and the number for the whole is
+their `.mean()`; `baselines` returns several such, `equivalent_blur` one number.
 
 Read next: figures.py, which draws what is measured here.
 """
@@ -237,9 +238,7 @@ def _best_shift(true_edges, edges):
 def _check_frames(truth, prediction):
     for name, array in (("truth", truth), ("prediction", prediction)):
         if not np.issubdtype(array.dtype, np.floating):
-            raise ShapeError(
-                f"{name}: expected floats in [0, 1], got {array.dtype}: divide bytes by 255"
-            )
+            raise ShapeError(f"{name}: expected floats, got {array.dtype}: divide bytes by 255")
     if truth.ndim != 3 or truth.size == 0:
         raise ShapeError(f"truth: expected (T, N, D), none of them 0, got {truth.shape}")
     if prediction.shape not in (truth.shape, truth.shape[1:], truth.shape[2:]):

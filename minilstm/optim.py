@@ -10,7 +10,7 @@ before the rule sees it, and the schedules of the learning rate.
     optimizer.step(rate(optimizer.steps))
 
 All parameters of a model are views into one flat array (layer.py), so a rule is one pass over
-five or six long arrays. On a CPU the pass goes in chunks that stay in the cache; every operation
+three or four long arrays. On a CPU the pass goes in chunks that stay in the cache; every operation
 writes into a buffer that already exists. The letters are those of layer.py: `w` the weights, `dw`
 their gradient.
 
@@ -90,7 +90,7 @@ class Optimizer:
         self.steps = self.steps + usable
         if on_host and not usable:
             return
-        unusable = ~usable if not on_host else None
+        undone = ~usable if not on_host else None
         learning_rate = float(learning_rate)  # a NumPy float64 would turn float32 into float64
         for part, l2 in self._chunks:
             w, dw = self.flat.value[part], self.flat.grad[part]
@@ -100,7 +100,7 @@ class Optimizer:
             g = self._decay(w, dw, l2, scratch[0])
             self._update(w, g, learning_rate, *state, *scratch)
             for array, old in zip((w, *state), before, strict=False):
-                xp.copyto(array, old, where=unusable)
+                xp.copyto(array, old, where=undone)
 
     def _update(self, w, g, learning_rate, *state_and_scratch):
         raise NotImplementedError  # every rule defines its own; g may be the first scratch
@@ -333,7 +333,7 @@ def schedule(
     decay_every: int = 10_000,
     warmup_steps: int = 0,
 ) -> Callable[[int], float]:
-    """The learning rate as a function of the number of updates made: warmup times `kind`.
+    """The learning rate as a function of the step's number, from 0: warmup times `kind`.
 
     `kind` is "constant", "exponential" or "cosine". The horizon `steps` belongs to the schedule,
     not to the run: a run stopped early or resumed sees the same rates.

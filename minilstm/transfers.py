@@ -40,9 +40,9 @@ class Uploads:
         self._in_use = None
 
     def send(self, tree):
-        """Start to copy the arrays in a tree of tuples; None once `stop` was called.
+        """Start to copy the arrays in a tree of tuples. Returns what `receive` wants.
 
-        Waits for a free buffer. Returns what `receive` wants.
+        Waits for a free buffer; returns None if `stop` comes first.
         """
         buffer = self._free_queue.get()
         if buffer is None:
@@ -74,7 +74,7 @@ class Uploads:
         return tree
 
     def stop(self) -> None:
-        """Let `send` return, now and for ever."""
+        """Let the one `send` that waits for a buffer, or the next that would, return."""
         self._free_queue.put(None)
 
     def finish(self) -> None:
