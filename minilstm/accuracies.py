@@ -150,7 +150,7 @@ def curves(table: Table, found: dict) -> tuple[dict, str, str, list[str]]:
     about = found["about"]
     caption = (
         f"{table.title}, at scale {about['scale']}. Bars are 95 % intervals over the "
-        f"{about['each']}s, dots single ones. Right, the gain of pretraining, {about['each']} by "
+        f"{about['each']}s, dots single values. Right, the gain of pretraining, {about['each']} by "
         f"{about['each']}."
     )
     right = "gain of pretraining, points"
