@@ -141,13 +141,13 @@ class Layer:
         """
         params = list(self.params().values())
         flat = params[0].flat if params else None
-        size = 0 if flat is None else sum(param.value.size for param in params)
-        if any(param.flat is not flat for param in params) or (flat and flat.value.size != size):
+        whole = flat is None or flat.value.size == sum(param.value.size for param in params)
+        if not whole or any(param.flat is not flat for param in params):
             raise ConfigError(
                 "expected parameters that are all of one flat array or of none, got parts of "
                 "another: call flat on the whole model only"
             )
-        return flat or _flatten(params)
+        return _flatten(params) if flat is None else flat
 
     def zero_grad(self) -> None:
         """Forget all accumulated gradients."""
