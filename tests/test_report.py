@@ -95,6 +95,8 @@ def test_the_table_has_the_numbers_of_evaluate(runs, kind, capsys):
     assert cells == [number for row in rows for number in row.split()] and len(cells) > 8
     for sentence in printed.strip().splitlines()[-2:]:
         assert kind == "autoencoder" or sentence in text
+    # what it costs to guess the future stands beside no reconstruction
+    assert ("the best without a model" in text) == (kind != "autoencoder")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "patches"])

@@ -465,10 +465,8 @@ def test_the_learning_rate_of_a_pretraining_falls_until_its_last_step(name, tmp_
     plan = recognition.Plan(tmp_path, scale.actions, "bundled", "numpy")
     settings = plan.pretraining("composite", "rgb", 0).config
     assert settings.optimizer.schedule_steps == settings.run.steps
-    assert (
-        scale.percepts.pretraining["optimizer"]["schedule_steps"]
-        == (scale.percepts.pretraining["run"]["steps"])
-    )
+    recorded = scale.percepts.pretraining
+    assert recorded["optimizer"]["schedule_steps"] == recorded["run"]["steps"]
 
 
 def test_changes_are_half_the_difference_of_neighbouring_frames_and_127_where_none():
