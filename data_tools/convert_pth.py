@@ -15,7 +15,7 @@ lie beside the program as plain bytes ("storages"), of which every tensor is a v
 Memory is bounded by the size of the file: storages in an archive must be uncompressed, every view
 must lie inside its storage, and all tensors together may have MOST times the bytes of the file.
 
-Read next: minilstm/mobilenet.py, which takes these weights.
+Read next: minilstm/data/mobilenet.py, which takes these weights.
 """
 
 from __future__ import annotations

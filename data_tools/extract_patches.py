@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.command import Parser, run_command
-from minilstm.data.shuffle import keyed_rng
+from minilstm.data.rng import keyed_rng
 from minilstm.errors import ConfigError, DataError
 from minilstm.files import replacing
 
@@ -47,7 +47,7 @@ except ImportError:  # run as a file, not by -m
 
 SIZE, T = 32, 29
 ARRAYS = ("patches", "start", "side", "corner")
-GRID = 100  # the purpose of random numbers; see minilstm/data/shuffle.py
+GRID = 100  # the purpose of random numbers; see minilstm/data/rng.py
 THUMBNAIL, CUT, CUT_FACTOR = 16, 12, 2.5
 
 

@@ -19,7 +19,7 @@ OUT is in the layout of the authors' second release, and can be read by minilstm
 Videos are done one after the other, and an extraction that was interrupted goes on (parts.py). A
 file that gives no frames is left out, and said.
 
-Slides: "Input at each timestep". Read next: minilstm/mobilenet.py, extract_flow.py.
+Slides: "Input at each timestep". Read next: minilstm/data/mobilenet.py, extract_flow.py.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ import numpy as np
 from minilstm.backend import BACKENDS, use_backend
 from minilstm.command import Parser, run_command
 from minilstm.data import Clips, write_percepts
+from minilstm.data.mobilenet import MEAN, STD, prepare, read_mobilenet
 from minilstm.errors import ConfigError, DataError, one_line
 from minilstm.files import remove_temporaries
-from minilstm.mobilenet import MEAN, STD, prepare, read_mobilenet
 
 try:
     from .options import add_fps

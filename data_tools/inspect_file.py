@@ -218,7 +218,7 @@ def files_of(path: Path) -> list[Path]:
 def beside(path: Path) -> Iterator[str]:
     """A line on each small text file of a run folder or a folder of percepts."""
     if (path / "config.toml").is_file():
-        from minilstm.experiment import read_config
+        from minilstm.runs.build import read_config
 
         config = read_config(path)
         data, model, run = config.data, config.model, config.run

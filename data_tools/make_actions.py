@@ -21,8 +21,8 @@ import numpy as np
 from minilstm.command import Parser, run_command
 from minilstm.data import Actions, Clips
 from minilstm.data.actions import CLASSES
-from minilstm.experiment import SEEDS, split_digits
 from minilstm.files import replacing
+from minilstm.runs.build import SEEDS, split_digits
 
 try:
     from .options import add_digits, add_file, add_numbers, new_file, settings_of

@@ -10,18 +10,18 @@ cells.py, rnn.py, lstm.py, stack.py, models.py, losses.py, train.py.
 from . import data
 from .backend import asarray, to_numpy, use_backend
 from .config import Config
-from .dropout import Dropout
 from .errors import MinilstmError
-from .experiment import load_run as load
-from .layer import Init, Layer, Param, Sample
-from .linear import Linear
-from .losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from .lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from .layers.dropout import Dropout
+from .layers.layer import Init, Layer, Param, Sample
+from .layers.linear import Linear
+from .layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from .layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from .layers.rnn import ElmanRNN, SlidesRNN
+from .layers.stack import Stack
+from .layers.workspace import Fresh, Reused, use_workspace
 from .models import Autoencoder, Classifier, Composite, Decoder, Encoder, FuturePredictor
 from .optim import SGD, Adam, RMSProp, clip_norm, schedule
-from .rnn import ElmanRNN, SlidesRNN
-from .stack import Stack
-from .workspace import Fresh, Reused, use_workspace
+from .runs.build import load_run as load
 
 __version__ = "0.1.0"
 

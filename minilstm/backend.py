@@ -37,7 +37,7 @@ class use_backend:  # noqa: N801  (used like a function, or in a `with` statemen
 
     dtype "tf32" is float32 whose matrix products a GPU may make of shortened operands; only CuPy
     has it, and no other dtype does so. Without `fused`, CuPy computes the LSTM's cells operation by
-    operation, as NumPy does (fused.py). `use_backend("cupy")` lasts until the next call; `with
+    operation, as NumPy does (kernels.py). `use_backend("cupy")` lasts until the next call; `with
     use_backend("numpy", "float64"):` puts the previous choice back at its end. Raises BackendError
     when the library is missing.
     """

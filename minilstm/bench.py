@@ -8,7 +8,7 @@
 
 A ratio is the time of the other over ours: above 1 we are faster. How it is measured:
 
-* Every library has a process of its own (rivals.py), because idle threads of one would take
+* Every library has a process of its own (contenders.py), because idle threads of one would take
   CPU time from the other, and all have the same number of threads.
 * Before anything is timed, both sides compute the same outputs and gradients from the same
   weights, or the benchmark ends with an error.
@@ -17,7 +17,7 @@ A ratio is the time of the other over ours: above 1 we are faster. How it is mea
 * "torch tuned" is PyTorch with glibc told to keep the memory that is freed. As installed, it
   gives large blocks back and has every page cleared anew, at every step.
 
-Read next: rivals.py, the work itself.
+Read next: contenders.py, the work itself.
 """
 
 from __future__ import annotations
@@ -37,15 +37,19 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from . import cells, config, cost, experiment, figures, train
+from . import config, train
 from .backend import synchronize, use_backend, xp
+from .benchmark.contenders import Work, start
 from .command import Parser, run_command
-from .distributed import ALONE, Alone, Ranks, cpus
 from .errors import ConfigError, RunError
+from .figures import strips
 from .files import write_file
-from .layer import Blank
-from .rivals import Work, start
-from .workspace import Reused, use_workspace
+from .layers import cells
+from .layers.layer import Blank
+from .layers.workspace import Reused, use_workspace
+from .runs import build
+from .training import resources
+from .training.distributed import ALONE, Alone, Ranks, cpus
 
 # T, B, D, H: of the paper, then ever smaller
 SIZES = (
@@ -226,7 +230,7 @@ def summarize(row: Row, pairs: list[tuple[dict, dict]]) -> None:
 
 
 class Rival:
-    """A contender of rivals.py in its own process, which sleeps until it is asked.
+    """A contender of contenders.py in its own process, which sleeps until it is asked.
 
     `about` is what it says about itself, `missing` why it can't run, or "".
     """
@@ -323,7 +327,7 @@ def table(rows: list[Row]) -> str:
 def _amount(row, x):
     if x is None:
         return ""
-    return cost.in_words(x) if row.kind == "memory" else f"{1e3 * x:.3g} ms"
+    return resources.in_words(x) if row.kind == "memory" else f"{1e3 * x:.3g} ms"
 
 
 def compare(options) -> int:
@@ -436,7 +440,7 @@ def draw_growth(sweeps: list[Sweep], path: str) -> None:
     }
     x = np.array(max((xs for xs, _ in series.values()), key=len))
     expected = {"linear": x, "square": x**2}
-    figure, axes = figures._axes(
+    figure, axes = strips._axes(
         "size, relative to the first", "time, relative to the first",
         [y for _, y in series.values()], expected,
     )  # fmt: skip
@@ -445,15 +449,15 @@ def draw_growth(sweeps: list[Sweep], path: str) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
     ends = []
-    for (name, (xs, ys)), (colour, dash) in zip(series.items(), figures._styles(), strict=False):
+    for (name, (xs, ys)), (colour, dash) in zip(series.items(), strips._styles(), strict=False):
         axes.plot(xs, ys, color=colour, linestyle=dash, linewidth=2.2, marker="o", markersize=6)
         ends.append((ys[-1], name, colour))
     for name, ys in expected.items():
-        axes.plot(x, ys, color=figures.FAINT, linestyle="--", linewidth=1.5)
-        ends.append((ys[-1], name, figures.FAINT))
+        axes.plot(x, ys, color=strips.FAINT, linestyle="--", linewidth=1.5)
+        ends.append((ys[-1], name, strips.FAINT))
     axes.margins(x=0)
-    figures._name_lines(axes, ends)
-    figures.write_figure(figure, path)
+    strips._name_lines(axes, ends)
+    strips.write_figure(figure, path)
 
 
 def growth(options) -> int:
@@ -528,9 +532,9 @@ def training(
 
     Two were made before, to touch all memory. `run` also has what is trained.
     """
-    source = experiment.open_source(settings, "train")
-    model = experiment.build_model(settings, math.prod(source.frame_shape))
-    cost.refuse_memory(cost.memory_of(model, settings), settings, ranks)
+    source = build.open_source(settings, "train")
+    model = build.build_model(settings, math.prod(source.frame_shape))
+    resources.refuse_memory(resources.memory_of(model, settings), settings, ranks)
     optimizer = train.build_optimizer(model, settings)
     warm = 2
     batches = train.BatchesAhead(source, settings, 0, warm + steps, ranks)
@@ -660,12 +664,12 @@ def scaling(gflop: float, nbytes: float, machines: dict[str, tuple[float, float]
 def print_ranks(options) -> int:
     """Measure the sum of the gradients over the ranks there are; compute what more would bring."""
     settings, machines = config.from_arguments(options), dict(ASSUMED)
-    D = math.prod(experiment.open_source(settings, "train").frame_shape)
+    D = math.prod(build.open_source(settings, "train").frame_shape)
     with use_backend("numpy", settings.run.dtype):
-        blank = experiment.build_model(settings, D, Blank())
+        blank = build.build_model(settings, D, Blank())
     params = sum(param.value.size for param in blank.params().values())
     nbytes = params * np.dtype(settings.run.dtype).itemsize
-    gflop = cost.gflop_per_step(blank, settings)
+    gflop = resources.gflop_per_step(blank, settings)
     lines = [
         f"{settings.run.batch_size} sequences a step: {gflop:,.3g} GFLOP, {params:,} parameters, "
         f"{nbytes / 1e6:,.0f} MB of gradients."

@@ -27,23 +27,25 @@ from pathlib import Path
 
 import numpy as np
 
-from . import config, experiment, panels
+from . import config
 from .backend import asarray, to_numpy, use_backend, xp
 from .command import Parser, run_command
 from .config import Classify
 from .data import Actions, Clips, Scale, as_vectors, windows
 from .data.percepts import read_percepts
-from .data.shuffle import keyed_rng
+from .data.rng import keyed_rng
 from .data.splits import grouped_folds
 from .errors import ConfigError, DataError, RunError
+from .evaluation.logistic import choose_logistic
+from .figures import panels
 from .files import remove_temporaries, write_file
-from .layer import Init
-from .logistic import choose_logistic
+from .layers.layer import Init
+from .layers.workspace import Reused, use_workspace
 from .models import Classifier
 from .optim import Adam, Optimizer, clip_norm, schedule
-from .workspace import Reused, use_workspace
+from .runs import build
 
-WINDOWS, UNITS, LABELS = 7, 8, 9  # the purposes of random numbers; see data/shuffle.py
+WINDOWS, UNITS, LABELS = 7, 8, 9  # the purposes of random numbers; see data/rng.py
 CHUNK = 256  # windows classified at a time
 
 
@@ -201,7 +203,7 @@ def build_classifier(
     settings: Classify, D: int, K: int, run: str | Path | None = None
 ) -> Classifier:
     """A classifier of frames of D numbers into K classes, its encoder that of a run folder."""
-    rng = keyed_rng(experiment.INIT, settings.seed)
+    rng = keyed_rng(build.INIT, settings.seed)
     if run is None:
         if settings.encoder != "scratch":
             raise ConfigError(
@@ -212,13 +214,13 @@ def build_classifier(
         return Classifier(
             D, settings.hidden, settings.layers, K, rng, init=init, dropout=settings.dropout
         )
-    trained = experiment.read_config(run)
+    trained = build.read_config(run)
     c, i = trained.model, trained.init
     init = Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
-    cell = experiment.CELLS[c.cell]
+    cell = build.CELLS[c.cell]
     classifier = Classifier(D, c.hidden, c.layers, K, rng, cell, init, settings.dropout)
     if settings.encoder != "scratch":
-        copy_encoder(classifier, experiment.load_run(run), run)
+        copy_encoder(classifier, build.load_run(run), run)
     return classifier
 
 
@@ -252,9 +254,9 @@ def _scale(train, run=None):
 
     Bytes by the scale that comes with them; digits have none, and stay in [0, 1].
     """
-    trained = run and experiment.read_config(run)
+    trained = run and build.read_config(run)
     if trained and trained.data.source in ("patches", "percepts"):
-        return experiment.open_source(trained, "train").scale
+        return build.open_source(trained, "train").scale
     if train.frames.dtype == np.uint8:
         return train.scale
     std = train.frames.std(axis=0, dtype=np.float32)
@@ -398,7 +400,7 @@ def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
     Actions share no digit, percepts no recording: of their folds one is the test, another decides
     when to stop, and of the others every class has `labels` clips at most. Raises ConfigError.
     """
-    c, seeds = settings, {"train": settings.seed} | experiment.SEEDS
+    c, seeds = settings, {"train": settings.seed} | build.SEEDS
     if c.source == "percepts":
         if not c.path:
             raise ConfigError("expected the folder of percepts, got none: name it by --path")
@@ -416,7 +418,7 @@ def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
     counts = {"train": c.labels, "validation": c.validation, "test": c.test}
     return tuple(
         Actions(
-            experiment.split_digits(c.digits, split), c.frame_size, c.length, seeds[split],
+            build.split_digits(c.digits, split), c.frame_size, c.length, seeds[split],
             c.changes,
         ).clips(count)
         for split, count in counts.items()

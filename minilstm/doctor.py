@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from . import backend, config, experiment, gradcheck, train
+from . import backend, config, gradcheck, train
 from .backend import asarray, pinned, start_upload, synchronize, to_numpy, use_backend, xp
 from .command import Parser, run_command
 from .errors import BackendError, named
-from .lstm import PeepholeLSTM
+from .layers.lstm import PeepholeLSTM
+from .runs import build
 
 PARITY = {"float32": 1e-4, "float64": 1e-10}  # sums in another order round differently
 REPORT = "report this with the lines above: nothing that this GPU computes can be trusted"
@@ -59,9 +60,9 @@ def _trained(name, precision, steps=5):
     small = {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3}
     run = {"batch_size": 4, "precision": precision}
     settings = config.load(overrides={"data": small, "model": {"hidden": 16}, "run": run})
-    source = experiment.open_source(settings, "train")
+    source = build.open_source(settings, "train")
     with use_backend(name, precision):
-        model = experiment.build_model(settings, math.prod(source.frame_shape))
+        model = build.build_model(settings, math.prod(source.frame_shape))
         optimizer = train.build_optimizer(model, settings)
         batches = train.BatchesAhead(source, settings, 0, steps)
         for _ in range(steps):

@@ -19,15 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from . import experiment, metrics
 from .backend import asarray, to_numpy, use_backend
 from .command import Parser, run_command
 from .config import Config
 from .data import MovingMNIST, Patches, Percepts, SequenceFile, as_vectors
 from .errors import ConfigError, NonFiniteError
-from .losses import Loss, SquaredError
+from .evaluation import metrics
+from .layers.losses import Loss, SquaredError
+from .layers.workspace import Fresh, use_workspace
 from .models import EncoderDecoder
-from .workspace import Fresh, use_workspace
+from .runs import build
 
 CHUNK = 200  # sequences evaluated at a time
 
@@ -41,7 +42,7 @@ def sequences(source: MovingMNIST | SequenceFile, N: int) -> np.ndarray:
 
 def mean_image(config: Config, N: int = 2000) -> np.ndarray:
     """The mean frame (D,) of N sequences of the training data."""
-    source = experiment.open_source(config, "train")
+    source = build.open_source(config, "train")
     chunks = (as_vectors(source.batch(k, CHUNK), source.scale) for k in range(N // CHUNK))
     return np.mean([frames.mean(axis=(0, 1)) for frames in chunks], axis=0)
 
@@ -222,12 +223,12 @@ def open_test_source(config: Config, data: str | None) -> MovingMNIST | Sequence
     Patches or percepts from elsewhere are normalised as the training data were.
     """
     if data is None:
-        return experiment.open_source(config, "test")
+        return build.open_source(config, "test")
     T = config.data.past + config.data.future
     if config.data.source == "patches":
-        return Patches(data, T, scale=experiment.open_source(config, "train").scale)
+        return Patches(data, T, scale=build.open_source(config, "train").scale)
     if config.data.source == "percepts":
-        scale = experiment.open_source(config, "train").scale
+        scale = build.open_source(config, "train").scale
         return Percepts(data, T, stride=config.data.stride, scale=scale)
     if data.endswith(".npy"):
         return SequenceFile(data, T)
@@ -237,7 +238,7 @@ def open_test_source(config: Config, data: str | None) -> MovingMNIST | Sequence
             f"this run, got {data!r}: give other --data"
         )
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
-    return experiment.open_source(other, "test")
+    return build.open_source(other, "test")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -266,17 +267,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
-    config = experiment.read_config(Path(options.run))
+    config = build.read_config(Path(options.run))
     if options.digits:
         data = dataclasses.replace(config.data, digits=options.digits)
         config = dataclasses.replace(config, data=data)
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision
     # weights so large that numbers overflow end in NonFiniteError; NumPy's warnings say it twice
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
-        model = experiment.load_run(options.run, options.best)
+        model = build.load_run(options.run, options.best)
         source = open_test_source(config, options.data)
         frames, shape = sequences(source, options.sequences), source.frame_shape
-        trained = experiment.open_source(config, "train").frame_shape
+        trained = build.open_source(config, "train").frame_shape
         if shape != trained:
             raise ConfigError(
                 f"expected frames of {'x'.join(map(str, trained))} pixels, which {options.run} was "

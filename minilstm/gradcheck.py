@@ -32,7 +32,7 @@ import numpy as np
 from .backend import asarray, to_numpy, use_backend
 from .command import Parser, run_command
 from .errors import ConfigError, MinilstmError
-from .layer import Layer, Sample
+from .layers.layer import Layer, Sample
 
 TOLERANCE = {"difference": 1e-6, "complex": 1e-12, "float32": 1e-4}
 
@@ -55,7 +55,7 @@ class Row:
 
 def layers() -> list[type[Layer]]:
     """Every concrete Layer of the package, found by importing all its modules."""
-    package = importlib.import_module(__package__)
+    package = importlib.import_module("minilstm")
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

@@ -68,17 +68,17 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint, experiment
 from .backend import asarray, to_numpy
 from .command import Parser, run_command
-from .config import Config
+from .config import from_toml
 from .errors import ConfigError, RunError, named
 from .files import write_file
-from .layer import Layer
-from .linear import Linear
-from .lstm import LSTM, PeepholeLSTM
-from .rnn import ElmanRNN
-from .stack import Stack
+from .layers.layer import Layer
+from .layers.linear import Linear
+from .layers.lstm import LSTM, PeepholeLSTM
+from .layers.rnn import ElmanRNN
+from .layers.stack import Stack
+from .runs import build, checkpoint
 
 
 def to_torch(layer: Layer, keep_peepholes: bool = False) -> dict[str, np.ndarray]:
@@ -203,7 +203,7 @@ def export_run(run: str | Path, path: str | Path, keep_peepholes: bool = False) 
     """Write what a run learned into a new safetensors file that PyTorch can load."""
     from safetensors.numpy import save
 
-    arrays = to_torch(experiment.load_run(run), keep_peepholes)
+    arrays = to_torch(build.load_run(run), keep_peepholes)
     if os.path.exists(path):  # it may be somebody's only copy of other weights
         raise RunError(f"expected a new file, got {path}, which exists: choose another name")
     write_file(path, save(arrays, metadata={"format": "pt"}))
@@ -212,7 +212,7 @@ def export_run(run: str | Path, path: str | Path, keep_peepholes: bool = False) 
 def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
     """Make a run folder from a file of weights; `like` is a run or TOML file with its settings."""
     run, is_run = Path(run), os.path.isdir(like)
-    config = experiment.read_config(like) if is_run else Config.from_toml(Path(like))
+    config = build.read_config(like) if is_run else from_toml(Path(like))
     arrays = read_arrays(path)
     weight = arrays.get("encoder.weight_ih_l0")
     if weight is None or weight.ndim != 2 or weight.size == 0:
@@ -222,7 +222,7 @@ def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
             "minilstm/interop.py"
         )
     D = weight.shape[1]
-    model = experiment.build_model(config, D)
+    model = build.build_model(config, D)
     from_torch(model, arrays)
     try:
         run.mkdir(parents=True)

@@ -25,7 +25,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .backend import use_backend, xp
-from .layer import Layer
+from .layers.layer import Layer
 
 # elements: on a CPU the six arrays of Adam's pass fill 3 MB in float32, inside the cache; on a GPU
 # few launches are enough, and little memory goes to what may have to be taken back

@@ -11,7 +11,7 @@
 GPU and patience. All runs of a scale lie in one folder and serve every target that needs them. A
 command that was stopped goes on where it was, run by run and step by step.
 
-Slides: all tables and figures. Read next: study.py (many runs), statistics.py (verdicts),
+Slides: all tables and figures. Read next: many_runs.py (many runs), significance.py (verdicts),
 table2.py (what is said of it).
 """
 
@@ -26,16 +26,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import accuracies, config, cost, experiment, panels, table2, visualize
-from .action_tables import TABLES
-from .claims import clean, count
+from . import config, visualize
 from .command import Parser, run_command
 from .errors import ConfigError
+from .experiments import accuracy_table, table2
+from .experiments.action_experiments import ALL, METHODS, Effort, Plan, accuracy, fit_all
+from .experiments.many_runs import Trial, evaluate_all, steps_made, train_all
+from .experiments.real_clips import recorded
+from .experiments.table_definitions import TABLES
+from .experiments.verdicts import clean, count
+from .figures import panels
 from .files import write_file
-from .layer import Blank
-from .recognition import ALL, METHODS, Effort, Plan, accuracy, fit_all
-from .recorded import recorded
-from .study import Trial, evaluate_all, steps_made, train_all
+from .layers.layer import Blank
+from .runs import build
+from .training import resources
 
 FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9")
 TARGETS = ("table1", "table2", "table3", "table4", *FIGURES, "fig12")
@@ -261,15 +265,15 @@ def cost_in_words(trials: list[Trial]) -> str:
         steps = settings.run.steps - made
         done += not steps
         left += steps
-        D = math.prod(experiment.open_source(settings, "train").frame_shape)
-        model = experiment.build_model(settings, D, Blank())
-        gflop += steps * cost.gflop_per_step(model, settings)
-        most = max(most, cost.weights_memory(settings, D))
+        D = math.prod(build.open_source(settings, "train").frame_shape)
+        model = build.build_model(settings, D, Blank())
+        gflop += steps * resources.gflop_per_step(model, settings)
+        most = max(most, resources.weights_memory(settings, D))
     return (
         f"{len(trials)} runs, {done} of them finished: {left:,} steps to go, {gflop / 1e3:,.3g} "
         f"TFLOP of matrix products in all: {_hours(gflop, 20)} at 20 GFLOP/s, about one core of a "
         f"CPU; {_hours(gflop, 5000)} at 5 TFLOP/s, about a good GPU. Weights and optimizer of a "
-        f"run take up to {cost.in_words(most)}."
+        f"run take up to {resources.in_words(most)}."
     )
 
 
@@ -350,15 +354,15 @@ def _recognition(command: Command) -> str:
         for cell, (name, many) in asked.items()
     }
     about = plan.about(table) | {"scale": command.scale_name, "each": each}
-    found = accuracies.analyse(table, values, about)
-    written = accuracies.text(table, found)
+    found = accuracy_table.analyse(table, values, about)
+    written = accuracy_table.text(table, found)
     for kind in ("png", "pdf"):
         path = command.out / f"{target}.{kind}"
         if target == "fig12":
-            curves, caption, xlabel, zero = accuracies.curves(table, found)
+            curves, caption, xlabel, zero = accuracy_table.curves(table, found)
             panels.error_bars(curves, path, caption, xlabel, zero)
         else:
-            rows, caption, zero = accuracies.chart(table, found)
+            rows, caption, zero = accuracy_table.chart(table, found)
             panels.dots(rows, path, caption, zero)
     _write(command, target, written, found)
     return written

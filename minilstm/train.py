@@ -26,23 +26,25 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from . import config, cost, evaluate, experiment
+from . import config, evaluate
 from .backend import asarray, use_backend, xp
 from .command import Interrupted, Parser, run_command, stop_signals
 from .config import Config
 from .data import as_vectors
-from .data.shuffle import keyed_rng
-from .distributed import ALONE, Alone, Ranks
+from .data.rng import keyed_rng
 from .errors import ConfigError, MinilstmError
 from .files import write_file
+from .gpu.transfers import Uploads
+from .layers.workspace import Reused, use_workspace
 from .models import EncoderDecoder, decoder_steps
 from .optim import Optimizer, clip_norm, gradient_norms, make_optimizer, schedule
-from .progress import OF_ARRAY, Progress, announce
-from .runfolder import RunFolder, Watched
-from .transfers import Uploads
-from .workspace import Reused, use_workspace
+from .runs import build
+from .runs.run_folder import RunFolder, Watched
+from .training import resources
+from .training.distributed import ALONE, Alone, Ranks
+from .training.progress import OF_ARRAY, Progress, announce
 
-FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/shuffle.py
+FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/rng.py
 
 
 @dataclass(frozen=True)
@@ -285,13 +287,13 @@ def train(
     quiet = quiet or not ranks.is_first
     if not resume:
         folder.refuse(force)
-    source = experiment.open_source(config, "train")
-    validation = experiment.open_source(config, "validation")
+    source = build.open_source(config, "train")
+    validation = build.open_source(config, "validation")
     D = math.prod(source.frame_shape)
-    cost.refuse_weights(config, D, ranks)
-    model = experiment.build_model(config, D)
-    memory = cost.memory_of(model, config)
-    cost.refuse_memory(memory, config, ranks)
+    resources.refuse_weights(config, D, ranks)
+    model = build.build_model(config, D)
+    memory = resources.memory_of(model, config)
+    resources.refuse_memory(memory, config, ranks)
     optimizer = build_optimizer(model, config)
     description = announce(model, config, memory, source.frame_shape, out, ranks)
     with folder.claim():
@@ -382,7 +384,7 @@ def resumed_settings(options) -> Config:
             f"expected no settings beside --resume, which keeps those of its run, got {others[0]}: "
             "leave it out, or train a new run"
         )
-    settings = experiment.read_config(options.resume)
+    settings = build.read_config(options.resume)
     if options.extend_to is None:
         return settings
     if options.extend_to < settings.run.steps:

@@ -15,7 +15,7 @@ Each is written as PNG and as PDF, with a caption that says what to see, where t
 and what was measured here; figures.md has all captions. Figures 5, 6 and 8 show several runs under
 one truth; the others are drawn for each run.
 
-Read next: signals.py (what is measured), figures.py and panels.py (how it is drawn).
+Read next: activations.py (what is measured), strips.py and panels.py (how it is drawn).
 """
 
 from __future__ import annotations
@@ -28,16 +28,19 @@ from pathlib import Path
 
 import numpy as np
 
-from . import evaluate, experiment, figures, panels, signals
+from . import evaluate
 from .backend import use_backend
 from .command import Parser, run_command
 from .config import Config
 from .data import MovingMNIST, SequenceFile, as_frames
-from .data.shuffle import keyed_rng
+from .data.rng import keyed_rng
 from .errors import ConfigError, RunError
+from .evaluation import activations
+from .figures import panels, strips
 from .files import write_file
+from .layers.workspace import Fresh, use_workspace
 from .models import EncoderDecoder
-from .workspace import Fresh, use_workspace
+from .runs import build
 
 STEPS = 100  # predicted, in Figure 7
 UNITS = 200  # shown in Figures 7, 9 and 10
@@ -45,7 +48,7 @@ SEQUENCES = 20  # that the numbers are means over
 SHOWN = 3  # sequences of a strip
 LATEST = 10  # frames of a long past that a strip shows, as the slides do
 NOTHING = 1e-15  # of a gradient: where its curve ends
-CHOICE = 6  # the purpose of random numbers that choose units and gradients; see data/shuffle.py
+CHOICE = 6  # the purpose of random numbers that choose units and gradients; see data/rng.py
 FORMATS = ("png", "pdf", "gif")
 TRAINED, RANDOM = "trained", "randomly initialised"
 NO_PICTURES = "percepts are no pictures, nor are the weights that they meet"
@@ -88,13 +91,13 @@ def open_run(path: str | Path, name: str | None = None, best: bool = False) -> R
 
     The weights are the newest, or with `best` those that did best in validation.
     """
-    config = experiment.read_config(path)
+    config = build.read_config(path)
     with use_backend("numpy", config.run.dtype):
-        trained = experiment.load_run(path, best)
-        random = experiment.build_model(config, trained.D)
+        trained = build.load_run(path, best)
+        random = build.build_model(config, trained.D)
     for model in (trained, random):
         model.set_unrolling()  # nothing cut, nothing forgotten
-    source, frames = experiment.open_source(config, "test"), _test_frames(config)
+    source, frames = build.open_source(config, "test"), _test_frames(config)
     if frames.shape[2] != trained.D:
         raise RunError(
             f"{path}: expected frames of {trained.D} numbers, which it was trained on, got "
@@ -199,7 +202,7 @@ def _digits(n):
 
 def _test_frames(config):
     """Sequences (T, N, D) that a run of this configuration never saw, in its precision."""
-    source = experiment.open_source(config, "test")
+    source = build.open_source(config, "test")
     return evaluate.sequences(source, SEQUENCES).astype(config.run.dtype)
 
 
@@ -222,9 +225,9 @@ def _strip(plate, name, title, caption, runs, frames, hidden):
     drawn = picture(frames[hidden:past]), picture(frames[past:]), models
     plate.draw(
         name, title, caption,
-        lambda path, text: figures.prediction_strip(*drawn, path, hidden + 1, text),
+        lambda path, text: strips.prediction_strip(*drawn, path, hidden + 1, text),
     )  # fmt: skip
-    plate.film(name, lambda path: figures.prediction_gif(*drawn, path, hidden + 1))
+    plate.film(name, lambda path: strips.prediction_gif(*drawn, path, hidden + 1))
 
 
 # ---------------------------------------------------------------- Figure 7
@@ -239,11 +242,11 @@ def fig7(run: Run, plate: Plate) -> None:
     rows, peaks, periods = {}, {}, {}
     for name, model in run.models.items():
         # the bottom layer: the whole decoder, in a model of one
-        found = signals.future_signals(model, run.past, STEPS)[0]
+        found = activations.future_signals(model, run.past, STEPS)[0]
         rows[name] = {}
         for letter, signal in found.items():
-            words, limits = signals.SIGNALS[letter]
-            peak, period = signals.periodicity(signal)
+            words, limits = activations.SIGNALS[letter]
+            peak, period = activations.periodicity(signal)
             if letter == "h":
                 peaks[name] = peak.mean()
                 periods[name] = np.median(period[period > 0]) if period.any() else 0
@@ -277,11 +280,13 @@ def fig9(run: Run, plate: Plate) -> None:
     rows = {}
     for name, model in run.models.items():
         layer = model.encoder.layers[0]
-        found = np.split(signals.input_weights(layer).T, layer.gates)  # (H, D) each
+        found = np.split(activations.input_weights(layer).T, layer.gates)  # (H, D) each
         titles = ["input gate i", "forget gate f", "input g", "output gate o"]
         if layer.gates == 1:
             titles = ["input"]
-        chosen = signals.largest(found[titles.index("input g") if layer.gates == 4 else 0], UNITS)
+        chosen = activations.largest(
+            found[titles.index("input g") if layer.gates == 4 else 0], UNITS
+        )
         rows[name] = {t: w[chosen] for t, w in zip(titles, found, strict=True)}
     caption = (
         "Paper, Figure 9. What each unit of the encoder looks for in a frame: "
@@ -303,8 +308,8 @@ def fig10(run: Run, plate: Plate) -> None:
         rows[name] = {}
         for title, decoder in decoders.items():
             if decoder is not None:
-                found = signals.output_weights(decoder)
-                chosen = signals.largest(found, UNITS)
+                found = activations.output_weights(decoder)
+                chosen = activations.largest(found, UNITS)
                 rows[name][f"{title} decoder"] = found[chosen]
     caption = (
         f"Paper, Figure 10. What each unit of a decoder puts into a frame: the {len(chosen)} with "
@@ -328,14 +333,14 @@ def gates(run: Run, plate: Plate) -> None:
         return plate.leave_out("gates", "an RNN has none")
     rows: dict = {}
     for name, model in run.models.items():
-        stacks = {"encoder": signals.encoder_signals(model.encoder, run.past)[0]}
+        stacks = {"encoder": activations.encoder_signals(model.encoder, run.past)[0]}
         if model.predict is not None:
             T = run.config.data.future
-            stacks["future decoder"] = signals.future_signals(model, run.past, T)[0]
+            stacks["future decoder"] = activations.future_signals(model, run.past, T)[0]
         for stack, found in stacks.items():
-            for letter in signals.GATES:
-                words, limits = signals.SIGNALS[letter]
-                share = signals.saturation(found[letter], limits)
+            for letter in activations.GATES:
+                words, limits = activations.SIGNALS[letter]
+                share = activations.saturation(found[letter], limits)
                 panel = rows.setdefault(stack, {}).setdefault(f"{words} {letter}", {})
                 panel[name] = (found[letter].ravel(), limits, f"{100 * share:.0f} %")
     caption = (
@@ -363,12 +368,12 @@ def gradients(run: Run, plate: Plate) -> None:
                 model=dataclasses.replace(config.model, cell=cell),
                 init=dataclasses.replace(config.init, weights=weights),
             )
-            model = experiment.build_model(other, run.trained.D)
+            model = build.build_model(other, run.trained.D)
             model.set_unrolling()
             encoders[f"{cell}, {weights} start"] = model.encoder
     series, reaching = {}, []
     for name, encoder in encoders.items():
-        norms = signals.gradient_norms(encoder, past, keyed_rng(CHOICE, 1))
+        norms = activations.gradient_norms(encoder, past, keyed_rng(CHOICE, 1))
         series[name] = (np.arange(len(norms)), np.where(norms < NOTHING, np.nan, norms))
         left = f"{norms[-1]:.1g}" if norms[-1] >= NOTHING else f"below {NOTHING:g}"
         reaching.append(f"{name} {left}")
@@ -382,7 +387,7 @@ def gradients(run: Run, plate: Plate) -> None:
     )
     plate.draw(
         "gradients", "How far back a gradient reaches", caption,
-        lambda path, text: figures.curves(
+        lambda path, text: strips.curves(
             series, path, ylabel="gradient, relative", xlabel="steps back in time", caption=text
         ),
     )  # fmt: skip

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 import minilstm
-from minilstm import config, recognition, study, train
+from minilstm import config, train
 from minilstm.backend import use_backend
+from minilstm.experiments import action_experiments, many_runs
 from minilstm.files import write_file
 from minilstm.gradcheck import layers
-from minilstm.progress import Progress
-from minilstm.workspace import Fresh, use_workspace
+from minilstm.layers.workspace import Fresh, use_workspace
+from minilstm.training.progress import Progress
 
 # a process that a test starts, in whatever folder, imports the package that the test imports
 paths = [str(Path(minilstm.__file__).parents[1]), os.environ.get("PYTHONPATH")]
@@ -47,7 +48,7 @@ def train_undrawn():
 
 @pytest.fixture(scope="session")
 def tasks_here():
-    """`with tasks_here():` the tasks of study.py run in this process: none has to be started."""
+    """`with tasks_here():` runs the tasks of many_runs.py in this process; none is started."""
 
     def run_all(tasks, *_):
         for task in tasks:
@@ -61,8 +62,8 @@ def tasks_here():
     @contextlib.contextmanager
     def here():
         with (
-            mock.patch.object(study, "run_all", run_all),
-            mock.patch.object(recognition, "run_all", run_all),
+            mock.patch.object(many_runs, "run_all", run_all),
+            mock.patch.object(action_experiments, "run_all", run_all),
             mock.patch.object(Progress, "draw", lambda run: None),
         ):
             yield

@@ -48,12 +48,13 @@ import numpy as np
 import safetensors.numpy
 
 import minilstm
-from minilstm import checkpoint, config, data, evaluate, experiment, interop, runfolder, train
+from minilstm import config, data, evaluate, interop, train
 from minilstm.backend import use_backend
 from minilstm.command import run_command
-from minilstm.distributed import ALONE
 from minilstm.errors import ConfigError, MinilstmError
-from minilstm.progress import Interval, Progress
+from minilstm.runs import build, checkpoint, run_folder
+from minilstm.training.distributed import ALONE
+from minilstm.training.progress import Interval, Progress
 
 SECONDS = 10  # an input that takes longer hangs; real time, on a machine that may be busy
 MEMORY = 1 << 30  # bytes above the start
@@ -205,8 +206,8 @@ def make_config():
 
 
 def read_config():
-    found = config.Config.from_toml(Path("my.toml"))
-    assert config.Config.from_toml(found.to_toml()) == found
+    found = config.from_toml(Path("my.toml"))
+    assert config.from_toml(found.to_toml()) == found
     assert config.load(["paper"], "my.toml", {}).run == config.load(["paper"], "my.toml").run
 
 
@@ -221,7 +222,7 @@ def make_log():
 
 
 def read_log():
-    for row in runfolder.read_log("metrics.jsonl"):
+    for row in run_folder.read_log("metrics.jsonl"):
         assert type(row["step"]) is int and 0 <= row["step"] < 2**63
         assert all(np.isfinite(float(value)) for value in row.values())
 
@@ -241,7 +242,7 @@ def small_runs() -> list[Tree]:
     trees = []
     for one in settings:
         with use_backend("numpy", one.run.precision):
-            model = experiment.build_model(one, D=8)
+            model = build.build_model(one, D=8)
             optimizer = train.build_optimizer(model, one)
             about = {"step": 2, "D": 8, "config": one.to_toml(), "environment": {"machine": "a"}}
             about |= {"seconds": 1.5, "best": 200.5, "usual": None, "unusable": 0}
@@ -273,19 +274,19 @@ def read_checkpoint():
 
 
 def make_interop():
-    arrays = interop.to_torch(experiment.build_model(small_config(), D=8), keep_peepholes=True)
+    arrays = interop.to_torch(build.build_model(small_config(), D=8), keep_peepholes=True)
     return [{"my.safetensors": saved(checkpoint.write, arrays, {})}]
 
 
 def read_interop():
-    model = experiment.build_model(small_config(), D=8)
+    model = build.build_model(small_config(), D=8)
     interop.from_torch(model, interop.read_arrays("my.safetensors"))
     assert np.isfinite(model.flat().value).all()
 
 
 def read_run():
     model = minilstm.load("run")
-    found = experiment.read_config("run")
+    found = build.read_config("run")
     assert len(model.encoder.layers) == found.model.layers
     for name, param in model.params().items():
         assert np.isfinite(param.value).all(), f"{name} is not finite"
@@ -294,8 +295,8 @@ def read_run():
 def read_resumed():
     """What `train --resume` does before its first step."""
     one = small_config()
-    model = experiment.build_model(one, D=8)
-    run = SimpleNamespace(folder=runfolder.RunFolder("run"), config=one, model=model)
+    model = build.build_model(one, D=8)
+    run = SimpleNamespace(folder=run_folder.RunFolder("run"), config=one, model=model)
     run.ranks, run.step, run.seconds, run.interval = ALONE, 0, 0.0, Interval()
     run.optimizer = train.build_optimizer(model, one)
     Progress.restore(run, force=True)
@@ -325,7 +326,7 @@ def not_json(word):
 
 def refuse_much_work():
     """Raise ConfigError where the configuration honestly asks for work: that is no damage."""
-    asked = experiment.read_config("run").data
+    asked = build.read_config("run").data
     pixels = 1 if asked.source.endswith(".npy") else asked.frame_size**2
     if (asked.past + asked.future) * pixels > 20_000:
         raise ConfigError("expected little work, got much: fuzzing has no time for it")

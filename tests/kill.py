@@ -44,10 +44,11 @@ from pathlib import Path
 from unittest import mock
 
 import minilstm
-from minilstm import checkpoint, experiment, runfolder, train
+from minilstm import train
 from minilstm.command import run_command
 from minilstm.files import write_file
-from minilstm.progress import Progress
+from minilstm.runs import build, checkpoint, run_folder
+from minilstm.training.progress import Progress
 
 TINY = (
     "--frame-size 8 --digit-size 5 --num-digits 1 --past 3 --future 3 --hidden 6 --batch-size 4 "
@@ -182,11 +183,11 @@ def damage(run: Path) -> list[str]:
         except Exception as problem:
             found.append(f"{what}: {type(problem).__name__}: {problem}")
 
-    folder = runfolder.RunFolder(run)
+    folder = run_folder.RunFolder(run)
     if not folder.config.exists():
         others = [path.name for path in run.glob("[!.]*")]
         return [f"no config.toml, but {others}"] if others else []
-    attempt("config", experiment.read_config, run)
+    attempt("config", build.read_config, run)
     rows = attempt("log", folder.rows) if folder.log.exists() else []
     if folder.checkpoint.exists():
         attempt("load", minilstm.load, run)
@@ -211,7 +212,7 @@ def content(path: Path):
         return {name: array.tobytes() for name, array in arrays.items()}, about
     if path.suffix == ".jsonl":
         return [
-            {k: v for k, v in row.items() if k != "seconds"} for row in runfolder.read_log(path)
+            {k: v for k, v in row.items() if k != "seconds"} for row in run_folder.read_log(path)
         ]
     return path.read_bytes()
 

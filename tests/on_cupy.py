@@ -17,14 +17,16 @@ from safetensors.numpy import load_file
 from test_mobilenet import random_arrays
 
 import minilstm
-from minilstm import checkpoint, classify, config, evaluate, experiment, fused, gradcheck, train
+from minilstm import classify, config, evaluate, gradcheck, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.command import run_command
-from minilstm.layer import randomize
-from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
-from minilstm.mobilenet import network_of
+from minilstm.data.mobilenet import network_of
+from minilstm.gpu import kernels
+from minilstm.layers.layer import randomize
+from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.models import Decoder
-from minilstm.progress import Progress
+from minilstm.runs import build, checkpoint
+from minilstm.training.progress import Progress
 
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --log-every 2"
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
@@ -95,7 +97,7 @@ def test_every_gradient_agrees_with_differences_computed_on_the_device(sample):
 
 # ---------------------------------------------------------------- training steps
 
-CELLS = [{"model": {"cell": name, "layers": 2}} for name in experiment.CELLS]
+CELLS = [{"model": {"cell": name, "layers": 2}} for name in build.CELLS]
 MODELS = [
     {"model": {"kind": kind, "conditional": "both" if kind == "composite" else conditional}}
     for kind, conditional in (
@@ -136,8 +138,8 @@ def settings_of(case, precision="float32"):
 def trained(backend, settings, steps=5):
     """The model, its optimizer and the numbers of each step, from weights drawn on the host."""
     with use_backend(backend, settings.run.precision, settings.run.fused):
-        source = experiment.open_source(settings, "train")
-        model = experiment.build_model(settings, 64)
+        source = build.open_source(settings, "train")
+        model = build.build_model(settings, 64)
         optimizer = train.build_optimizer(model, settings)
         batches = train.BatchesAhead(source, settings, 0, steps)
         numbers = []
@@ -171,10 +173,10 @@ def test_in_float64_they_are_equal_to_twelve_digits():
 def test_a_step_that_is_not_finite_changes_nothing_on_the_device():
     settings = settings_of({})
     with use_backend("cupy", "float32"):
-        model = experiment.build_model(settings, 64)
+        model = build.build_model(settings, 64)
         optimizer = train.build_optimizer(model, settings)
         before = to_numpy(model.flat().value)
-        batch = train.draw_batch(experiment.open_source(settings, "train"), settings, 0)
+        batch = train.draw_batch(build.open_source(settings, "train"), settings, 0)
         past, future = asarray(batch.past), asarray(batch.future)
         past[0, 0, 0] = float("nan")
         now = train.training_step(
@@ -191,8 +193,8 @@ def test_a_step_makes_no_traffic_and_takes_no_memory_from_the_driver():
     feeding = {"inputs": "scheduled", "truth_start": 0.5, "truth_end": 0.5}
     settings = settings_of({"model": model, "feeding": feeding})
     with use_backend("cupy", "float32"):
-        source = experiment.open_source(settings, "train")
-        model = experiment.build_model(settings, 64)
+        source = build.open_source(settings, "train")
+        model = build.build_model(settings, 64)
         optimizer = train.build_optimizer(model, settings)
         fakegpu.reset()
         batches = train.BatchesAhead(source, settings, 0, 6)
@@ -312,7 +314,7 @@ def test_a_checkpoint_goes_to_the_other_library_and_back_to_the_bit(
     with use_backend(first, precision):
         checkpoint.save(one, model, optimizer, {"step": 2})
     with use_backend(second, precision):
-        other = randomize(experiment.build_model(settings, 64), np.random.default_rng(1))
+        other = randomize(build.build_model(settings, 64), np.random.default_rng(1))
         other_optimizer = train.build_optimizer(other, settings)
         arrays, about = checkpoint.read(one)
         checkpoint.fill(other, arrays, one)
@@ -440,10 +442,10 @@ def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
     settings = settings_of(case)
 
     def cost(counted):
-        fused._module.cache_clear()
+        kernels._module.cache_clear()
         with use_backend("cupy", "float32", settings.run.fused):
-            source = experiment.open_source(settings, "train")
-            model = experiment.build_model(settings, 64)
+            source = build.open_source(settings, "train")
+            model = build.build_model(settings, 64)
             optimizer = train.build_optimizer(model, settings)
             batches = train.BatchesAhead(source, settings, 0, 3)
             try:
@@ -464,7 +466,7 @@ def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
     with monkeypatch.context() as context:
         strict_cupy.install(context)
         here = cost(counted_by_the_stand_in)
-    fused._module.cache_clear()
+    kernels._module.cache_clear()
     if settings.run.fused:
         assert here == there
     else:

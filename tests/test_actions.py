@@ -11,9 +11,9 @@ from minilstm.config import Classify, load
 from minilstm.data import Actions, MovingMNIST, actions, as_vectors, load_digits
 from minilstm.data.actions import ACTIONS, CLASSES, States, draw_digits, states
 from minilstm.errors import ConfigError, DataError, ShapeError
-from minilstm.experiment import build_loss, split_digits
-from minilstm.logistic import fit_logistic
-from minilstm.losses import SquaredError
+from minilstm.evaluation.logistic import fit_logistic
+from minilstm.layers.losses import SquaredError
+from minilstm.runs.build import build_loss, split_digits
 
 DIGITS = load_digits()[0][:50]
 

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import bench, cells, config, cost, rivals, train
+from minilstm import bench, config, train
 from minilstm.backend import xp
+from minilstm.benchmark import contenders
+from minilstm.benchmark.contenders import Work
 from minilstm.command import run_command
 from minilstm.errors import RunError
-from minilstm.losses import BernoulliCrossEntropy
-from minilstm.rivals import Work
+from minilstm.layers import cells
+from minilstm.layers.losses import BernoulliCrossEntropy
+from minilstm.training import resources
 
 LAYER, COMPOSITE = (4, 3, 6, 5), (3, 4, 16, 5)  # T, B, D, H
 KINDS = {"standard": LAYER, "peephole": LAYER, "composite": COMPOSITE}
@@ -73,7 +76,7 @@ def test_every_row_of_the_full_table_has_a_name_of_its_own_and_the_targets_their
 
 def results(contender, work, path):
     """What the two sides of a row write before they are timed."""
-    rivals.check(*contender(work), str(path))
+    contenders.check(*contender(work), str(path))
     with np.load(path) as arrays:
         return dict(arrays)
 
@@ -82,19 +85,19 @@ def results(contender, work, path):
 def test_pytorch_computes_our_outputs_and_gradients(kind, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed: an optional witness")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    compare_results(rivals.torch, Work(kind, *KINDS[kind]), tmp_path)
+    compare_results(contenders.torch, Work(kind, *KINDS[kind]), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["standard", "peephole"])
 def test_jax_computes_our_outputs_and_gradients(kind, tmp_path):
     pytest.importorskip("jax", reason="jax is not installed: a rival of the benchmark")
-    compare_results(rivals.jax, Work(kind, *KINDS[kind]), tmp_path)
+    compare_results(contenders.jax, Work(kind, *KINDS[kind]), tmp_path)
 
 
 def compare_results(contender, work, tmp_path):
-    mine = results(rivals.ours, work, tmp_path / "ours.npz")
+    mine = results(contenders.ours, work, tmp_path / "ours.npz")
     theirs = results(contender, work, tmp_path / "other.npz")
-    params = {f"gradient of {name}" for name in rivals.blank(work).params()}
+    params = {f"gradient of {name}" for name in contenders.blank(work).params()}
     outputs = ("reconstruction", "future", "gradient_norm")
     outputs = outputs if work.kind == "composite" else ("y", "dx")
     expected = params | {f"{name} of step {k}" for name in outputs for k in (1, 2)}
@@ -138,33 +141,33 @@ def test_what_computes_something_else_is_not_timed(wrong):
 
 def matrix_flop(calls):
     """Of matrices with matrices: without the sums that make gradients of biases and peepholes."""
-    return rivals.flop([call for call in calls if call[0].ndim == 2])
+    return contenders.flop([call for call in calls if call[0].ndim == 2])
 
 
 @pytest.mark.parametrize("kind", ["standard", "peephole"])
 def test_the_bare_products_are_those_of_a_layers_step(kind):
     T, B, D, H = LAYER
-    step, _ = rivals.ours(Work(kind, *LAYER))
-    calls = rivals.recorded(step)
+    step, _ = contenders.ours(Work(kind, *LAYER))
+    calls = contenders.recorded(step)
     # forward, gradient of the weights and gradient of the inputs, of Wx and of Wh
     assert matrix_flop(calls) == 3 * 2 * T * B * (D + H) * 4 * H
     summed = 4 * H + (3 * H if kind == "peephole" else 0)
-    assert rivals.flop(calls) - matrix_flop(calls) == 2 * T * B * summed
+    assert contenders.flop(calls) - matrix_flop(calls) == 2 * T * B * summed
     assert xp.matmul is np.matmul
 
 
 def test_the_bare_products_of_a_training_step_are_those_that_cost_announces():
     work = Work("composite", *COMPOSITE)
-    calls = rivals.recorded(rivals.ours(work)[0])
-    announced = cost.gflop_per_step(rivals.blank(work), rivals.settings(work))
+    calls = contenders.recorded(contenders.ours(work)[0])
+    announced = resources.gflop_per_step(contenders.blank(work), contenders.settings(work))
     assert matrix_flop(calls) == pytest.approx(1e9 * announced, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_products_are_repeated_as_they_were_made(kind, monkeypatch):
     work = Work(kind, *KINDS[kind])
-    made = rivals.recorded(rivals.ours(work)[0])
-    replay, _ = rivals.products(work)
+    made = contenders.recorded(contenders.ours(work)[0])
+    replay, _ = contenders.products(work)
     repeated, matmul = [], np.matmul
 
     def counting(a, b, out):

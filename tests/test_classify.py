@@ -6,16 +6,17 @@ import json
 import numpy as np
 import pytest
 
-from minilstm import classify, experiment, train
+from minilstm import classify, train
 from minilstm.classify import accuracy, baselines, confusion, cross_entropy, draw_balanced, fit
 from minilstm.command import run_command
 from minilstm.config import Classify, load
 from minilstm.data import Clips, windows
 from minilstm.data.percepts import write_percepts
 from minilstm.errors import ConfigError, DataError
-from minilstm.logistic import fit_logistic
+from minilstm.evaluation.logistic import fit_logistic
 from minilstm.models import Classifier
-from minilstm.progress import Progress
+from minilstm.runs import build
+from minilstm.training.progress import Progress
 
 SIZE, H = 6, 4
 SMALL = {"frame_size": SIZE, "length": 6, "labels": 2, "validation": 1, "test": 1, "hidden": H}
@@ -162,7 +163,7 @@ def few(split, n=2):
 def test_an_encoder_is_taken_over_and_stays_learns_or_is_new(run, encoder):
     settings = Classify(**SMALL | {"encoder": encoder, "hidden": 9})  # the run's sizes count
     fitted = fit(settings, few("train"), few("validation"), run)
-    own, trained = fitted.classifier.encoder.params(), experiment.load_run(run).encoder.params()
+    own, trained = fitted.classifier.encoder.params(), build.load_run(run).encoder.params()
     same = [(own[name].value == trained[name].value).all() for name in trained]
     assert all(same) if encoder == "frozen" else not any(same)
     assert own.keys() == trained.keys()

@@ -18,9 +18,9 @@ from safetensors.numpy import load_file, save_file
 import minilstm
 from minilstm import evaluate, train
 from minilstm.command import run_command
-from minilstm.config import SECTIONS, Config, flag_of
+from minilstm.config import SECTIONS, flag_of, from_toml
 from minilstm.errors import RunError
-from minilstm.progress import Progress
+from minilstm.training.progress import Progress
 
 PACKAGE = Path(minilstm.__file__).parent
 COMMANDS = sorted(
@@ -139,7 +139,7 @@ def test_presets_and_flags_may_stand_in_any_order(undrawn):
     flags = SMALL.split()
     words = ["--quiet", "table2-predictor", *flags, "toronto2015", "--layers", "1", "--out", "run"]
     assert call(train, *words) == 0
-    settings = Config.from_toml(Path("run/config.toml"))
+    settings = from_toml(Path("run/config.toml"))
     assert settings.model.kind == "predictor" and settings.model.layers == 1
     assert settings.optimizer.rule == "rmsprop" and settings.model.hidden == 4
 

@@ -17,6 +17,7 @@ from minilstm.config import (
     add_arguments,
     flag_of,
     from_arguments,
+    from_toml,
     load,
     preset_names,
 )
@@ -101,19 +102,19 @@ def test_toml_and_back_is_the_same():
     config = dataclasses.replace(
         config, optimizer=dataclasses.replace(config.optimizer, learning_rate=0.1 + 0.2)
     )
-    assert Config.from_toml(config.to_toml()) == config
-    assert Config.from_toml(Config().to_toml()) == Config() == Config.from_toml("")
+    assert from_toml(config.to_toml()) == config
+    assert from_toml(Config().to_toml()) == Config() == from_toml("")
 
 
 def test_a_path_is_a_file_and_a_string_is_text(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text("[model]\nhidden = 7\n")
-    assert Config.from_toml(path) == Config.from_toml("[model]\nhidden = 7") == load([], path)
-    assert Config.from_toml(path).model.hidden == 7
+    assert from_toml(path) == from_toml("[model]\nhidden = 7") == load([], path)
+    assert from_toml(path).model.hidden == 7
 
 
 def test_an_integer_serves_as_a_float_and_is_one_from_then_on():
-    rate = Config.from_toml("[optimizer]\nlearning_rate = 1").optimizer.learning_rate
+    rate = from_toml("[optimizer]\nlearning_rate = 1").optimizer.learning_rate
     assert type(rate) is float and rate == 1.0
 
 
@@ -144,7 +145,7 @@ def test_an_integer_serves_as_a_float_and_is_one_from_then_on():
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(text, words):
-    message = refusal(Config.from_toml, text)
+    message = refusal(from_toml, text)
     assert [word for word in words if word not in message] == []
 
 
@@ -189,13 +190,13 @@ def test_a_wrong_setting_in_a_file_names_the_file(tmp_path):
     ],
 )
 def test_contradictions_are_refused(text, word):
-    assert word in refusal(Config.from_toml, text)
+    assert word in refusal(from_toml, text)
 
 
 def test_what_does_not_contradict_is_allowed():
     Config(data=Data(source="clips.npy", frame_size=8))  # digit_size concerns Moving MNIST only
-    Config.from_toml("[model]\nconditional = 'future'\n[feeding]\ninputs = 'scheduled'")
-    Config.from_toml("[loss]\nreconstruction_weight = 0")
+    from_toml("[model]\nconditional = 'future'\n[feeding]\ninputs = 'scheduled'")
+    from_toml("[loss]\nreconstruction_weight = 0")
 
 
 def test_a_section_made_by_hand_is_checked_too():

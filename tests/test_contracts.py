@@ -14,12 +14,12 @@ import pytest
 from minilstm.backend import use_backend
 from minilstm.errors import ConfigError, ShapeError, StaleCache
 from minilstm.gradcheck import check, gradients, layers, numeric
-from minilstm.layer import Cache, Init, Layer, Param, Sample
-from minilstm.losses import SoftmaxCrossEntropy
+from minilstm.layers.layer import Cache, Init, Layer, Param, Sample
+from minilstm.layers.losses import SoftmaxCrossEntropy
+from minilstm.layers.rnn import Recurrent, randomize
+from minilstm.layers.stack import Stack
+from minilstm.layers.workspace import Fresh, Reused, empty, use_workspace
 from minilstm.models import STARTS, Decoder, Encoder, EncoderDecoder, FuturePredictor
-from minilstm.rnn import Recurrent, randomize
-from minilstm.stack import Stack
-from minilstm.workspace import Fresh, Reused, empty, use_workspace
 
 CELLS = [cls for cls in layers() if issubclass(cls, Recurrent)]
 MODELS = [cls for cls in layers() if issubclass(cls, EncoderDecoder)]

@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from minilstm import config, cost, experiment, train
+from minilstm import config, train
 from minilstm.command import run_command
 from minilstm.errors import ConfigError
+from minilstm.runs import build
+from minilstm.training import resources
 
 
 def small(**run):
@@ -28,14 +30,14 @@ def test_the_memory_of_weights_is_counted_without_making_them(rule, copies):
     settings = dataclasses.replace(
         settings, optimizer=dataclasses.replace(settings.optimizer, rule=rule)
     )
-    model = experiment.build_model(settings, 64)
-    assert cost.weights_memory(settings, 64) == copies * model.flat().value.nbytes
+    model = build.build_model(settings, 64)
+    assert resources.weights_memory(settings, 64) == copies * model.flat().value.nbytes
 
 
 def test_a_blank_model_has_the_shapes_of_the_real_one():
     settings = small()
-    blank = experiment.build_model(settings, 64, cost.Blank()).params()
-    real = experiment.build_model(settings, 64).params()
+    blank = build.build_model(settings, 64, resources.Blank()).params()
+    real = build.build_model(settings, 64).params()
     assert {k: p.value.shape for k, p in blank.items()} == {
         k: p.value.shape for k, p in real.items()
     }
@@ -47,7 +49,7 @@ def test_asking_for_the_size_of_a_huge_model_takes_neither_memory_nor_time():
         "import resource; from minilstm import config, cost\n"
         "settings = config.load(['table2-composite'], None, {'model': {'hidden': 8192}})\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "print(cost.weights_memory(settings, 4096))\n"
+        "print(resources.weights_memory(settings, 4096))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
@@ -56,29 +58,29 @@ def test_asking_for_the_size_of_a_huge_model_takes_neither_memory_nor_time():
 
 
 def test_weights_beyond_memory_are_refused_before_they_are_drawn(monkeypatch):
-    monkeypatch.setattr(cost, "free_memory", lambda: 10**4)
+    monkeypatch.setattr(resources, "free_memory", lambda: 10**4)
     with pytest.raises(ConfigError, match="lower --hidden or --layers"):
-        cost.refuse_weights(small(), 64)
+        resources.refuse_weights(small(), 64)
 
 
 def test_a_step_beyond_memory_is_refused_with_what_would_fit(monkeypatch):
     settings = small()
-    memory = cost.memory_of(experiment.build_model(settings, 64), settings)
-    monkeypatch.setattr(cost, "free_memory", lambda: memory.needed(64) - 1)
+    memory = resources.memory_of(build.build_model(settings, 64), settings)
+    monkeypatch.setattr(resources, "free_memory", lambda: memory.needed(64) - 1)
     with pytest.raises(ConfigError) as caught:
-        cost.refuse_memory(memory, settings)
+        resources.refuse_memory(memory, settings)
     assert "--batch-size 63 would fit" in str(caught.value)
     assert "--memory recompute=3" in str(caught.value)
-    monkeypatch.setattr(cost, "free_memory", lambda: memory.needed(64))
-    cost.refuse_memory(memory, settings)
+    monkeypatch.setattr(resources, "free_memory", lambda: memory.needed(64))
+    resources.refuse_memory(memory, settings)
 
 
 def test_recomputation_is_not_advised_to_those_who_use_it(monkeypatch):
     settings = small(memory="recompute=2")
-    memory = cost.memory_of(experiment.build_model(settings, 64), settings)
-    monkeypatch.setattr(cost, "free_memory", lambda: memory.needed(0))
+    memory = resources.memory_of(build.build_model(settings, 64), settings)
+    monkeypatch.setattr(resources, "free_memory", lambda: memory.needed(0))
     with pytest.raises(ConfigError) as caught:
-        cost.refuse_memory(memory, settings)
+        resources.refuse_memory(memory, settings)
     assert "recompute" not in str(caught.value) and "--batch-size" not in str(caught.value)
 
 
@@ -91,4 +93,4 @@ def test_a_run_too_large_for_this_machine_ends_in_one_line_and_leaves_no_folder(
 
 
 def test_free_memory_is_a_sensible_number():
-    assert 2**20 < cost.free_memory() < 2**50
+    assert 2**20 < resources.free_memory() < 2**50

@@ -24,7 +24,7 @@ from minilstm.data import (
     trajectories,
 )
 from minilstm.data.digits import BUNDLED
-from minilstm.data.shuffle import endless_shuffle, keyed_rng
+from minilstm.data.rng import endless_shuffle, keyed_rng
 from minilstm.errors import ConfigError, DataError, ShapeError
 
 ROOT = Path(__file__).parent.parent

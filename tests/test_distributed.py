@@ -20,21 +20,13 @@ import numpy as np
 import pytest
 from test_cupy import launcher
 
-from minilstm import (
-    backend,
-    bench,
-    checkpoint,
-    config,
-    cost,
-    distributed,
-    experiment,
-    runfolder,
-    train,
-    transfers,
-)
-from minilstm.distributed import Alone, Ranks
+from minilstm import backend, bench, config, train
 from minilstm.errors import BackendError, ConfigError
-from minilstm.progress import Progress
+from minilstm.gpu import transfers
+from minilstm.runs import build, checkpoint, run_folder
+from minilstm.training import distributed, resources
+from minilstm.training.distributed import Alone, Ranks
+from minilstm.training.progress import Progress
 
 TINY = (
     "--frame-size 8 --digit-size 5 --num-digits 1 --past 3 --future 3 --hidden 6 --batch-size 5 "
@@ -131,7 +123,7 @@ SCHEDULED = {
 
 def test_masks_and_sampling_choices_are_those_of_the_rows_of_the_whole_batch():
     settings = config.load(overrides=SCHEDULED)
-    source = experiment.open_source(settings, "train")
+    source = build.open_source(settings, "train")
     whole = train.draw_batch(source, settings, 3)
     parts = [train.draw_batch(source, settings, 3, OneOf(rank, 3)) for rank in range(3)]
     assert sum(part.share for part in parts) == pytest.approx(1, abs=1e-15) and whole.share == 1
@@ -160,8 +152,8 @@ with Ranks("numpy") as ranks, use_backend("numpy", "float64"):
     found = {}
     for name, tree in json.loads(sys.argv[1]).items():
         settings = config.load(overrides=tree)
-        source = experiment.open_source(settings, "train")
-        model = experiment.build_model(settings, math.prod(source.frame_shape))
+        source = build.open_source(settings, "train")
+        model = build.build_model(settings, math.prod(source.frame_shape))
         optimizer, rows = train.build_optimizer(model, settings), []
         for k in range(20):
             batch = train.draw_batch(source, settings, k, ranks)
@@ -212,7 +204,7 @@ def test_a_run_of_several_ranks_is_that_of_one(tmp_path):
     (one, about_one), (several, about) = (weights(tmp_path / run) for run in ("one", "several"))
     assert abs(one - several).max() < 1e-10 and about_one["step"] == about["step"] == 12
     assert about["environment"]["ranks"] == str(N) and about_one["environment"]["ranks"] == "1"
-    logs = [runfolder.read_log(tmp_path / run / "metrics.jsonl") for run in ("one", "several")]
+    logs = [run_folder.read_log(tmp_path / run / "metrics.jsonl") for run in ("one", "several")]
     for row, same in zip(*logs, strict=True):
         row["seconds"] = same["seconds"] = 0
         assert row == pytest.approx(same, abs=1e-9)
@@ -249,7 +241,7 @@ import os, sys, time
 from minilstm import distributed, train
 from minilstm.command import run_command
 from minilstm.errors import RunError
-from minilstm.progress import Progress
+from minilstm.training.progress import Progress
 
 distributed.GRACE = 0.5
 rank, step, what = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -398,14 +390,14 @@ def test_ranks_share_the_cpus_of_their_machine(tmp_path, monkeypatch):
 
 def test_memory_is_refused_by_what_all_neighbours_need_together(monkeypatch):
     settings = config.load(overrides=SCHEDULED)
-    memory = cost.Memory(fixed=1000, per_sequence=10)
+    memory = resources.Memory(fixed=1000, per_sequence=10)
     ranks = OneOf(0, 4)
     ranks.neighbours = 2
-    monkeypatch.setattr(cost, "free_memory", lambda: 2 * memory.needed(2))
-    cost.refuse_memory(memory, settings, ranks)
-    monkeypatch.setattr(cost, "free_memory", lambda: 2 * memory.needed(2) - 1)
+    monkeypatch.setattr(resources, "free_memory", lambda: 2 * memory.needed(2))
+    resources.refuse_memory(memory, settings, ranks)
+    monkeypatch.setattr(resources, "free_memory", lambda: 2 * memory.needed(2) - 1)
     with pytest.raises(ConfigError, match="--batch-size 4 would fit"):
-        cost.refuse_memory(memory, settings, ranks)
+        resources.refuse_memory(memory, settings, ranks)
 
 
 # ------------------------------------------------------------------------- GPUs, without any

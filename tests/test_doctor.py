@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import strict_cupy
 
-from minilstm import backend, doctor, evaluate, fused, train
+from minilstm import backend, doctor, evaluate, train
 from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.errors import BackendError
-from minilstm.progress import Progress
+from minilstm.gpu import kernels
+from minilstm.training.progress import Progress
 
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4 --steps 1"
 CTK = "pip install 'cupy-cuda13x[ctk]'"
@@ -135,7 +136,7 @@ MISSING = {  # what is taken away: how, the check that finds it, and words of th
     ),
 }
 TANH, SQRT, times = strict_cupy.cupy.tanh, strict_cupy.cupy.sqrt, strict_cupy.cupy.multiply
-WRONG_SLOPE = fused.source().replace("i * (1 - g * g)", "i * (1 - g)")
+WRONG_SLOPE = kernels.source().replace("i * (1 - g * g)", "i * (1 - g)")
 WRONG = {  # pieces that are there, and compute wrongly: only the doctor looks for these
     "a wrong tanh": (
         patched("tanh", lambda x, out=None: times(1.001, TANH(x, out=out), out=out)),
@@ -144,7 +145,7 @@ WRONG = {  # pieces that are there, and compute wrongly: only the doctor looks f
     ),
     "a wrong kernel": (
         lambda fake, monkeypatch: monkeypatch.setattr(
-            fused, "_module", lambda real: backend.compiled(WRONG_SLOPE, real)
+            kernels, "_module", lambda real: backend.compiled(WRONG_SLOPE, real)
         ),
         "gradients",
         ["by the kernels of cells.cuh", "within 1e-06", "got an error of"],

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import minilstm
-from minilstm import checkpoint, config, evaluate, experiment, metrics, train, visualize
+from minilstm import config, evaluate, train, visualize
 from minilstm.command import run_command
 from minilstm.data import as_vectors
 from minilstm.errors import ConfigError, MinilstmError, RunError, ShapeError
-from minilstm.progress import Progress
-from minilstm.workspace import Reused, use_workspace
+from minilstm.evaluation import metrics
+from minilstm.layers.workspace import Reused, use_workspace
+from minilstm.runs import build, checkpoint
+from minilstm.training.progress import Progress
 
 DATA = os.environ.get("MINILSTM_DATA")
 TINY = {
@@ -142,8 +144,8 @@ def nats(truth, p):
 def test_the_numbers_are_those_of_a_slow_computation(runs, capsys, kind):
     N, past = 5, 3
     result = judged(capsys, runs / kind, "--sequences", N)
-    settings, model = experiment.read_config(runs / kind), minilstm.load(runs / kind)
-    frames = as_vectors(experiment.open_source(settings, "test").batch(0, 200))[:, :N]
+    settings, model = build.read_config(runs / kind), minilstm.load(runs / kind)
+    frames = as_vectors(build.open_source(settings, "test").batch(0, 200))[:, :N]
     for mode, feed_truth in (("free_running", False), ("teacher_forced", True)):
         means = ([], [])
         for n in range(N):  # one sequence at a time
@@ -166,9 +168,9 @@ def test_the_numbers_are_those_of_a_slow_computation(runs, capsys, kind):
 
 def test_the_baselines_are_those_of_the_test_sequences_and_the_training_mean(runs, capsys):
     result = judged(capsys, runs / "conditional", "--sequences", 9)["baselines"]
-    settings = experiment.read_config(runs / "conditional")
-    frames = as_vectors(experiment.open_source(settings, "test").batch(0, 200))[:, :9]
-    source = experiment.open_source(settings, "train")
+    settings = build.read_config(runs / "conditional")
+    frames = as_vectors(build.open_source(settings, "test").batch(0, 200))[:, :9]
+    source = build.open_source(settings, "train")
     batches = [as_vectors(source.batch(k, 200)).reshape(-1, 64) for k in range(10)]
     mean = np.concatenate(batches).astype(np.float64).mean(axis=0)
     expected = metrics.baselines(frames[:3], frames[3:], mean.astype("float32"))
@@ -304,7 +306,7 @@ def test_a_run_trained_on_a_file_is_judged_on_its_held_out_sequences(tmp_path, c
     train.train(settings, tmp_path / "run", quiet=True)
     result = judged(capsys, tmp_path / "run", "--sequences", 3)
     assert result["frame_shape"] == [6, 4]
-    held_out = experiment.open_source(settings, "test").batch(0, 3)
+    held_out = build.open_source(settings, "test").batch(0, 3)
     x = as_vectors(held_out)
     expected = metrics.entropy_bound(x[3:])
     np.testing.assert_allclose(
@@ -316,7 +318,7 @@ def test_a_run_trained_on_a_file_is_judged_on_its_held_out_sequences(tmp_path, c
 
 def test_squared_error_has_a_table_of_its_own():
     settings = config.load(overrides=TINY | {"data": {"source": "patches"}})
-    model = experiment.build_model(settings, 64)
+    model = build.build_model(settings, 64)
     frames = np.random.default_rng(0).standard_normal((7, 5, 64)).astype("float32")
     result = evaluate.evaluate(model, frames, 3, frames.mean(axis=(0, 1)), (8, 8))
     prediction = model.rollout(frames[:3], 4)

@@ -20,9 +20,9 @@ from data_tools.extract_flow import as_picture, estimator, flow_pictures
 from data_tools.video import read_frames
 from minilstm.command import run_command
 from minilstm.data import read_percepts
+from minilstm.data.mobilenet import prepare, read_mobilenet
 from minilstm.data.splits import hmdb51_split, ucf101_split
 from minilstm.errors import DataError
-from minilstm.mobilenet import prepare, read_mobilenet
 
 
 @pytest.fixture(scope="module")

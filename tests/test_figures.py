@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from minilstm import figures
 from minilstm.errors import DataError, RunError, ShapeError
-from minilstm.figures import (
-    PALE,
-    curves,
-    per_step_curve,
-    series_from_rows,
-)
+from minilstm.figures import strips
+from minilstm.figures.strips import PALE, curves, per_step_curve, series_from_rows
 
 
 def frames(T, N=2, H=16, W=12, channels=(), seed=0):
@@ -26,12 +21,12 @@ def frames(T, N=2, H=16, W=12, channels=(), seed=0):
 
 def prediction_strip(past, future, reconstruction, prediction, path):
     """The strip of one model."""
-    figures.prediction_strip(past, future, {"model": (reconstruction, prediction)}, path)
+    strips.prediction_strip(past, future, {"model": (reconstruction, prediction)}, path)
 
 
 def prediction_gif(past, future, reconstruction, prediction, path):
     """The film of one model."""
-    figures.prediction_gif(past, future, {"model": (reconstruction, prediction)}, path)
+    strips.prediction_gif(past, future, {"model": (reconstruction, prediction)}, path)
 
 
 def film(path):
@@ -134,7 +129,7 @@ def test_a_strip_of_several_models_has_a_row_for_each_under_one_truth(tmp_path):
         "a composite of two layers": (frames(3, N=1, seed=2), frames(2, N=1, seed=3)),
         "b": (None, frames(2, N=1, seed=4)),
     }
-    figures.prediction_strip(past, future, models, tmp_path / "strip.png", first=7, caption="Look.")
+    strips.prediction_strip(past, future, models, tmp_path / "strip.png", first=7, caption="Look.")
     page = strip(tmp_path / "strip.png")
     rows = (future, *(prediction for _, prediction in models.values()))
     corners = [find(page, row[1, 0], 8) for row in rows]
@@ -147,7 +142,7 @@ def test_a_strip_of_several_models_has_a_row_for_each_under_one_truth(tmp_path):
 def test_a_film_of_several_models_has_a_column_for_each(tmp_path):
     past = frames(2, N=1)
     models = {name: (frames(2, N=1, seed=s), None) for s, name in enumerate("abc", start=1)}
-    figures.prediction_gif(past, None, models, tmp_path / "film.gif")
+    strips.prediction_gif(past, None, models, tmp_path / "film.gif")
     page = film(tmp_path / "film.gif")[1]
     shown = (past, *(model for model, _ in models.values()))
     lefts = [find(page, frames[1, 0], 12)[0][1] for frames in shown]
@@ -201,7 +196,7 @@ def test_a_film_in_colour_keeps_its_colours(tmp_path):
 def drawn(monkeypatch, draw, path):
     """What `draw` put on the axes, instead of its pixels."""
     kept = []
-    monkeypatch.setattr(figures, "write_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(strips, "write_figure", lambda figure, path: kept.append(figure))
     draw(path)
     return kept[0].axes[0], kept[0]
 
@@ -307,7 +302,7 @@ def test_a_failed_rename_leaves_the_old_file_and_no_other(tmp_path, monkeypatch)
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(figures.os, "replace", refuse)
+    monkeypatch.setattr(strips.os, "replace", refuse)
     for draw in drawings(tmp_path / "picture"):
         with pytest.raises(RunError, match="No space left on device"):
             draw()
@@ -359,7 +354,7 @@ def test_importing_figures_imports_no_library_of_pictures_and_drawing_no_pyplot(
 import sys
 from minilstm import figures
 assert not {{"matplotlib", "PIL"}} & set(sys.modules), "imported too early"
-figures.curves({{"loss": ([1, 2], [2.0, 1.0])}}, {str(tmp_path / "c.png")!r})
+strips.curves({{"loss": ([1, 2], [2.0, 1.0])}}, {str(tmp_path / "c.png")!r})
 import matplotlib
 assert "matplotlib.pyplot" not in sys.modules, "pyplot is global state"
 """

@@ -13,8 +13,9 @@ import pytest
 import strict_cupy
 from strict_cupy import counting
 
-from minilstm import cells, fused
 from minilstm.backend import asarray, use_backend, xp
+from minilstm.gpu import kernels
+from minilstm.layers import cells
 
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
@@ -65,14 +66,14 @@ class Step:
         c, h = x["c"], x["h"]
         Wp = None if self.Wp is None else asarray(self.Wp, self.dtype)
         if slides:
-            fused.slides_lstm_cell(x["a"], x["product"], x["c_prev"], c, h)
+            kernels.slides_lstm_cell(x["a"], x["product"], x["c_prev"], c, h)
         else:
-            fused.lstm_cell(x["a"], x["product"], x["c_prev"], Wp, c, h)
+            kernels.lstm_cell(x["a"], x["product"], x["c_prev"], Wp, c, h)
         gates, dy = x["a"].get(), x["dy"] if with_dy else None
         if slides:
-            fused.slides_lstm_cell_backward(dy, x["dh"], x["dc"], x["a"], x["c_prev"], c, h)
+            kernels.slides_lstm_cell_backward(dy, x["dh"], x["dc"], x["a"], x["c_prev"], c, h)
         else:
-            fused.lstm_cell_backward(dy, x["dh"], x["dc"], x["a"], x["c_prev"], c, Wp)
+            kernels.lstm_cell_backward(dy, x["dh"], x["dc"], x["a"], x["c_prev"], c, Wp)
         for _, around in pairs.values():
             around = around.get()
             assert (around[:GUARD] == UNTOUCHED).all() and (around[-GUARD:] == UNTOUCHED).all()
@@ -137,7 +138,7 @@ def test_every_unit_is_computed_by_few_threads_and_by_many(strict, monkeypatch):
     """More units than threads: each thread takes several, in strides of the whole grid."""
     found = []
     for blocks in (1, 3, 65_535):
-        monkeypatch.setattr(fused, "BLOCKS", blocks)
+        monkeypatch.setattr(kernels, "BLOCKS", blocks)
         with use_backend("cupy", "float32"):
             found.append(Step(40, 50, "float32", True).by_kernels(False))
     for other in found[1:]:
@@ -150,14 +151,14 @@ def test_a_call_is_one_launch_and_copies_only_a_dy_with_gaps(strict):
         x = {name: asarray(array) for name, array in step.arrays.items()}
         c, h, Wp = xp.empty((4, 6), "float32"), xp.empty((4, 6), "float32"), asarray(step.Wp)
         with counting() as counts:
-            fused.lstm_cell(x["a"], x["product"], x["c_prev"], Wp, c, h)
-            fused.lstm_cell_backward(x["dy"], x["dh"], x["dc"], x["a"], x["c_prev"], c, Wp)
+            kernels.lstm_cell(x["a"], x["product"], x["c_prev"], Wp, c, h)
+            kernels.lstm_cell_backward(x["dy"], x["dh"], x["dc"], x["a"], x["c_prev"], c, Wp)
         assert {kind: n for kind, n in counts.items() if n} == {"launch": 2}
         wide = asarray(np.repeat(step.arrays["dy"], 2, axis=1))
         results = []
         for dy in (x["dy"], wide[:, ::2]):
             a, dc = x["a"].copy(), x["dc"].copy()
-            fused.lstm_cell_backward(dy, x["dh"], dc, a, x["c_prev"], c, Wp)
+            kernels.lstm_cell_backward(dy, x["dh"], dc, a, x["c_prev"], c, Wp)
             results.append((a.get(), dc.get()))
         assert all((one == other).all() for one, other in zip(*results, strict=True))
 
@@ -165,7 +166,7 @@ def test_a_call_is_one_launch_and_copies_only_a_dy_with_gaps(strict):
 def test_an_empty_batch_launches_nothing(strict):
     with use_backend("cupy", "float32"), counting() as counts:
         arrays = [xp.empty(shape, "float32") for shape in ((0, 8), (0, 8), (0, 2), (0, 2), (0, 2))]
-        fused.lstm_cell(arrays[0], arrays[1], arrays[2], None, arrays[3], arrays[4])
+        kernels.lstm_cell(arrays[0], arrays[1], arrays[2], None, arrays[3], arrays[4])
     assert counts["launch"] == 0
 
 
@@ -192,7 +193,7 @@ def test_nvrtc_compiles_the_kernels_for_every_gpu_without_a_word(real, architect
         pytest.skip("no NVRTC here")
     options = ["-std=c++17", f"-DREAL={real}", f"--gpu-architecture=sm_{architecture}"]
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    text = fused.source().encode()
+    text = kernels.source().encode()
     assert not library.nvrtcCreateProgram(ctypes.byref(program), text, b"cells.cuh", 0, None, None)
     array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     status = library.nvrtcCompileProgram(program, len(options), array)
@@ -213,7 +214,7 @@ def test_nvrtc_compiles_the_kernels_for_every_gpu_without_a_word(real, architect
 def test_nvcc_compiles_the_kernels_with_warnings_as_errors(tmp_path, real, architecture):
     if shutil.which("nvcc") is None:
         pytest.skip("no nvcc here")
-    (tmp_path / "cells.cu").write_text(fused.source())
+    (tmp_path / "cells.cu").write_text(kernels.source())
     words = ["nvcc", "-std=c++17", f"-DREAL={real}", f"-arch=sm_{architecture}", "-cubin"]
     words += ["-Werror", "all-warnings", "-Xptxas", "-Werror", "cells.cu"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
@@ -221,6 +222,6 @@ def test_nvcc_compiles_the_kernels_with_warnings_as_errors(tmp_path, real, archi
 
 
 def test_every_kernel_is_in_the_text_that_is_installed():
-    assert all(f"void {kernel}(" in fused.source() for kernel in KERNELS)
+    assert all(f"void {kernel}(" in kernels.source() for kernel in KERNELS)
     settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     assert "cells.cuh" in settings["tool"]["setuptools"]["package-data"]["minilstm"]

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 import minilstm
-from minilstm import cells, linear, models, rnn
 from minilstm.backend import use_backend
-from minilstm.dropout import Dropout
 from minilstm.errors import ConfigError, MinilstmError
 from minilstm.gradcheck import TOLERANCE, check, check_all, error, layers, main, numeric
-from minilstm.layer import Cache, Layer, Param, Sample
-from minilstm.linear import Linear
-from minilstm.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
-from minilstm.models import Composite, Decoder, FuturePredictor
-from minilstm.rnn import ElmanRNN, Recurrent, SlidesRNN, randomize
-from minilstm.stack import Stack
+from minilstm.layers import cells, linear, rnn
+from minilstm.layers.dropout import Dropout
+from minilstm.layers.layer import Cache, Layer, Param, Sample
+from minilstm.layers.linear import Linear
+from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.layers.rnn import ElmanRNN, Recurrent, SlidesRNN, randomize
+from minilstm.layers.stack import Stack
+from minilstm.models import Composite, Decoder, FuturePredictor, composite
 
 PACKAGE = Path(minilstm.__file__).parent
 
@@ -142,15 +142,15 @@ def test_the_checker_finds_every_layer_that_the_source_text_defines():
     }
 
     def is_layer(module, name):
-        if (module, name) == ("layer", "Layer"):
+        if (module, name) == ("layers.layer", "Layer"):
             return True
         if (module, name) in classes:
             bases = classes[module, name].bases
             return any(is_layer(module, ast.unparse(base)) for base in bases)
-        origins = (
-            node.module
+        origins = (  # from .layer import Layer in layers.rnn -> layers.layer
+            ".".join([*module.split(".")[: -node.level], node.module])
             for node in trees[module].body
-            if isinstance(node, ast.ImportFrom) and node.level == 1
+            if isinstance(node, ast.ImportFrom) and node.level and node.module
             if name in [alias.name for alias in node.names]
         )
         return any((origin, name) in classes and is_layer(origin, name) for origin in origins)
@@ -166,7 +166,7 @@ def test_the_checker_finds_every_layer_that_the_source_text_defines():
 
 def test_a_new_file_with_a_layer_is_found(tmp_path):
     (tmp_path / "novel.py").write_text(
-        "from minilstm.linear import Linear\n"
+        "from minilstm.layers.linear import Linear\n"
         "class Novel(Linear):\n"
         "    @classmethod\n"
         "    def sample(cls, rng):\n"
@@ -301,11 +301,11 @@ def overwritten_dc(patch):
                 layer_total[1][...] = layer[1]
         return total
 
-    wrap(patch, models, "_added", added)
+    wrap(patch, composite, "_added", added)
 
 
 def one_decoder_forgotten(patch):
-    wrap(patch, models, "_added", lambda f, codes: codes[0])
+    wrap(patch, composite, "_added", lambda f, codes: codes[0])
 
 
 def without_peepholes(*which):

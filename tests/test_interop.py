@@ -7,18 +7,19 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import minilstm
-from minilstm import experiment, interop, train
+from minilstm import interop, train
 from minilstm.backend import use_backend
 from minilstm.command import run_command
-from minilstm.config import Config
+from minilstm.config import Config, from_toml
 from minilstm.errors import ConfigError, RunError
 from minilstm.interop import from_torch, read_arrays, to_torch
-from minilstm.layer import randomize
-from minilstm.linear import Linear
-from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.layers.layer import randomize
+from minilstm.layers.linear import Linear
+from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.layers.rnn import ElmanRNN, SlidesRNN
+from minilstm.layers.stack import Stack
 from minilstm.models import Autoencoder, Composite, FuturePredictor
-from minilstm.rnn import ElmanRNN, SlidesRNN
-from minilstm.stack import Stack
+from minilstm.runs import build
 
 DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -440,8 +441,8 @@ def refusal(capsys, *words):
 def run_of(folder, cell="standard", precision="float64"):
     """A run folder `run` made by an import, with random weights; its model."""
     (folder / "settings.toml").write_text(SETTINGS.format(cell=cell, precision=precision))
-    config = Config.from_toml(folder / "settings.toml")
-    model = made(precision, 1, lambda rng: experiment.build_model(config, 16))
+    config = from_toml(folder / "settings.toml")
+    model = made(precision, 1, lambda rng: build.build_model(config, 16))
     save_file(to_torch(model, keep_peepholes=True), folder / "weights.safetensors")
     assert call("import", "weights.safetensors", "run", "--like", "settings.toml") == 0
     return model

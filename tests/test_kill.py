@@ -18,9 +18,10 @@ import pytest
 from kill import Calls, damage, differences, error, step_of
 
 import minilstm
-from minilstm import checkpoint, files, runfolder
+from minilstm import files
 from minilstm.errors import RunError
 from minilstm.optim import make_optimizer
+from minilstm.runs import checkpoint, run_folder
 
 STEPS = 12
 FLAGS = [*kill.TINY, "--validate-every", "2", "--checkpoint-every", "2"]
@@ -29,7 +30,7 @@ import os, resource, sys
 os.getpid = lambda: 4711  # so that the names of temporary files are known beforehand
 from minilstm import train
 from minilstm.command import run_command
-from minilstm.progress import Progress
+from minilstm.training.progress import Progress
 Progress.draw = lambda run: None
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(run_command(lambda: train.main(sys.argv[2:])))
@@ -68,7 +69,7 @@ def state(step):
 
 def folder_of_three(path):
     """A run folder after step 3, whose checkpoints 2 and 3 were kept."""
-    folder = runfolder.RunFolder(path)
+    folder = run_folder.RunFolder(path)
     path.mkdir()
     files.write_file(folder.config, "old")
     for step in (1, 2, 3):

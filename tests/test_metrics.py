@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-from minilstm import metrics
 from minilstm.data import MovingMNIST, as_vectors, load_digits
 from minilstm.errors import DataError, ShapeError
-from minilstm.metrics import (
+from minilstm.evaluation import metrics
+from minilstm.evaluation.metrics import (
     SHARP,
     baselines,
     copy_last,

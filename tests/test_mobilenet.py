@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minilstm.data.mobilenet import SIZE, STRIDES, prepare, read_mobilenet
 from minilstm.errors import DataError, ShapeError
-from minilstm.mobilenet import SIZE, STRIDES, prepare, read_mobilenet
 
 DATA = os.environ.get("MINILSTM_DATA")
 needs_data = pytest.mark.skipif(

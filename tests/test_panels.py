@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import panels
-from minilstm.panels import (
+from minilstm.figures import panels
+from minilstm.figures.panels import (
     Dots,
     activity,
     confusion,

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import config, evaluate, experiment, train
+from minilstm import config, evaluate, train
 from minilstm.command import run_command
 from minilstm.data import Patches, as_frames, as_vectors, read_patches
 from minilstm.errors import ConfigError, DataError, ShapeError
-from minilstm.runfolder import read_log
+from minilstm.runs import build
+from minilstm.runs.run_folder import read_log
 
 DATA = os.environ.get("MINILSTM_DATA")
 needs_data = pytest.mark.skipif(
@@ -228,7 +229,7 @@ def test_a_run_on_patches_trains_draws_and_is_judged_by_squared_error(tmp_path, 
     np.save(tmp_path / "my.npy", patches(colours=colours))
     out = tmp_path / "run"
     assert train.main(flags(tmp_path / "my.npy", out)) == 0
-    settings = experiment.read_config(out)
+    settings = build.read_config(out)
     assert (settings.data.source, settings.data.path) == ("patches", str(tmp_path / "my.npy"))
     with Image.open(out / "prediction.png") as picture:
         pixels = np.array(picture.convert("RGB")).astype(int)
@@ -238,7 +239,7 @@ def test_a_run_on_patches_trains_draws_and_is_judged_by_squared_error(tmp_path, 
     assert result["unit"] == "squared error per frame"
     assert result["sequences"] == 2, "there are two of twenty to test with, each judged once"
     assert list(result["baselines"]) == ["copy of the last frame", "mean image"]
-    source = experiment.open_source(settings, "test")
+    source = build.open_source(settings, "test")
     x = as_vectors(source.batch(0, 2), source.scale)
     expected = 0.5 * ((x[4:] - x[3]) ** 2).sum(axis=-1).mean(axis=1)
     copy = result["baselines"]["copy of the last frame"]["per_step"]

@@ -11,11 +11,12 @@ pytest.importorskip("h5py", reason="h5py is not installed")
 
 import h5py
 
-from minilstm import config, evaluate, experiment, report, train, visualize
+from minilstm import config, evaluate, report, train, visualize
 from minilstm.command import run_command
 from minilstm.data import Clips, Percepts, Scale, as_vectors, read_percepts, write_percepts
 from minilstm.errors import ConfigError, DataError, RunError, ShapeError
-from minilstm.runfolder import read_log
+from minilstm.runs import build
+from minilstm.runs.run_folder import read_log
 
 
 def clips(N=12, D=6, seed=0, dtype=np.float32):
@@ -241,7 +242,7 @@ def test_a_run_on_percepts_trains_evaluates_and_resumes_to_the_bit(folder, tmp_p
     assert all("future" in row for row in rows if "learning_rate" in row)
     train.train(config.load(overrides=settings(folder, steps=5)), tmp_path / "parts", quiet=True)
     train.train(run, tmp_path / "parts", quiet=True, resume=True)
-    one, other = (experiment.load_run(tmp_path / name) for name in ("whole", "parts"))
+    one, other = (build.load_run(tmp_path / name) for name in ("whole", "parts"))
     np.testing.assert_array_equal(one.flat().value, other.flat().value)
 
     for data in ([], ["--data", str(folder)]):
@@ -265,10 +266,10 @@ def test_a_model_learns_to_continue_percepts_that_can_be_continued(folder, tmp_p
     overrides = settings(folder, steps=400, batch_size=20)
     overrides |= {"model": {"hidden": 24}, "optimizer": {"learning_rate": 0.01}}
     train_undrawn(overrides, tmp_path / "run")
-    run = experiment.read_config(tmp_path / "run")
-    frames = evaluate.sequences(experiment.open_source(run, "test"), 20)
+    run = build.read_config(tmp_path / "run")
+    frames = evaluate.sequences(build.open_source(run, "test"), 20)
     mean = evaluate.mean_image(run)
-    result = evaluate.evaluate(experiment.load_run(tmp_path / "run"), frames, 3, mean, (6,))
+    result = evaluate.evaluate(build.load_run(tmp_path / "run"), frames, 3, mean, (6,))
     best = evaluate.best_baseline(result)[1]["mean"]
     assert result["future"]["free_running"]["mean"] < 0.2 * best
 

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from minilstm import config, experiment, layer, train
+from minilstm import config, train
 from minilstm.config import preset_names
+from minilstm.layers import layer
+from minilstm.runs import build
 
 HISTORICAL = ("paper", "toronto2015", "github2016")
 T, B, SIZE, H = 3, 5, 4, 6  # in place of 10 frames, 80 or 128 sequences, 64 pixels, 2048 units
@@ -92,7 +94,7 @@ def update_by_hand(row, w, dw, v, s, decayed):
 @pytest.mark.parametrize("name", HISTORICAL)
 def test_six_updates_equal_those_done_by_hand_number_by_number(name):
     settings, row = small(name, conditional="both"), ROWS[name]
-    model = experiment.build_model(settings, D)
+    model = build.build_model(settings, D)
     rng = np.random.default_rng(3)
     for param in model.params().values():  # so that L2 on a bias, or none on a peephole, shows
         param.value += rng.uniform(-0.3, 0.3, param.value.shape)
@@ -125,7 +127,7 @@ def test_six_updates_equal_those_done_by_hand_number_by_number(name):
 @pytest.mark.parametrize("name", HISTORICAL)
 def test_the_gradient_itself_is_never_clipped(name):
     settings = small(name)
-    model = experiment.build_model(settings, D)
+    model = build.build_model(settings, D)
     batch = make_batch(np.random.default_rng(0))
     dw = gradient_by_hand(model, batch, ROWS[name]["divided_by"])
     optimizer = train.build_optimizer(model, settings)
@@ -146,7 +148,7 @@ def test_the_learning_rate_decays_by_a_tenth_every_ten_thousand_steps(name):
 @pytest.mark.parametrize("name", HISTORICAL)
 def test_parameters_start_inside_their_bounds_and_fill_them(name):
     settings, row = small(name, hidden=40, conditional="both"), ROWS[name]
-    params = experiment.build_model(settings, D).params()
+    params = build.build_model(settings, D).params()
     for key, param in params.items():
         value = param.value
         if key.endswith(".Wp"):
@@ -202,11 +204,11 @@ class Shapes:
 def count(monkeypatch):
     """The number of parameters of a configuration at full size, in millions."""
     monkeypatch.setattr(layer, "Param", Weightless)
-    monkeypatch.setattr(experiment, "keyed_rng", lambda *key: Shapes())
+    monkeypatch.setattr(build, "keyed_rng", lambda *key: Shapes())
 
     def millions(presets, **model):
         settings = config.load(presets, overrides={"model": model})
-        model = experiment.build_model(settings, settings.data.frame_size**2)
+        model = build.build_model(settings, settings.data.frame_size**2)
         return sum(param.value.size for param in model.params().values()) / 1e6
 
     return millions
@@ -262,10 +264,10 @@ def test_every_preset_trains_a_step_when_made_small(name, tmp_path):
         frames = np.random.default_rng(0).integers(0, 256, (10, 20, SIZE, SIZE), np.uint8)
         np.save(data["path"], frames)
     settings = config.load([name], overrides=TINY | {"data": data, "model": {"hidden": H}})
-    model = experiment.build_model(settings, D)
+    model = build.build_model(settings, D)
     before = model.flat().value.copy()
     optimizer = train.build_optimizer(model, settings)
-    source = experiment.open_source(settings, "train")
+    source = build.open_source(settings, "train")
     batch = train.draw_batch(source, settings, 0)
     found = train.training_step(
         model, optimizer, batch, settings, train.build_schedule(settings)(0)

@@ -10,7 +10,7 @@ import pytest
 import minilstm
 from minilstm import train
 from minilstm.command import Parser
-from minilstm.distributed import ALONE
+from minilstm.training.distributed import ALONE
 
 README = Path(minilstm.__file__).parent.parent / "README.md"
 pytestmark = pytest.mark.skipif(not README.exists(), reason="no README beside the package")

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import classify, experiment, recognition, reproduce, study
+from minilstm import classify, reproduce
 from minilstm.command import run_command
 from minilstm.data import Clips, read_percepts, write_percepts
 from minilstm.errors import ConfigError, DataError, RunError
-from minilstm.recognition import ALL
-from minilstm.recorded import join, recorded
+from minilstm.experiments import action_experiments, many_runs
+from minilstm.experiments.action_experiments import ALL
+from minilstm.experiments.real_clips import join, recorded
+from minilstm.runs import build
 
 SMOKE = reproduce.SCALES["smoke"].percepts
 CLASSES, RECORDINGS = ("hug", "kick", "push"), 6
@@ -67,16 +69,16 @@ def test_no_recording_is_on_two_sides_of_any_fold_and_pretraining_sees_one_side(
 def test_what_is_held_out_changes_nothing_but_its_own_prediction(folders, tmp_path, tasks_here):
     plan = plan_of(folders, tmp_path / "out")
     with tasks_here():
-        study.train_all([plan.pretraining("composite", "rgb", 0)], 1)
+        many_runs.train_all([plan.pretraining("composite", "rgb", 0)], 1)
     _, fit = plan.fit("baseline", "rgb", ALL, 0)
     fit = dataclasses.replace(fit, candidates=({}, {"dropout": 0.5}))
     _, baselines = plan.fit("baselines", "rgb", ALL, 0)
-    before = recognition.judge(fit), recognition.judge(baselines)
+    before = action_experiments.judge(fit), action_experiments.judge(baselines)
     clips = read_percepts(folders["rgb"])
     poisoned = fit.judged[1]
     clips.clip(poisoned)[...] = 1e4
     write_percepts(folders["rgb"], clips)
-    after = recognition.judge(fit), recognition.judge(baselines)
+    after = action_experiments.judge(fit), action_experiments.judge(baselines)
     for old, new in zip(before, after, strict=True):
         assert old["chosen"] == new["chosen"]
         for name, p in old["probabilities"].items():
@@ -120,16 +122,16 @@ def test_official_lists_take_the_place_of_folds(folders, tmp_path):
 def test_pretrained_or_not_a_classifier_has_the_same_sizes_and_scale(folders, tmp_path, tasks_here):
     plan = plan_of(folders, tmp_path / "out")
     with tasks_here():
-        study.train_all([plan.pretraining("composite", "rgb", 1)], 1)
+        many_runs.train_all([plan.pretraining("composite", "rgb", 1)], 1)
     fits = [plan.fit(method, "rgb", 2, 1)[1] for method in ("composite", "baseline")]
     assert [fit.settings["encoder"] for fit in fits] == ["finetuned", "scratch"]
     fitted = []
     for fit in fits:
-        (train, validation), *_ = recognition.open_parts(fit)[0]
+        (train, validation), *_ = action_experiments.open_parts(fit)[0]
         fitted.append(classify.fit(classify.Classify(**fit.settings), train, validation, fit.run))
     for a, b in zip(*([*vars(one.scale).values()] for one in fitted), strict=True):
         assert (a == b).all()
-    trained = experiment.open_source(experiment.read_config(fits[0].run), "train")
+    trained = build.open_source(build.read_config(fits[0].run), "train")
     assert (fitted[0].scale.mean == trained.scale.mean).all()
     sizes = [{name: p.value.shape for name, p in one.classifier.params().items()} for one in fitted]
     assert sizes[0] == sizes[1]

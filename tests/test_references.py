@@ -14,11 +14,11 @@ import pytest
 from minilstm.backend import use_backend
 from minilstm.errors import ConfigError, DataError, ShapeError
 from minilstm.gradcheck import gradients, layers
-from minilstm.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.layers.rnn import ElmanRNN, Recurrent, SlidesRNN, randomize
+from minilstm.layers.stack import Stack
 from minilstm.models import STARTS, Autoencoder, Composite, Decoder, Encoder, FuturePredictor
-from minilstm.rnn import ElmanRNN, Recurrent, SlidesRNN, randomize
-from minilstm.stack import Stack
 
 CELLS = [cls for cls in layers() if issubclass(cls, Recurrent)]
 

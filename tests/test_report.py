@@ -15,7 +15,7 @@ from PIL import Image
 
 from minilstm import config, evaluate, report, train, visualize
 from minilstm.command import run_command
-from minilstm.progress import Progress
+from minilstm.training.progress import Progress
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 2, "past": 3, "future": 4},

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import accuracies, checkpoint, claims, config, recognition, reproduce, study, table2
-from minilstm.action_tables import TABLES
+from minilstm import config, reproduce
 from minilstm.backend import to_numpy
 from minilstm.classify import open_clips
 from minilstm.command import run_command
@@ -25,8 +24,11 @@ from minilstm.config import Classify
 from minilstm.data import Actions, load_digits
 from minilstm.data.actions import changes_of
 from minilstm.errors import RunError
-from minilstm.runfolder import RunFolder
-from minilstm.study import Trial, steps_made, train_all
+from minilstm.experiments import accuracy_table, action_experiments, many_runs, table2, verdicts
+from minilstm.experiments.many_runs import Trial, steps_made, train_all
+from minilstm.experiments.table_definitions import TABLES
+from minilstm.runs import checkpoint
+from minilstm.runs.run_folder import RunFolder
 
 SMALLEST = {
     "data": {"frame_size": 8, "digit_size": 5, "past": 3, "future": 2},
@@ -87,14 +89,14 @@ def test_runs_are_trained_once_and_half_done_ones_go_on_to_the_same_bits(tmp_pat
 def test_what_a_run_was_judged_to_be_is_kept_until_it_goes_on(tmp_path, train_undrawn):
     t = trial(tmp_path / "one")
     train_undrawn(SMALLEST, t.path)
-    (first,) = study.evaluate_all([t], 1, 10)
+    (first,) = many_runs.evaluate_all([t], 1, 10)
     assert first["sequences"] == 10
     kept = tmp_path / "one.evaluation-10.json"
     kept.write_text('{"kept": true}')
-    assert study.evaluate_all([t], 1, 10) == [{"kept": True}]
+    assert many_runs.evaluate_all([t], 1, 10) == [{"kept": True}]
     later = time.time() + 10
     os.utime(RunFolder(t.path).checkpoint, (later, later))
-    assert study.evaluate_all([t], 1, 10) == [first]
+    assert many_runs.evaluate_all([t], 1, 10) == [first]
 
 
 def test_a_folder_with_other_settings_is_refused_and_they_are_named(tmp_path, train_undrawn):
@@ -115,8 +117,9 @@ def test_a_run_that_fails_is_named_with_what_it_said_and_stops_the_others(tmp_pa
 def test_runs_stop_in_good_order_after_ctrl_c_and_when_their_command_is_killed(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom minilstm.command import run_command\n"
-        "from minilstm.config import Config\nfrom minilstm.study import Trial, train_all\n"
-        "trials = [Trial(Path(p), Config.from_toml(Path(sys.argv[1]))) for p in sys.argv[2:]]\n"
+        "from minilstm.config import from_toml\n"
+        "from minilstm.experiments.many_runs import Trial, train_all\n"
+        "trials = [Trial(Path(p), from_toml(Path(sys.argv[1]))) for p in sys.argv[2:]]\n"
         "sys.exit(run_command(lambda: train_all(trials, 2)))"
     )
     settings = tmp_path / "long.toml"
@@ -245,7 +248,7 @@ def test_tables_of_accuracies_have_the_slides_numbers_and_gains():
     for name, make in TABLES.items():
         table, asked = make(effort, {"rgb": "pixels", "flow": "changes"})
         assert set(table.published) <= set(asked), name
-        tested = claims.tested(
+        tested = verdicts.tested(
             table.families,
             {cell: [0.5, 0.6] for cell in asked},
             {cell: value / 100 for cell, value in table.published.items()},
@@ -266,12 +269,12 @@ def test_verdicts_on_accuracies_come_out_each_way():
     level = {row: 0.5 for row, _ in asked} | {"composite": 0.7, "autoencoder": 0.4}
     values = {(row, c): level[row] + 0.02 * rng.normal(size=5) for row, c in asked}
     about = {"scale": "small", "each": "seed", "trained": "x", "shared": "y", "remarks": "z"}
-    found = accuracies.analyse(table, values, about)
+    found = accuracy_table.analyse(table, values, about)
     verdicts = {name: claim["verdict"] for name, claim in found["claims"].items()}
     assert verdicts["composite beats baseline, small"] == "holds"
     assert verdicts["autoencoder beats baseline, full"] == "does not hold"
     assert verdicts["predictor beats baseline, small"] == "not decided"
-    said = accuracies.text(table, found)
+    said = accuracy_table.text(table, found)
     assert "- composite beats baseline, small: as in the slides." in said
     assert "- autoencoder beats baseline, full: NOT here." in said
     assert re.search(r"\| Composite Model \| [67]\d\.\d ± \d\.\d % \| 67\.0 \|", said)
@@ -282,8 +285,10 @@ def test_streams_are_fused_by_their_probabilities():
         return {"labels": [0, 1], "probabilities": {"lstm": rows}}
 
     sure, wrong = result([0.9, 0.1], [0.4, 0.6]), result([0.4, 0.6], [0.6, 0.4])
-    assert recognition.accuracy([sure]) == 1 and recognition.accuracy([wrong]) == 0
-    assert recognition.accuracy([sure, wrong]) == 0.5  # the second clip: a tie, and the first wins
+    assert action_experiments.accuracy([sure]) == 1 and action_experiments.accuracy([wrong]) == 0
+    assert (
+        action_experiments.accuracy([sure, wrong]) == 0.5
+    )  # the second clip: a tie, and the first wins
 
 
 # ---------------------------------------------------------------- the command
@@ -320,19 +325,19 @@ def test_rows_of_one_seed_see_the_same_data(out):
     settings = {}
     for row in table2.ROWS:
         (path,) = (out / "runs").glob(f"digits-{row}-2x8-seed1")
-        settings[row] = config.Config.from_toml(path / "config.toml")
+        settings[row] = config.from_toml(path / "config.toml")
     one = settings["predictor"]
     assert all((s.data, s.run, s.optimizer) == (one.data, one.run, one.optimizer)
                for s in settings.values())  # fmt: skip
 
 
 def test_rows_of_one_seed_start_from_the_same_weights_in_every_array_that_they_share(out):
-    from minilstm.experiment import build_model
+    from minilstm.runs.build import build_model
 
     drawn = {}
     for row in table2.ROWS:
         (path,) = (out / "runs").glob(f"digits-{row}-2x8-seed1")
-        settings = config.Config.from_toml(path / "config.toml")
+        settings = config.from_toml(path / "config.toml")
         init = dataclasses.replace(settings.init, peephole_scale=0.1)  # drawn too, where asked for
         model = build_model(dataclasses.replace(settings, init=init), 144)
         drawn[row] = {name: to_numpy(param.value) for name, param in model.params().items()}
@@ -383,7 +388,7 @@ def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, see
     printed = reproduced(*words)
     said = (out / f"{target}.md").read_text()
     each = "draw" if target == "fig12" else "seed"
-    assert f"over {claims.count(seeds, each)}" in said and "(1 of 18, 5.6 %)" in said
+    assert f"over {verdicts.count(seeds, each)}" in said and "(1 of 18, 5.6 %)" in said
     found = json.loads((out / f"{target}.json").read_text())
     shares = [x for row in found["accuracies"].values() for v in row.values() for x in v]
     assert shares and all(0 <= x <= 1 for x in shares)
@@ -394,17 +399,19 @@ def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, see
 
 
 def test_a_fit_of_other_settings_in_the_same_out_is_refused(out, tmp_path):
-    fits = recognition.Plan(out, reproduce.SCALES["smoke"].actions, "bundled", "numpy")
+    fits = action_experiments.Plan(out, reproduce.SCALES["smoke"].actions, "bundled", "numpy")
     name, fit = fits.fit("baseline", "rgb", 3, 0)
-    recognition.fit_all({name: fit}, tmp_path, 1)
-    recognition.fit_all({name: fit}, tmp_path, 1)  # found, and left alone
+    action_experiments.fit_all({name: fit}, tmp_path, 1)
+    action_experiments.fit_all({name: fit}, tmp_path, 1)  # found, and left alone
     other = dataclasses.replace(fit, settings=fit.settings | {"dropout": 0.25})
     with pytest.raises(RunError, match="another settings: choose another --out"):
-        recognition.fit_all({name: other}, tmp_path, 1)
+        action_experiments.fit_all({name: other}, tmp_path, 1)
 
 
 def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
-    plan = recognition.Plan(Path("out"), reproduce.SCALES["smoke"].actions, "bundled", "numpy")
+    plan = action_experiments.Plan(
+        Path("out"), reproduce.SCALES["smoke"].actions, "bundled", "numpy"
+    )
     parts = [
         open_clips(Classify(**plan.fit(method, "rgb", 3, 1)[1].settings))
         for method in ("baselines", "baseline", "composite")
@@ -462,7 +469,7 @@ def test_scales_are_ordinary_settings_for_every_row_and_kind_of_data():
 @pytest.mark.parametrize("name", reproduce.SCALES)
 def test_the_learning_rate_of_a_pretraining_falls_until_its_last_step(name, tmp_path):
     scale = reproduce.SCALES[name]
-    plan = recognition.Plan(tmp_path, scale.actions, "bundled", "numpy")
+    plan = action_experiments.Plan(tmp_path, scale.actions, "bundled", "numpy")
     settings = plan.pretraining("composite", "rgb", 0).config
     assert settings.optimizer.schedule_steps == settings.run.steps
     recorded = scale.percepts.pretraining

@@ -13,9 +13,11 @@ import pytest
 from safetensors import safe_open
 
 import minilstm
-from minilstm import checkpoint, config, evaluate, progress, runfolder, train
+from minilstm import config, evaluate, train
 from minilstm.command import Interrupted, run_command
 from minilstm.errors import NonFiniteError, RunError
+from minilstm.runs import checkpoint, run_folder
+from minilstm.training import progress
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
@@ -56,7 +58,7 @@ def same(one, two):
         assert about_a[name] == about_b[name], name
     logs = []
     for run in (one, two):
-        rows = runfolder.read_log(run / "metrics.jsonl")
+        rows = run_folder.read_log(run / "metrics.jsonl")
         logs.append([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
     assert logs[0] == logs[1]
     return True
@@ -146,7 +148,7 @@ def test_a_crash_between_checkpoints_repeats_the_lost_steps_exactly(tmp_path, mo
     with pytest.raises(SystemExit):
         train.train(settings, tmp_path / "crashed", quiet=True)
     assert weights(tmp_path / "crashed")[1]["step"] == 8
-    assert runfolder.read_log(tmp_path / "crashed" / "metrics.jsonl")[-1]["step"] == 9
+    assert run_folder.read_log(tmp_path / "crashed" / "metrics.jsonl")[-1]["step"] == 9
     with open(tmp_path / "crashed" / "metrics.jsonl", "a") as log:
         log.write('{"step": 11, "fut')  # torn
     again()
@@ -174,7 +176,7 @@ def test_n_steps_extended_to_2n_equal_2n_steps(tmp_path):
     main(*FLAGS, "--steps", 12, "--out", tmp_path / "extended")
     main("--resume", tmp_path / "extended", "--extend-to", 24)
     assert same(tmp_path / "straight", tmp_path / "extended")
-    assert config.Config.from_toml(tmp_path / "extended" / "config.toml").run.steps == 24
+    assert config.from_toml(tmp_path / "extended" / "config.toml").run.steps == 24
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
@@ -235,7 +237,7 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path, capsys):
 
 def test_another_environment_is_named_and_needs_force(tmp_path, monkeypatch, capsys):
     main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
-    now = runfolder.environment()
+    now = run_folder.environment()
     monkeypatch.setattr(progress, "environment", lambda ranks: now | {"numpy": "9.9"})
     message = refused(capsys, "--resume", tmp_path / "run", "--extend-to", 6)
     assert f"numpy 9.9, not {np.__version__}" in message and "--force" in message
@@ -245,13 +247,13 @@ def test_another_environment_is_named_and_needs_force(tmp_path, monkeypatch, cap
 
 
 def test_the_environment_names_library_blas_threads_and_machine():
-    found = runfolder.environment()
+    found = run_folder.environment()
     assert found["numpy"] == np.__version__ and found["machine"]
     assert any(name.endswith("num_threads") for name in found)
 
 
 def test_the_environment_is_the_same_where_scipy_has_brought_a_blas_of_its_own():
-    code = "from minilstm import runfolder; print(runfolder.environment())"
+    code = "from minilstm import runfolder; print(run_folder.environment())"
     found = {
         subprocess.check_output([sys.executable, "-c", before + code])
         for before in ("", "import scipy.linalg; ")
@@ -343,11 +345,11 @@ def test_checkpoints_are_as_readable_to_others_as_any_new_file(tmp_path):
 
 def test_the_last_checkpoints_are_kept_under_their_steps(tmp_path):
     main(*FLAGS, "--steps", 9, "--checkpoint-every", 2, "--keep", 3, "--out", tmp_path / "run")
-    kept = runfolder.RunFolder(tmp_path / "run").numbered()
+    kept = run_folder.RunFolder(tmp_path / "run").numbered()
     assert [checkpoint.read(path)[1]["step"] for path in kept] == [6, 8, 9]
     assert [int(path.stem.partition("-")[2]) for path in kept] == [6, 8, 9]
     main(*FLAGS, "--steps", 2, "--force", "--out", tmp_path / "run")
-    assert runfolder.RunFolder(tmp_path / "run").numbered() == []
+    assert run_folder.RunFolder(tmp_path / "run").numbered() == []
 
 
 def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path, monkeypatch):
@@ -359,7 +361,7 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path, monk
     about = checkpoint.read(tmp_path / "run" / "best.safetensors")[1]
     assert (about["step"], about["validation loss"]) == (3, 4.5)
     best, last = minilstm.load(tmp_path / "run", best=True), minilstm.load(tmp_path / "run")
-    third, _ = checkpoint.read(runfolder.RunFolder(tmp_path / "run").numbered()[2])
+    third, _ = checkpoint.read(run_folder.RunFolder(tmp_path / "run").numbered()[2])
     for name, param in best.params().items():
         np.testing.assert_array_equal(param.value, third[name], err_msg=name)
     assert not np.array_equal(best.flat().value, last.flat().value)
@@ -371,7 +373,7 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path, monk
 def test_a_second_process_on_one_run_folder_is_refused(tmp_path, capsys):
     main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
     hold = (
-        "import sys, time; from minilstm.runfolder import RunFolder\n"
+        "import sys, time; from minilstm.runs.run_folder import RunFolder\n"
         "with RunFolder(sys.argv[1]).claim(): print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen(
@@ -482,7 +484,7 @@ def spoil(monkeypatch, steps, value=np.nan):
 
 
 def log(run):
-    return runfolder.read_log(run / "metrics.jsonl")
+    return run_folder.read_log(run / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -510,11 +512,11 @@ def test_skip_leaves_the_update_out_and_nothing_else(tmp_path, monkeypatch):
 
 
 def test_skip_leaves_weights_and_optimizer_untouched(monkeypatch):
-    from minilstm import experiment
+    from minilstm.runs import build
 
     settings = tiny()
-    source = experiment.open_source(settings, "train")
-    model = experiment.build_model(settings, 64)
+    source = build.open_source(settings, "train")
+    model = build.build_model(settings, 64)
     optimizer = train.build_optimizer(model, settings)
     good, bad = (train.draw_batch(source, settings, k) for k in range(2))
     train.training_step(model, optimizer, good, settings, 1e-3)
@@ -648,13 +650,13 @@ def test_a_log_line_that_is_no_row_is_refused_by_its_number(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n' + line + "\n", encoding="latin-1")
     with pytest.raises(RunError, match="in line 2"):
-        runfolder.read_log(path)
+        run_folder.read_log(path)
 
 
 def test_a_torn_last_line_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "fu')
-    assert runfolder.read_log(path) == [{"step": 1}]
+    assert run_folder.read_log(path) == [{"step": 1}]
 
 
 def test_the_pictures_of_a_resumed_run_show_all_of_it(tmp_path, monkeypatch):

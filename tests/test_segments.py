@@ -13,19 +13,21 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from minilstm import cost, experiment, train
+from minilstm import train
 from minilstm.backend import use_backend
-from minilstm.config import Config, Run, load
+from minilstm.config import Run, from_toml, load
 from minilstm.errors import ConfigError, ShapeError, StaleCache
 from minilstm.gradcheck import check, gradients, layers
-from minilstm.layer import randomize
-from minilstm.losses import SquaredError
-from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.layers.layer import randomize
+from minilstm.layers.losses import SquaredError
+from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.layers.rnn import Recurrent
+from minilstm.layers.segments import WHOLE, Segments, Unrolling
+from minilstm.layers.stack import Stack
+from minilstm.layers.workspace import Fresh, Reused, use_workspace
 from minilstm.models import STARTS, Autoencoder, Composite, Decoder, Encoder, FuturePredictor
-from minilstm.rnn import Recurrent
-from minilstm.segments import WHOLE, Segments, Unrolling
-from minilstm.stack import Stack
-from minilstm.workspace import Fresh, Reused, use_workspace
+from minilstm.runs import build
+from minilstm.training import resources
 
 CELLS = [cls for cls in layers() if issubclass(cls, Recurrent)]
 T, B, D, H = 6, 3, 4, 2
@@ -574,17 +576,17 @@ def test_a_thousand_steps_take_a_quarter_of_the_memory(cell, layer_count):
 
 def test_the_measurement_notices_a_state_that_keeps_its_whole_segment(monkeypatch):
     stack, inputs, doutputs, sizes = long_stack(LSTM, 1, 400)
-    monkeypatch.setattr("minilstm.segments._copied", lambda state: state)
+    monkeypatch.setattr("minilstm.layers.segments._copied", lambda state: state)
     measured = peak(stack, inputs, doutputs, Unrolling(recompute=20))
     assert measured > 1.1 * formula(*sizes, 20)
 
 
 def test_near_the_square_root_of_the_length_takes_the_least():
-    """As cost.py announces it, of 40 steps and 30: what a refusal recommends is near the least."""
+    """resources.py announces it, of 40 steps and 30: a refusal recommends nearly the least."""
     needed = {}
     for K in (1, 2, 4, math.isqrt(40), 9, 13, 20, 30, 40):
         config = configured(memory=f"recompute={K}")
-        needed[K] = cost.memory_of(experiment.build_model(config, 9), config).per_sequence
+        needed[K] = resources.memory_of(build.build_model(config, 9), config).per_sequence
     assert needed[math.isqrt(40)] < 1.2 * min(needed.values())
     assert min(needed[1], needed[40]) > 1.3 * min(needed.values())
 
@@ -617,7 +619,7 @@ def _decoder_peak(decoder, inputs, dlogits, K):
 def test_memory_is_full_or_recompute_with_a_length():
     assert Run().recompute == Run(memory="full").recompute == 0
     assert Run(memory="recompute=1").recompute == 1
-    assert Config.from_toml('[run]\nmemory = "recompute=32"\ntbptt = 5').run.recompute == 32
+    assert from_toml('[run]\nmemory = "recompute=32"\ntbptt = 5').run.recompute == 32
 
 
 @pytest.mark.parametrize(
@@ -641,10 +643,10 @@ def configured(**run):
 
 
 def test_a_model_is_built_with_its_unrolling():
-    model = experiment.build_model(configured(memory="recompute=7", tbptt=3), 9)
+    model = build.build_model(configured(memory="recompute=7", tbptt=3), 9)
     for stack in (model.encoder, model.reconstruct.stack, model.predict.stack):
         assert stack.unrolling == Unrolling(recompute=7, tbptt=3)
-    assert experiment.build_model(configured(), 9).encoder.unrolling == WHOLE
+    assert build.build_model(configured(), 9).encoder.unrolling == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -658,8 +660,8 @@ def test_the_memory_announced_of_a_recomputed_model_is_what_training_takes(condi
         model = dataclasses.replace(config.model, conditional=conditional)
         fed = dataclasses.replace(config.feeding, inputs=inputs, truth_start=0.5, truth_end=0.5)
         config = dataclasses.replace(config, model=model, feeding=fed)
-        source = experiment.open_source(config, "train")
-        model = experiment.build_model(config, math.prod(source.frame_shape))
+        source = build.open_source(config, "train")
+        model = build.build_model(config, math.prod(source.frame_shape))
         optimizer = train.build_optimizer(model, config)
         with use_workspace(Reused()) as pool:
             for k in range(2):
@@ -667,7 +669,7 @@ def test_the_memory_announced_of_a_recomputed_model_is_what_training_takes(condi
                 train.training_step(model, optimizer, batch, config, 1e-3)
         taken = 4 * model.flat().value.nbytes + pool.nbytes
         taken += 4 * (batch.past.nbytes + batch.future.nbytes)
-        announced[memory] = cost.memory_of(model, config).needed(config.run.batch_size)
+        announced[memory] = resources.memory_of(model, config).needed(config.run.batch_size)
         assert announced[memory] == pytest.approx(taken, rel=0.1)
     assert announced["recompute=6"] < announced["full"]
 
@@ -676,8 +678,8 @@ def test_recomputation_learns_what_a_whole_run_learns():
     learned = []
     for memory in ("full", "recompute=6"):
         config = configured(memory=memory)
-        source = experiment.open_source(config, "train")
-        model = experiment.build_model(config, math.prod(source.frame_shape))
+        source = build.open_source(config, "train")
+        model = build.build_model(config, math.prod(source.frame_shape))
         optimizer = train.build_optimizer(model, config)
         for k in range(3):
             train.training_step(model, optimizer, train.draw_batch(source, config, k), config, 1e-3)
@@ -686,9 +688,10 @@ def test_recomputation_learns_what_a_whole_run_learns():
 
 
 def test_the_work_of_recomputation_is_counted():
-    model = experiment.build_model(configured(), 9)
+    model = build.build_model(configured(), 9)
     full, again = (
-        cost.gflop_per_step(model, configured(memory=memory)) for memory in ("full", "recompute=6")
+        resources.gflop_per_step(model, configured(memory=memory))
+        for memory in ("full", "recompute=6")
     )
     # the products of a step and a sequence: of 9 pixels, 24 units with 4 gates, and two layers
     pixels, units, readout = 9 * 96, 24 * 96, 24 * 9

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from minilstm import signals
 from minilstm.backend import use_backend
 from minilstm.errors import ConfigError
-from minilstm.layer import randomize
-from minilstm.losses import SquaredError
-from minilstm.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.evaluation import activations
+from minilstm.layers.layer import randomize
+from minilstm.layers.losses import SquaredError
+from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.layers.rnn import ElmanRNN, SlidesRNN
 from minilstm.models import Autoencoder, Composite, Encoder
-from minilstm.rnn import ElmanRNN, SlidesRNN
 
 LSTMS = [LSTM, PeepholeLSTM, SlidesLSTM]
 CELLS = [*LSTMS, ElmanRNN, SlidesRNN]
@@ -31,7 +31,7 @@ def one_layer(cell, rng, T=6, B=2, D=4, H=3):
 @pytest.mark.parametrize("cell", LSTMS)
 def test_the_signals_of_an_lstm_fulfil_its_equations(cell):
     layer, x, state = one_layer(cell, np.random.default_rng(0))
-    found, y = signals.unrolled(layer, x, state)
+    found, y = activations.unrolled(layer, x, state)
     assert list(found) == ["i", "f", "g", "o", "c", "h"]
     i, f, g, o, c, h = found.values()
     before = np.concatenate([state[1][None], c[:-1]])
@@ -46,7 +46,7 @@ def test_the_signals_of_an_lstm_fulfil_its_equations(cell):
 @pytest.mark.parametrize("cell", [ElmanRNN, SlidesRNN])
 def test_an_rnn_has_one_signal(cell):
     layer, x, state = one_layer(cell, np.random.default_rng(0))
-    found, y = signals.unrolled(layer, x, state)
+    found, y = activations.unrolled(layer, x, state)
     assert list(found) == ["h"]
     (y_again, (final,)), _ = layer.forward(x, state)
     np.testing.assert_array_equal(found["h"][-1], final)
@@ -60,7 +60,7 @@ def test_the_signals_of_the_future_are_those_of_the_free_running_decoder(conditi
     rng = np.random.default_rng(0)
     model = randomize(Composite(4, 3, 2, rng, conditional, start, loss), rng)
     past = rng.random((5, 2, 4))
-    bottom, top = signals.future_signals(model, past, 6)
+    bottom, top = activations.future_signals(model, past, 6)
     assert bottom["h"].shape == top["h"].shape == (6, 2, 3)
     # what the top layer puts out is what frames are read from
     W, b = model.predict.readout.W.value, model.predict.readout.b.value
@@ -73,7 +73,7 @@ def test_the_signals_of_an_encoder_end_in_its_code():
     rng = np.random.default_rng(0)
     encoder = randomize(Encoder(4, 3, 2, rng), rng)
     past = rng.random((5, 2, 4))
-    found = signals.encoder_signals(encoder, past)
+    found = activations.encoder_signals(encoder, past)
     code, _ = encoder.forward(past)
     for layer, (h, c) in zip(found, code, strict=True):
         np.testing.assert_array_equal(layer["h"][-1], h)
@@ -83,7 +83,7 @@ def test_the_signals_of_an_encoder_end_in_its_code():
 def test_an_autoencoder_has_no_signals_of_the_future():
     rng = np.random.default_rng(0)
     with pytest.raises(ConfigError, match="autoencoder"):
-        signals.future_signals(Autoencoder(4, 3, 1, rng), rng.random((5, 2, 4)), 6)
+        activations.future_signals(Autoencoder(4, 3, 1, rng), rng.random((5, 2, 4)), 6)
 
 
 # ----------------------------------------------------------------------------------- rhythms
@@ -109,13 +109,13 @@ NO_WAVES = {
 @pytest.mark.parametrize("name", WAVES)
 def test_a_rhythm_has_a_peak_near_1_at_its_period(name):
     wave, expected = WAVES[name]
-    peak, period = signals.periodicity(wave[:, None])
+    peak, period = activations.periodicity(wave[:, None])
     assert peak > 0.99 and period == expected
 
 
 @pytest.mark.parametrize("name", NO_WAVES)
 def test_what_has_no_rhythm_has_no_peak(name):
-    peak, period = signals.periodicity(NO_WAVES[name][:, None])
+    peak, period = activations.periodicity(NO_WAVES[name][:, None])
     assert (peak, period) == (0, 0)
 
 
@@ -123,7 +123,7 @@ def test_noise_has_a_small_peak_and_every_unit_of_every_sequence_its_own():
     rng = np.random.default_rng(0)
     signal = rng.standard_normal((100, 3, 40))
     signal[:, 1, 7] = np.sin(2 * np.pi * t / 17)
-    peak, period = signals.periodicity(signal)
+    peak, period = activations.periodicity(signal)
     assert peak.shape == period.shape == (3, 40)
     assert peak[1, 7] > 0.99 and period[1, 7] == 17
     peak[1, 7] = 0
@@ -132,13 +132,13 @@ def test_noise_has_a_small_peak_and_every_unit_of_every_sequence_its_own():
 
 @pytest.mark.parametrize("T", [1, 2, 3, 5, 30])
 def test_a_signal_of_any_length_has_an_answer(T):
-    peak, period = signals.periodicity(np.random.default_rng(0).random((T, 2, 3)))
+    peak, period = activations.periodicity(np.random.default_rng(0).random((T, 2, 3)))
     assert peak.shape == period.shape == (2, 3) and np.isfinite(peak).all()
 
 
 def test_saturation_counts_what_is_within_a_tenth_of_an_end():
-    assert signals.saturation(np.array([0.05, 0.5, 0.89, 0.95]), (0, 1)) == 0.5
-    assert signals.saturation(np.array([-0.85, -0.75, 0.0, 0.85, 1.0]), (-1, 1)) == 0.6
+    assert activations.saturation(np.array([0.05, 0.5, 0.89, 0.95]), (0, 1)) == 0.5
+    assert activations.saturation(np.array([-0.85, -0.75, 0.0, 0.85, 1.0]), (-1, 1)) == 0.6
 
 
 # ----------------------------------------------------------------------- weights and gradients
@@ -149,7 +149,7 @@ def test_input_weights_are_what_an_input_adds_before_the_squashing(cell):
     layer, x, _ = one_layer(cell, np.random.default_rng(0), T=1)
 
     def before_squashing(x):
-        found, y = signals.unrolled(layer, x, None)
+        found, y = activations.unrolled(layer, x, None)
         if layer.gates == 4:
             i, f, g, o = (found[letter][0] for letter in "ifgo")
             inner = np.log(i / (1 - i)), np.log(f / (1 - f)), np.arctanh(g), np.log(o / (1 - o))
@@ -159,19 +159,19 @@ def test_input_weights_are_what_an_input_adds_before_the_squashing(cell):
         return np.arctanh(y[0]) if cell is ElmanRNN else np.log(y[0] / (1 - y[0]))
 
     added = before_squashing(x) - before_squashing(0 * x)
-    np.testing.assert_allclose(added, x[0] @ signals.input_weights(layer), atol=1e-10)
+    np.testing.assert_allclose(added, x[0] @ activations.input_weights(layer), atol=1e-10)
 
 
 def test_the_largest_come_first():
     weights = np.diag([3.0, -7.0, 5.0, 1.0])
-    assert signals.largest(weights, 3).tolist() == [1, 2, 0]
-    assert signals.largest(weights, 200).tolist() == [1, 2, 0, 3]
+    assert activations.largest(weights, 3).tolist() == [1, 2, 0]
+    assert activations.largest(weights, 200).tolist() == [1, 2, 0, 3]
 
 
 def test_no_gradient_reaches_an_input_of_the_slides_rnn():
     rng = np.random.default_rng(0)
     encoder = randomize(Encoder(4, 6, 1, rng, SlidesRNN), rng)
-    assert not signals.gradient_norms(encoder, rng.random((5, 3, 4)), rng).any()
+    assert not activations.gradient_norms(encoder, rng.random((5, 3, 4)), rng).any()
 
 
 def test_a_gradient_shrinks_by_the_factor_of_the_recurrent_matrix():
@@ -180,7 +180,7 @@ def test_a_gradient_shrinks_by_the_factor_of_the_recurrent_matrix():
     layer = encoder.layers[0]
     layer.Wh.value[...] = 0.5 * np.linalg.qr(rng.standard_normal((6, 6)))[0]
     layer.Wx.value[...] = 1e-9 * np.linalg.qr(rng.standard_normal((6, 4)))[0].T  # tanh stays linear
-    norms = signals.gradient_norms(encoder, rng.random((8, 300, 4)), rng)
+    norms = activations.gradient_norms(encoder, rng.random((8, 300, 4)), rng)
     assert norms[0] == 1
     np.testing.assert_allclose(norms[1:] / norms[:-1], 0.5, rtol=0.05)
     assert not layer.Wh.grad.any(), "it leaves no gradient behind"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minilstm.data.shuffle import part
+from minilstm.data.rng import part
 from minilstm.data.splits import grouped_folds, hmdb51_split, ucf101_split
 from minilstm.errors import MinilstmError, ShapeError
 

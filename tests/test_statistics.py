@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from minilstm.claims import clean
-from minilstm.statistics import FAILS, HOLDS, OPEN, detectable, judge, mean_of
+from minilstm.experiments.significance import FAILS, HOLDS, OPEN, detectable, judge, mean_of
+from minilstm.experiments.verdicts import clean
 
 
 @pytest.mark.parametrize("n", [2, 5, 30])

@@ -29,13 +29,15 @@ from on_cupy import (
 from strict_cupy import counting, forbidding
 from test_resume import same, stop_after
 
-from minilstm import checkpoint, evaluate, experiment, gradcheck, progress, train
+from minilstm import evaluate, gradcheck, train
 from minilstm.backend import asarray, use_backend, xp
 from minilstm.classify import classify_step
 from minilstm.command import run_command
+from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import Classifier
 from minilstm.optim import Adam
-from minilstm.workspace import Reused, use_workspace
+from minilstm.runs import build, checkpoint
+from minilstm.training import progress
 
 BACKENDS = ("numpy", "cupy")
 TRAFFIC = ("upload", "download", "sync")
@@ -194,8 +196,8 @@ def test_training_steps_are_those_of_numpy(strict, case):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_step_makes_no_traffic_and_its_batch_is_one_copy(there, case):
     settings = settings_of(case)
-    source = experiment.open_source(settings, "train")
-    model = experiment.build_model(settings, 64)
+    source = build.open_source(settings, "train")
+    model = build.build_model(settings, 64)
     optimizer = train.build_optimizer(model, settings)
     with counting() as counts:
         batches = train.BatchesAhead(source, settings, 0, 4)
@@ -212,9 +214,9 @@ def test_a_step_makes_no_traffic_and_its_batch_is_one_copy(there, case):
 def test_a_step_that_is_not_finite_is_taken_back_by_the_device(there):
     for rule in ("adam", "rmsprop", "sgd"):
         settings = settings_of({"optimizer": {"rule": rule}})
-        model = experiment.build_model(settings, 64)
+        model = build.build_model(settings, 64)
         optimizer = train.build_optimizer(model, settings)
-        source = experiment.open_source(settings, "train")
+        source = build.open_source(settings, "train")
         good, bad = (train.draw_batch(source, settings, k) for k in range(2))
         bad.future[0, 0, 0] = np.nan
         good, bad = (

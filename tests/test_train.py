@@ -14,13 +14,15 @@ import pytest
 from PIL import Image
 
 import minilstm
-from minilstm import checkpoint, config, cost, evaluate, experiment, progress, runfolder, train
+from minilstm import config, evaluate, train
 from minilstm.command import run_command
-from minilstm.config import Config
+from minilstm.config import from_toml
 from minilstm.errors import DataError, NonFiniteError, RunError
-from minilstm.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from minilstm.progress import Progress
-from minilstm.workspace import Reused, use_workspace
+from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from minilstm.layers.workspace import Reused, use_workspace
+from minilstm.runs import build, checkpoint, run_folder
+from minilstm.training import progress, resources
+from minilstm.training.progress import Progress
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
@@ -43,8 +45,8 @@ def tiny(**changes):
 
 def set_up(settings):
     """The model, the optimizer and the source of a configuration."""
-    source = experiment.open_source(settings, "train")
-    model = experiment.build_model(settings, math.prod(source.frame_shape))
+    source = build.open_source(settings, "train")
+    model = build.build_model(settings, math.prod(source.frame_shape))
     return model, train.build_optimizer(model, settings), source
 
 
@@ -80,8 +82,8 @@ def finished(tmp_path_factory):
 
 def test_a_run_writes_every_promised_file_and_nothing_else(finished):
     _, out = finished
-    assert names(out) == set(runfolder.NAMES)
-    assert all((out / name).stat().st_size > 0 for name in runfolder.NAMES)
+    assert names(out) == set(run_folder.NAMES)
+    assert all((out / name).stat().st_size > 0 for name in run_folder.NAMES)
 
 
 def test_the_pictures_of_a_run_open_and_the_animation_moves(finished):
@@ -95,8 +97,8 @@ def test_the_pictures_of_a_run_open_and_the_animation_moves(finished):
 
 def test_the_configuration_of_a_run_reads_back_equal(finished):
     settings, out = finished
-    assert Config.from_toml(out / "config.toml") == settings
-    assert experiment.read_config(out) == settings
+    assert from_toml(out / "config.toml") == settings
+    assert build.read_config(out) == settings
 
 
 def test_the_log_has_a_row_for_every_interval_and_for_the_last_step(finished):
@@ -217,9 +219,9 @@ def test_a_batch_is_a_function_of_its_number_and_not_of_what_was_drawn_before():
         model={"layers": 3, "dropout": 0.4, "conditional": "both"},
         feeding={"inputs": "scheduled", "truth_start": 0.6, "truth_steps": 100},
     )
-    source = experiment.open_source(settings, "train")
+    source = build.open_source(settings, "train")
     in_order = [train.draw_batch(source, settings, k) for k in range(6)]
-    again = experiment.open_source(settings, "train")
+    again = build.open_source(settings, "train")
     backwards = [train.draw_batch(again, settings, k) for k in reversed(range(6))][::-1]
     for one, two in zip(in_order, backwards, strict=True):
         same_batch(one, two)
@@ -238,7 +240,7 @@ def same_batch(one, two):
 
 def test_the_thread_hands_over_the_very_batches_in_order():
     settings = tiny(model={"layers": 2, "dropout": 0.4})
-    source = experiment.open_source(settings, "train")
+    source = build.open_source(settings, "train")
     ahead = train.BatchesAhead(source, settings, 3, 9)
     try:
         for k in range(3, 9):
@@ -287,7 +289,7 @@ EVERY_KIND = [
     (kind, conditional, feeding, start, cell)
     for kind, conditionals in KINDS.items()
     for conditional, feeding, start, cell in product(
-        conditionals, ("truth", "own", "scheduled"), ("step", "read"), experiment.CELLS
+        conditionals, ("truth", "own", "scheduled"), ("step", "read"), build.CELLS
     )
     if conditional != "none" or feeding == "truth"
 ]
@@ -348,7 +350,7 @@ def test_the_loss_falls_on_a_small_problem(cell, feeding):
         model={"cell": cell, "conditional": conditional},
         feeding={"inputs": inputs, "truth_start": 0.5, "truth_end": 0.5},
     )
-    batch = train.draw_batch(experiment.open_source(settings, "train"), settings, 0)
+    batch = train.draw_batch(build.open_source(settings, "train"), settings, 0)
     first, last = learns(settings, batch)
     assert last < 0.5 * first
 
@@ -356,7 +358,7 @@ def test_the_loss_falls_on_a_small_problem(cell, feeding):
 @pytest.mark.parametrize("rule", ["adam", "rmsprop", "sgd"])
 def test_every_update_rule_lowers_the_loss(rule):
     settings = tiny(optimizer={"rule": rule})
-    batch = train.draw_batch(experiment.open_source(settings, "train"), settings, 0)
+    batch = train.draw_batch(build.open_source(settings, "train"), settings, 0)
     first, last = learns(settings, batch)
     assert last < 0.8 * first
 
@@ -366,7 +368,7 @@ def test_squared_error_trains_on_data_of_any_range_through_the_library():
     patches = dataclasses.replace(
         settings, data=dataclasses.replace(settings.data, source="patches")
     )
-    model = experiment.build_model(patches, 6)
+    model = build.build_model(patches, 6)
     assert isinstance(model.loss, SquaredError)
     optimizer = train.build_optimizer(model, patches)
     rng = np.random.default_rng(0)
@@ -472,7 +474,7 @@ def test_the_work_of_a_step_is_counted_as_by_hand():
 
     def counted(**changes):
         settings = tiny(data={"past": T_past, "future": T}, run={"batch_size": B}, **changes)
-        return cost.gflop_per_step(experiment.build_model(settings, D), settings)
+        return resources.gflop_per_step(build.build_model(settings, D), settings)
 
     # a matrix product forward, and two of the same size backward: for the weights, for the input;
     # the data needs no gradient
@@ -515,7 +517,7 @@ def test_the_memory_announced_is_what_training_takes(model, feeding, rule):
     states = optimizer.state.values()
     taken = 2 * model.flat().value.nbytes + sum(state.nbytes for state in states)
     taken += workspace.nbytes + 4 * (batch.past.nbytes + batch.future.nbytes)
-    assert cost.memory_of(model, settings).needed(settings.run.batch_size) == pytest.approx(
+    assert resources.memory_of(model, settings).needed(settings.run.batch_size) == pytest.approx(
         taken, rel=0.15
     )
 
@@ -524,7 +526,7 @@ def test_asking_for_the_cost_leaves_no_trace_in_the_model():
     settings = tiny(model={"conditional": "both"}, feeding={"inputs": "own"})
     model, _, _ = set_up(settings)
     before = model.flat().value.copy()
-    cost.memory_of(model, settings).needed(settings.run.batch_size)
+    resources.memory_of(model, settings).needed(settings.run.batch_size)
     assert not model.flat().grad.any()
     np.testing.assert_array_equal(model.flat().value, before)
 
@@ -533,7 +535,7 @@ def test_the_announcement_says_what_where_how_long_and_how_much(tmp_path, capsys
     settings = tiny(model={"conditional": "future"}, run={"minutes": 2.5, "seed": 3})
     train.train(settings, tmp_path / "run")
     text = capsys.readouterr().out
-    size = experiment.build_model(settings, 64).flat().value.size
+    size = build.build_model(settings, 64).flat().value.size
     for words in (
         "composite, future conditional: 1 layer of 8 units",
         f"{size:,} parameters",
@@ -574,7 +576,7 @@ def test_a_run_stops_when_its_minutes_are_over_and_is_complete(tmp_path, monkeyp
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     settings = tiny(run={"steps": 1_000_000, "minutes": 0.2})
     train.train(settings, tmp_path / "run", quiet=True)
-    assert names(tmp_path / "run") == set(runfolder.NAMES)
+    assert names(tmp_path / "run") == set(run_folder.NAMES)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == rows[-2]["step"] == 13 and "validation future" in rows[-1]
 
@@ -627,7 +629,7 @@ def test_the_thread_ends_with_the_run(tmp_path, no_pictures, steps):
 def test_a_thread_nobody_waits_for_ends_when_told():
     settings = tiny()
     before = threading.enumerate()
-    ahead = train.BatchesAhead(experiment.open_source(settings, "train"), settings, 0, 10**9)
+    ahead = train.BatchesAhead(build.open_source(settings, "train"), settings, 0, 10**9)
     ahead.next()
     ahead.stop()
     assert threading.enumerate() == before
@@ -718,7 +720,7 @@ def test_a_validation_that_is_not_finite_leaves_the_checkpoint_before_it(
     assert f"after step 3; {saved} of step 2 is older" in message
     _, about = checkpoint.read(saved)
     assert about["step"] == 2, "the last good checkpoint was overwritten"
-    rows = runfolder.read_log(tmp_path / "run" / "metrics.jsonl")
+    rows = run_folder.read_log(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows if "validation future" in row] == [1, 2]
 
 
@@ -780,5 +782,5 @@ def test_a_mean_image_lowers_the_first_loss_below_a_blind_guess(tmp_path, no_pic
     for bias in ("zero", "mean-image"):
         settings = tiny(init={"readout_bias": bias}, run={"steps": 1, "log_every": 1})
         train.train(settings, tmp_path / bias, quiet=True)
-        firsts.append(runfolder.read_log(tmp_path / bias / "metrics.jsonl")[0]["future"])
+        firsts.append(run_folder.read_log(tmp_path / bias / "metrics.jsonl")[0]["future"])
     assert firsts[1] < 0.7 * firsts[0]

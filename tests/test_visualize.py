@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import figures, panels, visualize
+from minilstm import visualize
 from minilstm.command import run_command
 from minilstm.data import as_frames
+from minilstm.figures import panels, strips
 from minilstm.visualize import NAMES
 
 TINY = {
@@ -97,14 +98,14 @@ def test_only_the_figures_asked_for_are_drawn(runs, capsys, tmp_path):
 
 
 def test_several_runs_share_one_truth_and_have_their_own_insides(runs, tmp_path, monkeypatch):
-    strips = []
-    monkeypatch.setattr(figures, "prediction_strip", lambda *a: strips.append(a))
+    calls = []
+    monkeypatch.setattr(strips, "prediction_strip", lambda *a: calls.append(a))
     three = [runs / "composite", runs / "autoencoder", runs / "slides"]
     plate = drawn(three, tmp_path, ("fig5", "fig10", "fig7"))
-    models = strips[0][2]
+    models = calls[0][2]
     assert list(models) == ["composite", "autoencoder", "slides"]
     assert models["autoencoder"][1] is None and models["slides"][0] is None
-    assert strips[0][0].shape == models["composite"][0].shape == (3, 3, 8, 8)
+    assert calls[0][0].shape == models["composite"][0].shape == (3, 3, 8, 8)
     assert plate.left_out["fig7-autoencoder"].startswith("an autoencoder has no future")
     names = {path.name for path in tmp_path.iterdir()}
     assert {"fig10-composite.png", "fig10-autoencoder.png", "fig7-slides.png"} <= names
@@ -120,11 +121,11 @@ def test_runs_of_one_folder_name_are_told_apart(runs, capsys, tmp_path):
 
 
 def test_a_reconstruction_and_a_prediction_are_those_of_the_model(runs, monkeypatch, tmp_path):
-    strips = []
-    monkeypatch.setattr(figures, "prediction_strip", lambda *a: strips.append(a))
+    calls = []
+    monkeypatch.setattr(strips, "prediction_strip", lambda *a: calls.append(a))
     (run,) = visualize.open_runs([runs / "composite"])
     visualize.draw([run], visualize.Plate(tmp_path, ("png",)), ("fig5",))
-    past, future, models, *_ = strips[0]
+    past, future, models, *_ = calls[0]
     frames = np.concatenate([past, future]).reshape(7, 3, 64).astype(np.float32)
     rebuilt, predicted = models["model"]
     np.testing.assert_allclose(
@@ -136,10 +137,10 @@ def test_a_reconstruction_and_a_prediction_are_those_of_the_model(runs, monkeypa
 
 
 def test_patches_are_shown_in_colour_and_only_their_last_ten_frames(runs, tmp_path, monkeypatch):
-    strips = []
-    monkeypatch.setattr(figures, "prediction_strip", lambda *a: strips.append(a))
+    calls = []
+    monkeypatch.setattr(strips, "prediction_strip", lambda *a: calls.append(a))
     plate = drawn([runs / "patches"], tmp_path)
-    past, future, models, _, first, _ = strips[0]
+    past, future, models, _, first, _ = calls[0]
     assert past.shape == (10, 2, 8, 7, 3) and future.shape == (4, 2, 8, 7, 3) and first == 3
     assert past.min() > -1e-6 and past.max() < 1 + 1e-6, "the truth is no longer normalised"
     np.testing.assert_allclose(past * 255, np.rint(past * 255), atol=1e-3)

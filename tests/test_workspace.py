@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from minilstm.linear import rows
-from minilstm.workspace import (
+from minilstm.layers.linear import rows
+from minilstm.layers.workspace import (
     BY_FEATURE,
     BY_STEP,
     PLAIN,

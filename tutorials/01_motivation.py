@@ -228,5 +228,5 @@ assert score(two, v) < learned
 
 # %% [markdown]
 # **In the library:** [data/moving_mnist.py](../minilstm/data/moving_mnist.py) `trajectories`,
-# `draw_frames`; [models.py](../minilstm/models.py) `Encoder`. **Next:** 02, what is in the box,
-# from its smallest part.
+# `draw_frames`; [models.py](../minilstm/models/composite.py) `Encoder`. **Next:** 02, what is in
+# the box, from its smallest part.

@@ -19,9 +19,9 @@ import kit
 import numpy as np
 
 from minilstm import Adam, Layer, Linear, Sample, SquaredError, use_backend
-from minilstm.cells import elman_cell, elman_cell_backward
 from minilstm.gradcheck import check
-from minilstm.layer import Cache, Init
+from minilstm.layers.cells import elman_cell, elman_cell_backward
+from minilstm.layers.layer import Cache, Init
 
 use_backend("numpy", "float64")  # for checks; training is happy with float32
 
@@ -304,7 +304,7 @@ print(f"with the wrong gradient: {forgetful:.6f}")
 assert forgetful < 0.1
 
 # %% [markdown]
-# **In the library:** [linear.py](../minilstm/linear.py) `Linear`, `affine`, `affine_dw`;
-# [gradcheck.py](../minilstm/gradcheck.py) `check`, `numeric`; [layer.py](../minilstm/layer.py)
-# `Layer`. `python -m minilstm.gradcheck` checks them all. **Next:** 03, a network that must
-# squeeze.
+# **In the library:** [linear.py](../minilstm/layers/linear.py) `Linear`, `affine`, `affine_dw`;
+# [gradcheck.py](../minilstm/gradcheck.py) `check`, `numeric`;
+# [layer.py](../minilstm/layers/layer.py) `Layer`. `python -m minilstm.gradcheck` checks them all.
+# **Next:** 03, a network that must squeeze.

@@ -19,10 +19,10 @@ import kit
 import numpy as np
 
 from minilstm import Adam, BernoulliCrossEntropy, Layer, Linear, Sample, SquaredError
-from minilstm.cells import elman_cell, elman_cell_backward
 from minilstm.data import as_vectors, load_digits, resize_digits
 from minilstm.gradcheck import check
-from minilstm.layer import Cache
+from minilstm.layers.cells import elman_cell, elman_cell_backward
+from minilstm.layers.layer import Cache
 
 
 def digits(split, N):
@@ -259,6 +259,7 @@ assert trained < deaf < nothing
 assert linear.flat().value.size == 3340
 
 # %% [markdown]
-# **In the library:** [linear.py](../minilstm/linear.py); [losses.py](../minilstm/losses.py)
-# `SquaredError`, `BernoulliCrossEntropy`; `Autoencoder` in [models.py](../minilstm/models.py) is
-# the recurrent one. **Next:** 04, a network with a memory.
+# **In the library:** [linear.py](../minilstm/layers/linear.py);
+# [losses.py](../minilstm/layers/losses.py) `SquaredError`, `BernoulliCrossEntropy`; `Autoencoder`
+# in [models.py](../minilstm/models/composite.py) is the recurrent one. **Next:** 04, a network with
+# a memory.

@@ -122,7 +122,7 @@ for (name, ours), theirs in zip(by_hand.items(), library, strict=True):
 # %% [markdown]
 # To the last digit. And with real sizes it is the same algorithm with matrices. Here it is as a
 # loop; compare it line by line with `Recurrent.forward` and `backward` in
-# [rnn.py](../minilstm/rnn.py).
+# [rnn.py](../minilstm/layers/rnn.py).
 
 # %%
 T, B, D, H = 7, 4, 3, 5
@@ -242,6 +242,7 @@ dh1 = 1 + (1 - h2**2) * dh2 * Wh
 assert np.isclose(dx[0, 0, 0], (1 - h1**2) * dh1 * Wx)
 
 # %% [markdown]
-# **In the library:** [rnn.py](../minilstm/rnn.py) `Recurrent` (the loop), `ElmanRNN`;
-# [cells.py](../minilstm/cells.py) `elman_cell`; [segments.py](../minilstm/segments.py) for cutting
-# long films. **Next:** 05, cells that remember, and one that can't.
+# **In the library:** [rnn.py](../minilstm/layers/rnn.py) `Recurrent` (the loop), `ElmanRNN`;
+# [cells.py](../minilstm/layers/cells.py) `elman_cell`;
+# [segments.py](../minilstm/layers/segments.py) for cutting long films. **Next:** 05, cells that
+# remember, and one that can't.

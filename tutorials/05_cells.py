@@ -102,7 +102,7 @@ assert np.abs(final).max() == 0 and np.abs(literal.W.grad).max() == 0
 # %% [markdown]
 # `W` does nothing, so it learns nothing. The cell that the deck surely means is the standard one of
 # tutorial 04, $h_{i+1} = \tanh(W^i x_i + W h_i + b)$: `ElmanRNN`. The library keeps both, side by
-# side in [rnn.py](../minilstm/rnn.py).
+# side in [rnn.py](../minilstm/layers/rnn.py).
 #
 # ## The deck's LSTM, to the letter
 #
@@ -330,6 +330,6 @@ assert round(np.log(f / (1 - f)), 2) == 4.27
 assert round(np.tanh(1.5), 2) == 0.91 and round(0.5 * np.tanh(3), 2) == 0.50
 
 # %% [markdown]
-# **In the library:** [cells.py](../minilstm/cells.py), all of it: one screen per cell;
-# [rnn.py](../minilstm/rnn.py), [lstm.py](../minilstm/lstm.py). **Next:** 06, an autoencoder made of
-# them.
+# **In the library:** [cells.py](../minilstm/layers/cells.py), all of it: one screen per cell;
+# [rnn.py](../minilstm/layers/rnn.py), [lstm.py](../minilstm/layers/lstm.py). **Next:** 06, an
+# autoencoder made of them.

@@ -17,7 +17,9 @@
 import kit
 import numpy as np
 
-from minilstm import Autoencoder, asarray, evaluate, experiment, metrics, train
+from minilstm import Autoencoder, asarray, evaluate, train
+from minilstm.evaluation import metrics
+from minilstm.runs import build
 
 # %% [markdown]
 # ## Two LSTMs and a hand-over
@@ -46,9 +48,9 @@ def train_autoencoder(hidden, steps, past=6, backwards=True, seed=0):
         data={"past": past, "future": 1},
         run={"steps": steps, "batch_size": 32, "seed": seed},
     )
-    source = experiment.open_source(settings, "train")  # an endless supply of films
+    source = build.open_source(settings, "train")  # an endless supply of films
     rate = train.build_schedule(settings)  # the learning rate as a function of the step
-    model = experiment.build_model(settings, D=256)
+    model = build.build_model(settings, D=256)
     train.start_readouts(model, evaluate.mean_image(settings, 400))
     optimizer = train.build_optimizer(model, settings)
     for k in range(steps):
@@ -66,7 +68,7 @@ def train_autoencoder(hidden, steps, past=6, backwards=True, seed=0):
 
 def films(settings, N=200):
     """N films of digits that training never used: (T, N, D)."""
-    return evaluate.sequences(experiment.open_source(settings, "test"), N)[: settings.data.past]
+    return evaluate.sequences(build.open_source(settings, "test"), N)[: settings.data.past]
 
 
 def judged(model, x, backwards=True):
@@ -184,6 +186,6 @@ long, _ = model.forward(asarray(films(kit.small(1, data={"past": 12, "future": 1
 assert long[0].shape == (12, 200, 256)
 
 # %% [markdown]
-# **In the library:** [models.py](../minilstm/models.py) `Autoencoder`, `Encoder`, `Decoder`;
-# [train.py](../minilstm/train.py) `training_step` is the loop's body. **Next:** 07, the hand-over
-# itself.
+# **In the library:** [models.py](../minilstm/models/composite.py) `Autoencoder`, `Encoder`,
+# `Decoder`; [train.py](../minilstm/train.py) `training_step` is the loop's body. **Next:** 07, the
+# hand-over itself.

@@ -18,9 +18,10 @@
 import kit
 import numpy as np
 
-from minilstm import Composite, FuturePredictor, asarray, evaluate, experiment
+from minilstm import Composite, FuturePredictor, asarray, evaluate
 from minilstm.gradcheck import check
-from minilstm.layer import Blank, Sample, randomize
+from minilstm.layers.layer import Blank, Sample, randomize
+from minilstm.runs import build
 
 drawn, ax = kit.diagram(9, 2.6)
 for t in range(6):
@@ -46,7 +47,7 @@ kit.save(drawn, "07_encoder_decoder", show=False)
 # %%
 settings = kit.small(150 if kit.FAST else 1500, model={"kind": "predictor"})
 model = kit.learn(settings)
-films = evaluate.sequences(experiment.open_source(settings, "test"), 200)
+films = evaluate.sequences(build.open_source(settings, "test"), 200)
 past, future = asarray(films[:6]), asarray(films[6:])
 
 # %% [markdown]
@@ -122,7 +123,7 @@ assert losses["only c (h = 0)"] < losses["only h (c = 0)"]
 
 # %%
 longer = kit.small(1, data={"past": 6, "future": 18})
-x = evaluate.sequences(experiment.open_source(longer, "test"), 3)
+x = evaluate.sequences(build.open_source(longer, "test"), 3)
 prediction = model.rollout(x[:6], 18)
 rows = np.stack([film for n in range(3) for film in (x[6:, n], prediction[:, n])])
 drawn, ax = kit.figure(9, 3.4)
@@ -134,7 +135,7 @@ ax.axvline(17 * 6 - 1, color=kit.ORANGE, lw=2)
 ax.set_title("predicted frames 1 to 18; trained on those left of the line", fontsize=11)
 kit.save(drawn, "07_rollout")
 
-x = evaluate.sequences(experiment.open_source(longer, "test"), 200)
+x = evaluate.sequences(build.open_source(longer, "test"), 200)
 (_, logits), _ = model.forward(asarray(x[:6]), T=18)
 per_step = evaluate.loss_per_step(model.loss, logits, x[6:])
 print("nats at predicted frame 1, 6, 12, 18:", *per_step[[0, 5, 11, 17]].round(1))
@@ -232,5 +233,6 @@ assert max(param.value.size for param in paper.params().values()) == 4096 * 8192
 assert 4096 * 8192 > total / 3.1
 
 # %% [markdown]
-# **In the library:** [models.py](../minilstm/models.py) `Encoder`, `Decoder`, `FuturePredictor`;
-# [stack.py](../minilstm/stack.py). **Next:** 08, what goes in at each time step.
+# **In the library:** [models.py](../minilstm/models/composite.py) `Encoder`, `Decoder`,
+# `FuturePredictor`; [stack.py](../minilstm/layers/stack.py). **Next:** 08, what goes in at each
+# time step.

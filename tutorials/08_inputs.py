@@ -28,14 +28,14 @@ from minilstm import (
     SquaredError,
     asarray,
     config,
-    cost,
     data,
     evaluate,
-    experiment,
 )
 from minilstm.errors import MinilstmError
 from minilstm.gradcheck import check
-from minilstm.layer import Blank, Sample, randomize
+from minilstm.layers.layer import Blank, Sample, randomize
+from minilstm.runs import build
+from minilstm.training import resources
 
 # %% [markdown]
 # ## A frame becomes a vector
@@ -110,7 +110,7 @@ for side in (16, 32, 64, 128):
     settings = config.load(overrides={"data": {"frame_size": side, "digit_size": side // 2},
                                       "model": {"hidden": 2048}})  # fmt: skip
     sizes[side] = sum(param.value.size for param in model.params().values())
-    gflop = cost.gflop_per_step(model, settings)
+    gflop = resources.gflop_per_step(model, settings)
     print(f"{side:>3} x {side:<3}  {sizes[side] / 1e6:6.0f} million parameters  {gflop:6.0f} GFLOP")
 assert 2 < sizes[128] / sizes[64] < 4
 
@@ -191,7 +191,7 @@ with tempfile.TemporaryDirectory() as folder:
         200 if kit.FAST else 1500, data={"source": str(path)}, model={"kind": "predictor"}
     )
     model = kit.learn(settings)
-    test = evaluate.sequences(experiment.open_source(settings, "test"), 3)
+    test = evaluate.sequences(build.open_source(settings, "test"), 3)
     mean = evaluate.mean_image(settings, 400)
 
 _, logits = evaluate.decode(model, test, 6)
@@ -238,5 +238,6 @@ for name, wrong in (("as floats", bars.astype(np.float32)), ("as bytes", bars)):
 
 # %% [markdown]
 # **In the library:** [data/sequences.py](../minilstm/data/sequences.py) `as_vectors`,
-# `SequenceFile`; [data/patches.py](../minilstm/data/patches.py); [losses.py](../minilstm/losses.py)
-# `mean`; [cost.py](../minilstm/cost.py). **Next:** 09, judging.
+# `SequenceFile`; [data/patches.py](../minilstm/data/patches.py);
+# [losses.py](../minilstm/layers/losses.py) `mean`;
+# [resources.py](../minilstm/training/resources.py). **Next:** 09, judging.

@@ -20,7 +20,10 @@
 import kit
 import numpy as np
 
-from minilstm import data, evaluate, experiment, figures, metrics
+from minilstm import data, evaluate
+from minilstm.evaluation import metrics
+from minilstm.figures import strips
+from minilstm.runs import build
 
 # %% [markdown]
 # ## What is a nat?
@@ -118,8 +121,8 @@ assert spread < 0.02 * (mean_image - bound)
 #
 # (The bound and the baselines are of *our* films, of the 1,000 test digits that come with the
 # package: their mean image costs 678. With the whole of MNIST's test set it costs 672
-# ([metrics.py](../minilstm/metrics.py)), with another sample of test digits 629, which tutorial 13
-# uses. So a result belongs beside the baselines of its own data.)
+# ([metrics.py](../minilstm/evaluation/metrics.py)), with another sample of test digits 629, which
+# tutorial 13 uses. So a result belongs beside the baselines of its own data.)
 #
 # ## Why fog scores well
 #
@@ -191,7 +194,7 @@ settings = kit.small(
     150 if kit.FAST else 1500, model={"kind": "composite", "conditional": "future"}
 )
 model = kit.learn(settings)
-x = evaluate.sequences(experiment.open_source(settings, "test"), 200)
+x = evaluate.sequences(build.open_source(settings, "test"), 200)
 result = evaluate.evaluate(model, x, 6, evaluate.mean_image(settings, 400), (16, 16))
 print(evaluate.table(result))
 
@@ -211,7 +214,7 @@ reconstruction = model.reconstruction(x[:6])
 prediction = model.rollout(x[:6], 6)
 models = {"model": (frames(reconstruction), frames(prediction))}
 kit.save_file(
-    lambda path: figures.prediction_strip(frames(x[:6]), frames(x[6:]), models, path), "09_strip"
+    lambda path: strips.prediction_strip(frames(x[:6]), frames(x[6:]), models, path), "09_strip"
 )
 
 # %% [markdown]
@@ -250,6 +253,6 @@ assert round(341.2 / np.log(2)) == 492
 assert bound > 80
 
 # %% [markdown]
-# **In the library:** [metrics.py](../minilstm/metrics.py) `cross_entropy`, `baselines`,
+# **In the library:** [metrics.py](../minilstm/evaluation/metrics.py) `cross_entropy`, `baselines`,
 # `sharpness`; [evaluate.py](../minilstm/evaluate.py) `evaluate`, `table`; `python -m
 # minilstm.evaluate RUN`. **Next:** 10, the future.

@@ -19,10 +19,11 @@
 import kit
 import numpy as np
 
-from minilstm import evaluate, figures
+from minilstm import evaluate
 from minilstm.data import as_vectors, draw_frames, load_digits, resize_digits, trajectories
+from minilstm.figures import strips
 from minilstm.gradcheck import check
-from minilstm.layer import Sample, randomize
+from minilstm.layers.layer import Sample, randomize
 from minilstm.models import Composite
 
 # %% [markdown]
@@ -138,7 +139,7 @@ for name, settings in models.items():
         print(f"{'':<15}taught", *(f"{nats:6.1f}" for nats in taught[name]))
 
 kit.save_file(
-    lambda path: figures.per_step_curve(
+    lambda path: strips.per_step_curve(
         {"with the teacher": taught["conditional"], "alone": alone["conditional"]}, path
     ),
     "10_exposure_bias",
@@ -233,5 +234,5 @@ assert wrong and all(name.startswith("reconstruct") for name in right)
 #    must see the same choices; a resumed run must see them too.
 # 3. The one against: the decoder leans on the frame before, so the code learns less.
 #
-# **In the library:** [models.py](../minilstm/models.py) `Composite`, `Decoder.forward`;
+# **In the library:** [models.py](../minilstm/models/composite.py) `Composite`, `Decoder.forward`;
 # [train.py](../minilstm/train.py) `draw_feeding`. **Next:** 11, looking inside.

@@ -23,7 +23,8 @@ import kit
 import numpy as np
 from PIL import Image
 
-from minilstm import config, evaluate, signals, train, visualize
+from minilstm import config, evaluate, train, visualize
+from minilstm.evaluation import activations
 
 # %% [markdown]
 # ## A run to look at
@@ -133,8 +134,8 @@ print(caption)
 # %%
 peaks = {}
 for name, model in run.models.items():
-    h = signals.future_signals(model, run.past, 100)[0]["h"]  # (100, 20 films, 64 units)
-    peak, period = signals.periodicity(h)
+    h = activations.future_signals(model, run.past, 100)[0]["h"]  # (100, 20 films, 64 units)
+    peak, period = activations.periodicity(h)
     late = np.abs(np.diff(h[80:], axis=0)).mean()
     peaks[name] = peak.mean(), late
     every = f"every {np.median(period[period > 0]):.0f} steps" if period.any() else "at rest"
@@ -187,15 +188,15 @@ def smoothness(weights):
 
 def shown(weights):
     """The 12 largest of weight pictures (N, 256), each scaled by itself; grey is 0."""
-    w = weights[signals.largest(weights, 12)]
+    w = weights[activations.largest(weights, 12)]
     return 0.5 + 0.5 * w / np.abs(w).max(axis=1, keepdims=True)
 
 
 rows = {}
 for name, model in run.models.items():
     H = settings.model.hidden
-    takes = signals.input_weights(model.encoder.layers[0])[:, 2 * H : 3 * H].T  # of the input g
-    gives = signals.output_weights(model.predict)
+    takes = activations.input_weights(model.encoder.layers[0])[:, 2 * H : 3 * H].T  # of the input g
+    gives = activations.output_weights(model.predict)
     word = "trained" if name == visualize.TRAINED else "random"
     rows |= {f"{word}: takes": shown(takes), f"{word}: gives": shown(gives)}
     print(f"{name:<22} takes {smoothness(takes):.2f}   gives {smoothness(gives):.2f}")
@@ -222,8 +223,8 @@ random = run.models[visualize.RANDOM]
 T, B = 100, 1
 beat = np.zeros((T, B, 256), np.float32)
 beat[::10] = 1.0  # a flash every ten frames
-found, _ = signals.unrolled(random.encoder.layers[0], beat, None)
-peak, period = signals.periodicity(found["h"])
+found, _ = activations.unrolled(random.encoder.layers[0], beat, None)
+peak, period = activations.periodicity(found["h"])
 print(f"random encoder, driven: peak {peak.mean():.2f}, period {np.median(period):.0f}")
 assert peak.mean() > 0.7 and np.median(period) == 10
 
@@ -253,5 +254,6 @@ folder.cleanup()
 
 # %% [markdown]
 # **In the library:** [visualize.py](../minilstm/visualize.py) draws,
-# [signals.py](../minilstm/signals.py) measures, [figures.py](../minilstm/figures.py) and
-# [panels.py](../minilstm/panels.py) do the drawing. **Next:** 12, transfer.
+# [activations.py](../minilstm/evaluation/activations.py) measures,
+# [strips.py](../minilstm/figures/strips.py) and [panels.py](../minilstm/figures/panels.py) do the
+# drawing. **Next:** 12, transfer.

@@ -27,16 +27,19 @@ from pathlib import Path
 import kit
 import numpy as np
 
-from minilstm import accuracies, action_tables, classify, config, experiment, panels, train
-from minilstm.claims import lines, plus_minus
+from minilstm import classify, config, train
 from minilstm.config import Classify
 from minilstm.data import Actions, windows
 from minilstm.data.actions import CLASSES
 from minilstm.data.splits import grouped_folds
+from minilstm.experiments import accuracy_table, table_definitions
+from minilstm.experiments.action_experiments import METHODS, Effort
+from minilstm.experiments.significance import mean_of
+from minilstm.experiments.verdicts import lines, plus_minus
+from minilstm.figures import panels
 from minilstm.gradcheck import check
 from minilstm.models import Classifier
-from minilstm.recognition import METHODS, Effort
-from minilstm.statistics import mean_of
+from minilstm.runs import build
 
 # %% [markdown]
 # ## Eighteen actions
@@ -65,7 +68,7 @@ labelled, validation, test = classify.open_clips(ask("scratch", labels))
 for name, clips in (("learn", labelled), ("decide", validation), ("judge", test)):
     print(f"{len(clips)} clips to {name} by")
 
-digits = experiment.split_digits("bundled", "train")
+digits = build.split_digits("bundled", "train")
 shown = Actions(digits, 32, 20, seed=5).clips(1)  # larger, for the eye
 drawn, axes = kit.figure(9, 5.7, columns=2, rows=9)
 for n, ax in enumerate(axes.T.ravel()):
@@ -187,7 +190,7 @@ def fit(encoder, labels, seed=0, source=None, learning_rate=2e-3):
     return classify.fit(settings, clips, validation, None if encoder == "scratch" else source)
 
 
-pretrained = experiment.load_run(run).encoder.params()
+pretrained = build.load_run(run).encoder.params()
 frozen = fit("frozen", labels, source=run)
 finetuned = fit("finetuned", labels, source=run)
 for name, fitted in (("frozen", frozen), ("finetuned", finetuned)):
@@ -280,7 +283,7 @@ assert chosen > chance + 1.5 * error > anew
 # %%
 draws, counts = (2, (2, 4)) if kit.FAST else (3, (2, 8, 24))
 effort = Effort({}, {}, small=counts[-2], full=most, counts=counts, draws=draws)
-table, asked = action_tables.figure_12(effort, {"rgb": "pixels"})
+table, asked = table_definitions.figure_12(effort, {"rgb": "pixels"})
 encoders = {"baseline": "scratch", "composite": "finetuned"}
 values = {}
 for (row, column), (_, ((method, _, count),)) in asked.items():
@@ -293,16 +296,16 @@ for (row, column), (_, ((method, _, count),)) in asked.items():
     print(f"{table.rows[row]:<30}{column:>3} of each class   {plus_minus(mean)} %")
 
 about = {"scale": "tutorial", "each": "draw"}
-figure_12 = accuracies.analyse(table, values, about)
-curves, _, xlabel, zero = accuracies.curves(table, figure_12)
+figure_12 = accuracy_table.analyse(table, values, about)
+curves, _, xlabel, zero = accuracy_table.curves(table, figure_12)
 kit.save_file(lambda path: panels.error_bars(curves, path, "", xlabel, zero), "12_labels")
 print(*lines(figure_12["claims"], "points"), sep="\n")
 
 # %% [markdown]
 # Each pair of networks shares its labelled clips, so we test the *differences*, draw by draw
-# ([statistics.py](../minilstm/statistics.py), and tutorial 13). "Could be found from" is the
-# smallest true gain that so few draws would find four times in five. (In the words of statistics:
-# the *minimum detectable effect* at a *power* of 80 %.)
+# ([significance.py](../minilstm/experiments/significance.py), and tutorial 13). "Could be found
+# from" is the smallest true gain that so few draws would find four times in five. (In the words of
+# statistics: the *minimum detectable effect* at a *power* of 80 %.)
 #
 # With few labels, the scratch network can't get off the ground: there is more to learn than the
 # labels say. What moves, and how, the pretrained one knows already; it has only to hear the
@@ -338,20 +341,20 @@ table1 = {
 table3 = {"Baseline LSTM": values["baseline", middle]}
 for method in ("autoencoder", "predictor"):
     other = pretrain(method, steps)
-    table3[action_tables.TITLES[method][0]] = [
+    table3[table_definitions.TITLES[method][0]] = [
         classify.accuracy(
             fit("finetuned", int(middle), n, other, rates["finetuned"]).predict(test), test.labels
         )
         for n in range(draws)
     ]
 table3["Composite Model"] = values["composite", middle]
-published1, _ = action_tables.table_1(effort, {"rgb": "pixels"})
+published1, _ = table_definitions.table_1(effort, {"rgb": "pixels"})
 slides = [there for (_, column), there in published1.published.items() if column == "rgb"]
 print(f"Table 1, with {middle} labelled clips of each class")
 for (name, found_here), there in zip(table1.items(), slides, strict=True):
     print(f"{name:<36}{plus_minus(mean_of(100 * np.array(found_here))):>12} %   slides: {there} %")
 print("Table 3")
-titles = dict(action_tables.TITLES.values())
+titles = dict(table_definitions.TITLES.values())
 for name, found_here in table3.items():
     there = titles[name][0]
     print(f"{name:<36}{plus_minus(mean_of(100 * np.array(found_here))):>12} %   slides: {there} %")
@@ -459,6 +462,6 @@ folder.cleanup()
 
 # %% [markdown]
 # **In the library:** [classify.py](../minilstm/classify.py) `fit`, `Fitted.predict`, `baselines`;
-# [models.py](../minilstm/models.py) `Classifier`; [data/actions.py](../minilstm/data/actions.py),
-# [data/clips.py](../minilstm/data/clips.py); `python -m minilstm.classify`. **Next:** 13, comparing
-# numbers.
+# [models.py](../minilstm/models/composite.py) `Classifier`;
+# [data/actions.py](../minilstm/data/actions.py), [data/clips.py](../minilstm/data/clips.py);
+# `python -m minilstm.classify`. **Next:** 13, comparing numbers.

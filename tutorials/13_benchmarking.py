@@ -23,13 +23,16 @@ from pathlib import Path
 import kit
 import numpy as np
 
-from minilstm import config, data, evaluate, experiment, metrics, reproduce, table2
-from minilstm.action_tables import table_4
-from minilstm.claims import lines, percent, plus_minus, tested
+from minilstm import config, data, evaluate, reproduce
 from minilstm.classify import accuracy, cross_entropy, fit, open_clips
 from minilstm.config import Classify
-from minilstm.recognition import Effort
-from minilstm.statistics import HOLDS, detectable, judge, mean_of
+from minilstm.evaluation import metrics
+from minilstm.experiments import table2
+from minilstm.experiments.action_experiments import Effort
+from minilstm.experiments.significance import HOLDS, detectable, judge, mean_of
+from minilstm.experiments.table_definitions import table_4
+from minilstm.experiments.verdicts import lines, percent, plus_minus, tested
+from minilstm.runs import build
 
 # %% [markdown]
 # ## What each number is
@@ -119,12 +122,12 @@ for seed in seeds:
             model={"kind": kind.kind, "conditional": kind.conditional, "hidden": 32},
         )
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, seed=seed))
-        for array, param in experiment.build_model(settings, 256).params().items():
+        for array, param in build.build_model(settings, 256).params().items():
             start = starts.setdefault((array, param.value.shape), param.value)
             assert (param.value == start).all()
         model = kit.learn(settings)
         N = 50 if kit.FAST else 300
-        x = evaluate.sequences(experiment.open_source(settings, "test"), N)
+        x = evaluate.sequences(build.open_source(settings, "test"), N)
         mean = evaluate.mean_image(settings, 400)
         result = evaluate.evaluate(model, x, 6, mean, (16, 16))
         of_mean = result["baselines"]["mean image"]["mean"]
@@ -351,7 +354,9 @@ assert round(3670.85 / 10) == 367 and min(1, 6 * 0.03) == 0.18
 assert len(claims["the slides'"]) == 4
 
 # %% [markdown]
-# **In the library:** [statistics.py](../minilstm/statistics.py),
-# [claims.py](../minilstm/claims.py), [table2.py](../minilstm/table2.py),
-# [action_tables.py](../minilstm/action_tables.py), [reproduce.py](../minilstm/reproduce.py):
-# `python -m minilstm.reproduce table2`. **Next:** 14, faults that training hides.
+# **In the library:** [significance.py](../minilstm/experiments/significance.py),
+# [verdicts.py](../minilstm/experiments/verdicts.py),
+# [table2.py](../minilstm/experiments/table2.py),
+# [table_definitions.py](../minilstm/experiments/table_definitions.py),
+# [reproduce.py](../minilstm/reproduce.py): `python -m minilstm.reproduce table2`. **Next:** 14,
+# faults that training hides.

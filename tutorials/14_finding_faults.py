@@ -30,16 +30,16 @@ from minilstm import (
     RMSProp,
     Sample,
     asarray,
-    cells,
     clip_norm,
     evaluate,
-    experiment,
     schedule,
     train,
     use_backend,
 )
 from minilstm.gradcheck import check, gradients
-from minilstm.layer import Flat, randomize
+from minilstm.layers import cells
+from minilstm.layers.layer import Flat, randomize
+from minilstm.runs import build
 
 use_backend("numpy", "float64")
 
@@ -116,17 +116,17 @@ for name in ("encoder.0.Wx", "encoder.0.Wh", "predict.readout.W"):
 
 # %%
 settings = kit.small(100 if kit.FAST else 600, model={"kind": "composite"})
-source = experiment.open_source(settings, "train")
-x = evaluate.sequences(experiment.open_source(settings, "test"), 200)
+source = build.open_source(settings, "train")
+x = evaluate.sequences(build.open_source(settings, "test"), 200)
 mean = evaluate.loss_of_mean_image(
-    experiment.build_loss(settings), evaluate.mean_image(settings, 400), x[6:]
+    build.build_loss(settings), evaluate.mean_image(settings, 400), x[6:]
 )
 
 
 def trained(kind, cell=PeepholeLSTM):
     """Nats of the future after training a composite of this class, with cells of that class."""
     with use_backend("numpy", "float32"):
-        model = experiment.build_model(settings, 256)
+        model = build.build_model(settings, 256)
         model.__class__ = kind
         for stack in (model.encoder, model.reconstruct.stack, model.predict.stack):
             stack.layers[0].__class__ = cell

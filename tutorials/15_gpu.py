@@ -21,11 +21,13 @@ import time
 import kit
 import numpy as np
 
-from minilstm import Composite, Init, asarray, config, cost, doctor, experiment, to_numpy
+from minilstm import Composite, Init, asarray, config, doctor, to_numpy
 from minilstm.backend import use_backend, xp
 from minilstm.errors import BackendError
-from minilstm.layer import Blank
-from minilstm.lstm import PeepholeLSTM
+from minilstm.layers.layer import Blank
+from minilstm.layers.lstm import PeepholeLSTM
+from minilstm.runs import build
+from minilstm.training import resources
 
 # %% [markdown]
 # ## One text, two libraries
@@ -125,8 +127,8 @@ if gpu:
 # %%
 settings = config.load(["table2-composite"])
 with use_backend("numpy", "float32"):
-    model = experiment.build_model(settings, 4096, init=Blank())
-gflop = cost.gflop_per_step(model, settings)
+    model = build.build_model(settings, 4096, init=Blank())
+gflop = resources.gflop_per_step(model, settings)
 print(f"table2-composite: {model.flat().value.size / 1e6:.0f} million parameters,"
       f" {gflop:,.0f} GFLOP per training step of {settings.run.batch_size} films")  # fmt: skip
 
@@ -191,7 +193,7 @@ assert counts[10] - 10 * per_step <= 2  # the inputs of ALL steps are one produc
 # %% [markdown]
 # The inputs of all steps are one product, before the loop. What remains in the loop is one product
 # with `Wh`, and a cell of a dozen small operations. On a GPU the library therefore makes the whole
-# cell **one** kernel: [cells.cuh](../minilstm/cells.cuh), the same equations in the GPU's own
+# cell **one** kernel: [cells.cuh](../minilstm/gpu/cells.cuh), the same equations in the GPU's own
 # language, checked against `cells.py`. Two launches a step remain.
 #
 # With 16 units even those have almost nothing to do, and a GPU would spend its time being told.
@@ -258,5 +260,5 @@ assert round(size / 1e6, 1) == 201.4 and round(4 * 4 * size / 1e9, 1) == 3.2
 # definition of a derivative (02), not believed.
 #
 # **In the library:** [backend.py](../minilstm/backend.py), the only file that imports CuPy;
-# [fused.py](../minilstm/fused.py); [doctor.py](../minilstm/doctor.py);
-# [cost.py](../minilstm/cost.py).
+# [kernels.py](../minilstm/gpu/kernels.py); [doctor.py](../minilstm/doctor.py);
+# [resources.py](../minilstm/training/resources.py).

@@ -18,13 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from minilstm import config, evaluate, experiment, train
+from minilstm import config, evaluate, train
 from minilstm.backend import use_backend
-from minilstm.data.shuffle import part
-from minilstm.figures import FAINT, INK, PALETTE
+from minilstm.data.rng import part
+from minilstm.figures.strips import FAINT, INK, PALETTE
 from minilstm.files import write_file
+from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import EncoderDecoder
-from minilstm.workspace import Reused, use_workspace
+from minilstm.runs import build
 
 FAST = os.environ.get("MINILSTM_FAST", "0") not in ("", "0")
 IMAGES = Path(__file__).parent / ("build/images" if FAST else "images")
@@ -173,10 +174,10 @@ def small(steps: int, **sections) -> config.Config:
 
 def learn(settings: config.Config) -> EncoderDecoder:
     """A model trained by the library's own step: the loop of tutorial 06, without its printing."""
-    source = experiment.open_source(settings, "train")
+    source = build.open_source(settings, "train")
     rate = train.build_schedule(settings)
     with use_backend("numpy", settings.run.precision), use_workspace(Reused()):
-        model = experiment.build_model(settings, int(np.prod(source.frame_shape)))
+        model = build.build_model(settings, int(np.prod(source.frame_shape)))
         train.start_readouts(model, evaluate.mean_image(settings, 400))
         optimizer = train.build_optimizer(model, settings)
         for k in range(settings.run.steps):

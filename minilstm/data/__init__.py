@@ -11,7 +11,7 @@
 any time, in any order, by any process, and is the same to the bit. `as_vectors(frames, scale)`
 turns frames into what a layer takes, float32 (T, B, D), and `as_frames` turns them back.
 
-Read next: moving_mnist.py (the slides' Figure 5), then shuffle.py, digits.py, sequences.py,
+Read next: moving_mnist.py (the slides' Figure 5), then rng.py, digits.py, sequences.py,
 vectors.py and patches.py (Figure 6); for action recognition (Figure 11) clips.py, actions.py and
 percepts.py.
 """

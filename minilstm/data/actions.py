@@ -25,10 +25,10 @@ import numpy as np
 from ..errors import DataError
 from .clips import Clips
 from .digits import resize_digits
-from .shuffle import keyed_rng, whole_number
+from .rng import keyed_rng, whole_number
 from .vectors import Scale
 
-ACTION = 5  # the purpose of these random numbers; see shuffle.py
+ACTION = 5  # the purpose of these random numbers; see rng.py
 UNLABELLED, LABELLED = 0, 1  # two series of draws that share nothing
 INK = 14  # pixels of a digit before it is drawn larger or smaller
 

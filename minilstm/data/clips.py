@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import DataError
-from .shuffle import whole_number
+from .rng import whole_number
 from .vectors import Scale
 
 UNLABELLED = -1

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, DataError, ShapeError, named
-from .shuffle import whole_number
+from .rng import whole_number
 
 SPLITS = ("train", "test")
 SIZE = 28  # MNIST digits are 28 x 28 pixels

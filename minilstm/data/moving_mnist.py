@@ -3,7 +3,7 @@
 Every digit starts anywhere and keeps one direction and one speed until it meets a wall. The first
 frames of a sequence therefore determine the rest: a model that has understood them can continue.
 
-    digits        which ones: the next entries of an endless shuffled list      (shuffle.py)
+    digits        which ones: the next entries of an endless shuffled list      (rng.py)
     trajectories  where: the top-left corner of every digit in every frame
     draw_frames   both together: pixels, the brighter one where digits overlap
 
@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import ConfigError, DataError
 from .digits import SIZE, resize_digits
-from .shuffle import MOTION, endless_shuffle, keyed_rng, whole_number
+from .rng import MOTION, endless_shuffle, keyed_rng, whole_number
 
 SPEEDS = ("constant", "random")
 STEP = 0.1  # per frame, in units of the slack: 3.6 pixels for 28-pixel digits on 64-pixel frames

@@ -13,7 +13,7 @@ known to the model.
 
 Patches of one film are alike, and what is alike must not be trained on and tested with. An .npz of
 data_tools/extract_patches.py therefore has an array `groups`, int64 (N,): a number for every piece
-of time of every film. A split takes whole groups, by the rule of `part` in shuffle.py. Without it
+of time of every film. A split takes whole groups, by the rule of `part` in rng.py. Without it
 every sequence is a group of its own: then eight of ten in their order in the file are trained on.
 
 Read next: ../presets/patches.toml.
@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, named
+from .rng import part
 from .sequences import MAX_HEADER, SequenceFile, map_npy
-from .shuffle import part
 from .vectors import Scale
 
 COLOURS = (1, 3)

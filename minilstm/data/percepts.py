@@ -26,7 +26,7 @@ import numpy as np
 from ..errors import ConfigError, DataError, named, one_line
 from ..files import replacing, write_file
 from .clips import Clips, windows
-from .shuffle import endless_shuffle, part, whole_number
+from .rng import endless_shuffle, part, whole_number
 from .vectors import Scale
 
 ARRAY = "features"

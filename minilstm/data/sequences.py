@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, DataError, named, one_line
-from .shuffle import endless_shuffle, part, whole_number
+from .rng import endless_shuffle, part, whole_number
 
 MAX_HEADER = 1000  # bytes; NumPy writes 118, and takes a minute over 10,000 that are damaged
 PUBLIC_T = 20  # frames per sequence of both public files, which tells their layouts apart

@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import ConfigError, DataError, one_line
-from .shuffle import group_numbers, keyed_rng, whole_number
+from .rng import group_numbers, keyed_rng, whole_number
 
-FOLDS = 10  # the purpose of the random numbers that deal groups out; see shuffle.py
+FOLDS = 10  # the purpose of the random numbers that deal groups out; see rng.py
 SPLITS = (1, 2, 3)
 
 Indices = np.ndarray

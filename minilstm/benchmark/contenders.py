@@ -1,0 +1,414 @@
+"""What the benchmark times, a process each: this package, PyTorch, JAX, the bare products.
+
+A contender is a function of a `Work` that returns `step` and `gradients`. `step()` does the work
+once and returns its outputs; `gradients()` those of the parameters, under our names and in our
+layouts, so that the benchmark can compare the numbers before it compares the times. All of them
+start from the same weights and inputs, drawn from one seed.
+
+The only file that imports an autograd library, and only in the process that times it: nothing is
+learned with one. Read next: bench.py, which asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import train
+from ..backend import xp
+from ..config import Config, Data, Model, Run
+from ..interop import from_torch, to_torch
+from ..layers.layer import Blank, Layer
+from ..layers.lstm import LSTM, PeepholeLSTM
+from ..layers.stack import Stack
+from ..layers.workspace import Reused, use_workspace
+from ..runs import build
+
+
+class Work(NamedTuple):
+    """One step of something: forward and backward, with the gradient of the input, in float32.
+
+    standard    an LSTM layer without peepholes
+    peephole    the paper's
+    stack       `layers` of the paper's
+    composite   a whole training step of a composite model without peepholes, T frames in and T
+                predicted: losses and optimizer too, but no gradient of the frames
+    """
+
+    kind: str
+    T: int
+    B: int
+    D: int
+    H: int
+    layers: int = 1
+
+
+# ---------------------------------------------------------------- the same start for everyone
+
+
+def blank(work: Work) -> Layer:
+    """The layer or model, all zeros, on memory that nobody has touched."""
+    if work.kind == "composite":
+        return build.build_model(settings(work), work.D, Blank())
+    rng = np.random.default_rng(0)  # for peepholes, which no `Init` leaves blank
+    if work.kind == "stack":
+        return Stack(work.D, work.H, work.layers, rng, PeepholeLSTM, Blank())
+    return {"standard": LSTM, "peephole": PeepholeLSTM}[work.kind](work.D, work.H, rng, Blank())
+
+
+def settings(work: Work) -> Config:
+    """The configuration of a composite step; what is not said here is the default."""
+    return Config(
+        data=Data(past=work.T, future=work.T),
+        model=Model(kind="composite", cell="standard", hidden=work.H, layers=work.layers),
+        run=Run(batch_size=work.B),
+    )
+
+
+def start(work: Work) -> tuple[Layer, np.ndarray, np.ndarray]:
+    """The layer with random weights, x, and dy; of a composite model past and future."""
+    rng = np.random.default_rng(0)
+    layer = blank(work)
+    for param in layer.params().values():
+        rows = max(1, len(param.value))
+        param.value[...] = rng.standard_normal(param.value.shape, np.float32) / rows**0.5
+    T, B, D, H = work.T, work.B, work.D, work.H
+    if work.kind == "composite":
+        return layer, rng.random((T, B, D), np.float32), rng.random((T, B, D), np.float32)
+    x, dy = (rng.standard_normal((T, B, size), np.float32) for size in (D, H))
+    return layer, x, dy
+
+
+# ---------------------------------------------------------------- the contenders
+
+
+def ours(work: Work):
+    """This package, with reused buffers, as in training."""
+    layer, x, dy = start(work)
+    use_workspace(Reused())
+
+    def gradients():
+        return {name: param.grad for name, param in layer.params().items()}
+
+    if work.kind == "composite":
+        return _our_training_step(work, layer, x, dy), gradients
+
+    def step():
+        layer.zero_grad()
+        (y, _), cache = layer.forward(x)
+        dx = layer.backward((dy, None), cache)[0]
+        return {"y": y, "dx": dx}
+
+    return step, gradients
+
+
+def _our_training_step(work, model, past, future):
+    config = settings(work)
+    optimizer = train.build_optimizer(model, config)
+    batch = train.Batch(past, future, True, None)
+    rate = config.optimizer.learning_rate
+
+    def step():
+        now = train.training_step(model, optimizer, batch, config, rate)
+        return {name: now[name] for name in ("reconstruction", "future", "gradient_norm")}
+
+    return step
+
+
+def products(work: Work):
+    """The matrix products of our own step and nothing else.
+
+    They are not listed but recorded while a step runs, with their very operands, so they have its
+    shapes, its number, its order and its layouts by construction.
+    """
+    step, _ = ours(work)
+    calls = recorded(step)
+
+    def replay():
+        for a, b, out in calls:
+            np.matmul(a, b, out=out)
+
+    return replay, None
+
+
+def recorded(step) -> list[tuple]:
+    """The operands and results (a, b, out) of every matrix product that `step` makes."""
+    matmul, calls = xp.matmul, []
+
+    def recording(a, b, out=None):
+        out = matmul(a, b, out=out)
+        calls.append((a, b, out))
+        return out
+
+    xp.matmul = recording
+    try:
+        step()
+    finally:
+        xp.matmul = matmul
+    return calls
+
+
+def flop(calls: list[tuple]) -> int:
+    """Multiplications and additions of recorded products."""
+    return sum(2 * out.size * a.shape[-1] for a, _, out in calls)
+
+
+def torch(work: Work):
+    """PyTorch: `nn.LSTM`, a loop for peepholes, which it lacks, or the whole step with its Adam."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    return {
+        "standard": _torch_lstm, "peephole": _torch_loop, "composite": _torch_training_step
+    }[work.kind](torch, work, *start(work))  # fmt: skip
+
+
+def _torch_lstm(torch, work, layer, x, dy):
+    module = _loaded(torch, torch.nn.LSTM(work.D, work.H), layer)
+    x, dy = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
+
+    def step():
+        module.zero_grad()
+        x.grad = None
+        y, _ = module(x)
+        y.backward(dy)
+        return {"y": y.detach().numpy(), "dx": x.grad.numpy()}
+
+    return step, lambda: _by_our_names(work, module)
+
+
+def _torch_loop(torch, work, layer, x, dy):
+    p = {
+        name: torch.from_numpy(param.value).requires_grad_()
+        for name, param in layer.params().items()
+    }
+    x, dy = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
+    Wx, Wh, b, Wp = (p[name] for name in ("Wx", "Wh", "b", "Wp"))
+
+    def step():
+        for tensor in (x, *p.values()):
+            tensor.grad = None
+        a = torch.addmm(b, x.flatten(0, 1), Wx).unflatten(0, x.shape[:2]).unbind(0)
+        h = c = x.new_zeros((work.B, work.H))
+        hs = []
+        for t in range(work.T):
+            i, f, g, o = torch.addmm(a[t], h, Wh).chunk(4, dim=-1)
+            i, f = (torch.addcmul(z, Wp[k], c).sigmoid() for k, z in enumerate((i, f)))
+            c = torch.addcmul(f * c, i, g.tanh())
+            h = torch.addcmul(o, Wp[2], c).sigmoid() * c.tanh()
+            hs.append(h)
+        y = torch.stack(hs)
+        y.backward(dy)
+        return {"y": y.detach().numpy(), "dx": x.grad.numpy()}
+
+    return step, lambda: {name: tensor.grad.numpy() for name, tensor in p.items()}
+
+
+def _torch_training_step(torch, work, model, past, future):
+    nn, config = torch.nn, settings(work)
+
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stack = nn.LSTM(1, work.H, work.layers)  # of zeros: see interop.py
+            self.readout = nn.Linear(work.H, work.D)
+
+        def forward(self, code, T):
+            return self.readout(self.stack(code[0].new_zeros(T, work.B, 1), code)[0])
+
+    class Composite(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.LSTM(work.D, work.H, work.layers)
+            self.reconstruct, self.predict = Decoder(), Decoder()
+
+        def forward(self, past, T):
+            _, code = self.encoder(past)
+            return self.reconstruct(code, len(past)), self.predict(code, T)
+
+    module = _loaded(torch, Composite(), model)
+    for name, p in module.named_parameters():
+        p.requires_grad_("bias_hh" not in name)  # a second b, which would learn the same again
+    past, future = torch.from_numpy(past), torch.from_numpy(future)
+    o, frames = config.optimizer, work.T * work.B
+    optimizer = torch.optim.Adam(
+        module.parameters(),
+        lr=o.learning_rate,
+        betas=(o.momentum, o.mean_square_decay),
+        eps=o.epsilon,
+        fused=True,  # the fastest that it has
+    )
+
+    def step():
+        optimizer.zero_grad()
+        targets = past.flip(0), future
+        losses = [
+            nn.functional.binary_cross_entropy_with_logits(z, y, reduction="sum") / frames
+            for z, y in zip(module(past, work.T), targets, strict=True)
+        ]
+        sum(losses).backward()
+        norm = nn.utils.clip_grad_norm_(module.parameters(), o.clip_norm)
+        optimizer.step()
+        found = zip(("reconstruction", "future", "gradient_norm"), (*losses, norm), strict=True)
+        return {name: value.item() for name, value in found}
+
+    return step, lambda: _by_our_names(work, module)
+
+
+def _loaded(torch, module, layer):
+    state = {name: torch.from_numpy(array) for name, array in to_torch(layer).items()}
+    module.load_state_dict(state)
+    return module
+
+
+def _by_our_names(work, module):
+    arrays = {
+        # the gradient of bias_hh is that of bias_ih, to which from_torch would add it
+        name: np.zeros(p.shape, np.float32) if "bias_hh" in name else p.grad.numpy()
+        for name, p in module.named_parameters()
+    }
+    twin = blank(work)
+    from_torch(twin, arrays)
+    return {name: param.value for name, param in twin.params().items()}
+
+
+def jax(work: Work):
+    """JAX: `lax.scan`, compiled; the inputs' products outside the loop, as in our layers."""
+    import jax
+    import jax.numpy as jnp
+
+    layer, x, dy = start(work)
+    p = {name: jnp.asarray(param.value) for name, param in layer.params().items()}
+    x, dy = jnp.asarray(x), jnp.asarray(dy)
+
+    def unrolled(p, x):
+        def cell(state, a):
+            h, c = state
+            i, f, g, o = jnp.split(a + h @ p["Wh"], 4, axis=-1)
+            if "Wp" in p:
+                i, f = i + p["Wp"][0] * c, f + p["Wp"][1] * c
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            if "Wp" in p:
+                o = o + p["Wp"][2] * c
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        zeros = jnp.zeros((work.B, work.H), x.dtype)
+        return jax.lax.scan(cell, (zeros, zeros), x @ p["Wx"] + p["b"])[1]
+
+    @jax.jit
+    def compiled(p, x, dy):
+        y, backward = jax.vjp(unrolled, p, x)
+        return y, backward(dy)
+
+    def step():
+        y, (_, dx) = jax.block_until_ready(compiled(p, x, dy))
+        return {"y": y, "dx": dx}
+
+    return step, lambda: compiled(p, x, dy)[1][0]
+
+
+CONTENDERS = {"ours": ours, "products": products, "torch": torch, "jax": jax}
+
+
+# ---------------------------------------------------------------- the process of one contender
+
+
+def serve(name: str, work: list, cpus: list) -> None:
+    """Answer the requests on standard input, one line of JSON each, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)  # JAX makes a thread for every CPU that it may use
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+
+    def say(answer):
+        print(json.dumps(answer), file=answers, flush=True)
+
+    try:
+        step, gradients = CONTENDERS[name](Work(*work))
+    except ModuleNotFoundError as error:
+        say({"missing": f"{error.name} is not installed"})
+        return
+    say({"about": about()})
+    requests = {
+        "check": lambda path: check(step, gradients, path),
+        "time": lambda count: timed(step, count),
+        "peak": lambda: peak(step),
+    }
+    for line in sys.stdin:
+        request, *arguments = json.loads(line)
+        say(requests[request](*arguments))
+
+
+def about() -> dict[str, str]:
+    """The libraries in this process that multiply matrices, with their threads and kernels."""
+    from threadpoolctl import threadpool_info
+
+    found = {"numpy": np.__version__}
+    for name in ("torch", "jax"):
+        if name in sys.modules:
+            found[name] = sys.modules[name].__version__
+    for pool in threadpool_info():
+        known = (pool.get(key) for key in ("version", "architecture"))
+        words = (*filter(None, known), f"{pool['num_threads']} threads")
+        found[pool["internal_api"]] = ", ".join(words)
+    return found
+
+
+def check(step, gradients, path: str) -> dict:
+    """Write the outputs of a step, its gradients, and the outputs of a second one: an .npz file."""
+    arrays = {f"{name} of step 1": np.array(value) for name, value in step().items()}
+    arrays |= {f"gradient of {name}": np.array(value) for name, value in gradients().items()}
+    arrays |= {f"{name} of step 2": value for name, value in step().items()}
+    np.savez(path, **arrays)
+    return {}
+
+
+def timed(step, count: int) -> dict[str, float]:
+    """Seconds per step over `count` of them, and the share of all CPUs that others used then.
+
+    Short steps come with one more, untimed: after a pause threads sleep, and caches hold other
+    data.
+    """
+    if count > 1:
+        step()
+    busy, own, now = machine_seconds(), time.process_time(), time.perf_counter()
+    for _ in range(count):
+        step()
+    seconds = time.perf_counter() - now
+    others = machine_seconds() - busy - (time.process_time() - own)
+    return {"seconds": seconds / count, "others": max(0, others) / seconds / os.cpu_count()}
+
+
+def machine_seconds() -> float:
+    """CPU seconds that all processes together have used, and those taken by a hypervisor."""
+    import psutil
+
+    times = psutil.cpu_times()._asdict()  # Linux counts a guest's time as a user's as well
+    return sum(times[name] for name in times.keys() - {"idle", "iowait", "guest", "guest_nice"})
+
+
+def peak(step) -> dict[str, int | None]:
+    """The most memory that this process held during three steps, in bytes; None if unknown.
+
+    Not `ru_maxrss`, which in Linux begins with the size of the parent process.
+    """
+    with contextlib.suppress(OSError):  # forget what was held to set things up
+        Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(3):
+        step()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return {"bytes": None}
+    return {"bytes": 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])}

@@ -1,0 +1,51 @@
+"""The settings of a run: schema.py defines them, loading.py reads them from TOML and flags."""
+
+from .loading import (
+    PRESETS,
+    add_arguments,
+    add_section,
+    differences,
+    from_arguments,
+    from_toml,
+    given,
+    load,
+    preset_names,
+)
+from .schema import (
+    SECTIONS,
+    Classify,
+    Config,
+    Data,
+    Feeding,
+    Init,
+    Loss,
+    Model,
+    Optimizer,
+    Run,
+    Section,
+    flag_of,
+)
+
+__all__ = [
+    "PRESETS",
+    "SECTIONS",
+    "Classify",
+    "Config",
+    "Data",
+    "Feeding",
+    "Init",
+    "Loss",
+    "Model",
+    "Optimizer",
+    "Run",
+    "Section",
+    "add_arguments",
+    "add_section",
+    "differences",
+    "flag_of",
+    "from_arguments",
+    "from_toml",
+    "given",
+    "load",
+    "preset_names",
+]

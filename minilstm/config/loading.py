@@ -1,0 +1,185 @@
+"""Settings from presets, TOML files and command-line flags.
+
+Later sources override earlier ones: defaults, presets in the order given, the file of `--config`,
+flags. Presets (presets/*.toml) hold only the settings that they change.
+
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_arguments(parser)
+    config = from_arguments(parser.parse_args())
+    config.model.hidden
+
+An unknown name, a wrong type or a value out of range raises ConfigError with one line. Read next:
+presets/paper.toml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from ..errors import ConfigError
+from .schema import SECTIONS, Config, Section, checked, flag_of, nearest, refusal
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def from_toml(source: str | Path) -> Config:
+    """Return the defaults overridden by TOML: the file at a `Path`, or the text in a `str`.
+
+    Raises ConfigError.
+    """
+    return _from_tree(_read(source))
+
+
+def _from_tree(tree):
+    return Config(**{name: SECTIONS[name](**values) for name, values in tree.items()})
+
+
+def load(
+    presets: Iterable[str] = (),
+    config_file: str | Path | None = None,
+    overrides: Mapping[str, Mapping] | None = None,
+) -> Config:
+    """Defaults < presets in order < `config_file` < `overrides`, such as {"model": {"layers": 2}}.
+
+    Raises ConfigError for anything unknown, of the wrong type, out of range, or contradictory.
+    """
+    trees = [_read(_preset(name)) for name in presets]
+    trees += [_read(Path(config_file))] if config_file is not None else []
+    trees += [_checked_tree(overrides or {}, "the overrides")]
+    merged = {name: {} for name in SECTIONS}
+    for tree in trees:
+        for name, values in tree.items():
+            merged[name] |= values
+    return _from_tree(merged)
+
+
+def differences(before: Config, after: Config, but: Iterable[str] = ()) -> list[str]:
+    """What `after` sets otherwise, in words, but for the settings named, such as "run.steps"."""
+    old, new = asdict(before), asdict(after)
+    return [
+        f"{section}.{name} = {new[section][name]!r}, not {value!r}"
+        for section, values in old.items()
+        for name, value in values.items()
+        if new[section][name] != value and f"{section}.{name}" not in but
+    ]
+
+
+def preset_names() -> list[str]:
+    """The names of the presets, in alphabetical order."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add PRESET ..., `--config` and a flag for every setting, in one group per section.
+
+    A flag that is not given leaves no trace in the namespace, so that it overrides nothing. Give
+    the parser `allow_abbrev=False`: a flag has one spelling.
+    """
+    group = parser.add_argument_group("presets and files", "What overrides what: later wins.")
+    group.add_argument(
+        "presets",
+        nargs="*",
+        metavar="PRESET",
+        help=f"named settings; of several, later ones override: {', '.join(preset_names())}",
+    )
+    group.add_argument("--config", metavar="FILE", help="settings in TOML; they override presets")
+    for name, section in SECTIONS.items():
+        add_section(parser, name, section)
+
+
+def add_section(parser: argparse.ArgumentParser, name: str, section: type[Section]) -> None:
+    """Add a flag for every setting of one section, as `add_arguments` does of all."""
+    group = parser.add_argument_group(f"[{name}]", section.__doc__)
+    for item in fields(section):
+        about, kind = item.metadata, type(item.default)
+        help = f"{about['help']} (default: {item.default})".replace("%", "%%")
+        common = {"dest": f"{name}.{item.name}", "default": argparse.SUPPRESS, "help": help}
+        if kind is bool:
+            group.add_argument(flag_of(item), action=argparse.BooleanOptionalAction, **common)
+            continue
+        group.add_argument(
+            flag_of(item),
+            type=_parser_of(section, item),
+            metavar=about["metavar"] or "|".join(about["choices"]) or _METAVARS[kind],
+            **common,
+        )
+
+
+def from_arguments(namespace: argparse.Namespace) -> Config:
+    """The configuration that the flags of `add_arguments` describe; ConfigError as in `load`."""
+    overrides = {name: given(namespace, name) for name in SECTIONS}
+    return load(namespace.presets, namespace.config, overrides)
+
+
+def given(namespace: argparse.Namespace, name: str) -> dict:
+    """The settings of section `name` that flags have set."""
+    found = (dest.partition(".") + (value,) for dest, value in vars(namespace).items())
+    return {key: value for section, _, key, value in found if key and section == name}
+
+
+_METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+def _parser_of(section, item):
+    def parse(text):
+        try:
+            value = type(item.default)(text)
+        except ValueError:
+            value = text  # `checked` says what was expected in its place
+        try:
+            return checked(section, item, value)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(error) from None
+
+    return parse
+
+
+def _checked_tree(tree, where):
+    """`tree` (section -> key -> value), if every name in it is known and every value allowed."""
+    for name, values in tree.items():
+        if name not in SECTIONS:
+            raise refusal(
+                f"a section of {', '.join(SECTIONS)} in {where}", name, nearest(name, SECTIONS)
+            )
+        if not isinstance(values, Mapping):
+            raise refusal(f"a table [{name}] in {where}", values, f"write [{name}] and keys below")
+        known = {item.name: item for item in fields(SECTIONS[name])}
+        for key, value in values.items():
+            if key not in known:
+                raise refusal(f"a key of [{name}] in {where}", key, nearest(key, known))
+            try:
+                checked(SECTIONS[name], known[key], value)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+    return tree
+
+
+def _read(source):
+    """The checked tree in a TOML file (`Path`) or text (`str`)."""
+    where = str(source) if isinstance(source, Path) else "the TOML text"
+    try:
+        text = source.read_text("utf-8") if isinstance(source, Path) else source
+        tree = tomllib.loads(text)
+    except OSError as error:
+        raise refusal(f"a TOML file at {where}", error.strerror, "check the path") from None
+    except UnicodeDecodeError:
+        raise refusal(f"UTF-8 text in {where}", "other bytes", "save it as UTF-8") from None
+    except RecursionError:
+        raise refusal(f"TOML in {where}", "tables too deep to read", "mend the file") from None
+    except tomllib.TOMLDecodeError as error:
+        message = str(error).replace("end of document", f"line {text.count(chr(10)) + 1}, its end")
+        raise ConfigError(f"expected TOML in {where}, got: {message}: mend that line") from None
+    except ValueError:  # Python reads no integer of more than 4300 digits
+        raise refusal(f"TOML in {where}", "a number of thousands of digits", "mend it") from None
+    return _checked_tree(tree, where)
+
+
+def _preset(name):
+    names = preset_names()
+    if name not in names:
+        raise refusal(f"a preset of {', '.join(names)}", name, nearest(name, names))
+    return PRESETS / f"{name}.toml"

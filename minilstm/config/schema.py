@@ -1,0 +1,462 @@
+"""Every setting of a run: its name, type, default, range and help, each said once.
+
+Frozen dataclasses, one per section. Defaults live here and nowhere else. A value of the wrong type
+or out of range raises ConfigError with one line: expected, got, what to do. Read next: loading.py,
+which reads settings from TOML files and command-line flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+
+from ..errors import ConfigError
+
+SOURCES = ("moving-mnist", "actions", "action-changes", "patches", "percepts")
+
+
+def setting(
+    default,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    at_most: float = math.inf,
+    flag: str | None = None,
+    metavar: str | None = None,
+):
+    """A field of a section. Its type is that of `default`; `flag` names it on the command line."""
+    limits = {">=": at_least, ">": above, "<": below, "<=": at_most}
+    limits = {sign: limit for sign, limit in limits.items() if math.isfinite(limit)}
+    about = {"help": help, "choices": choices, "limits": limits, "flag": flag, "metavar": metavar}
+    return field(default=default, metadata=about)
+
+
+def flag_of(item) -> str:
+    """The flag of a dataclass field: `--num-digits` for `num_digits`, unless it names its own."""
+    return "--" + (item.metadata["flag"] or item.name.replace("_", "-"))
+
+
+_WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+_COMPARE = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operator.le}
+
+
+def checked(section, item, value):
+    """`value`, if the field `item` of `section` may have it."""
+    table = section.__name__.lower()
+    name, kind, about = f"{table}.{item.name}", type(item.default), item.metadata
+    bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in about["limits"].items())
+    remedy = f"set {item.name} in [{table}], or {flag_of(item)}"
+    if kind is float and type(value) is int and abs(value) < 2**1023:
+        value = float(value)
+    if type(value) is not kind:  # not isinstance: True is no integer
+        raise refusal(f"{name} {_WORDS[kind]} {bounds}".rstrip(), value, remedy)
+    if kind is int and abs(value) >= 2**63:  # TOML's integers, and NumPy's, have 64 bits
+        raise refusal(f"{name} an integer of 64 bits", value, remedy)
+    if about["choices"] and value not in about["choices"]:
+        choices = ", ".join(about["choices"])
+        raise refusal(f"{name} one of {choices}", value, nearest(value, about["choices"]))
+    if kind is float and not math.isfinite(value):
+        raise refusal(f"{name} a finite number {bounds}".rstrip(), value, remedy)
+    if not all(_COMPARE[sign](value, limit) for sign, limit in about["limits"].items()):
+        raise refusal(f"{name} {bounds}", value, remedy)
+    return value
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """Ask for the known name that is spelled most like `word`."""
+    closest = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.0)[0]
+    return f"did you mean {closest!r}?"
+
+
+def refusal(expected: str, got: object, remedy: str) -> ConfigError:
+    """Return the error for a setting: expected, got (shortened), what to do."""
+    try:
+        shown = repr(got)
+    except (RecursionError, ValueError):  # too deep a table, or too long an integer
+        shown = f"one {type(got).__name__} too large to show"
+    shown = shown if len(shown) <= 400 else f"{shown[:400]}..."
+    return ConfigError(f"expected {expected}, got {shown}: {remedy}")
+
+
+@dataclass(frozen=True)
+class Section:
+    """Base of the sections: checks every value as it arrives."""
+
+    def __post_init__(self):
+        for item in fields(self):
+            value = checked(type(self), item, getattr(self, item.name))
+            object.__setattr__(self, item.name, value)  # an int given for a float is a float now
+
+
+@dataclass(frozen=True)
+class Data(Section):
+    """What is learned from."""
+
+    source: str = setting(
+        "moving-mnist",
+        "what to learn from: moving-mnist, actions, action-changes (from frame to frame), patches, "
+        "percepts, or a .npy file of sequences",
+        flag="data",
+        metavar="SOURCE",
+    )
+    path: str = setting(
+        "", "the file of patches, .npy or .npz, or the folder of percepts", metavar="FILE"
+    )
+    stride: int = setting(
+        1, "frames from one window of a video to the next, in percepts", at_least=1
+    )
+    digits: str = setting(
+        "bundled",
+        "digits of Moving MNIST and actions: bundled, or a folder of MNIST's IDX files",
+        metavar="DIR",
+    )
+    num_digits: int = setting(2, "digits in each sequence", at_least=1)
+    frame_size: int = setting(
+        40, "height and width of a frame, in pixels", at_least=1, at_most=2**14
+    )
+    digit_size: int = setting(
+        14, "height and width of a digit, in pixels", at_least=1, at_most=2**14
+    )
+    speed: str = setting(
+        "constant",
+        "speed of a digit: constant, or random for each digit",
+        choices=("constant", "random"),
+    )
+    past: int = setting(10, "frames the encoder sees", at_least=1, at_most=2**20)
+    future: int = setting(10, "frames to predict", at_least=1, at_most=2**20)
+
+
+@dataclass(frozen=True)
+class Model(Section):
+    """What learns."""
+
+    kind: str = setting(
+        "composite",
+        "decoders after the encoder: reconstruction (autoencoder), future (predictor), or both",
+        choices=("composite", "autoencoder", "predictor"),
+        flag="model",
+    )
+    conditional: str = setting(
+        "none",
+        "decoders that are given the previous frame",
+        choices=("none", "reconstruction", "future", "both"),
+    )
+    cell: str = setting(
+        "peephole",
+        "recurrent cell: the paper's LSTM, PyTorch's, the slides', the Elman RNN, the slides' RNN",
+        choices=("peephole", "standard", "slides-lstm", "elman", "slides-rnn"),
+    )
+    layers: int = setting(
+        2, "recurrent layers in the encoder, and in each decoder", at_least=1, at_most=100
+    )
+    hidden: int = setting(128, "units in each recurrent layer", at_least=1, at_most=2**20)
+    start: str = setting(
+        "step",
+        "a decoder's first frame: after one step without input, or read from the copied state",
+        choices=("step", "read"),
+    )
+    dropout: float = setting(
+        0.0, "share of units dropped between layers, never in the recurrence", at_least=0, below=1
+    )
+
+
+@dataclass(frozen=True)
+class Init(Section):
+    """How parameters start; the biases not named here start at 0."""
+
+    weights: str = setting(
+        "weak-recurrence",
+        "weights: uniform in +-1/sqrt(fan-in), uniform in +-scale, or the first with a fifth of it "
+        "for the recurrence",
+        choices=("fan-in", "uniform", "weak-recurrence"),
+        flag="init",
+    )
+    scale: float = setting(
+        0.01, "bound of uniform weights", above=0, at_most=1e6, flag="init-scale"
+    )
+    peephole_scale: float = setting(0.0, "bound of the uniform peepholes", at_least=0, at_most=1e6)
+    forget_bias: float = setting(1.0, "bias of the forget gates", at_least=-1e6, at_most=1e6)
+    readout_bias: str = setting(
+        "mean-image",
+        "biases of the pixels: zero, or the log-odds of the mean image of the training data",
+        choices=("mean-image", "zero"),
+    )
+
+
+@dataclass(frozen=True)
+class Loss(Section):
+    """What is minimised. The loss reported is always per frame, whatever stands here."""
+
+    reconstruction_weight: float = setting(1.0, "weight of the reconstruction loss", at_least=0)
+    future_weight: float = setting(1.0, "weight of the future loss", at_least=0)
+    gradient_scale: str = setting(
+        "mean",
+        "the gradient: summed over frames and sequences, divided by sequences, or by both",
+        choices=("sum", "batch_mean", "mean"),
+    )
+
+
+@dataclass(frozen=True)
+class Optimizer(Section):
+    """How it is minimised."""
+
+    rule: str = setting("adam", "update rule", choices=("adam", "rmsprop", "sgd"), flag="optimizer")
+    learning_rate: float = setting(3e-3, "learning rate, before the schedule", above=0)
+    momentum: float = setting(0.8, "decay of the mean gradient or velocity", at_least=0, below=1)
+    mean_square_decay: float = setting(
+        0.99, "decay of the mean squared gradient, in adam and rmsprop", above=0, below=1
+    )
+    epsilon: float = setting(1e-8, "added to the root mean square, in adam and rmsprop", at_least=0)
+    l2: float = setting(
+        0.0, "this times each weight is added to its gradient; biases are left alone", at_least=0
+    )
+    clip_norm: float = setting(
+        5.0, "largest norm of the whole gradient; 0 for no limit", at_least=0
+    )
+    clamp_update: float = setting(
+        0.0, "largest change of any one parameter in one update; 0 for no limit", at_least=0
+    )
+    schedule: str = setting(
+        "cosine",
+        "course of the learning rate",
+        choices=("constant", "exponential", "cosine"),
+    )
+    schedule_steps: int = setting(
+        4_800, "steps until the cosine schedule is at its floor, however long the run", at_least=1
+    )
+    schedule_floor: float = setting(
+        0.01, "share of the learning rate where the cosine ends", at_least=0, at_most=1
+    )
+    warmup_steps: int = setting(100, "steps over which the learning rate first rises", at_least=0)
+    decay_factor: float = setting(
+        0.9, "factor of the exponential schedule, at every decay", above=0, at_most=1
+    )
+    decay_every: int = setting(
+        10_000, "steps between the decays of the exponential schedule", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class Feeding(Section):
+    """What a conditional decoder is given in training in place of the previous frame."""
+
+    inputs: str = setting(
+        "truth",
+        "previous frame for a conditional decoder in training: true, its own, or drawn by chance",
+        choices=("truth", "own", "scheduled"),
+        flag="feeding",
+    )
+    truth_start: float = setting(
+        1.0, "scheduled feeding: chance of the true frame at first", at_least=0, at_most=1
+    )
+    truth_end: float = setting(
+        0.0, "scheduled feeding: chance of the true frame in the end", at_least=0, at_most=1
+    )
+    truth_steps: int = setting(
+        10_000, "scheduled feeding: steps over which the chance changes linearly", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class Run(Section):
+    """How long, where, and what is written down."""
+
+    steps: int = setting(4_800, "updates to make", at_least=1)
+    minutes: float = setting(0.0, "stop after so many minutes; 0 for no limit", at_least=0)
+    batch_size: int = setting(40, "sequences in each update", at_least=1)
+    memory: str = setting(
+        "full",
+        "what backward finds in memory: full, everything that forward computed; recompute=K, only "
+        "the state of every K-th step, from where it is computed again: exact, slower, and least "
+        "memory for K near the square root of the number of frames",
+        metavar="full|recompute=K",
+    )
+    tbptt: int = setting(
+        0,
+        "truncated back-propagation through time: steps after which the gradient is cut; 0 for "
+        "never",
+        at_least=0,
+    )
+    seed: int = setting(0, "seed of all random numbers", at_least=0)
+    backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
+    precision: str = setting(
+        "float32",
+        "of all numbers, float32 or float64; or tf32, float32 of which matrix products on a GPU of "
+        "2020 or later read 10 of 23 bits: faster, and good to 1e-3",
+        choices=("float32", "tf32", "float64"),
+    )
+    fused: bool = setting(
+        True,
+        "each step of an LSTM's cell as one kernel on a GPU; without it, operation by operation as "
+        "in cells.py",
+    )
+    log_every: int = setting(100, "steps between log lines; 0 for none", at_least=0)
+    validate_every: int = setting(1_000, "steps between validations; 0 for none", at_least=0)
+    checkpoint_every: int = setting(1_000, "steps between checkpoints; 0 for none", at_least=0)
+    keep: int = setting(1, "checkpoints to keep, the newest and those before it", at_least=1)
+    on_nan: str = setting(
+        "stop",
+        "after a loss or gradient that is not finite: stop, skip the update, or rewind to the "
+        "last checkpoint and go on with other data",
+        choices=("stop", "skip", "rewind"),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        _ = self.recompute  # raises where `memory` says neither
+
+    @property
+    def dtype(self) -> str:
+        """The type of all arrays: tf32 is a way of multiplying float32."""
+        return "float32" if self.precision == "tf32" else self.precision
+
+    @property
+    def recompute(self) -> int:
+        """The K of `memory` = "recompute=K"; 0 of "full"."""
+        if self.memory == "full":
+            return 0
+        if match := re.fullmatch("recompute=([1-9][0-9]{0,8})", self.memory):
+            return int(match[1])
+        raise refusal(
+            "run.memory full or recompute=K with an integer K >= 1",
+            self.memory,
+            "set memory in [run], or --memory",
+        )
+
+
+@dataclass(frozen=True)
+class Classify(Section):
+    """How actions are recognised (classify.py)."""
+
+    source: str = setting(
+        "actions",
+        "labelled clips: actions, synthetic, or percepts, the features in a folder",
+        choices=("actions", "percepts"),
+        flag="data",
+    )
+    path: str = setting("", "the folder of percepts", metavar="FOLDER")
+    folds: int = setting(
+        5, "parts that recordings of percepts are dealt out to, whole; one is the test", at_least=3
+    )
+    fold: int = setting(0, "number of the part that is the test, from 0", at_least=0)
+    digits: str = setting(
+        "bundled", "digits that act: bundled, or a folder of MNIST's IDX files", metavar="DIR"
+    )
+    frame_size: int = setting(24, "height and width of a frame, in pixels", at_least=1)
+    length: int = setting(20, "frames of an action", at_least=1, at_most=2**20)
+    changes: bool = setting(
+        False, "see what changes from frame to frame (action-changes), in place of frames"
+    )
+    labels: int = setting(10, "labelled clips of each class to learn from", at_least=1)
+    validation: int = setting(20, "actions of each class to decide by when to stop", at_least=1)
+    test: int = setting(50, "actions of each class to judge by", at_least=1)
+    encoder: str = setting(
+        "finetuned",
+        "the encoder's weights: those of --init-from, which stay (frozen) or go on learning "
+        "(finetuned, from the best readout of the encoder as it came), or new ones (scratch)",
+        choices=("frozen", "finetuned", "scratch"),
+    )
+    layers: int = setting(1, "layers of an encoder without --init-from", at_least=1, at_most=100)
+    hidden: int = setting(128, "units in each of them", at_least=1, at_most=2**20)
+    window: int = setting(16, "frames the classifier sees at a time", at_least=1, at_most=2**20)
+    stride: int = setting(4, "frames from one window of a clip to the next", at_least=1)
+    dropout: float = setting(
+        0.2, "share of units dropped between layers and before the readout", at_least=0, below=1
+    )
+    learning_rate: float = setting(2e-3, "learning rate of Adam, after the warmup", above=0)
+    l2: float = setting(0.0, "this times each weight is added to its gradient", at_least=0)
+    clip_norm: float = setting(5.0, "largest norm of the gradient; 0 for no limit", at_least=0)
+    batch_size: int = setting(36, "windows in each update, as many of every class", at_least=1)
+    steps: int = setting(600, "updates to make at most", at_least=1)
+    warmup_steps: int = setting(20, "steps over which the learning rate first rises", at_least=0)
+    validate_every: int = setting(20, "steps between validations", at_least=1)
+    patience: int = setting(
+        10, "validations in a row without a better one that end the training", at_least=1
+    )
+    seed: int = setting(0, "seed of all random numbers, and of which clips have labels", at_least=0)
+    backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one experiment, checked: each on its own, then against each other."""
+
+    data: Data = Data()
+    model: Model = Model()
+    init: Init = Init()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    feeding: Feeding = Feeding()
+    run: Run = Run()
+
+    def __post_init__(self):
+        data, model, loss = self.data, self.model, self.loss
+        if data.source not in SOURCES and not data.source.endswith(".npy"):
+            raise refusal(
+                f"data.source {', '.join(SOURCES)} or a path that ends in .npy",
+                data.source,
+                nearest(data.source, SOURCES),
+            )
+        if data.path and data.source not in ("patches", "percepts"):
+            raise refusal(
+                f"data.path empty where data.source is {data.source}",
+                data.path,
+                "leave it out, or set data.source to patches or percepts",
+            )
+        if data.source == "moving-mnist" and data.digit_size > data.frame_size:
+            raise refusal(
+                f"data.digit_size <= data.frame_size ({data.frame_size})",
+                data.digit_size,
+                "make the digits smaller or the frames larger",
+            )
+        if model.conditional in ("reconstruction", "both") and model.kind == "predictor":
+            raise refusal(
+                "model.conditional none or future in a predictor: it reconstructs nothing",
+                model.conditional,
+                "change it, or model.kind to composite",
+            )
+        if model.conditional in ("future", "both") and model.kind == "autoencoder":
+            raise refusal(
+                "model.conditional none or reconstruction in an autoencoder: it predicts nothing",
+                model.conditional,
+                "change it, or model.kind to composite",
+            )
+        if self.feeding.inputs != "truth" and model.conditional == "none":
+            raise refusal(
+                "feeding.inputs truth where no decoder is conditional",
+                self.feeding.inputs,
+                "change it, or model.conditional",
+            )
+        if self.run.precision == "tf32" and self.run.backend == "numpy":
+            raise refusal(
+                "run.backend cupy for run.precision tf32, which only a GPU's products have",
+                "numpy",
+                "use --backend cupy, or --precision float32",
+            )
+        weight = {
+            "autoencoder": loss.reconstruction_weight,
+            "predictor": loss.future_weight,
+            "composite": loss.reconstruction_weight + loss.future_weight,
+        }[model.kind]
+        if weight == 0:
+            raise refusal(
+                f"a loss weight above 0 for what the {model.kind} computes",
+                0,
+                "raise loss.reconstruction_weight or loss.future_weight",
+            )
+
+    def to_toml(self) -> str:
+        """All settings as TOML text; `from_toml` of it is equal to this."""
+        import tomli_w  # imported late: only who writes a configuration needs it
+
+        return tomli_w.dumps(asdict(self))
+
+
+SECTIONS = {item.name: type(item.default) for item in fields(Config)}  # "model" -> Model, ...

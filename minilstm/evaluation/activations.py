@@ -1,0 +1,161 @@
+"""What goes on inside a model: gates and cells over time, weights as images, gradients going back.
+
+Figure 7 of the paper shows six signals of an LSTM while it predicts: the gates i, f, o, the input
+g, the cell c and the output h. A model that has understood the motion keeps time; one with random
+weights comes to rest. `periodicity` puts a number on the difference. Figures 9 and 10 show
+`input_weights` and `output_weights`; `gradient_norms` shows why the LSTM was invented.
+
+Everything here runs on NumPy, from what forward and backward return. Read next: panels.py, which
+draws it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..layers import cells
+from ..layers.lstm import SlidesLSTM
+from ..layers.rnn import Recurrent, SlidesRNN
+from ..models import Decoder, Encoder, EncoderDecoder
+
+# name: (words, its range, or None where it has none)
+SIGNALS = {
+    "i": ("input gate", (0, 1)),
+    "f": ("forget gate", (0, 1)),
+    "g": ("input", (-1, 1)),
+    "o": ("output gate", (0, 1)),
+    "c": ("cell", None),
+    "h": ("output", (-1, 1)),
+}
+GATES = tuple("ifgo")
+SETTLE = 20  # steps that a rhythm gets to begin
+STILL = 1e-2  # the standard deviation of what has come to rest
+
+
+def unrolled(
+    layer: Recurrent, x: np.ndarray, state: tuple | None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The signals of one recurrent layer over x (T, B, D), each (T, B, H), and its output y.
+
+    i f g o c h of an LSTM, h of an RNN. The values are those of `forward`, taken from its cache.
+    """
+    (y, _), cache = layer.forward(x, state)
+    run = cache.consume().run
+    found = {"h": run.h[1:]}
+    if layer.gates == 4:
+        found = dict(zip(GATES, cells.gates(run.a), strict=True)) | {"c": run.c[1:]} | found
+    return found, y
+
+
+def encoder_signals(encoder: Encoder, past: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """The signals of every layer of an encoder that sees past (T, B, D), bottom first."""
+    return _stack_signals(encoder, past, (None,) * len(encoder.layers))
+
+
+def future_signals(model: EncoderDecoder, past: np.ndarray, T: int) -> list[dict[str, np.ndarray]]:
+    """The signals of every layer of the future decoder in T steps from past (Tp, B, D).
+
+    The decoder runs free. Raises ConfigError for a model without one.
+    """
+    if model.predict is None:
+        raise ConfigError("expected a model that predicts, got an autoencoder: train another")
+    code, _ = model.encoder.forward(past)
+    return _stack_signals(model.predict.stack, _inputs(model.predict, code, T), code)
+
+
+def _inputs(decoder: Decoder, code, T):
+    """What T steps of a free-running decoder see: its own frames, or nothing."""
+    B = len(code[0][0])
+    if not decoder.conditional:
+        return np.zeros((T, B, 0), decoder.dtype)
+    logits, _ = decoder.forward(code, T)
+    frames = decoder._loss.mean(logits, out=np.empty_like(logits))
+    if decoder.start == "read":
+        return frames
+    return np.concatenate([np.zeros_like(frames[:1]), frames[:-1]])
+
+
+def _stack_signals(stack, x, states):
+    found = []
+    for layer, state in zip(stack.layers, states, strict=True):
+        signals, x = unrolled(layer, x, state)
+        found.append(signals)
+    return found
+
+
+# ---------------------------------------------------------------- does it keep time?
+
+
+def periodicity(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How strongly each unit repeats itself: signal (T, ...) -> peak and period, (...) each.
+
+    The first SETTLE steps are left out. The autocorrelation r(k) is the correlation of the rest
+    with itself k steps later, for k up to half its length. Near k = 0 everything smooth resembles
+    itself, so `peak` is the largest local maximum of r after r has first fallen to 0 or below, and
+    `period` is where r first comes within 5 % of it: not at a multiple. A unit without one, or one
+    that has come to rest (its last quarter deviates by less than STILL), has peak 0 and period 0.
+    White noise of 100 steps has a peak of 0.27 on average.
+    """
+    T, *shape = signal.shape
+    x = signal[min(SETTLE, T // 2) :].reshape(-1, signal[0].size).astype(float)
+    T = len(x)
+    if T < 6:  # r has no inside in which it could have a maximum
+        return np.zeros(shape), np.zeros(shape, int)
+    r = np.stack([_correlation(x[: T - k], x[k:]) for k in range(1, T // 2 + 1)])
+    fallen = np.logical_or.accumulate(r <= 0, axis=0)
+    moves = x[-(T // 4) :].std(axis=0) > STILL
+    tops = np.zeros_like(r)  # stays 0 at both ends, where a maximum can't be told from a slope
+    tops[1:-1] = np.where((r[1:-1] >= r[:-2]) & (r[1:-1] > r[2:]), r[1:-1], 0)
+    tops = np.where(fallen & moves, tops, 0).clip(0)
+    peak = tops.max(axis=0)
+    period = np.where(peak > 0, 1 + (tops >= 0.95 * peak).argmax(axis=0), 0)
+    return peak.reshape(shape), period.reshape(shape)
+
+
+def _correlation(a, b):
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    size = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
+    return np.divide((a * b).sum(axis=0), size, out=np.zeros_like(size), where=size > 0)
+
+
+def saturation(signal: np.ndarray, limits: tuple[float, float]) -> float:
+    """The share of a gate's values within a tenth of its range from an end: its slope is small."""
+    low, high = limits
+    tenth = (high - low) / 10
+    return float(((signal < low + tenth) | (signal > high - tenth)).mean())
+
+
+# ---------------------------------------------------------------- weights, gradients
+
+
+def input_weights(layer: Recurrent) -> np.ndarray:
+    """What connects each input to each unit: (D, gates * H), gates in the order i f g o."""
+    if isinstance(layer, SlidesLSTM):  # by way of I x
+        return layer.Wi.value @ layer.W.value[: layer.H]
+    return (layer.Wi if isinstance(layer, SlidesRNN) else layer.Wx).value
+
+
+def output_weights(decoder: Decoder) -> np.ndarray:
+    """What connects each unit of the top layer to each pixel: (H, D)."""
+    return decoder.readout.W.value
+
+
+def largest(weights: np.ndarray, count: int) -> np.ndarray:
+    """The numbers of the rows with the largest L2 norm, largest first: (N, D) -> (count,)."""
+    return np.argsort(-np.linalg.norm(weights, axis=1), kind="stable")[:count]
+
+
+def gradient_norms(encoder: Encoder, past: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How much of a gradient at the end reaches the frames before: past (T, B, D) -> (T,).
+
+    A random gradient enters at h of the top layer after the last frame. Returns the norm of dL/dx
+    at the last frame, at the one before, and so on, each divided by the first.
+    """
+    code, cache = encoder.forward(past)
+    dcode = tuple(tuple(np.zeros_like(state) for state in layer) for layer in code)
+    dcode[-1][0][...] = rng.standard_normal(dcode[-1][0].shape)
+    dpast, _ = encoder.backward(dcode, cache)
+    encoder.zero_grad()
+    norms = np.linalg.norm(dpast.astype(float), axis=(1, 2))[::-1]
+    return norms / (norms[0] or 1.0)  # nothing of an input reaches the state of the slides' RNN

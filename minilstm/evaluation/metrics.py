@@ -1,0 +1,253 @@
+"""The numbers beside which a model is judged: nats per frame, its baselines, and sharpness.
+
+The slides' Table 2 ("Future prediction results") counts in nats per frame: the Bernoulli
+cross-entropy SUMMED over the pixels of a frame and averaged over the sequences. A number such as
+341.2 says little alone, so it is printed between what needs no model at all (the mean image, a
+copy of the last frame) and what no model can beat (the entropy bound). For two digits of MNIST's
+test set on 64x64 pixels:
+
+    p = 0.5  2839  >  copy of the last frame  2130  >  mean image  672  >  entropy bound  87
+
+These depend on the digits: the first 1,000 of the test set are thinner and give 1990, 639 and 85.
+So a result is compared with the baselines of its own sequences, which `baselines` computes.
+
+The mean image is a hard baseline because fog is cheap: a grey pixel is never very wrong. So a
+second number, `sharpness`, asks whether the picture shows digits.
+
+Arrays are NumPy floats of shape (T, N, D): time, sequences, pixels; in [0, 1], but for
+`squared_error`. A function returns one number per time step, (T,), and the number for the whole is
+their `.mean()`; `baselines` returns several such, `equivalent_blur` one number.
+
+Read next: strips.py, which draws what is measured here.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from ..errors import DataError, ShapeError
+
+CLIP = 1e-4  # the constant baselines never say "impossible": one such pixel would cost infinity
+BLOCK = 2**20  # numbers worked on at a time: 8 MB in float64, however long the test set
+
+SHARP = 0.5  # the pass mark: at least half of the truth's edges; a 3x3 blur fails it
+WIDEST = 10.0  # pixels: of the blurs that a prediction is compared with
+
+
+# ---------------------------------------------------------------- the two distances
+
+
+def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Nats per frame: -sum over pixels of t log(p) + (1-t) log(1-p), averaged over sequences.
+
+    truth (T, N, D); probability (T, N, D), or one frame for all steps (N, D), or one for all (D,)
+    -> (T,). Grey targets are targets: t = 0.3 is a coin that falls on 1 three times in ten.
+    Nothing is clipped: p = 0 on a pixel that is not black costs infinity, as it should.
+    Raises ShapeError, and DataError for values outside [0, 1]. Source: slides, Table 2.
+    """
+
+    def nats(t, p):
+        _check_range(t, "truth"), _check_range(p, "probability")
+        return -(_x_log_y(t, p) + _x_log_y(1 - t, 1 - p)).sum(axis=-1)
+
+    return _mean_over_sequences(nats, truth, probability)
+
+
+def squared_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Half the squared error of a frame: 0.5 * sum over pixels of (t-p)^2, averaged over sequences.
+
+    truth (T, N, D); prediction (T, N, D), (N, D) or (D,) -> (T,). Any real values.
+    Raises ShapeError. Source: slides, Table 2, image patches.
+    """
+
+    def half_square(t, p):
+        return 0.5 * ((t - p) ** 2).sum(axis=-1)
+
+    return _mean_over_sequences(half_square, truth, prediction)
+
+
+def _mean_over_sequences(distance, truth, prediction):
+    """`distance` of blocks of sequences in float64; each frame is summed whole, so the answer
+    does not depend on the size of the blocks."""
+    _check_frames(truth, prediction)
+    T, N, D = truth.shape
+    prediction = np.broadcast_to(prediction, truth.shape)  # a view: costs no memory
+    step = max(1, BLOCK // (T * D))
+    blocks = [slice(n, n + step) for n in range(0, N, step)]
+    per_frame = [
+        distance(truth[:, b].astype(np.float64), prediction[:, b].astype(np.float64))
+        for b in blocks
+    ]
+    return np.concatenate(per_frame, axis=1).mean(axis=1)
+
+
+def _x_log_y(x, y):
+    """x log(y), with 0 log(0) = 0: what never happens costs nothing."""
+    with np.errstate(divide="ignore"):  # log(0) = -inf is meant
+        return x * np.log(y, out=np.zeros_like(y), where=x != 0)
+
+
+# ---------------------------------------------------------------- predictions without a model
+
+
+def half(future: np.ndarray) -> np.ndarray:
+    """Nats per frame of knowing nothing: p = 0.5 everywhere costs D ln 2, whatever happens.
+
+    future (T, N, D) -> (T,).
+    """
+    T, N, D = future.shape
+    return np.full(T, D * np.log(2))
+
+
+def copy_last(past: np.ndarray, future: np.ndarray) -> np.ndarray:
+    """Nats per frame of "nothing moves": the last frame of the past, clipped, at every step.
+
+    past (Tp, N, D), future (T, N, D) -> (T,). For patches: `squared_error(future, past[-1])`.
+    """
+    return cross_entropy(future, np.clip(past[-1], CLIP, 1 - CLIP))
+
+
+def mean_image(mean: np.ndarray, future: np.ndarray) -> np.ndarray:
+    """Nats per frame of one fixed fog: the mean frame of the TRAINING data, clipped.
+
+    mean (D,), future (T, N, D) -> (T,). For patches: `squared_error(future, mean)`.
+    """
+    return cross_entropy(future, np.clip(mean, CLIP, 1 - CLIP))
+
+
+def entropy_bound(future: np.ndarray) -> np.ndarray:
+    """Nats per frame of the truth itself: above zero because grey pixels stay coins.
+
+    future (T, N, D) -> (T,). No prediction can be lower, so read every result from here.
+    """
+    return cross_entropy(future, future)
+
+
+def baselines(past: np.ndarray, future: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
+    """The four of them by the names that tables and figures print, from worst to best.
+
+    past (Tp, N, D), future (T, N, D), mean (D,) -> {name: (T,)}.
+    """
+    return {
+        "p = 0.5": half(future),
+        "copy of the last frame": copy_last(past, future),
+        "mean image": mean_image(mean, future),
+        "entropy bound": entropy_bound(future),
+    }
+
+
+# ---------------------------------------------------------------- digits or fog?
+
+
+def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The share of the truth's edges that the prediction draws, give or take one pixel.
+
+    truth, prediction (T, N, D); `shape` of a frame (H, W) or (H, W, channels) -> (T,).
+
+    An edge is the difference g of neighbouring pixels, downwards and to the right. For a frame,
+
+        agreement = max over shifts s in {-1,0,1}^2 of  sum g_truth(x) g_prediction(x+s)
+        sharpness = agreement / max(sum g_truth^2, sum g_prediction^2)
+
+    with both lines of the fraction summed over the sequences of a step. It is at most 1 (Cauchy
+    and Schwarz), and 1 for the truth. Contrast counts: the truth at half its contrast scores 0.5.
+    Fog has no edges: 0. Noise has edges, but they agree with nothing and enlarge only the lower
+    line, so noise can't buy a blurred frame its edges back (the luckiest of nine shifts of noise
+    is worth a few hundredths). Sharpening a blurred digit can: then it is a crisp digit again.
+
+    What it does not measure is place, within a pixel: a crisp digit one pixel off is not fog, and
+    the cross-entropy already charges for it. Further off, its edges agree with nothing either: it
+    scores low however crisp, and so does a copy of the last frame. Two digits that are off in
+    different directions share one shift and get part of the mark.
+    A result passes at `SHARP`. The table of degraded truths is in tests/test_metrics.py.
+
+    If truth and prediction are both flat there is nothing to draw: 1. Raises ShapeError.
+    """
+    _check_frames(truth, prediction)
+    T, N, D = truth.shape
+    if prediction.shape != truth.shape or len(shape) not in (2, 3) or np.prod(shape) != D:
+        raise ShapeError(
+            f"expected truth and prediction (T, N, {' * '.join(map(str, shape))}) for frames of "
+            f"shape {shape}, got {truth.shape} and {prediction.shape}"
+        )
+    agreement, energy = np.zeros(T), np.zeros(T)
+    step = max(1, BLOCK // (T * D))
+    for n in range(0, N, step):
+        true_edges = _edges(truth[:, n : n + step], shape)
+        edges = _edges(prediction[:, n : n + step], shape)
+        agreement += _best_shift(true_edges, edges).sum(axis=1)
+        energy += np.maximum(_dot(true_edges, true_edges), _dot(edges, edges)).sum(axis=1)
+    return np.divide(agreement, energy, out=np.ones(T), where=energy > 0)
+
+
+def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...]) -> float:
+    """What the sharpness of a prediction means: the truth blurred by so many pixels has the same.
+
+    truth, prediction (T, N, D); `shape` as in `sharpness` -> standard deviation of a Gaussian in
+    pixels, 0 to WIDEST. Measured on the first hundred sequences. Raises ShapeError.
+    """
+    from scipy.ndimage import gaussian_filter  # imported late: only who asks for a blur needs it
+
+    truth, prediction = truth[:, :100], prediction[:, :100]
+    wanted = sharpness(truth, prediction, shape).mean()
+    frames = truth.reshape(*truth.shape[:2], *shape)
+    channels = len(shape) - 2
+
+    def sharpness_of(blur):
+        sigma = (0, 0, blur, blur) + (0,) * channels
+        blurred = gaussian_filter(frames, sigma, mode="constant").reshape(truth.shape)
+        return sharpness(truth, blurred, shape).mean()
+
+    low, high = 0.0, WIDEST
+    if sharpness_of(high) >= wanted:
+        return high
+    while high - low > 0.01:  # a wider blur is never sharper
+        middle = (low + high) / 2
+        low, high = (middle, high) if sharpness_of(middle) > wanted else (low, middle)
+    return low
+
+
+def _edges(frames, shape):
+    """(T, N, D) -> (2, T, N, H, W, C): neighbour below minus pixel, neighbour right minus pixel."""
+    T, N, D = frames.shape
+    x = frames.astype(np.float64).reshape(T, N, shape[0], shape[1], -1)
+    g = np.zeros((2, *x.shape))  # 0 in the last row and column, which have no such neighbour
+    g[0, :, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
+    g[1, :, :, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]
+    return g
+
+
+def _dot(a, b):
+    """Inner product of two edge fields, frame by frame: (2, T, N, H, W, C) twice -> (T, N)."""
+    return np.einsum("etnhwc,etnhwc->tn", a, b)
+
+
+def _best_shift(true_edges, edges):
+    H, W = edges.shape[3:5]
+    padded = np.pad(edges, [(0, 0)] * 3 + [(1, 1), (1, 1), (0, 0)])
+    shifts = product((0, 1, 2), repeat=2)
+    dots = [_dot(true_edges, padded[:, :, :, y : y + H, x : x + W]) for y, x in shifts]
+    return np.max(dots, axis=0)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def _check_frames(truth, prediction):
+    for name, array in (("truth", truth), ("prediction", prediction)):
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ShapeError(f"{name}: expected floats, got {array.dtype}: divide bytes by 255")
+    if truth.ndim != 3 or truth.size == 0:
+        raise ShapeError(f"truth: expected (T, N, D), none of them 0, got {truth.shape}")
+    if prediction.shape not in (truth.shape, truth.shape[1:], truth.shape[2:]):
+        raise ShapeError(f"prediction: expected {truth.shape} like truth, got {prediction.shape}")
+
+
+def _check_range(values, name):
+    if not (values.min() >= 0 and values.max() <= 1):  # written so that NaN is refused too
+        raise DataError(
+            f"{name}: expected values in [0, 1], got {values.min():g} to {values.max():g}; "
+            "logits must go through the sigmoid first"
+        )

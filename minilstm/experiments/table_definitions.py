@@ -1,0 +1,174 @@
+"""What Tables 1, 3, 4 and Figure 12 of the slides have: rows, columns, claims, numbers.
+
+Each function returns the Table and what every cell of it asks for: the name of a result, and the
+(method, stream, labels per class) of the fits whose probabilities are averaged.
+
+Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next:
+action_experiments.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .accuracy_table import Cell, Table
+from .action_experiments import ALL, Effort
+from .verdicts import count
+
+Asked = dict[Cell, tuple[str, list[tuple[str, str, int]]]]
+
+TITLES = {  # of the ways of pretraining; the slides' columns of Table 3
+    "baseline": ("Baseline LSTM", (63.7, 74.5, 25.3, 42.8)),
+    "autoencoder": ("Autoencoder", (66.2, 75.1, 28.6, 44.0)),
+    "predictor": ("Future Predictor", (64.9, 74.9, 27.3, 43.1)),
+    "conditional-autoencoder": ("Conditional Autoencoder", (65.8, 74.8, 27.9, 43.1)),
+    "conditional-predictor": ("Conditional Future Predictor", (65.1, 74.9, 27.4, 43.4)),
+    "composite": ("Composite Model", (67.0, 75.8, 29.1, 44.1)),
+    "conditional-composite": (
+        "Composite Model with Conditional Future Predictor", (67.1, 75.8, 29.2, 44.0),
+    ),
+}  # fmt: skip
+
+
+def _gain(better, worse, column):
+    """A claim: one row beats another in a column."""
+    return lambda a: a[better, column] - a[worse, column]
+
+
+def _shrinks(first, last):
+    """A claim: what the Composite Model gains is less in the last column than in the first."""
+    early, late = (_gain("composite", "baseline", column) for column in (first, last))
+    return lambda a: early(a) - late(a)
+
+
+def table_1(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
+    """Single frame, LSTM, LSTM with pretraining, on every stream (name: title)."""
+    rows = {
+        "one frame": "One frame, the middle (ours)",
+        "single frame": "Single frame (the mean over all of a clip)",
+        "mean frame": "Mean of all frames (ours)",
+        "most frequent class": "Chance: the most frequent class (ours)",
+        "size and length": "Size and length of the clip (ours)",
+        "baseline": "LSTM classifier",
+        "composite": "Composite LSTM Model + finetuning",
+    }
+    asked, claims = {}, {}
+    for stream in streams:
+        for row in rows:
+            lstm = row in ("baseline", "composite")
+            fit = (row if lstm else "baselines", stream, effort.full)  # one fit has all without
+            asked[row, stream] = ("lstm" if lstm else row, [fit])
+        claims[f"LSTM beats single frame, {stream}"] = _gain("baseline", "single frame", stream)
+        claims[f"composite beats single frame, {stream}"] = _gain(
+            "composite", "single frame", stream
+        )
+        claims[f"composite beats LSTM, {stream}"] = _gain("composite", "baseline", stream)
+    table = Table(
+        "Table 1 of the slides: action recognition", rows, streams, {"the slides'": claims},
+        {
+            ("single frame", "rgb"): 72.2, ("single frame", "flow"): 72.2,
+            ("baseline", "rgb"): 74.5, ("baseline", "flow"): 74.3,
+            ("composite", "rgb"): 75.8, ("composite", "flow"): 74.9,
+        },
+        {"rgb": "UCF-101 RGB", "flow": "UCF-101 1-frame flow"},
+        [("Single Frame", 40.1), ("LSTM classifier", 42.8),
+         ("Composite LSTM Model + Finetuning", 44.1)],
+        ("method", "HMDB-51 RGB"),
+    )  # fmt: skip
+    return table, asked
+
+
+def table_3(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
+    """Seven ways of pretraining, with few labels and with many, on the first stream."""
+    labels = {"small": effort.small, "full": effort.full}
+    columns = {
+        name: "all labelled clips" if n >= ALL else f"{count(n, 'labelled clip')} of each class"
+        for name, n in labels.items()
+    }
+    stream = next(iter(streams))
+    asked, slides, families = {}, {}, {}
+    for place, (column, n) in enumerate(labels.items()):
+        family = families[f"pretraining, {column} set"] = {}
+        for row, (_, published) in TITLES.items():
+            asked[row, column] = ("lstm", [(row, stream, n)])
+            slides[row, column] = published[place]
+            if row != "baseline":
+                family[f"{row.replace('-', ' ')} beats baseline, {column}"] = _gain(
+                    row, "baseline", column
+                )
+    families["ways of pretraining"] = {
+        f"composite beats {row}, {column}": _gain("composite", row, column)
+        for column in labels
+        for row in ("autoencoder", "predictor")
+    }
+    families["labels"] = {"the composite's gain shrinks as labels grow": _shrinks("small", "full")}
+    table = Table(
+        "Table 3 of the slides: ways of pretraining",
+        {row: title for row, (title, _) in TITLES.items()}, columns, families, slides,
+        {"small": "UCF-101 small", "full": "UCF-101"},
+        [(title, *published[2:]) for title, published in TITLES.values()],
+        ("method", "HMDB-51 small", "HMDB-51"),
+    )  # fmt: skip
+    return table, asked
+
+
+def table_4(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
+    """Each stream and both, beside what others published."""
+    streams = {stream: streams[stream] for stream in ("rgb", "flow") if stream in streams}
+    rows = {"baseline": "LSTM classifier (ours)", "composite": "Composite LSTM Model"}
+    columns = {**streams, "both": "both, probabilities averaged"}
+    asked = {
+        (row, column): (
+            "lstm", [(row, s, effort.full) for s in (streams if column == "both" else (column,))]
+        )
+        for row in rows
+        for column in columns
+    }  # fmt: skip
+    claims = {
+        f"both beat {stream} alone": (
+            lambda a, stream=stream: a["composite", "both"] - a["composite", stream]
+        )
+        for stream in streams
+    }
+    quoted = [
+        ("RGB", "Spatial Convolutional Net (Simonyan & Zisserman, 2014a)", 73.0, 40.5),
+        ("RGB", "C3D (Tran et al., 2014)", 72.3, "-"),
+        ("RGB", "C3D + fc6 (Tran et al., 2014)", 76.4, "-"),
+        ("RGB", "LRCN (Donahue et al., 2014)", 71.1, "-"),
+        ("RGB", "Composite LSTM Model", 75.8, 44.0),
+        ("flow", "Temporal Convolutional Net (Simonyan & Zisserman, 2014a)", 83.7, 54.6),
+        ("flow", "LRCN (Donahue et al., 2014)", 77.0, "-"),
+        ("flow", "Composite LSTM Model", 77.7, "-"),
+        ("both", "LRCN (Donahue et al., 2014)", 82.9, "-"),
+        ("both", "Two-stream Convolutional Net (Simonyan & Zisserman, 2014a)", 88.0, 59.4),
+        ("both", "Multi-skip feature stacking (Lan et al., 2014)", 89.1, 65.1),
+        ("both", "Composite LSTM Model", 84.3, "-"),
+    ]
+    slides = {("composite", "rgb"): 75.8, ("composite", "flow"): 77.7, ("composite", "both"): 84.3}
+    table = Table(
+        "Table 4 of the slides: beside other methods", rows, columns, {"the slides'": claims},
+        slides, {name: f"UCF-101, {name}" for name in columns}, quoted,
+        ("input", "method", "UCF-101", "HMDB-51"),
+    )  # fmt: skip
+    return table, asked
+
+
+def figure_12(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
+    """With and without pretraining as labels grow, on the first stream."""
+    stream, counts = next(iter(streams)), {str(n): n for n in effort.counts}
+    first, *_, last = counts
+    families = {
+        "pretraining": {
+            f"pretraining helps with {n}": _gain("composite", "baseline", n) for n in counts
+        },
+        "labels": {f"its gain shrinks from {first} to {last}": _shrinks(first, last)},
+    }
+    rows = {"baseline": "LSTM, not pretrained", "composite": "Composite Model + finetuning"}
+    asked = {
+        (row, name): ("lstm", [(row, stream, n)]) for row in rows for name, n in counts.items()
+    }
+    title = "Figure 12 of the slides: labelled clips of each class, with and without pretraining"
+    return Table(title, rows, {name: name for name in counts}, families), asked
+
+
+TABLES = {"table1": table_1, "table3": table_3, "table4": table_4, "fig12": figure_12}

@@ -1,0 +1,1 @@
+"""All drawing: frames, films, panels."""

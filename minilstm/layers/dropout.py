@@ -1,0 +1,44 @@
+"""Dropout: silence random units in training. Between layers only, never on the recurrence.
+
+Paper: section 4 (the classifier). Read next: stack.py.
+"""
+
+from __future__ import annotations
+
+from ..backend import xp
+from ..errors import ConfigError
+from .layer import Cache, Layer, Sample, expect
+from .workspace import empty
+
+
+class Dropout(Layer):
+    """y = x * mask / (1 - rate); without a mask (evaluation) y = x.
+
+    x (T, B, H), mask (T, B, H) of bool, True where a unit is kept: drawn by whoever trains.
+    """
+
+    def __init__(self, rate: float):
+        if not 0 <= rate < 1:
+            raise ConfigError(f"expected a dropout rate in [0, 1), got {rate}: choose another")
+        self.rate = rate
+
+    def forward(self, x, mask=None):
+        return self.apply(x, mask), Cache(mask=mask)
+
+    def backward(self, dy, cache):
+        return self.apply(dy, cache.consume().mask), None
+
+    def apply(self, x, mask):
+        """The product itself, which is its own backward."""
+        if mask is None:
+            return x
+        expect("dropout mask", mask, x.shape, bool)
+        y = xp.multiply(x, mask, out=empty(x.shape, x.dtype))
+        y *= 1 / (1 - self.rate)
+        return y
+
+    @classmethod
+    def sample(cls, rng):
+        mask = rng.random((3, 2, 8)) < 0.5
+        mask[:, 0, 0] = True  # no time step may be all zero
+        return Sample(cls(0.5), (rng.standard_normal((3, 2, 8)), mask))

@@ -1,0 +1,294 @@
+"""What every layer has in common: parameters, the forward/backward contract, and a sample.
+
+    outputs, cache = layer.forward(*inputs)
+    dinputs        = layer.backward(doutputs, cache)
+
+Backward takes what forward returned and returns what forward took: one entry per input, in
+order, `None` for inputs that have no gradient (masks, labels, targets, absent inputs). A `None`
+among the doutputs says that nothing depends on that output. Gradients of parameters accumulate
+(`+=`) until `zero_grad`. Randomness is an input, so forward is a pure function.
+
+Read next: cells.py (the mathematics), then rnn.py, lstm.py, models.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from ..backend import asarray, use_backend, xp
+from ..errors import ConfigError, ShapeError, StaleCache
+
+
+class Param:
+    """A trainable array `value` and the gradient `grad` of the loss with respect to it.
+
+    `decayed` says whether L2 regularisation pulls on it: on weights yes, on biases no. `flat` are
+    the arrays that value and grad are views into, once `Layer.flat` made them.
+    """
+
+    flat: Flat | None = None
+
+    def __init__(self, value: np.ndarray, decayed: bool = True):
+        self.value = asarray(value)
+        self.grad = xp.zeros(self.value.shape, self.value.dtype)
+        self.decayed = decayed
+
+    def __getstate__(self):  # a copy is a view into nothing
+        return {name: item for name, item in vars(self).items() if name != "flat"}
+
+
+class Cache:
+    """What a forward pass leaves to its backward pass: named values, used once.
+
+    Backward may overwrite them to save memory, so a second `consume` raises StaleCache.
+    """
+
+    def __init__(self, **values):
+        self._values = values
+
+    def consume(self) -> SimpleNamespace:
+        if self._values is None:
+            raise StaleCache(
+                "expected a cache straight from forward, got one that backward has consumed: "
+                "run forward again for every backward"
+            )
+        values, self._values = self._values, None
+        return SimpleNamespace(**values)
+
+
+class Flat(NamedTuple):
+    """All parameters of a model end to end: one array of values, one of gradients.
+
+    The first `decayed` elements are those that L2 regularisation acts on.
+    """
+
+    value: np.ndarray
+    grad: np.ndarray
+    decayed: int
+
+
+@dataclass
+class Sample:
+    """A small instance of a layer with inputs, for the gradient check and the contract tests.
+
+    `zeros` names the time slices of input gradients that are zero by the layer's definition, as
+    {"future": (T - 1,)}; any other slice of zeros is an error.
+    """
+
+    layer: Layer
+    inputs: tuple
+    zeros: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+class Layer:
+    """Base of all layers, losses and models.
+
+    Attributes that are `Param`s, `Layer`s or tuples of layers are found by `params` in the order
+    of their definition. `constants` names floating inputs that have no gradient by definition.
+    """
+
+    constants: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if not abstract and "sample" not in vars(cls):
+            raise TypeError(f"{cls.__name__} must define sample(rng), so that it is checked")
+
+    def forward(self, *inputs):
+        raise NotImplementedError  # every layer defines its own
+
+    def backward(self, doutputs, cache):
+        raise NotImplementedError  # every layer defines its own
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> Sample:
+        """A small instance with inputs: T >= 3, all sizes different, nothing zero."""
+        raise NotImplementedError  # every layer defines its own
+
+    @classmethod
+    def samples(cls, rng: np.random.Generator) -> dict[str, Sample]:
+        """Samples by name, for layers whose options take different paths through the code."""
+        return {"": cls.sample(rng)}
+
+    def params(self, prefix: str = "") -> dict[str, Param]:
+        """All parameters by readable names such as `encoder.0.Wx`."""
+        found = {}
+        for name, item in vars(self).items():
+            if isinstance(item, Param):
+                found[prefix + name] = item
+            elif isinstance(item, Layer):
+                found |= item.params(f"{prefix}{name}.")
+            elif isinstance(item, tuple):  # the layers of a stack are known by their number
+                for k, layer in enumerate(item):
+                    if isinstance(layer, Layer):
+                        found |= layer.params(f"{prefix}{k}.")
+        return found
+
+    @property
+    def dtype(self):
+        """The dtype of the parameters, which inputs must share."""
+        return next(iter(self.params().values())).value.dtype
+
+    def flat(self) -> Flat:
+        """All parameters as one array, all gradients as another; the params become views.
+
+        Of a whole model, never of its parts too: a parameter is a view into one array. Raises
+        ConfigError.
+        """
+        params = list(self.params().values())
+        flat = params[0].flat if params else None
+        whole = flat is None or flat.value.size == sum(param.value.size for param in params)
+        if not whole or any(param.flat is not flat for param in params):
+            raise ConfigError(
+                "expected parameters that are all of one flat array or of none, got parts of "
+                "another: call flat on the whole model only"
+            )
+        return _flatten(params) if flat is None else flat
+
+    def zero_grad(self) -> None:
+        """Forget all accumulated gradients."""
+        for param in self.params().values():
+            param.grad.fill(0)
+
+    def astype(self, dtype) -> Layer:
+        """Turn all parameters into `dtype`, in place: float32, float64 or complex128."""
+        for param in self.params().values():
+            value = param.value if np.dtype(dtype).kind == "c" else param.value.real
+            param.value = value.astype(dtype)
+            param.grad = xp.zeros_like(param.value)
+            param.flat = None
+        return self
+
+
+def _flatten(params):
+    params = sorted(params, key=lambda param: not param.decayed)  # stable: decayed ones first
+    size = sum(param.value.size for param in params)
+    dtype = params[0].value.dtype if params else use_backend.dtype
+    value, grad = xp.empty(size, dtype), xp.empty(size, dtype)
+    start = 0
+    for param in params:
+        stop = start + param.value.size
+        value[start:stop] = param.value.ravel()
+        grad[start:stop] = param.grad.ravel()
+        param.value = value[start:stop].reshape(param.value.shape)
+        param.grad = grad[start:stop].reshape(param.value.shape)
+        start = stop
+    flat = Flat(value, grad, sum(param.value.size for param in params if param.decayed))
+    for param in params:
+        param.flat = flat
+    return flat
+
+
+@dataclass(frozen=True)
+class Init:
+    """How parameters start.
+
+    weights          "fan-in": uniform in +-1/sqrt(number of inputs), as in the paper;
+                     "uniform": uniform in +-scale, as in both public releases;
+                     "weak-recurrence": fan-in, and a fifth of it for the recurrence: at first a
+                     step listens to its input, and what to hear of the last step is learned
+    peephole_scale   peepholes are uniform in +-peephole_scale
+    forget_bias      the bias of the forget gate; all other biases are zero
+    """
+
+    weights: str = "fan-in"
+    scale: float = 0.01
+    peephole_scale: float = 0.0
+    forget_bias: float = 0.0
+
+    def __post_init__(self):
+        if self.weights not in ("fan-in", "uniform", "weak-recurrence"):
+            raise ConfigError(
+                "expected weights fan-in, uniform or weak-recurrence, got "
+                f"{self.weights!r}: choose one"
+            )
+
+    def weight(self, rng: np.random.Generator, rows: int, columns: int) -> Param:
+        """A (rows, columns) matrix that maps `rows` inputs to `columns` outputs."""
+        if rows < 0 or columns < 1:
+            raise ConfigError(
+                f"expected at least 0 inputs and 1 output of a weight, got {rows} and {columns}: "
+                "make the layer larger"
+            )
+        bound = self.scale if self.weights == "uniform" else max(rows, 1) ** -0.5
+        return Param(rng.uniform(-bound, bound, (rows, columns)))
+
+    def input_weight(self, rng: np.random.Generator, D: int, columns: int) -> Param:
+        """The (D, columns) matrix of a layer's inputs, drawn from a generator of its own.
+
+        So all other draws are the same with inputs of any width, or none.
+        """
+        return self.weight(rng.spawn(1)[0], D, columns)
+
+    def recurrent(self, rng: np.random.Generator, H: int, gates: int = 1) -> Param:
+        """An (H, gates*H) matrix that maps a hidden state to the pre-activations of the next."""
+        param = self.weight(rng, H, gates * H)
+        self.weaken(param.value)
+        return param
+
+    def weaken(self, recurrence: np.ndarray) -> None:
+        """Scale in place what a hidden state enters the next step by, if `weights` says so."""
+        if self.weights == "weak-recurrence":
+            recurrence *= 0.2
+
+    def peepholes(self, rng: np.random.Generator, H: int) -> Param:
+        """The (3, H) peepholes of the input, forget and output gates."""
+        return Param(rng.uniform(-self.peephole_scale, self.peephole_scale, (3, H)))
+
+    def bias(self, K: int) -> Param:
+        """(K,) zeros."""
+        return Param(np.zeros(K), decayed=False)
+
+    def gate_bias(self, H: int) -> Param:
+        """The (4H,) biases of the gates i f g o."""
+        bias = np.zeros((4, H))
+        bias[1] = self.forget_bias
+        return Param(bias.ravel(), decayed=False)
+
+
+class Blank(Init):
+    """All zero, on pages of memory that nobody has touched: to ask a model for its size."""
+
+    def weight(self, rng, rows, columns):
+        return Param(xp.zeros((rows, columns), use_backend.dtype))
+
+
+PAPER_INIT = Init()
+
+
+def randomize(layer: Layer, rng: np.random.Generator, scale: float = 0.5) -> Layer:
+    """Give every parameter random values, biases and peepholes too: for samples."""
+    for param in layer.params().values():
+        param.value[...] = asarray(scale * rng.standard_normal(param.value.shape))
+    return layer
+
+
+def expect(name: str, array, shape: tuple, dtype) -> None:
+    """Raise ShapeError unless `array` has this shape and dtype; letters in `shape` match any size.
+
+    A letter that comes twice must match twice.
+    """
+    sizes: dict[str, int] = {}
+    fits = getattr(array, "ndim", None) == len(shape) and all(
+        size == (sizes.setdefault(want, size) if isinstance(want, str) else want)
+        for size, want in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(str(want) for want in shape)
+        got = getattr(array, "shape", None) or type(array).__name__
+        raise ShapeError(f"expected {name} of shape ({wanted}), got {got}: see its docstring")
+    if array.dtype != dtype:
+        raise ShapeError(
+            f"expected {name} of dtype {np.dtype(dtype)}, got {array.dtype}: "
+            f'convert it with .astype("{np.dtype(dtype)}")'
+        )
+
+
+def expect_entries(name: str, entries: tuple | None, count: int) -> None:
+    """Raise ShapeError unless `entries` is None or has `count` entries."""
+    if entries is not None and len(entries) != count:
+        raise ShapeError(f"expected {count} {name}, got {len(entries)}: see its docstring")

@@ -1,0 +1,184 @@
+"""Losses: each takes logits and a constant target, and knows the mean that its logits stand for.
+
+    loss, cache = layer.forward(logits, target)      a 0-d array: nats (or error) per frame
+    dlogits, _  = layer.backward(dloss, cache)
+
+The loss is SUMMED over the pixels of a frame and averaged over frames and sequences: the unit of
+the 341.2 in the slides' Table 2. `mean` maps logits to the frame they predict, which is what a
+free-running decoder feeds back into itself.
+
+Slides: "Benchmarking" (Table 2), "Transfer Learning for Action Recognition" (Fig 11).
+Read next: models.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..backend import xp
+from . import cells
+from .layer import Cache, Layer, Sample, expect
+from .workspace import empty
+
+
+class Loss(Layer, abstract=True):
+    """A loss of logits against a constant target."""
+
+    constants = ("target",)
+    range = "finite numbers"  # of the values that it can be asked to predict
+    unit = "nats per frame"
+
+    def allows(self, values: np.ndarray) -> bool:
+        """Whether all of `values`, on the host, lie in `range`."""
+        return bool(np.isfinite(values).all())
+
+    def mean(self, logits, out):
+        """The prediction that `logits` stand for, written to `out`."""
+        raise NotImplementedError  # every loss defines its own
+
+    def mean_backward(self, dmean, mean):
+        """dlogits from the gradient of `mean`; overwrites `dmean`."""
+        raise NotImplementedError  # every loss defines its own
+
+    def logits(self, mean):
+        """The logits that stand for the prediction `mean`: where a readout may start."""
+        raise NotImplementedError  # every loss defines its own
+
+
+class BernoulliCrossEntropy(Loss):
+    """-[y log p + (1 - y) log(1 - p)] with p = sigmoid(logits), for pixels in [0, 1]; in nats.
+
+    logits, target (T, B, D). Targets may be grey. Stable for logits of any size:
+
+    loss = max(z, 0) - log(max(p, 1 - p)) - y z
+    dz = p - y
+    """
+
+    range = "[0, 1]"
+
+    def allows(self, values: np.ndarray) -> bool:
+        return bool(((values >= 0) & (values <= 1)).all())
+
+    def forward(self, logits, target):
+        expect("logits", logits, ("T", "B", "D"), logits.dtype)
+        expect("target", target, logits.shape, logits.dtype)
+        p, likely, loss = (empty(logits.shape, logits.dtype) for _ in range(3))
+        cells.sigmoid(logits, out=p)
+        xp.subtract(p, 0.5, out=likely)
+        cells.absolute(likely, out=likely)
+        likely += 0.5  # the probability of the likelier of ink and no ink
+        cells.absolute(logits, out=loss)
+        loss += logits
+        loss *= 0.5  # max(z, 0) = (z + |z|) / 2
+        loss -= xp.log(likely, out=likely)
+        loss -= xp.multiply(target, logits, out=likely)
+        return loss.sum() / _frames(logits), Cache(p=p, target=target)
+
+    def backward(self, dloss, cache):
+        run = cache.consume()
+        dlogits = xp.subtract(run.p, run.target, out=run.p)
+        dlogits *= dloss / _frames(dlogits)
+        return dlogits, None
+
+    def mean(self, logits, out):
+        return cells.sigmoid(logits, out=out)
+
+    def mean_backward(self, dmean, mean):
+        scratch = xp.subtract(1, mean, out=empty(mean.shape, mean.dtype))
+        scratch *= mean
+        dmean *= scratch
+        return dmean
+
+    def logits(self, mean):
+        p = xp.clip(mean, 1e-4, 1 - 1e-4)  # a pixel that was never lit is not impossible
+        return xp.log(p / (1 - p))
+
+    @classmethod
+    def sample(cls, rng):
+        logits, target = 3 * rng.standard_normal((4, 2, 5)), rng.random((4, 2, 5))
+        return Sample(cls(), (logits, target))
+
+
+class SquaredError(Loss):
+    """0.5 (z - y)^2, for patches of natural video and for percepts. logits, target (T, B, D)."""
+
+    unit = "squared error per frame"
+
+    def forward(self, logits, target):
+        expect("logits", logits, ("T", "B", "D"), logits.dtype)
+        expect("target", target, logits.shape, logits.dtype)
+        error = xp.subtract(logits, target, out=empty(logits.shape, logits.dtype))
+        square = xp.multiply(error, error, out=empty(error.shape, error.dtype))
+        return square.sum() * 0.5 / _frames(logits), Cache(error=error)
+
+    def backward(self, dloss, cache):
+        error = cache.consume().error
+        error *= dloss / _frames(error)
+        return error, None
+
+    def mean(self, logits, out):
+        out[...] = logits
+        return out
+
+    def mean_backward(self, dmean, mean):
+        return dmean
+
+    def logits(self, mean):
+        return mean
+
+    @classmethod
+    def sample(cls, rng):
+        return Sample(cls(), (rng.standard_normal((4, 2, 5)), rng.standard_normal((4, 2, 5))))
+
+
+class SoftmaxCrossEntropy(Loss):
+    """-log softmax(z)[label] at every step, averaged over steps and sequences; in nats.
+
+    logits (T, B, K), target (T, B) of integer labels 0..K-1.
+    """
+
+    def forward(self, logits, target):
+        expect("logits", logits, ("T", "B", "K"), logits.dtype)
+        expect(
+            "target", target, logits.shape[:2], target.dtype if target.dtype.kind in "iu" else int
+        )
+        # subtracting the largest logit changes nothing but the range; argmax has no gradient
+        largest = logits.real.max(axis=-1, keepdims=True)
+        p = xp.subtract(logits, largest, out=empty(logits.shape, logits.dtype))
+        picked = xp.take_along_axis(p, target[..., None], axis=-1)
+        xp.exp(p, out=p)
+        total = p.sum(axis=-1, keepdims=True)
+        p /= total
+        loss = (xp.log(total) - picked).sum() / _frames(logits)
+        return loss, Cache(p=p, target=target)
+
+    def backward(self, dloss, cache):
+        run = cache.consume()
+        labels = xp.arange(run.p.shape[-1]) == run.target[..., None]
+        dlogits = xp.subtract(run.p, labels, out=run.p)
+        dlogits *= dloss / _frames(dlogits)
+        return dlogits, None
+
+    def mean(self, logits, out):
+        xp.subtract(logits, logits.real.max(axis=-1, keepdims=True), out=out)
+        xp.exp(out, out=out)
+        out /= out.sum(axis=-1, keepdims=True)
+        return out
+
+    def mean_backward(self, dmean, mean):
+        dmean *= mean
+        dmean -= mean * dmean.sum(axis=-1, keepdims=True)
+        return dmean
+
+    def logits(self, mean):
+        return xp.log(xp.clip(mean, 1e-4, 1))
+
+    @classmethod
+    def sample(cls, rng):
+        return Sample(cls(), (3 * rng.standard_normal((4, 2, 5)), rng.integers(0, 5, (4, 2))))
+
+
+def _frames(array):
+    return math.prod(array.shape[:-1])

@@ -1,0 +1,146 @@
+"""Where layers get their buffers: `Fresh` ones (the default) or `Reused` ones.
+
+A training step needs the same shapes again and again, and a fresh large buffer costs more than
+the arithmetic done in it (the operating system hands out and clears every page anew). `Reused`
+keeps the buffers of earlier steps and lends them out again.
+
+When is a buffer free? When nobody refers to it any more: not a cache that waits for its backward
+pass, not a frame that the user kept. Python counts references for us, so nothing has to be
+returned by hand, two live caches of one layer never share memory, and what a user keeps stays
+his. (CuPy's own memory pool does the same on a GPU; there `Fresh` is already `Reused`.)
+
+    with use_workspace(Reused()):
+        ...                             # training: no allocation after the first step
+
+An array also has an order in memory, which changes speed and never a result. Shapes stay those of
+the equations, (T, B, H), while on a CPU the sequences of a batch lie innermost:
+
+    PLAIN        (T, B, H): as the shape says; data, logits
+    BY_STEP      (T, H, B): every h[t] is one block, in it unit after unit. So each gate of a step
+                 is one block too, and the BLAS gets h[t] @ Wh the way that suits it
+    BY_FEATURE   (H, T, B): unit after unit over all steps, so that the rows of all steps are ONE
+                 matrix (T*B, H), for products that need no recurrence
+
+A GPU keeps them all PLAIN. Read next: layer.py.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+
+from ..backend import use_backend, xp
+
+
+class Fresh:
+    """A new array for every request: for reading, checking and short runs."""
+
+    def empty(self, shape: tuple[int, ...], dtype):
+        return xp.empty(shape, dtype)
+
+
+class Reused:
+    """Arrays from a pool that grows to what one step needs, and then no further.
+
+    `allocated` counts the buffers ever made, `nbytes` their size in bytes. With `poison=True`
+    floating buffers are handed out full of NaN, so that reading before writing shows at once.
+    """
+
+    def __init__(self, poison: bool = False):
+        self.poison = poison
+        self.allocated = 0
+        self.nbytes = 0
+        self._buffers: dict[tuple, list] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype):
+        if use_backend.name != "numpy":  # CuPy has this pool built in
+            array = xp.empty(shape, dtype)
+        else:
+            buffer = self._free_buffer(math.prod(shape), np.dtype(dtype))
+            array = buffer.view().reshape(shape)
+        if self.poison and array.dtype.kind in "fc":
+            array.fill(math.nan)
+        return array
+
+    def lent(self) -> int:
+        """Bytes of the buffers that somebody still refers to."""
+        return sum(
+            buffers[k].nbytes
+            for buffers in self._buffers.values()
+            for k in range(len(buffers))
+            if sys.getrefcount(buffers[k]) != _UNUSED
+        )
+
+    def _free_buffer(self, size, dtype):
+        buffers = self._buffers.setdefault((size, dtype), [])
+        for k in range(len(buffers)):
+            if sys.getrefcount(buffers[k]) == _UNUSED:
+                return buffers[k]
+        buffers.append(np.empty(size, dtype))
+        self.allocated += 1
+        self.nbytes += buffers[-1].nbytes
+        return buffers[-1]
+
+
+def _references_to_an_unused_buffer():
+    # asked in the words of `_free_buffer`, because the count includes the asking itself
+    buffers = [np.empty(1)]
+    k = 0
+    return sys.getrefcount(buffers[k])
+
+
+_UNUSED = _references_to_an_unused_buffer()
+
+
+class use_workspace:  # noqa: N801  (used like a function, or in a `with` statement)
+    """Choose where buffers come from, for good or for the length of a `with` block."""
+
+    current = Fresh()
+
+    def __init__(self, workspace: Fresh | Reused):
+        self._previous = use_workspace.current
+        use_workspace.current = workspace
+
+    def __enter__(self):
+        return use_workspace.current
+
+    def __exit__(self, *exception):
+        use_workspace.current = self._previous
+
+
+PLAIN, BY_STEP, BY_FEATURE = "plain", "by step", "by feature"
+
+
+def empty(shape: tuple[int, ...], dtype, order: str = PLAIN):
+    """An array with arbitrary content; `order` is that of its axes in memory."""
+    new = use_workspace.current.empty
+    if order == PLAIN or use_backend.name != "numpy":
+        return new(shape, dtype)
+    if order == BY_STEP:
+        return new((*shape[:-2], shape[-1], shape[-2]), dtype).swapaxes(-1, -2)
+    return new((shape[-1], *shape[:-1]), dtype).transpose(*range(1, len(shape)), 0)
+
+
+def zeros(shape: tuple[int, ...], dtype, order: str = PLAIN):
+    """An array of zeros."""
+    array = empty(shape, dtype, order)
+    array.fill(0)
+    return array
+
+
+def place(array, order: str):
+    """Where to compute what `array` will hold in another order; on a GPU, in its own place."""
+    if use_backend.name != "numpy":
+        return array
+    return empty(array.shape, array.dtype, order)
+
+
+def reordered(array, order: str):
+    """A copy of `array` in another order; on a GPU, which has only one, the array itself."""
+    if use_backend.name != "numpy":
+        return array
+    copy = empty(array.shape, array.dtype, order)
+    copy[...] = array
+    return copy

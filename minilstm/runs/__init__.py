@@ -1,0 +1,1 @@
+"""A run: the model and data that settings describe, its folder, its checkpoints."""

@@ -1,0 +1,147 @@
+"""What a configuration describes, built: the model, its loss, and the data.
+
+    config = load(presets=["github2016"])
+    model = build_model(config)
+    source = open_source(config, "train")
+
+`load_run` builds the model of a run folder and fills it with what it learned. Read next: train.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .. import models
+from ..backend import use_backend
+from ..config import Config, from_toml
+from ..data import Actions, MovingMNIST, Patches, Percepts, SequenceFile, load_digits
+from ..data.rng import keyed_rng, part
+from ..errors import ConfigError, RunError
+from ..layers.layer import Init
+from ..layers.losses import BernoulliCrossEntropy, Loss, SquaredError
+from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from ..layers.rnn import ElmanRNN, SlidesRNN
+from . import checkpoint
+
+MODELS = {
+    "autoencoder": models.Autoencoder,
+    "predictor": models.FuturePredictor,
+    "composite": models.Composite,
+}
+CELLS = {
+    "peephole": PeepholeLSTM,
+    "standard": LSTM,
+    "slides-lstm": SlidesLSTM,
+    "elman": ElmanRNN,
+    "slides-rnn": SlidesRNN,
+}
+SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of motions no run trains on
+INIT = 2  # the purpose of the random numbers that parameters start from; see data/rng.py
+
+
+def build_loss(config: Config) -> Loss:
+    """Cross-entropy for pixels that are probabilities, squared error for all that is normalised."""
+    if config.data.source in ("patches", "percepts", "action-changes"):
+        return SquaredError()
+    return BernoulliCrossEntropy()
+
+
+def build_model(config: Config, D: int, init: Init | None = None) -> models.EncoderDecoder:
+    """The model of a configuration for frames of D pixels, its parameters drawn from the seed."""
+    rng = keyed_rng(INIT, config.run.seed)
+    c, i = config.model, config.init
+    init = init or Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
+    with use_backend(use_backend.name, config.run.dtype):
+        model = MODELS[c.kind](
+            D,
+            c.hidden,
+            c.layers,
+            rng,
+            c.conditional,
+            c.start,
+            build_loss(config),
+            CELLS[c.cell],
+            init,
+            c.dropout,
+        )
+    model.set_unrolling(config.run.recompute, config.run.tbptt)
+    return model
+
+
+def open_source(
+    config: Config, split: str
+) -> MovingMNIST | Actions | SequenceFile | Patches | Percepts:
+    """The frames of one split: "train", "validation" or "test".
+
+    Moving MNIST and actions draw from MNIST's own training and test digits; every tenth training
+    digit is kept for validation. The validation and test sequences are the same for every seed.
+    """
+    data, T = config.data, config.data.past + config.data.future
+    seed = config.run.seed if split == "train" else SEEDS[split]
+    if data.source in ("patches", "percepts"):
+        if not data.path:
+            raise ConfigError(
+                f"expected the path of {data.source}, got none: name it by --path, or by path in "
+                "[data]"
+            )
+        if data.source == "percepts":
+            return Percepts(data.path, T, seed, split, data.stride)
+        return Patches(data.path, T, seed, split)
+    if data.source.endswith(".npy"):
+        return SequenceFile(data.source, T, seed, split=split)
+    images = split_digits(data.digits, split)
+    if data.source in ("actions", "action-changes"):
+        return Actions(images, data.frame_size, T, seed, data.source == "action-changes")
+    return MovingMNIST(
+        images, data.num_digits, data.frame_size, data.digit_size, T, data.speed, seed
+    )
+
+
+def split_digits(digits: str, split: str) -> np.ndarray:
+    """The digits of one split, uint8 (N, 28, 28); no two splits share one."""
+    images, _ = load_digits(digits, "test" if split == "test" else "train")
+    if split == "test":
+        return images
+    held_out = part(np.arange(len(images)), "validation")
+    return images[held_out] if split == "validation" else np.delete(images, held_out, axis=0)
+
+
+def read_config(run: str | Path) -> Config:
+    """The configuration of a run folder. Raises RunError for a folder that is no run."""
+    run = Path(run)
+    if not (run / "config.toml").is_file():
+        raise RunError(
+            f"expected a run folder of minilstm.train, got {run}, which has no config.toml: "
+            "give the folder that --out named"
+        )
+    return from_toml(run / "config.toml")
+
+
+def load_run(run: str | Path, best: bool = False) -> models.EncoderDecoder:
+    """The trained model of a run folder, ready for `rollout` and `reconstruction`.
+
+    The weights are the newest, or with `best` those that did best on the validation sequences.
+    """
+    config = read_config(run)
+    path = Path(run) / ("best.safetensors" if best else "checkpoint.safetensors")
+    arrays, about = checkpoint.read(path)
+    D = about.get("D")
+    if type(D) is not int or D < 1:
+        raise RunError(f"{path}: expected pixels D >= 1 in it, got {D!r}: use another checkpoint")
+    least, found = _least_numbers(config, D), sum(array.size for array in arrays.values())
+    if least > found:  # before memory is taken for what two small files claim
+        raise RunError(
+            f"{path}: expected more than {least} numbers for D = {D} and the model in config.toml, "
+            f"got {found}: use the configuration that it was trained with"
+        )
+    model = build_model(config, D)
+    checkpoint.fill(model, arrays, path)
+    return model
+
+
+def _least_numbers(config, D):
+    """Fewer parameters than any model of these sizes has: one gate of the encoder alone."""
+    hidden = config.model.hidden
+    return hidden * (D + config.model.layers * hidden)

@@ -1,0 +1,121 @@
+"""Checkpoints: everything a run needs to go on, in one safetensors file.
+
+Arrays have readable names: `encoder.0.Wx` is a parameter, `optimizer.velocity` a state array of
+the update rule over all parameters (in the order of `Layer.flat`). The header holds one JSON
+text under "minilstm" with the step, the configuration and whatever else is not an array. Nothing
+is ever unpickled.
+
+Read next: build.py, which builds the model that a checkpoint fills.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..backend import asarray, to_numpy
+from ..errors import RunError, named
+from ..files import replacing
+from ..layers.layer import Layer
+from ..optim import Optimizer
+
+
+def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dict) -> None:
+    """Write the parameters, the optimizer's state and `about` (JSON types), atomically."""
+    arrays = {name: param.value for name, param in model.params().items()}
+    if optimizer is not None:
+        about = about | {"optimizer_steps": int(optimizer.steps)}
+        arrays |= {f"optimizer.{name}": array for name, array in optimizer.state.items()}
+    write(path, arrays, {"minilstm": json.dumps(about)})
+
+
+def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """A safetensors file, whole or not at all, written array by array.
+
+    The format: the length of the header in 8 bytes, the header in JSON, the bytes of all arrays.
+    The library's own writer would copy the whole model first; reading is left to it.
+    """
+    header, end = {"__metadata__": metadata}, 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        kind = {"float32": "F32", "float64": "F64"}[array.dtype.name]
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (start, end)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the arrays start at a multiple of their item size
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(to_numpy(array)).reshape(-1).view(np.uint8))
+
+
+def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], dict]:
+    """All arrays by name (or none of them, which is quick), and `about`.
+
+    Raises RunError for a missing or damaged file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})["minilstm"])
+            if not isinstance(about, dict):
+                raise ValueError("its description is no table")
+            names = file.keys() if arrays else ()
+            found = {name: file.get_tensor(name) for name in names}
+        for name, array in found.items():
+            if array.dtype.isbuiltin != 1:  # other packages may teach NumPy such dtypes
+                raise TypeError(f"{name} has dtype {array.dtype}")
+        return found, about
+    except FileNotFoundError:
+        raise RunError(f"expected a checkpoint at {path}, got no such file: check RUN") from None
+    except (  # the last three: dtypes that NumPy lacks, and JSON that is nested too deeply
+        OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
+        raise RunError(
+            f"{path}: expected a whole checkpoint of minilstm, got {named(error)}: "
+            "use another checkpoint"
+        ) from error
+
+
+def fill(model: Layer, arrays: dict[str, np.ndarray], where: str | Path) -> None:
+    """Copy arrays into the parameters of the same names; name all that are amiss in RunError."""
+    params = model.params()
+    arrays = {k: array for k, array in arrays.items() if not k.startswith("optimizer.")}
+    wrong = [f"{name} is missing" for name in params.keys() - arrays.keys()]
+    wrong += [f"{name} is unknown" for name in arrays.keys() - params.keys()]
+    for name in params.keys() & arrays.keys():
+        array, own = arrays[name], params[name].value
+        if array.shape != own.shape:
+            wrong.append(f"{name} has shape {array.shape}, not {own.shape}")
+        elif array.dtype.kind != "f":
+            wrong.append(f"{name} has dtype {array.dtype}, not one of floats")
+        elif not (abs(array) <= np.finfo(own.dtype).max).all():  # NaN is not, either
+            wrong.append(f"{name} is not finite in {own.dtype}")
+    if wrong:
+        raise RunError(
+            f"{where}: expected the parameters of this {type(model).__name__}, got others: "
+            f"{'; '.join(sorted(wrong))}: load it into the model it was saved from"
+        )
+    for name, param in params.items():
+        param.value[...] = asarray(arrays[name], param.value.dtype)
+
+
+def fill_optimizer(optimizer: Optimizer, arrays: dict, about: dict, where: str | Path) -> None:
+    """Put the optimizer where it was when the checkpoint was saved."""
+    for name, state in optimizer.state.items():
+        saved = arrays.get(f"optimizer.{name}")
+        if saved is None or (saved.shape, saved.dtype) != (state.shape, state.dtype):
+            raise RunError(
+                f"{where}: expected the state {name!r} of {type(optimizer).__name__}, got "
+                f"{'none' if saved is None else f'{saved.dtype} {saved.shape}'}: resume with the "
+                "same optimizer and precision"
+            )
+        state[...] = asarray(saved, state.dtype)
+    steps = about.get("optimizer_steps")
+    if type(steps) is not int or not 0 <= steps < 2**63:
+        raise RunError(
+            f"{where}: expected optimizer_steps, an integer, got {steps!r}: use another checkpoint"
+        )
+    optimizer.steps = steps

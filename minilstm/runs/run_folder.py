@@ -1,0 +1,223 @@
+"""The folder of a run: its files, its lock, and its log.
+
+    config.toml               the settings: what makes a folder a run
+    metrics.jsonl             the log, a row of JSON for every interval
+    checkpoint.safetensors    everything that training needs to go on (checkpoint.py)
+    checkpoint-STEP...        the same file under the name of its step, of the last --keep
+    best.safetensors          the weights that did best in validation
+    curves.png, prediction.png, prediction.gif
+    report.html               one page about all of it, if report.py was asked for it
+
+Read next: progress.py, which fills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ..backend import about_device
+from ..errors import RunError
+from ..files import flush, remove_temporaries, replacing, write_file
+
+NAMES = (
+    "metrics.jsonl",
+    "checkpoint.safetensors",
+    "best.safetensors",
+    "curves.png",
+    "prediction.png",
+    "prediction.gif",
+    "config.toml",  # last: a folder whose old run is half removed is still known for a run
+)
+
+
+class RunFolder:
+    """Where one run keeps its files. Nothing is touched until `claim`."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.log = self.path / "metrics.jsonl"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.report = self.path / "report.html"
+
+    def refuse(self, force: bool) -> None:
+        """Raise RunError if this is no place for a new run."""
+        path = self.path
+        try:
+            if path.exists() and not path.is_dir():
+                raise RunError(
+                    f"expected --out to name a folder, got the file {path}: choose another"
+                )
+            if self.config.exists() and not force:
+                raise RunError(
+                    f"expected a new run folder, got {path}, which holds a run: choose another "
+                    "--out, overwrite it with --force, or go on with --resume"
+                )
+            others = [p for p in path.iterdir() if p.name[0] != "."] if path.is_dir() else []
+            if others and not self.config.exists():
+                raise RunError(
+                    f"expected a new or empty run folder, got {path} with other files in it: "
+                    "choose another --out"
+                )
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold the folder, made if need be, for this process alone.
+
+        Raises RunError if another process holds it. The lock is the operating system's, so it
+        dies with its owner, however that dies.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", blocking=False).acquire()
+            remove_temporaries(self.path)  # of a process that was killed while it wrote
+        except Timeout as error:
+            raise RunError(
+                f"expected a run folder that nobody writes, got {self.path}, which another process "
+                "is training in: wait for it, stop it, or choose another --out"
+            ) from error
+        except OSError as error:
+            raise self._unusable(error) from error
+        with lock:
+            yield
+
+    def empty(self) -> None:
+        """Remove every file of the run that the folder holds."""
+        try:
+            for name in (*(path.name for path in self.numbered()), self.report.name, *NAMES):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def numbered(self) -> list[Path]:
+        """The checkpoints that carry the number of their step, oldest first."""
+        return sorted(self.path.glob("checkpoint-*.safetensors"))
+
+    def keep(self, step: int, count: int) -> None:
+        """Give the checkpoint just written the name of its step too; keep the last `count` such.
+
+        Raises RunError.
+        """
+        if count < 2:
+            return
+        with replacing(self.path / f"checkpoint-{step:010}.safetensors") as temporary:
+            try:
+                os.link(self.checkpoint, temporary)  # a second name for the same bytes
+            except OSError:  # not every file system has such
+                temporary.unlink(missing_ok=True)  # if it came about after all
+                shutil.copyfile(self.checkpoint, temporary)
+        for old in self.numbered()[:-count]:
+            with contextlib.suppress(OSError):  # the next time tries again
+                old.unlink()
+
+    def append(self, row: dict) -> None:
+        """Write one row at the end of the log. Raises RunError."""
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.log}: expected a log that can be written, got {error.strerror!r}: is the "
+                "run folder still there, and is there room?"
+            ) from error
+
+    def sync_log(self) -> None:
+        """Let no checkpoint be on the disk before the rows of the log that came before it."""
+        try:
+            flush(self.log)
+        except FileNotFoundError:  # nothing was logged yet
+            pass
+        except OSError as error:
+            raise RunError(
+                f"{self.log}: expected a log that reaches the disk, got {error.strerror!r}: is "
+                "there room?"
+            ) from error
+
+    def rows(self) -> list[dict]:
+        """The rows of the log, without a last line that a crash has torn. Raises RunError."""
+        return read_log(self.log)
+
+    def cut_log(self, step: int) -> None:
+        """Forget what was logged after `step`, so that no step is there twice."""
+        if self.log.exists():
+            kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
+            write_file(self.log, "".join(kept))
+
+    def _unusable(self, error):
+        return RunError(
+            f"expected to make the run folder {self.path}, got {error.strerror!r}: choose another "
+            "--out"
+        )
+
+
+class Watched(RunFolder):
+    """The run folder as a process knows it that shares the work, but leaves the writing to another.
+
+    It reads, and writes nothing.
+    """
+
+    def claim(self):
+        return contextlib.nullcontext()
+
+    def _leave_it(self, *_):
+        """What the one that writes does."""
+
+    refuse = empty = keep = append = sync_log = cut_log = _leave_it
+
+
+def read_log(path: str | Path) -> list[dict]:
+    """The rows of a metrics.jsonl: each with "step", an integer; other values are finite numbers.
+
+    A last line without its newline was torn by a crash, and is left out. Raises RunError for
+    anything else that is not such a row.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise RunError(f"expected a log at {path}, got {error.strerror!r}: check RUN") from error
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            fits = isinstance(row, dict) and type(row.get("step")) is int
+            fits = fits and 0 <= row["step"] < 2**63
+            fits = fits and all(type(value) in (int, float) for value in row.values())
+            fits = fits and all(abs(value) <= sys.float_info.max for value in row.values())
+        except (ValueError, RecursionError):
+            fits = False
+        if not fits:
+            raise RunError(
+                f"{path}: expected a row of numbers with a step in line {number}, got "
+                f"{line[:40]!r}: remove that line"
+            )
+        rows.append(row)
+    return rows
+
+
+def environment(ranks: int = 1) -> dict[str, str]:
+    """What the last bit of a result depends on, apart from the settings and the data."""
+    from threadpoolctl import threadpool_info
+
+    found = {"minilstm": version("minilstm"), "numpy": np.__version__}
+    found |= {"machine": platform.machine(), "ranks": str(ranks)} | about_device()
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    own = [pool for pool in pools if "numpy" in Path(pool["filepath"]).parent.name]
+    for pool in (own or pools)[:1]:  # SciPy's wheel brings another one, which multiplies nothing
+        for key in ("internal_api", "version", "architecture", "num_threads"):
+            found[f"blas {key}"] = str(pool.get(key))
+    return found

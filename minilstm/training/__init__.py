@@ -1,0 +1,1 @@
+"""Training a model: the step, its batches, the loop, several processes."""

@@ -1,0 +1,212 @@
+"""Training on several processes: each computes some rows of every batch, all make one update.
+
+    mpiexec -n 4 python -m minilstm.train --distributed
+
+A loss that is a mean over the sequences of a batch has a gradient that is a sum over them, so the
+sequences may be shared out. In every step each process, a RANK of the N that mpiexec started,
+
+    draws the whole batch k with its masks and choices, and takes its rows      `rows`
+    goes forward and back: losses and gradient have the scale of the whole batch
+    adds up the gradients of all ranks: that is the gradient of the whole batch  `sum`
+    clips, and makes the same update of the same weights as all others
+
+so that nothing is ever sent but that sum, the losses, and whether to stop. All gradients are one
+array (layer.py), and its sum is one call. If it is not finite, it is so on all ranks, which then do
+the same about it. Only the first rank writes: the run folder, its log, the progress bar.
+
+`Alone` is the same for a single process, with nothing to send. Read next: train.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+
+from .. import backend
+from ..backend import use_backend, xp
+from ..command import Interrupted, run_command
+from ..errors import BackendError, ConfigError, NonFiniteError, one_line
+
+SPOKEN = 0.5  # seconds in which mpiexec passes on what a rank said, before that rank ends all
+GRACE = 10.0  # seconds that the first rank has to meet the same error, to save and to say so
+# what a launcher tells a process about the number of ranks: mpiexec of MPICH, of Open MPI, srun
+LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+class Alone:
+    """One process that computes whole batches; the base of `Ranks`.
+
+    rank, count   the number of this rank, from 0, and how many there are
+    neighbours    ranks that share the memory in use with this one, itself included
+    """
+
+    rank, count, neighbours = 0, 1, 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank is the one that writes and speaks."""
+        return self.rank == 0
+
+    def rows(self, B: int) -> slice:
+        """Which of the B sequences of a batch are this rank's: as many as any, or one fewer.
+
+        Raises ConfigError unless every rank gets one.
+        """
+        if B < self.count:
+            raise ConfigError(
+                f"expected at least one sequence of a batch for each of {self.count} ranks, got "
+                f"--batch-size {B}: raise it, or start fewer ranks"
+            )
+        return slice(B * self.rank // self.count, B * (self.rank + 1) // self.count)
+
+    def sum(self, array) -> None:
+        """Replace `array`, contiguous and on the device in use, by its sum over all ranks."""
+
+    def add_losses(self, losses: dict, share: float) -> dict:
+        """The losses of the whole batch, from those of each rank's `share` of it."""
+        return losses
+
+    def largest(self, number: float) -> float:
+        """The largest of one number of every rank."""
+        return number
+
+    def stopped(self, stop: SimpleNamespace) -> int:
+        """The signal that stops all ranks after the same step, or 0; one that any was sent will do.
+
+        `stop` is what `stop_signals` gave this rank.
+        """
+        signum = int(self.largest(stop.received or 0))
+        stop.received = signum or stop.received  # a rank that was not sent it ends with it, too
+        return signum
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+
+ALONE = Alone()
+
+
+class Ranks(Alone):
+    """The processes that `mpiexec -n N` started, each with its part of the CPUs, or its GPU.
+
+    `with Ranks("numpy") as ranks:` an error inside, on any rank, ends all ranks; the others would
+    wait for it forever. `library` is the array library to be used. Raises BackendError without MPI,
+    or without a device.
+    """
+
+    def __init__(self, library: str):
+        self._library, self._mpi = library, _find_mpi()
+        self._world = self._mpi.COMM_WORLD
+        self.rank, self.count = self._world.Get_rank(), self._world.Get_size()
+        self._expect_launcher()
+
+    def __enter__(self):
+        try:
+            self._share_machine()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _share_machine(self):
+        here = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)  # the ranks of this machine
+        self.neighbours = here.Get_size()
+        if self._library == "cupy":
+            devices = backend.use_device(here.Get_rank())
+            self.neighbours = -(-self.neighbours // devices)  # on the device in use
+            if self.count > 1:
+                self._sum_on_device = backend.sum_over_devices(self.count, self.rank)
+        self._share_cpus(here)
+
+    def sum(self, array) -> None:
+        if self.count == 1:
+            return
+        if use_backend.name == "cupy":
+            self._sum_on_device(array)
+        else:
+            self._world.Allreduce(self._mpi.IN_PLACE, array)
+
+    def add_losses(self, losses: dict, share: float) -> dict:
+        total = xp.stack(list(losses.values())) * share
+        self.sum(total)
+        return dict(zip(losses, total, strict=True))
+
+    def largest(self, number: float) -> float:
+        found = np.array([number], np.float64)
+        self._world.Allreduce(self._mpi.IN_PLACE, found, op=self._mpi.MAX)
+        return float(found[0])
+
+    def __exit__(self, kind, error, trace):
+        if error is None or self.count == 1:
+            return
+        if isinstance(error, Interrupted | NonFiniteError):  # all ranks have come to the same end
+            if not self.is_first:
+                raise SystemExit(128 + error.signum if isinstance(error, Interrupted) else 2)
+            return
+        if not self.is_first:  # what is wrong everywhere is said once, and not before it is saved
+            time.sleep(GRACE)
+            print(f"on rank {self.rank} of {self.count}:", file=sys.stderr)
+        try:
+            status = run_command(partial(_raise, error))
+        except Exception:
+            traceback.print_exc()
+            status = 1
+        sys.stderr.flush()
+        time.sleep(SPOKEN)
+        self._world.Abort(status)
+        os._exit(status)  # Abort may return
+
+    def _expect_launcher(self):
+        for name in LAUNCHERS:
+            said = os.environ.get(name, "1")
+            if self.count == 1 and said != "1":
+                raise BackendError(
+                    f"expected {said} ranks, as {name} says, got one that knows of no other: "
+                    "mpiexec and the library that mpi4py has found are of different MPIs; pip "
+                    "install 'minilstm[mpi]' brings a pair"
+                )
+
+    def _share_cpus(self, here):
+        """Give BLAS no more threads than this rank has CPUs, where one of n ranks counts as 1/n."""
+        from threadpoolctl import threadpool_info, threadpool_limits
+
+        mine = cpus()  # those to which the launcher has bound this rank, or all
+        users = np.zeros(1 + int(self.largest(mine[-1])), np.int64)
+        users[mine] = 1
+        here.Allreduce(self._mpi.IN_PLACE, users)
+        threads = max(1, int((1 / users[mine]).sum()))
+        now = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        threadpool_limits(min([threads, *now]), "blas")
+
+
+def cpus() -> list[int]:
+    """The numbers of the CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count()))
+
+
+def _find_mpi():
+    try:
+        from mpi4py import MPI
+    except Exception as error:  # without a library of MPI it is a RuntimeError
+        none = isinstance(error, ModuleNotFoundError)
+        raise BackendError(
+            f"expected mpi4py and an MPI for --distributed, got "
+            f"{'none' if none else one_line(error)}: pip install "
+            "'minilstm[mpi]', or mpi4py beside the MPI of your cluster"
+        ) from error
+    return MPI
+
+
+def _raise(error):
+    raise error

@@ -1,0 +1,423 @@
+"""How far a run of train.py has come, and what is kept of it.
+
+`Progress` keeps account of every step: rows of the log, validation, checkpoints, numbers that
+are not finite, the state that `--resume` goes on from, and the pictures at the end.
+
+Read next: run_folder.py (the files), checkpoint.py, evaluate.py.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
+
+import numpy as np
+
+from .. import evaluate
+from ..backend import to_numpy
+from ..config import Config, differences, from_toml
+from ..data import as_frames
+from ..errors import NonFiniteError, RunError
+from ..figures import strips
+from ..gpu.transfers import Readings
+from ..models import EncoderDecoder
+from ..optim import Optimizer
+from ..runs import build, checkpoint
+from ..runs.run_folder import RunFolder, environment
+from . import resources
+from .distributed import ALONE, Alone
+from .resources import Memory
+
+VALIDATION = 200  # sequences
+SPIKE = 2.0  # times the usual loss: worth a line
+LENGTH = ("run.steps", "run.minutes", "run.keep")  # settings that --resume may change
+REGROUPED = ("ranks", "blas num_threads")  # what another number of ranks changes
+PATIENCE = 10  # steps in a row that are not finite, after which no --on-nan helps
+LATE = 100  # steps at most that a device may be ahead of the log
+OF_ARRAY = "gradient_norm "  # and its name: a column of the log
+
+
+def announce(
+    model: EncoderDecoder,
+    config: Config,
+    memory: Memory,
+    shape: tuple[int, ...],
+    out: Path,
+    ranks: Alone = ALONE,
+) -> str:
+    """What is about to happen, in five lines."""
+    c, d, r = config.model, config.data, config.run
+    conditional = {"none": "", "both": ", both decoders conditional"}
+    conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
+    rows = ranks.rows(r.batch_size)
+    rows = rows.stop - rows.start
+    memory = resources.in_words(memory.needed(rows))
+    gflop = resources.gflop_per_step(model, config) * rows / r.batch_size
+    each = f" for each of {ranks.count} ranks" * (ranks.count > 1)
+    length = f"{r.steps:,} steps" + (f" or {r.minutes:g} minutes" if r.minutes else "")
+    return "\n".join(
+        (
+            f"model     {c.kind}{conditional}: {c.layers} layer{'s' * (c.layers > 1)} of "
+            f"{c.hidden} units ({c.cell}), {model.flat().value.size:,} parameters",
+            f"data      {d.source}: {d.past} frames in, {d.future} to predict, {_in_words(shape)}",
+            f"training  {length} of {r.batch_size} sequences, {config.optimizer.rule}, "
+            f"seed {r.seed}",
+            f"cost      {memory} of memory, {gflop:.3g} GFLOP per step{each}, on {r.backend} in "
+            f"{r.precision}",
+            f"run       {out}",
+        )
+    )
+
+
+def _in_words(shape):
+    """The shape of a frame."""
+    if len(shape) == 1:
+        return f"{shape[0]} numbers each"
+    return f"{shape[0]}x{shape[1]} pixels{' in colour' * (len(shape) == 3)}"
+
+
+class Progress:
+    """How far a run has come, and what is kept of it: log, checkpoints, pictures."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        model: EncoderDecoder,
+        optimizer: Optimizer,
+        source,
+        validation,
+        quiet: bool = False,
+        ranks: Alone = ALONE,
+    ):
+        self.config, self.folder, self.model, self.optimizer = config, folder, model, optimizer
+        self.ranks, self.regrouped = ranks, ""
+        self.source = source
+        self.validation = evaluate.sequences(validation, VALIDATION)
+        self.quiet = quiet
+        self.saved = None  # the step of the newest checkpoint
+        self.whole = True  # whether all of a step is done: update, log, validation
+        # what goes on in a resumed run, apart from weights and optimizer
+        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.interval = Interval()
+        self.usual = math.inf  # the mean loss of the interval before
+        self.unusable = 0  # steps in a row whose numbers were not finite
+        self.readings = Readings(min(config.run.log_every or LATE, LATE), ranks.count > 1)
+        optimizer.patience = PATIENCE if config.run.on_nan == "skip" else 0
+
+    def start(self) -> None:
+        """Start the clock and the bar."""
+        from tqdm import tqdm
+
+        run = self.config.run
+        self.started = time.monotonic() - self.seconds
+        self.until = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
+        self.bar = tqdm(
+            total=run.steps, initial=self.step, unit="step", disable=self.quiet, dynamic_ncols=True
+        )
+        self.finished = self.step >= run.steps
+
+    def account(self, rate: float, now: dict, stop: SimpleNamespace) -> bool:
+        """Enter one more step, and do whatever is due after it: log, validate, save.
+
+        False if the run is back at an earlier step, whose batch has to be drawn again.
+        """
+        run = self.config.run
+        self.step += 1
+        self.bar.update()
+        self.seconds = time.monotonic() - self.started
+        self.readings.add((self.step, rate, self.seconds), now)
+        late = run.minutes and self.ranks.largest(time.monotonic() > self.until)
+        self.finished = self.step == run.steps or bool(late)
+        validating = self.finished or _every(run.validate_every, self.step)
+        saving = _every(run.checkpoint_every, self.step) and not self.finished
+        if not self.read(wait=validating or saving or bool(stop.received)):
+            self.finished, self.bar.n = False, self.step
+            return False
+        if self.finished and not _every(run.log_every, self.step):
+            self.write_interval(self.step, rate, self.seconds)
+        if validating:
+            self.validate()
+        self.whole = True
+        if saving:
+            self.save_or_warn()
+        return True
+
+    def read(self, wait: bool = False) -> bool:
+        """Log what has arrived of the steps made; with `wait`, all of it.
+
+        False if that took the run back to an earlier step: numbers come late from a device.
+        """
+        made = self.step
+        for (step, rate, seconds), now in self.readings.take(wait):
+            if all(map(math.isfinite, now.values())):
+                self.learned(step, now)
+            else:
+                self.not_finite(step, now)
+            if _every(self.config.run.log_every, step):
+                self.write_interval(step, rate, seconds)
+            if self.step < made:
+                self.readings.clear()
+                return False
+        return True
+
+    def say(self, text: str) -> None:
+        """A line between the bar's."""
+        if not self.quiet:
+            self.bar.write(text, file=sys.stderr)
+
+    def learned(self, step: int, now: dict[str, float]) -> None:
+        """Count a step that changed the weights; say so if its loss stands out."""
+        self.unusable = 0
+        loss = sum(_losses(now).values())
+        if loss > SPIKE * self.usual:
+            if self.interval.spikes == 0:  # one line for an interval is enough
+                self.say(
+                    f"step {step}: the loss rose to {loss:.4g}, from {self.usual:.4g} on "
+                    "average before",
+                )
+            self.interval.spikes += 1
+        self.interval.add(now)
+
+    def not_finite(self, step: int, now: dict[str, float]) -> None:
+        """A step that did not change the weights, because they would not be finite any more.
+
+        Unless it was only left out, a device has changed nothing in the steps that it made since.
+        """
+        self.unusable += 1
+        if self.config.run.on_nan == "stop" or self.unusable > PATIENCE:
+            self.step = step - 1
+            self.stop_not_finite(now)
+        what = "left out"
+        if self.config.run.on_nan == "rewind":
+            if self.saved is None:
+                what += ", with no checkpoint to go back to yet"
+            else:
+                what = f"back to {self.saved_name()}"
+                arrays, about = checkpoint.read(self.folder.checkpoint)
+                checkpoint.fill(self.model, arrays, self.folder.checkpoint)
+                checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
+                self.interval.rewound += 1
+            self.step, self.optimizer.unusable = step, 0
+        self.say(f"step {step}: not finite, {what}")
+        self.interval.skipped += 1
+
+    def stop_not_finite(self, now: dict[str, float]) -> NoReturn:
+        """Raise NonFiniteError with the step, the numbers, the arrays, and the way back."""
+        self.readings.clear()
+        self.save()
+        wrong = {name: x for name, x in now.items() if not math.isfinite(x)}
+        arrays = [name.removeprefix(OF_ARRAY) for name in wrong if name.startswith(OF_ARRAY)]
+        arrays = ", ".join(arrays[:3]) + (" and others" if len(arrays) > 3 else "")
+        found = ", ".join(f"{k} = {x}" for k, x in wrong.items() if not k.startswith(OF_ARRAY))
+        in_a_row = f", for {self.unusable} steps in a row" * (self.unusable > 1)
+        raise NonFiniteError(
+            f"expected finite losses and gradients, got {found} in step {self.step + 1}{in_a_row}"
+            f"{arrays and f' (gradients of {arrays})'}; {self.saved_name()} is good: lower "
+            "--learning-rate, bound gradients by --clip-norm, or see --on-nan"
+        )
+
+    def saved_name(self) -> str:
+        """The newest checkpoint, in words."""
+        if self.saved is None:
+            return "no checkpoint"
+        return f"{self.folder.checkpoint} of step {self.saved}"
+
+    def write_interval(self, step: int, rate: float, seconds: float) -> None:
+        """A row of the log, and a new interval."""
+        means = self.interval.means()
+        row = {"step": step, "learning_rate": rate, "seconds": round(seconds, 2)}
+        self.folder.append(row | means | self.interval.counts())
+        losses = _losses(means)
+        self.bar.set_postfix({name: f"{x:.1f}" for name, x in losses.items()}, refresh=False)
+        if losses:
+            self.usual = sum(losses.values())
+        self.interval = Interval()
+
+    def validate(self) -> None:
+        """Log the losses on validation sequences; keep the weights that did best so far."""
+        past, weights = self.config.data.past, self.config.loss
+        logits = evaluate.decode(self.model, self.validation, past)
+        row, loss = {}, 0.0
+        for name, z, truth, weight in (
+            ("reconstruction", logits[0], self.validation[:past], weights.reconstruction_weight),
+            ("future", logits[1], self.validation[past:], weights.future_weight),
+        ):
+            if z is not None:
+                mean = float(evaluate.loss_per_step(self.model.loss, z, truth).mean())
+                row[f"validation {name}"] = mean
+                loss += weight * mean
+        if not math.isfinite(loss):
+            found = ", ".join(f"{name} = {x}" for name, x in row.items())
+            raise NonFiniteError(  # and save nothing: these weights are the wrong ones
+                f"expected finite losses, got {found} after step {self.step}; "
+                f"{self.saved_name()} is older: lower --learning-rate"
+            )
+        self.folder.append({"step": self.step} | row)
+        if loss < self.best:
+            self.best = loss
+            about = {"step": self.step, "D": self.model.D, "validation loss": loss}
+            if self.ranks.is_first:
+                checkpoint.save(self.folder.best, self.model, None, about)
+
+    def save_or_warn(self) -> None:
+        """A checkpoint on the way. A full disk may have room again before the next one."""
+        try:
+            self.save()
+        except RunError as error:
+            self.bar.write(f"warning: {error}; training goes on from here", file=sys.stderr)
+
+    def save(self) -> None:
+        """A checkpoint, unless its numbers are not finite: those must not replace good ones."""
+        self.read(wait=True)
+        if self.saved == self.step:
+            return
+        for name, param in self.model.params().items():
+            if not np.isfinite(to_numpy(param.value)).all():
+                raise NonFiniteError(
+                    f"expected finite parameters, got others in {name} after step {self.step}; "
+                    f"{self.saved_name()} is good: lower --learning-rate"
+                )
+        about = {
+            "step": self.step,
+            "D": self.model.D,
+            "seconds": self.seconds,
+            "best": self.best if math.isfinite(self.best) else None,
+            "usual": self.usual if math.isfinite(self.usual) else None,
+            "unusable": self.unusable,
+            "interval": vars(self.interval),
+            "config": self.config.to_toml(),
+            "environment": environment(self.ranks.count),
+        }
+        self.folder.sync_log()
+        if self.ranks.is_first:
+            checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, about)
+        self.saved = self.step
+        self.folder.keep(self.step, self.config.run.keep)
+
+    def restore(self, force: bool) -> None:
+        """Be where the checkpoint was."""
+        path = self.folder.checkpoint
+        arrays, about = checkpoint.read(path)
+        if about.get("step") == 0 and "optimizer_steps" not in about:
+            # weights alone, as interop.py imports them: training starts there
+            checkpoint.fill(self.model, arrays, path)
+            return
+        try:
+            saved = from_toml(str(about["config"]))
+            self.step, self.seconds = _count(about["step"]), _finite(about["seconds"])
+            self.best, self.usual = (
+                math.inf if about[name] is None else _finite(about[name])
+                for name in ("best", "usual")
+            )
+            self.unusable, interval = _count(about["unusable"]), dict(about["interval"])
+            sums = {name: _finite(x) for name, x in interval.pop("sums").items()}
+            counts = {name: _count(x) for name, x in interval.items()}
+            self.interval = Interval(sums=sums, **counts)
+            if sums and not self.interval.steps:
+                raise ValueError("sums over no steps")
+            then = dict(about["environment"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"{path}: expected the state of a run to resume, got {error!r}: use another one"
+            ) from error
+        now = environment(self.ranks.count)
+        if then.get("ranks") != now["ranks"]:  # their sums round differently: no reason to refuse
+            self.regrouped = (
+                f", on {now['ranks']} ranks, not {then.get('ranks', 'unknown')}: equal within "
+                "rounding, not to the bit"
+            )
+            then |= {name: now[name] for name in REGROUPED if name in now}
+        changed = _differences(saved, self.config, then, now)
+        if changed and not force:
+            raise RunError(
+                f"expected what {path} was made with, so that every bit comes out the same, got "
+                f"{'; '.join(changed)}: restore that, or go on with --force"
+            )
+        checkpoint.fill(self.model, arrays, path)
+        checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
+        self.optimizer.unusable = min(self.unusable, self.optimizer.patience)
+        self.saved = self.step
+        self.folder.keep(self.step, self.config.run.keep)  # it may have been killed before that
+
+    def draw(self, N: int = 3) -> None:
+        """curves.png, and unless frames are no pictures, prediction.png and prediction.gif."""
+        names = ("reconstruction", "future", "validation reconstruction", "validation future")
+        mean = evaluate.mean_image(self.config)
+        mean = evaluate.loss_of_mean_image(
+            self.model.loss, mean, self.validation[self.config.data.past :]
+        )
+        series = strips.series_from_rows(self.folder.rows(), names)
+        baseline, unit = {"mean image": mean}, self.model.loss.unit
+        strips.curves(series, self.folder.path / "curves.png", baseline, unit)
+        if len(self.source.frame_shape) == 1:  # percepts
+            return
+        test, past = build.open_source(self.config, "test"), self.config.data.past
+        frames = evaluate.sequences(test, N)
+        logits = evaluate.decode(self.model, frames, past)
+        means = (evaluate.mean_frames(self.model.loss, z) for z in logits)
+        drawn = [frames[:past], frames[past:], *means]
+        drawn = [x if x is None else as_frames(x, test.frame_shape, test.scale) for x in drawn]
+        drawn = *drawn[:2], {"model": drawn[2:]}
+        strips.prediction_strip(*drawn, self.folder.path / "prediction.png")
+        strips.prediction_gif(*drawn, self.folder.path / "prediction.gif")
+
+
+@dataclass
+class Interval:
+    """What has come together since the last row of the log."""
+
+    steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    rewound: int = 0
+    spikes: int = 0
+
+    def add(self, now: dict[str, float]) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.sums = {name: self.sums.get(name, 0.0) + x for name, x in now.items()}
+
+    def means(self) -> dict[str, float]:
+        """The means over the steps that were not skipped."""
+        return {name: x / self.steps for name, x in self.sums.items()}
+
+    def counts(self) -> dict[str, int]:
+        """What happened that should not; empty in a good interval."""
+        counts = {"skipped": self.skipped, "rewound": self.rewound, "spikes": self.spikes}
+        return {name: count for name, count in counts.items() if count}
+
+
+def _losses(numbers):
+    return {name: x for name, x in numbers.items() if not name.startswith("gradient_norm")}
+
+
+def _count(value):
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _finite(value):
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
+
+
+def _every(count, step):
+    return count > 0 and step % count == 0
+
+
+def _differences(saved, config, then, now):
+    """What is not as it was, in words. The length of a run may change: nothing else."""
+    names = [*then, *(name for name in now if name not in then)]
+    return differences(saved, config, but=LENGTH) + [
+        f"{name} {now.get(name, 'unknown')}, not {then.get(name, 'unknown')}"
+        for name in names
+        if now.get(name) != then.get(name)
+    ]
