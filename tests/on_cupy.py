@@ -438,7 +438,7 @@ def test_the_launches_of_a_free_running_decoder_are_known(fused):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
-    """tests/strict_cupy.py says what a step costs where there is no CuPy: here it is audited."""
+    """Audit strict_cupy.py, which says what a step costs where there is no CuPy."""
     settings = settings_of(case)
 
     def cost(counted):

@@ -1,7 +1,7 @@
 """Training that is killed, and disks that are full or broken: a part of kill.py, and more.
 
-`python tests/kill.py --kills 200` does all of it; here are a few kills and faults, then faults at
-the level of system calls (strace), a disk that is full (a tiny tmpfs) and a limit of file sizes.
+`python tests/harness/kill.py --kills 200` does all of it. Here are a few kills and faults. Then
+come faults of system calls (strace), a disk that is full (a tiny tmpfs) and a limit of file sizes.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Hostile files for every reader: each must end in a valid result or in minilstm's own error.
 
-    python tests/fuzz.py --inputs 10000                                  every reader, 10,000 each
-    python tests/fuzz.py --readers idx --seed 0 --first 123 --inputs 1   input 123 of one, again
+    python tests/harness/fuzz.py --inputs 10000    try every reader on 10,000 inputs
+    python tests/harness/fuzz.py --readers idx --seed 0 --first 123 --inputs 1    input 123 again
 
 A reader is given small valid files that were damaged: bits flipped, bytes put in, cut out,
 repeated and mixed with another valid file, lengths replaced by hostile ones, words of a text or
@@ -656,7 +656,7 @@ def attempt(reader: Reader, tree: Tree) -> tuple[str, str]:
 
 def again(name: str, seed: int, n: int) -> str:
     """The command that tries one input again."""
-    return f"python tests/fuzz.py --readers {name} --seed {seed} --first {n} --inputs 1"
+    return f"python tests/harness/fuzz.py --readers {name} --seed {seed} --first {n} --inputs 1"
 
 
 # ---------------------------------------------------------------- the command

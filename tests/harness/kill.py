@@ -1,7 +1,7 @@
 """Kill training at any moment, make its writes fail, and see that nothing is lost.
 
-    python tests/kill.py --kills 200                          all of it
-    python tests/kill.py --kills 5 --first 7 --every 0        journey 7 again, and no faults
+    python tests/harness/kill.py --kills 200                          all of it
+    python tests/harness/kill.py --kills 5 --first 7 --every 0        journey 7 again, and no faults
 
 A journey is one run that is killed with SIGKILL and resumed, a few times, until it finishes. It is
 a real process of `python -m minilstm.train`, or a forked child, which starts faster. Kills come at
