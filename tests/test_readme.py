@@ -1,6 +1,5 @@
-"""What the README shows is understood, and its Python runs. (CI runs its two set-up commands.)"""
+"""The README: its Python runs, its training commands start, its links lead to files."""
 
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -18,19 +17,6 @@ TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
 BLOCKS = re.findall(r"^```(\w+)[^\n]*\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
-
-# every command of ours that is shown, in a block or among words
-SHOWN = [
-    " ".join(found.split())
-    for path in (README, README.parent / "data_tools" / "README.md")
-    if path.exists()
-    for found in re.findall(
-        r"^python -m (?:minilstm|data_tools)\..*|(?<=`)python -m (?:minilstm|data_tools)\.[^`]*|"
-        r"(?:(?<=&& )|(?<=mpiexec )|(?<=-n 4 ))python -m minilstm\..*",
-        path.read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-]
 
 
 class Understood(Exception):  # noqa: N818
@@ -68,24 +54,6 @@ def test_every_training_command_of_the_readme_is_understood(monkeypatch, line):
         monkeypatch.setattr(Parser, "print_help", stop)
     with pytest.raises(Understood):
         train.main(arguments)
-
-
-@pytest.mark.parametrize("line", dict.fromkeys(SHOWN))
-def test_every_command_that_a_readme_shows_is_understood_by_its_parser(monkeypatch, line):
-    """A flag that has another name now, or a wrong choice, would end it with status 2."""
-
-    def then_stop(method):
-        def parsed(*arguments):
-            method(*arguments)
-            raise Understood
-
-        return parsed
-
-    for name in ("parse_args", "parse_intermixed_args", "print_help"):
-        monkeypatch.setattr(Parser, name, then_stop(getattr(Parser, name)))
-    module, *arguments = shlex.split(line, comments=True)[2:]
-    with pytest.raises(Understood):
-        importlib.import_module(module).main(arguments)
 
 
 def test_every_file_that_the_readme_names_exists():

@@ -1,0 +1,79 @@
+"""Every command that a README, a tutorial or a docstring shows is understood by its own parser."""
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import minilstm
+from minilstm.command import Parser
+
+ROOT = Path(minilstm.__file__).parent.parent
+# python -m minilstm.train ..., python -m minilstm train ..., minilstm train ...
+SPELLINGS = r"(?:python -m minilstm[. ]|python -m data_tools\.|minilstm )[a-z_0-9]+(?:\.[a-z_]+)?"
+IN_BACKTICKS = re.compile(rf"`({SPELLINGS}\b[^`]*)`")
+ON_A_LINE = re.compile(
+    rf"^[ \t#]*(?:mpiexec -n \d+ |.*&& )?({SPELLINGS}(?:[ \t].*)?)$", re.MULTILINE
+)
+
+
+def files():
+    """Return every text that readers see: READMEs, tutorials, modules with docstrings."""
+    found = [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md"), *ROOT.glob("tutorials/*.py")]
+    found += [*ROOT.glob("minilstm/**/*.py"), *ROOT.glob("data_tools/*.py")]
+    return sorted(path for path in found if not {"build", "runs", "dist"} & set(path.parts))
+
+
+def text_of(path):
+    """Return the prose of a file: all of Markdown, the text cells of a tutorial, docstrings."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".md":
+        return text
+    if path.parent.name == "tutorials":
+        return "\n".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = (node for node in ast.walk(ast.parse(text)) if isinstance(node, documented))
+    return "\n".join(filter(None, map(ast.get_docstring, nodes)))
+
+
+def commands_of(path):
+    """Return the commands that a file shows, each as one line without its explanation."""
+    text = text_of(path)
+    found = [" ".join(line.split()) for line in IN_BACKTICKS.findall(text)]
+    for line in ON_A_LINE.findall(text):
+        if "`" not in line:
+            found.append(re.split(r"\s{2,}|\s#", line.strip())[0])
+    return [line for line in dict.fromkeys(found) if not re.search(r"\[|\.\.\.| NAME\b", line)]
+
+
+SHOWN = {path.relative_to(ROOT).as_posix(): commands_of(path) for path in files()}
+
+
+class Understood(Exception):  # noqa: N818
+    """The command would start now."""
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for lines in SHOWN.values() for line in lines}), ids=lambda line: line
+)
+def test_a_command_that_is_shown_is_understood(monkeypatch, line):
+    def then_stop(method):
+        def parsed(*arguments):
+            method(*arguments)
+            raise Understood
+
+        return parsed
+
+    for name in ("parse_args", "parse_intermixed_args", "print_help"):
+        monkeypatch.setattr(Parser, name, then_stop(getattr(Parser, name)))
+    words = shlex.split(line.removeprefix("python -m "))
+    if words[0] == "minilstm":
+        words = [f"minilstm.{words[1]}", *words[2:]]
+    command = importlib.import_module(words[0]).main
+    if not words[1:]:  # only named, in a sentence
+        return
+    with pytest.raises(Understood):
+        command(words[1:])
