@@ -42,7 +42,7 @@ from .backend import synchronize, use_backend, xp
 from .benchmark.contenders import Work, start
 from .command import Parser, run_command
 from .errors import ConfigError, RunError
-from .figures import strips
+from .figures import curves
 from .files import write_file
 from .layers import cells
 from .layers.layer import Blank
@@ -243,7 +243,7 @@ class Rival:
         if "tuned" in words:
             environ["GLIBC_TUNABLES"] = TUNED
         arguments = json.dumps([library, work, cpus()[:threads]])
-        code = f"from minilstm import rivals; rivals.serve(*{arguments})"
+        code = f"from minilstm.benchmark import contenders; contenders.serve(*{arguments})"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
@@ -439,25 +439,7 @@ def draw_growth(sweeps: list[Sweep], path: str) -> None:
         for s in sweeps
     }
     x = np.array(max((xs for xs, _ in series.values()), key=len))
-    expected = {"linear": x, "square": x**2}
-    figure, axes = strips._axes(
-        "size, relative to the first", "time, relative to the first",
-        [y for _, y in series.values()], expected,
-    )  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
-    ends = []
-    for (name, (xs, ys)), (colour, dash) in zip(series.items(), strips._styles(), strict=False):
-        axes.plot(xs, ys, color=colour, linestyle=dash, linewidth=2.2, marker="o", markersize=6)
-        ends.append((ys[-1], name, colour))
-    for name, ys in expected.items():
-        axes.plot(x, ys, color=strips.FAINT, linestyle="--", linewidth=1.5)
-        ends.append((ys[-1], name, strips.FAINT))
-    axes.margins(x=0)
-    strips._name_lines(axes, ends)
-    strips.write_figure(figure, path)
+    curves.growth_curves(series, {"linear": x, "square": x**2}, path)
 
 
 def growth(options) -> int:

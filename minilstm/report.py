@@ -29,7 +29,7 @@ from .backend import use_backend
 from .command import Parser, run_command
 from .data import as_frames
 from .errors import ConfigError, RunError
-from .figures import strips
+from .figures import curves, strips, style
 from .files import write_file
 from .runs import checkpoint
 from .runs.run_folder import RunFolder
@@ -192,11 +192,11 @@ def _training(run, folder, scratch):
     """The section with the curves of training; nothing where there is no log."""
     names = ("reconstruction", "future", "validation reconstruction", "validation future")
     rows = folder.rows() if folder.log.exists() else []
-    series = strips.series_from_rows(rows, names)
+    series = curves.series_from_rows(rows, names)
     if not series:
         return ""
     path = scratch / "training.png"
-    strips.curves(series, path, ylabel=run.trained.loss.unit)
+    curves.plot_curves(series, path, ylabel=run.trained.loss.unit)
     return (
         '<section id="training"><h2>Training</h2>'
         + _image(path, "losses over the steps of training")
@@ -244,7 +244,7 @@ def _data(run):
     rebuilt, predicted = (evaluate.mean_frames(run.trained.loss, z) for z in logits)
     T, N, _ = frames.shape
     height, width, *_ = shape
-    sheet = np.full((2 * N, height, T, width, 3), strips.PALE, np.uint8)
+    sheet = np.full((2 * N, height, T, width, 3), style.PALE, np.uint8)
     for row, first, vectors in ((0, 0, frames), (1, 0, rebuilt), (1, past, predicted)):
         if vectors is not None:
             pixels = strips.as_bytes("frames", as_frames(vectors, shape, scale))
@@ -270,8 +270,8 @@ def _chart(run, result):
     means = {name: x["mean"] for name, x in result["baselines"].items()}
     lines, errors = [], [""] * T  # a line: name, colour, dashes, number of its first frame, values
     for part, name, colour, first in (
-        ("reconstruction", "rebuilt", strips.FAINT, 0),
-        ("future", "predicted", strips.PALETTE[0], past),
+        ("reconstruction", "rebuilt", style.FAINT, 0),
+        ("future", "predicted", style.PALETTE[0], past),
     ):
         if part in result:
             values = result[part]["free_running"]["per_step"]
@@ -280,7 +280,7 @@ def _chart(run, result):
     for name in ("mean image", "copy of the last frame"):
         if means[name] <= means["mean image"]:  # a worse one would only press the others down
             values = result["baselines"][name]["per_step"]
-            lines.append((name, strips.INK, "6 5", past, values))
+            lines.append((name, style.INK, "6 5", past, values))
     highest = 1.15 * max(max(values) for *_, values in lines)
 
     def y(value):
@@ -289,7 +289,7 @@ def _chart(run, result):
     parts = []
     for tick in _ticks(highest):
         parts.append(f'<line x2="{width}" y1="{y(tick)}" y2="{y(tick)}" stroke="#ddd"/>')
-        parts.append(f'<text y="{y(tick) - 5}" style="fill:{strips.FAINT}">{tick:g}</text>')
+        parts.append(f'<text y="{y(tick) - 5}" style="fill:{style.FAINT}">{tick:g}</text>')
     for name, colour, dashes, first, values in lines:
         points = " ".join(f"{xs[first + t]},{y(value)}" for t, value in enumerate(values))
         parts.append(
@@ -300,7 +300,7 @@ def _chart(run, result):
         t, anchor = (0, "start") if dashes else (len(values) - 1, "end")
         at = f'x="{xs[first + t]}" y="{y(values[t]) - 9}" text-anchor="{anchor}"'
         parts.append(f'<text {at} style="fill:{colour}">{name}</text>')
-    orange = strips.PALETTE[1]
+    orange = style.PALETTE[1]
     parts += [
         f'<g id="cursor"><line y2="{height}" stroke="{orange}" stroke-width="2"/>'
         f'<text id="error" y="12" style="fill:{orange}"></text></g>',

@@ -35,7 +35,7 @@ from .experiments.many_runs import Trial, evaluate_all, steps_made, train_all
 from .experiments.real_clips import recorded
 from .experiments.table_definitions import TABLES
 from .experiments.verdicts import clean, count
-from .figures import panels
+from .figures import tables
 from .files import write_file
 from .layers.layer import Blank
 from .runs import build
@@ -314,7 +314,7 @@ def table_2(command: Command) -> str:
     found = table2.analyse(results, about)
     rows, caption, zero = table2.chart(found)
     for kind in ("png", "pdf"):
-        panels.dots(rows, command.out / f"table2.{kind}", caption, zero)
+        tables.dots(rows, command.out / f"table2.{kind}", caption, zero)
     written = table2.text(found)
     _write(command, "table2", written, found)
     return written
@@ -360,10 +360,10 @@ def _recognition(command: Command) -> str:
         path = command.out / f"{target}.{kind}"
         if target == "fig12":
             curves, caption, xlabel, zero = accuracy_table.curves(table, found)
-            panels.error_bars(curves, path, caption, xlabel, zero)
+            tables.error_bars(curves, path, caption, xlabel, zero)
         else:
             rows, caption, zero = accuracy_table.chart(table, found)
-            panels.dots(rows, path, caption, zero)
+            tables.dots(rows, path, caption, zero)
     _write(command, target, written, found)
     return written
 

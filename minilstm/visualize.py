@@ -36,7 +36,7 @@ from .data import MovingMNIST, SequenceFile, as_frames
 from .data.rng import keyed_rng
 from .errors import ConfigError, RunError
 from .evaluation import activations
-from .figures import panels, strips
+from .figures import curves, panels, strips
 from .files import write_file
 from .layers.workspace import Fresh, use_workspace
 from .models import EncoderDecoder
@@ -387,7 +387,7 @@ def gradients(run: Run, plate: Plate) -> None:
     )
     plate.draw(
         "gradients", "How far back a gradient reaches", caption,
-        lambda path, text: strips.curves(
+        lambda path, text: curves.plot_curves(
             series, path, ylabel="gradient, relative", xlabel="steps back in time", caption=text
         ),
     )  # fmt: skip

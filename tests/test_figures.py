@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 from minilstm.errors import DataError, RunError, ShapeError
-from minilstm.figures import strips
-from minilstm.figures.strips import PALE, curves, per_step_curve, series_from_rows
+from minilstm.figures import curves, strips
+from minilstm.figures.curves import per_step_curve, plot_curves, series_from_rows
+from minilstm.figures.style import PALE
 
 
 def frames(T, N=2, H=16, W=12, channels=(), seed=0):
@@ -57,7 +58,7 @@ def drawings(path):
     return [
         lambda: prediction_strip(past, future, past, future, path),
         lambda: prediction_gif(past, future, past, future, path),
-        lambda: curves({"future": ([1, 2, 3], [9.0, 5.0, 4.0])}, path, {"mean image": 8.0}),
+        lambda: plot_curves({"future": ([1, 2, 3], [9.0, 5.0, 4.0])}, path, {"mean image": 8.0}),
         lambda: per_step_curve({"free-running": np.arange(1, 5)}, path, {"bound": np.ones(4)}),
     ]
 
@@ -196,7 +197,7 @@ def test_a_film_in_colour_keeps_its_colours(tmp_path):
 def drawn(monkeypatch, draw, path):
     """What `draw` put on the axes, instead of its pixels."""
     kept = []
-    monkeypatch.setattr(strips, "write_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(curves, "write_figure", lambda figure, path: kept.append(figure))
     draw(path)
     return kept[0].axes[0], kept[0]
 
@@ -206,7 +207,7 @@ def test_curves_plot_what_they_were_given_and_name_every_line_at_its_end(monkeyp
         "reconstruction": ([10, 20, 30], [300.0, 250.0, 213.0]),
         "future": ([10, 30], [400, 345]),
     }
-    axes, _ = drawn(monkeypatch, lambda p: curves(given, p, {"mean image": 629.0}), None)
+    axes, _ = drawn(monkeypatch, lambda p: plot_curves(given, p, {"mean image": 629.0}), None)
     lines = [line.get_xydata().tolist() for line in axes.lines[:2]]
     assert lines == [[[10, 300], [20, 250], [30, 213]], [[10, 400], [30, 345]]]
     assert set(axes.lines[2].get_ydata()) == {629.0} and axes.lines[2].get_linestyle() == "--"
@@ -220,13 +221,13 @@ def test_the_scale_is_logarithmic_only_where_values_span_a_factor_of_ten(monkeyp
     cases = [(near, {}, "linear"), (far, {}, "log"), (near, {"bound": 9.0}, "log")]
     cases += [(far, {"zero": 0.0}, "linear"), ({"a": ([1, 2], [np.nan, 5.0])}, {}, "linear")]
     for given, lines, scale in cases:
-        axes, _ = drawn(monkeypatch, lambda p, g=given, b=lines: curves(g, p, b), None)
+        axes, _ = drawn(monkeypatch, lambda p, g=given, b=lines: plot_curves(g, p, b), None)
         assert axes.get_yscale() == scale, (given, lines)
 
 
 def test_names_of_lines_that_end_together_do_not_overlap(monkeypatch):
     given = {f"line {k}": ([1, 2], [500.0, 345 + k / 10]) for k in range(9)}
-    axes, figure = drawn(monkeypatch, lambda p: curves(given, p, {"bound": 340.0}), None)
+    axes, figure = drawn(monkeypatch, lambda p: plot_curves(given, p, {"bound": 340.0}), None)
     figure.draw_without_rendering()
     boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
     assert len(boxes) == 10
@@ -245,16 +246,16 @@ def test_per_step_curves_count_predicted_steps_from_one(monkeypatch):
 
 
 def test_a_curve_that_diverged_is_drawn_as_far_as_it_went(tmp_path):
-    curves({"loss": ([1, 2, 3], [5.0, 4.0, np.nan])}, tmp_path / "c.png", {"bound": 3.0})
+    plot_curves({"loss": ([1, 2, 3], [5.0, 4.0, np.nan])}, tmp_path / "c.png", {"bound": 3.0})
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.size == (1350, 750)
 
 
 def test_nothing_finite_to_draw_is_refused(tmp_path):
     with pytest.raises(DataError, match="at least one finite value"):
-        curves({"loss": ([1], [np.nan])}, tmp_path / "c.png")
+        plot_curves({"loss": ([1], [np.nan])}, tmp_path / "c.png")
     with pytest.raises(DataError, match="at least one finite value"):
-        curves({}, tmp_path / "c.png")
+        plot_curves({}, tmp_path / "c.png")
 
 
 def test_rows_become_series_that_skip_what_a_row_does_not_have():
@@ -352,9 +353,9 @@ def test_inputs_are_not_written_to(tmp_path):
 def test_importing_figures_imports_no_library_of_pictures_and_drawing_no_pyplot(tmp_path):
     program = f"""
 import sys
-from minilstm import figures
+from minilstm.figures import curves, panels, strips, style, tables
 assert not {{"matplotlib", "PIL"}} & set(sys.modules), "imported too early"
-strips.curves({{"loss": ([1, 2], [2.0, 1.0])}}, {str(tmp_path / "c.png")!r})
+curves.plot_curves({{"loss": ([1, 2], [2.0, 1.0])}}, {str(tmp_path / "c.png")!r})
 import matplotlib
 assert "matplotlib.pyplot" not in sys.modules, "pyplot is global state"
 """

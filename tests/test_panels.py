@@ -5,16 +5,8 @@ import pytest
 from PIL import Image
 
 from minilstm.figures import panels
-from minilstm.figures.panels import (
-    Dots,
-    activity,
-    confusion,
-    dots,
-    error_bars,
-    histograms,
-    tiled,
-    weights,
-)
+from minilstm.figures.panels import activity, confusion, histograms, tiled, weights
+from minilstm.figures.tables import Dots, dots, error_bars
 
 RNG = np.random.default_rng(0)
 SIGNAL, WEIGHTS = RNG.random((9, 5)), RNG.standard_normal((7, 12))

@@ -21,7 +21,7 @@ import numpy as np
 
 from minilstm import evaluate
 from minilstm.data import as_vectors, draw_frames, load_digits, resize_digits, trajectories
-from minilstm.figures import strips
+from minilstm.figures import curves
 from minilstm.gradcheck import check
 from minilstm.layers.layer import Sample, randomize
 from minilstm.models import Composite
@@ -139,7 +139,7 @@ for name, settings in models.items():
         print(f"{'':<15}taught", *(f"{nats:6.1f}" for nats in taught[name]))
 
 kit.save_file(
-    lambda path: strips.per_step_curve(
+    lambda path: curves.per_step_curve(
         {"with the teacher": taught["conditional"], "alone": alone["conditional"]}, path
     ),
     "10_exposure_bias",

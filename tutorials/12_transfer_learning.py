@@ -36,7 +36,7 @@ from minilstm.experiments import accuracy_table, table_definitions
 from minilstm.experiments.action_experiments import METHODS, Effort
 from minilstm.experiments.significance import mean_of
 from minilstm.experiments.verdicts import lines, plus_minus
-from minilstm.figures import panels
+from minilstm.figures import tables
 from minilstm.gradcheck import check
 from minilstm.models import Classifier
 from minilstm.runs import build
@@ -298,7 +298,7 @@ for (row, column), (_, ((method, _, count),)) in asked.items():
 about = {"scale": "tutorial", "each": "draw"}
 figure_12 = accuracy_table.analyse(table, values, about)
 curves, _, xlabel, zero = accuracy_table.curves(table, figure_12)
-kit.save_file(lambda path: panels.error_bars(curves, path, "", xlabel, zero), "12_labels")
+kit.save_file(lambda path: tables.error_bars(curves, path, "", xlabel, zero), "12_labels")
 print(*lines(figure_12["claims"], "points"), sep="\n")
 
 # %% [markdown]

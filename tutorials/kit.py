@@ -21,7 +21,7 @@ from PIL import Image
 from minilstm import config, evaluate, train
 from minilstm.backend import use_backend
 from minilstm.data.rng import part
-from minilstm.figures.strips import FAINT, INK, PALETTE
+from minilstm.figures.style import FAINT, INK, PALETTE
 from minilstm.files import write_file
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import EncoderDecoder

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..figures.panels import Dots
+from ..figures.tables import Dots
 from . import verdicts
 from .significance import mean_of
 from .verdicts import Families, cells, count, plus_minus
@@ -116,7 +116,7 @@ def _levels(table, found, column):
 
 
 def chart(table: Table, found: dict) -> tuple[list, str, list[str]]:
-    """What `panels.dots` draws of it: levels by column, below them the gains; and its caption."""
+    """What `tables.dots` draws of it: levels by column, below them the gains; and its caption."""
     levels = {
         f"{title}:\nrecognised, %": _levels(table, found, column)
         for column, title in table.columns.items()
@@ -137,7 +137,7 @@ def chart(table: Table, found: dict) -> tuple[list, str, list[str]]:
 
 
 def curves(table: Table, found: dict) -> tuple[dict, str, str, list[str]]:
-    """What `panels.error_bars` draws of a table whose columns are numbers of labels.
+    """What `tables.error_bars` draws of a table whose columns are numbers of labels.
 
     The first family of claims has one claim for each column, in their order.
     """

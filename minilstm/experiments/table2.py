@@ -2,7 +2,7 @@
 
     found = analyse(results, about)     # of evaluate.py's results of every row and seed
     print(text(found))
-    rows, caption, zero = chart(found)  # for panels.dots
+    rows, caption, zero = chart(found)  # for tables.dots
 
 Only free-running numbers decide: the slides' are. Losses of other frames and other data don't
 compare in nats, so both sides are also given as a share of what predicting the mean image costs.
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..figures.panels import Dots
+from ..figures.tables import Dots
 from . import verdicts
 from .significance import mean_of
 from .verdicts import cells, count, plus_minus
@@ -243,7 +243,7 @@ def _margin(part):
 
 
 def chart(found: dict) -> tuple[list, str, list[str]]:
-    """What `panels.dots` draws of it: rows of panels, caption, and the panels with a line at 0."""
+    """What `tables.dots` draws of it: rows of panels, caption, and the panels with a line at 0."""
     rows, zero = [], []
     for data, part in found["data"].items():
         levels, published = {}, published_shares(data)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..figures.panels import Dots
+from ..figures.tables import Dots
 from .significance import FAILS, HOLDS, LEVEL, POWER, Mean, judge
 
 # {name of a family: {claim: function of the numbers}}
@@ -104,7 +104,7 @@ def method(pairs: int, shared: str, found: Mapping[str, Mapping], each: str = "s
 
 
 def dots(claim: Mapping) -> Dots:
-    """What `panels.dots` draws of a claim, in per cent."""
+    """What `tables.dots` draws of a claim, in per cent."""
     d, published = claim["difference"], claim["published"]
     return Dots(
         100 * np.array(claim["gains"]), 100 * d["low"], 100 * d["high"],

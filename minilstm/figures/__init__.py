@@ -1,1 +1,1 @@
-"""All drawing: frames, films, panels."""
+"""All drawing of figures: style, curves, strips and films of frames, panels, tables as pictures."""

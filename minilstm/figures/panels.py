@@ -1,39 +1,23 @@
-"""Pages of panels: activity over time, weights, histograms of gates, confusion, tables as dots.
+"""Pages of panels: activity over time, weights as images, histograms of gates, confusion.
 
-The slides' Figure 7 is `activity`, Figures 9 and 10 are `weights`: rows are models (trained,
-randomly initialised), columns are what is looked at. Gates have the colours of cividis, which runs
-from dark to bright for every eye; what has a sign is brown below zero and violet above; weights are
-grey at zero. Pages have the shape of a slide.
+The slides' Figure 7 is `activity`, the paper's Figures 9 and 10 are `weights`. Rows are models
+(trained, randomly initialised), columns are quantities. Gates have the colours of cividis, which
+runs from dark to bright also for colour-blind readers. Signed values are brown below zero and
+violet above. Weights are grey at zero.
 
-Matplotlib is imported when the first page is drawn. Read next: visualize.py and
-reproduce.py, which call this.
+Matplotlib is imported when the first page is drawn. Read next: style.py (colours and files);
+experiments/run_figures.py, which calls this.
 """
 
 from __future__ import annotations
 
 import os
-import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .strips import FAINT, INK, PALETTE, write_caption, write_figure
+from .style import FAINT, INK, LARGE, PAGE, PALETTE, SMALL, new_page, write_caption, write_figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PAGE = (13.33, 6.5)  # inches: with a caption, a slide
-SMALL, LARGE = 14, 17  # points, of its letters
-BETWEEN = 1.0  # white, between the images of a panel
-
-
-def _page(rows: int, columns: int, **keywords) -> tuple[Figure, np.ndarray]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=PAGE, dpi=150, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
-    return figure, figure.subplots(rows, columns, squeeze=False, **keywords)
+BETWEEN = 1.0  # white: the space between the images of a panel
 
 
 def _name_row(axes, name):
@@ -48,14 +32,14 @@ def activity(
     path: str | os.PathLike,
     caption: str = "",
 ) -> None:
-    """Draw Figure 7: units down, time to the right. Every panel's title ends with its number.
+    """Draw Figure 7: a line for each unit, time to the right, a number in each panel's title.
 
     `rows` has, for every model, {title: (signal (T, units), its range or None, number)}. Where the
     range is None it reaches as far as 99 % of the values of all models. Source: slides,
     "Qualitative Analysis: What does the LSTM actually learn to do?".
     """
     titles = list(next(iter(rows.values())))
-    figure, axes = _page(len(rows), len(titles))
+    figure, axes = new_page(len(rows), len(titles))
     for k, title in enumerate(titles):
         column = [row[title] for row in rows.values()]
         limits = column[0][1]
@@ -92,13 +76,13 @@ def weights(
     path: str | os.PathLike,
     caption: str = "",
 ) -> None:
-    """Draw Figures 9 and 10: {model: {title: weights (N, D)}}, each of the N an image of `shape`.
+    """Draw Figures 9 and 10: {model: {title: weights (N, D)}}, N images of the given `shape`.
 
-    Within a panel images of the same place belong to the same unit. Each image is scaled on its
-    own: grey is 0, white or black the largest weight. Source: paper, Figures 9 and 10.
+    Images at the same place of two panels in a row belong to the same unit. Each image is scaled on
+    its own: grey is 0, white or black is the largest weight. Source: paper, Figures 9 and 10.
     """
     titles = list(next(iter(rows.values())))
-    figure, axes = _page(len(rows), len(titles))
+    figure, axes = new_page(len(rows), len(titles))
     panel = PAGE[0] / len(titles) / (0.9 * PAGE[1] / len(rows))  # width by height, about
     for a, (name, row) in zip(axes, rows.items(), strict=True):
         for k, images in enumerate(row.values()):
@@ -114,9 +98,9 @@ def weights(
 
 
 def tiled(images: np.ndarray, shape: tuple[int, ...], panel: float) -> np.ndarray:
-    """Weights (N, D) as one picture in [0, 1], about `panel` times as wide as it is high.
+    """Tile weights (N, D) into one picture in [0, 1], about `panel` times as wide as it is high.
 
-    0 becomes 0.5, and the largest weight of each image, by its size, 0 or 1.
+    Weight 0 becomes 0.5. The largest absolute weight of each image becomes 0 or 1.
     """
     N = len(images)
     most = np.abs(images).max(axis=1, keepdims=True)
@@ -138,12 +122,12 @@ def histograms(
     path: str | os.PathLike,
     caption: str = "",
 ) -> None:
-    """Draw how often a gate has which value: {stack: {title: {model: (values, range, number)}}}.
+    """Draw histograms of gate values: {stack: {title: {model: (values, range, number)}}}.
 
-    The first model is filled, the others are outlines; each panel names them with their numbers.
+    The first model is filled, the others are outlines. Each panel has a legend with the numbers.
     """
     columns = max(len(row) for row in rows.values())
-    figure, axes = _page(len(rows), columns)
+    figure, axes = new_page(len(rows), columns)
     for a, (name, row) in zip(axes, rows.items(), strict=True):
         for k, (title, models) in enumerate(row.items()):
             for m, (model, (values, limits, number)) in enumerate(models.items()):
@@ -170,9 +154,9 @@ def histograms(
 def confusion(
     counts: np.ndarray, classes: tuple[str, ...], path: str | os.PathLike, caption: str = ""
 ) -> None:
-    """Draw a confusion matrix: counts (K, K), row i the clips of class i, by what they were called.
+    """Draw a confusion matrix: counts (K, K), rows are true classes, columns predicted classes.
 
-    The darker, the larger the share of the row; the number is the share in percent, 0 left out.
+    Darker means a larger share of the row. The numbers are shares in per cent; 0 is left out.
     """
     from matplotlib.figure import Figure
 
@@ -188,130 +172,5 @@ def confusion(
     for i, j in zip(*np.nonzero(counts), strict=True):
         colour = "white" if share[i, j] > 0.5 else INK
         axes.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", color=colour)
-    write_caption(figure, caption)
-    write_figure(figure, path)
-
-
-# ---------------------------------------------------------------- tables as pictures
-
-
-class Dots(NamedTuple):
-    """One line of `dots`: a value of every seed, their mean with its interval, and what else.
-
-    `published` is the slides' number; what lies within +-`blind` of 0 could not have been found.
-    """
-
-    values: Sequence[float]
-    low: float
-    high: float
-    published: float | None = None
-    blind: float | None = None
-
-
-def dots(
-    rows: list[dict[str, dict[str, Dots]]],
-    path: str | os.PathLike,
-    caption: str = "",
-    zero: Sequence[str] = (),
-) -> None:
-    """Draw tables as dots on lines: rows of {title of a panel: {name of a line: Dots}}.
-
-    The panels named in `zero` get a line at 0, for differences. NaN as an interval draws none.
-    Source: slides, "Benchmarking", whose tables have neither seeds nor intervals.
-    """
-    columns = max(len(row) for row in rows)
-    figure, axes = _page(len(rows), columns)
-    figure.set_figheight(0.6 + sum(1.2 + 0.45 * max(map(len, row.values())) for row in rows))
-    for a, row in zip(axes, rows, strict=True):
-        for k, (title, lines) in enumerate(row.items()):
-            _dots_panel(a[k], title, lines)
-            if title in zero:
-                a[k].axvline(0, color=INK, linewidth=1.2, zorder=1)
-        for unused in a[len(row) :]:
-            unused.set_visible(False)
-    handles = {}  # of the legend: each thing once, wherever it is shown
-    for a in axes.flat:
-        handles |= {
-            label: handle for handle, label in zip(*a.get_legend_handles_labels(), strict=True)
-        }
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False,
-        fontsize=SMALL,
-    )  # fmt: skip
-    write_caption(figure, caption)
-    write_figure(figure, path)
-
-
-def _dots_panel(a, title, lines):
-    for y, line in enumerate(lines.values()):
-        if line.blind is not None and np.isfinite(line.blind):
-            a.barh(
-                y, 2 * line.blind, 0.62, -line.blind, color="#e4e4e4", zorder=0,
-                label="too small for this design to find",
-            )  # fmt: skip
-        a.plot([line.low, line.high], [y, y], color=PALETTE[0], linewidth=3, zorder=3)
-        a.plot(
-            np.mean(line.values), y, "o", color=PALETTE[0], markersize=10, zorder=4,
-            label="mean and 95 % interval",
-        )  # fmt: skip
-        if len(line.values) > 1:
-            heights = np.full(len(line.values), y - 0.24)
-            a.plot(line.values, heights, "o", color=PALETTE[4], markersize=5, label="single values")
-        if line.published is not None:
-            a.plot(
-                line.published, y, "D", markerfacecolor="none", color=PALETTE[1], markersize=10,
-                markeredgewidth=2, label="slides", zorder=5,
-            )  # fmt: skip
-    a.set_yticks(range(len(lines)), [textwrap.fill(name, 30) for name in lines])
-    a.set_ylim(len(lines) - 0.5, -0.6)
-    a.set_title(title, fontsize=LARGE - 1, color=INK)
-    a.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
-    a.tick_params(axis="y", labelsize=SMALL - 2)
-    a.spines[["top", "right", "left"]].set_visible(False)
-    a.grid(axis="x", color="#dddddd", linewidth=0.8)
-    a.set_axisbelow(True)
-    a.margins(x=0.08)
-
-
-def error_bars(
-    rows: dict[str, dict[str, dict[float, Dots]]],
-    path: str | os.PathLike,
-    caption: str = "",
-    xlabel: str = "",
-    zero: Sequence[str] = (),
-) -> None:
-    """Draw Figure 12: {title of a panel: {name of a curve: {x: Dots}}}, x on a logarithmic scale.
-
-    Means are joined, bars are intervals, dots beside them the single values. The panels named in
-    `zero` get a line at 0. Source: slides, "Transfer Learning for Action Recognition".
-    """
-    figure, (axes,) = _page(1, len(rows))
-    for a, (title, curves) in zip(axes, rows.items(), strict=True):
-        for k, (name, points) in enumerate(curves.items()):
-            means = np.array([np.mean(point.values) for point in points.values()])
-            reach = np.array(
-                [[m - p.low, p.high - m] for m, p in zip(means, points.values(), strict=True)]
-            ).T
-            for x, point in points.items():
-                at = np.full(len(point.values), 1.08 * x)
-                a.plot(at, point.values, "o", color=PALETTE[k], markersize=4, alpha=0.6)
-            a.errorbar(
-                list(points), means, np.nan_to_num(reach), color=PALETTE[k], linewidth=2.5,
-                marker="os^D"[k % 4], markersize=9, capsize=6, label=name,
-            )  # fmt: skip
-            ticks = list(points)
-        a.set_xscale("log")
-        a.set_xticks(ticks, [f"{x:g}" for x in ticks], minor=False)
-        a.set_xticks([], minor=True)
-        a.set_xlabel(xlabel, fontsize=SMALL, color=INK)
-        a.set_title(title, fontsize=LARGE, color=INK)
-        a.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
-        a.spines[["top", "right"]].set_visible(False)
-        a.grid(axis="y", color="#dddddd", linewidth=0.8)
-        a.set_axisbelow(True)
-        if title in zero:
-            a.axhline(0, color=INK, linewidth=1.2, zorder=1)
-        else:
-            a.legend(frameon=False, fontsize=SMALL)
     write_caption(figure, caption)
     write_figure(figure, path)

@@ -1,19 +1,14 @@
-"""Pictures of what a model does: strips and films of frames, curves of nats.
+"""Strips and films of frames: the truth beside what each model makes of it.
 
 `prediction_strip` is the slides' Figure 5 ("Reconstruction and future prediction obtained from
-the Composite Model") and, with colour frames, Figure 6; `prediction_gif` is the same in motion;
-`curves` shows training, `per_step_curve` how the error grows along the predicted future. What goes
-on inside a model is drawn by panels.py.
+the Composite Model") and, with colour frames, Figure 6; `prediction_gif` shows the same in motion.
 
 Frames are NumPy arrays (T, N, H, W) for grey or (T, N, H, W, 3) for colour, floats in [0, 1] or
-bytes. A path that ends in .pdf gets a PDF, any other a PNG. Every file is written whole or not at
-all, and equal input gives equal bytes: pictures can be compared by checksum. Frames are enlarged by
-repeating pixels, never by interpolation, which would make sharp models look blurred and blurred
-models look smooth.
+bytes. They are enlarged by repeating pixels, never by interpolation, which would make sharp models
+look blurred and blurred models look smooth. Matplotlib and Pillow are imported when the first
+picture is drawn, not with this module.
 
-Matplotlib and Pillow are imported when the first picture is drawn, not with this module.
-
-Read next: panels.py; evaluate.py and visualize.py, which call both.
+Read next: style.py (colours and files); evaluate.py and visualize.py, which call this.
 """
 
 from __future__ import annotations
@@ -21,28 +16,20 @@ from __future__ import annotations
 import io
 import os
 import textwrap
-from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError, ShapeError
 from ..files import write_file
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .style import FAINT, INK, PALE, PALETTE, PAPER, write_figure
 
 # name of a model: (its reconstruction, its prediction), either of them None
 Models = dict[str, tuple[np.ndarray | None, np.ndarray | None]]
 
-# Okabe and Ito's palette without its yellow: distinct for colour-blind readers, on white paper
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-INK, FAINT = "#222222", "#777777"
-PAPER, PALE = 255, 235  # grey levels: of empty space, and of frames the model wasn't asked for
-
-STRIP_WIDTH, STRIP_FRAME = 2600, 128  # pixels: all frames of a strip at most, one frame at most
-FILM_FRAME = 192  # pixels: one frame of a film
+STRIP_WIDTH = 2600  # pixels: all frames of a strip together are at most this wide
+STRIP_FRAME, FILM_FRAME = 128, 192  # pixels: one enlarged frame is at most this wide and high
 
 
 # ---------------------------------------------------------------- Figure 5: a strip of frames
@@ -58,13 +45,12 @@ def prediction_strip(
 ) -> None:
     """Draw Figure 5: the truth above, each model below, the past left, the future right.
 
-    truth_past (Tp, N, H, W[, 3]), truth_future (Tf, N, H, W[, 3]). `models` has, by the name that
-    its row gets, each model's reconstruction, of the shape of the past and in ITS order (the
-    decoder's output turned round), and its prediction, of the shape of the future. An autoencoder's
-    prediction is None (and truth_future, to leave the future out), a future predictor's
-    reconstruction; what a model wasn't asked for is pale. The N sequences are stacked.
-    The first frame shown has number `first`. Raises ShapeError, DataError for NaN, RunError for a
-    path that can't be written. Source: slides, Figures 5 and 6.
+    truth_past (Tp, N, H, W[, 3]), truth_future (Tf, N, H, W[, 3]). `models` is {name of the row:
+    (reconstruction, prediction)}. A reconstruction has the shape and the order of the past, so the
+    decoder's output is reversed first. A prediction has the shape of the future. Either is None if
+    the model does not make it, and is drawn pale. truth_future is None to leave the future out. The
+    N sequences stand below each other. The first frame shown has number `first`. Raises ShapeError,
+    DataError for NaN, and RunError for a path that can't be written. Source: slides, Figures 5, 6.
     """
     halves = _halves(truth_past, truth_future, models, first)
     T = sum(len(half.truth) for half in halves)
@@ -127,7 +113,7 @@ def prediction_gif(
     path: str | os.PathLike,
     first: int = 1,
 ) -> None:
-    """Film the truth beside each model, past then future, 5 frames a second, in a loop.
+    """Write a GIF of the truth beside each model, past then future, 5 frames a second, in a loop.
 
     Arrays and errors as in `prediction_strip`. A caption says which frame it is. The last frame
     stays for a second.
@@ -171,139 +157,11 @@ def prediction_gif(
     write_file(path, data.getvalue())
 
 
-# ---------------------------------------------------------------- curves
-
-
-def series_from_rows(rows: list[dict], names: list[str]) -> dict[str, tuple[list, list]]:
-    """Turn metrics rows into curves: {name: (steps, values)} for each of `names` that occurs.
-
-    A row is a dict with "step" and what was measured then; a row without a name is skipped for
-    that curve (validation is rarer than training).
-    """
-    found = {name: [row for row in rows if name in row] for name in names}
-    return {
-        name: ([row["step"] for row in having], [row[name] for row in having])
-        for name, having in found.items()
-        if having
-    }
-
-
-def curves(
-    series: dict[str, tuple],
-    path: str | os.PathLike,
-    baselines: dict[str, float] | None = None,
-    ylabel: str = "nats per frame",
-    xlabel: str = "step",
-    caption: str = "",
-) -> None:
-    """Draw curves, of training by default: {name: (steps, values)}, dashed lines {name: value}.
-
-    Every line carries its name at its right end. The scale is logarithmic where values span more
-    than a factor of ten. A NaN leaves a hole. Raises DataError without any finite value, RunError.
-    """
-    lines = {name: (np.asarray(x), np.asarray(y, float)) for name, (x, y) in series.items()}
-    figure, axes = _axes(xlabel, ylabel, [y for _, y in lines.values()], baselines or {})
-    ends = []
-    for (name, (x, y)), (colour, dash) in zip(lines.items(), _styles(), strict=False):
-        lone = "o" if len(x) == 1 else None  # a line through one point can't be seen
-        axes.plot(x, y, color=colour, linestyle=dash, linewidth=2.2, marker=lone)
-        ends.append((_last_finite(y), name, colour))
-    for name, value in (baselines or {}).items():
-        axes.axhline(value, color=FAINT, linestyle="--", linewidth=1.5)
-        ends.append((value, name, FAINT))
-    axes.margins(x=0)
-    _name_lines(axes, ends)
-    write_caption(figure, caption)
-    write_figure(figure, path)
-
-
-def per_step_curve(
-    series: dict[str, np.ndarray],
-    path: str | os.PathLike,
-    baselines: dict[str, np.ndarray] | None = None,
-    ylabel: str = "nats per frame",
-) -> None:
-    """Draw the error of each predicted step as a PNG: {name: (T,)}, baselines dashed.
-
-    Step 1 is the first predicted frame. Free-running and teacher-forced curves of one model part
-    here: truth fed back hides the errors that predictions fed back accumulate.
-    Raises DataError without any finite value, RunError.
-    """
-    solid = {name: np.asarray(y, float) for name, y in series.items()}
-    dashed = {name: np.asarray(y, float) for name, y in (baselines or {}).items()}
-    figure, axes = _axes("predicted step", ylabel, list(solid.values()), dashed)
-    ends = []
-    for (name, y), (colour, dash) in zip(solid.items(), _styles(), strict=False):
-        x = np.arange(1, len(y) + 1)
-        axes.plot(x, y, color=colour, linestyle=dash, linewidth=2.2, marker="o", markersize=6)
-        ends.append((_last_finite(y), name, colour))
-    for name, y in dashed.items():
-        axes.plot(np.arange(1, len(y) + 1), y, color=FAINT, linestyle="--", linewidth=1.5)
-        ends.append((_last_finite(y), name, FAINT))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    _name_lines(axes, ends)
-    write_figure(figure, path)
-
-
-def _axes(xlabel, ylabel, values, baselines):
-    """A figure without pyplot, so that nobody's open figures or chosen backend are touched."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(xlabel, fontsize=15, color=INK)
-    axes.set_ylabel(ylabel, fontsize=15, color=INK)
-    axes.tick_params(labelsize=13, color=FAINT, labelcolor=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-    shown = np.concatenate([np.ravel(y) for y in [*values, *baselines.values()]] or [[]])
-    shown = shown[np.isfinite(shown)]
-    if shown.size == 0:
-        raise DataError("expected at least one finite value to draw, got none")
-    if 0 < 10 * shown.min() < shown.max():
-        axes.set_yscale("log")
-        few = shown.max() < 1e3 * shown.min()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    return figure, axes
-
-
-def _styles():
-    """Seven colours solid, then the same seven dotted, and again."""
-    return cycle([(colour, dash) for dash in ("-", ":") for colour in PALETTE])
-
-
-def _last_finite(values):
-    finite = values[np.isfinite(values)]
-    return finite[-1] if finite.size else np.nan
-
-
-def _name_lines(axes, ends):
-    """Write each line's name beside its right end, pushed apart where two would overlap."""
-    ends = sorted((end for end in ends if np.isfinite(end[0])), key=lambda end: end[0])
-    to_axes = axes.transData + axes.transAxes.inverted()
-    x = axes.get_xlim()[1]
-    heights = np.array([to_axes.transform((x, value))[1] for value, _, _ in ends])
-    room = 0.062  # one line of text, as a part of the height of the axes
-    for k in range(1, len(heights)):
-        heights[k] = max(heights[k], heights[k - 1] + room)
-    for k in reversed(range(len(heights))):  # and back down from the top
-        above = heights[k + 1] - room if k + 1 < len(heights) else 1.0
-        heights[k] = min(heights[k], above)
-    for (_, name, colour), height in zip(ends, heights, strict=True):
-        place = {"transform": axes.transAxes, "va": "center", "ha": "left"}
-        axes.text(1.015, height, name, color=colour, fontsize=13, **place)
-
-
 # ---------------------------------------------------------------- frames
 
 
 class _Half(NamedTuple):
-    """The past or the future: what happened, what the models made of it, and their words."""
+    """The past or the future: the truth, each model's frames, and the titles."""
 
     name: str
     truth: np.ndarray  # bytes
@@ -346,18 +204,23 @@ def _halves(truth_past, truth_future, models, first):
 
 
 def as_bytes(name: str, frames: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] -> bytes. What lies outside (a linear output may) is shown as the limit."""
+    """Return frames in [0, 1] as bytes. Values outside (of a linear output) are clipped.
+
+    `name` stands in the error. Raises ShapeError for other dtypes, DataError for NaN or infinity.
+    """
     if frames.dtype == np.uint8:
         return frames
     if not np.issubdtype(frames.dtype, np.floating):
         raise ShapeError(f"{name}: expected floats in [0, 1] or uint8, got {frames.dtype}")
     if not np.isfinite(frames).all():
-        raise DataError(f"{name}: expected finite values, got NaN or infinity: did it diverge?")
+        raise DataError(
+            f"{name}: expected finite values, got NaN or infinity: did the training diverge?"
+        )
     return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
 
 
 def _enlarge(frame, scale):
-    """One frame (H, W[, 3]) -> (H*scale, W*scale, 3), every pixel a square."""
+    """Enlarge one frame (H, W[, 3]) to (H*scale, W*scale, 3): every pixel becomes a square."""
     if frame.ndim == 2:
         frame = np.stack([frame] * 3, axis=-1)
     return frame.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -374,7 +237,7 @@ def _drawing(canvas):
 
 
 def _font(size):
-    """The font that comes with Matplotlib, so that every machine draws the same letters."""
+    """Load the font that comes with Matplotlib, so that every machine draws the same letters."""
     import matplotlib
     from PIL import ImageFont
 
@@ -382,7 +245,7 @@ def _font(size):
 
 
 def _room_for(caption, canvas, size):
-    """The canvas with white below for a caption of this size, and the caption's lines."""
+    """Return the canvas with white space below for a caption, and the lines of the caption."""
     width = int(canvas.shape[1] / (0.62 * size))  # a letter is about that wide
     lines = textwrap.wrap(caption, max(20, width))
     room = np.full((40 * len(lines) + 16 * bool(lines), *canvas.shape[1:]), PAPER, np.uint8)
@@ -399,28 +262,4 @@ def _write_picture(picture, path):
         return
     data = io.BytesIO()
     picture.save(data, "PNG")
-    write_file(path, data.getvalue())
-
-
-def write_caption(figure: Figure, caption: str, size: int = 14) -> None:
-    """Make room below a figure of Matplotlib, and put a caption there in lines that fit."""
-    lines = textwrap.wrap(caption, int(figure.get_figwidth() * 72 / (0.54 * size)))
-    figure.set_figheight(figure.get_figheight() + len(lines) * 1.3 * size / 72)
-    figure.supxlabel("\n".join(lines), fontsize=size, color=INK, x=0.01, ha="left")
-
-
-def write_figure(figure: Figure, path: str | os.PathLike) -> None:
-    """Write a figure of Matplotlib, PDF or PNG, without a date or a version. Raises RunError."""
-    data = io.BytesIO()
-    if Path(path).suffix == ".pdf":
-        from matplotlib.backends.backend_pdf import FigureCanvasPdf
-
-        FigureCanvasPdf(figure)
-        nameless = {"Creator": None, "Producer": None, "CreationDate": None}
-        figure.savefig(data, format="pdf", metadata=nameless)
-    else:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        FigureCanvasAgg(figure)
-        figure.savefig(data, format="png", metadata={"Software": None})
     write_file(path, data.getvalue())

@@ -23,7 +23,7 @@ from ..backend import to_numpy
 from ..config import Config, differences, from_toml
 from ..data import as_frames
 from ..errors import NonFiniteError, RunError
-from ..figures import strips
+from ..figures import curves, strips
 from ..gpu.transfers import Readings
 from ..models import EncoderDecoder
 from ..optim import Optimizer
@@ -352,9 +352,9 @@ class Progress:
         mean = evaluate.loss_of_mean_image(
             self.model.loss, mean, self.validation[self.config.data.past :]
         )
-        series = strips.series_from_rows(self.folder.rows(), names)
+        series = curves.series_from_rows(self.folder.rows(), names)
         baseline, unit = {"mean image": mean}, self.model.loss.unit
-        strips.curves(series, self.folder.path / "curves.png", baseline, unit)
+        curves.plot_curves(series, self.folder.path / "curves.png", baseline, unit)
         if len(self.source.frame_shape) == 1:  # percepts
             return
         test, past = build.open_source(self.config, "test"), self.config.data.past

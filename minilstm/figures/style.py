@@ -1,0 +1,67 @@
+"""The look of all figures: colours, letters, page size, captions, and how a file is written.
+
+A path that ends in .pdf gets a PDF, any other path a PNG. A file is written whole or not at all.
+Equal input gives equal bytes, because no date and no version is stored, so pictures can be compared
+by checksum. Matplotlib is imported when the first figure is drawn, not with this module.
+
+Read next: curves.py, strips.py, panels.py and tables.py, which draw.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..files import write_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without its yellow: distinct for colour-blind readers, on white paper
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+INK, FAINT, GRID = "#222222", "#777777", "#dddddd"
+PAPER, PALE = 255, 235  # grey levels: empty space, and a frame that the model was not asked for
+
+PAGE = (13.33, 6.5)  # inches: with a caption below it, a page has the shape of a slide
+SMALL, LARGE = 14, 17  # points: the two sizes of letters on a page
+
+
+def new_page(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """Return a figure of Matplotlib and its axes (rows, columns).
+
+    It is made without pyplot, so that figures and the backend chosen by the caller stay untouched.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=PAGE, dpi=150, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def write_caption(figure: Figure, caption: str, size: int = 14) -> None:
+    """Make room below a figure and write the caption there. `size` is in points."""
+    lines = textwrap.wrap(caption, int(figure.get_figwidth() * 72 / (0.54 * size)))
+    figure.set_figheight(figure.get_figheight() + len(lines) * 1.3 * size / 72)
+    figure.supxlabel("\n".join(lines), fontsize=size, color=INK, x=0.01, ha="left")
+
+
+def write_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure as PDF or PNG, without a date or a version. Raises RunError."""
+    data = io.BytesIO()
+    if Path(path).suffix == ".pdf":
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        FigureCanvasPdf(figure)
+        nameless = {"Creator": None, "Producer": None, "CreationDate": None}
+        figure.savefig(data, format="pdf", metadata=nameless)
+    else:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        FigureCanvasAgg(figure)
+        figure.savefig(data, format="png", metadata={"Software": None})
+    write_file(path, data.getvalue())
