@@ -37,10 +37,7 @@ from minilstm.command import Parser, run_command
 from minilstm.errors import DataError, named, one_line
 from minilstm.files import write_file
 
-try:
-    from .options import new_file
-except ImportError:  # run as a file, not by -m
-    from options import new_file
+from .options import new_file
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of a legacy file
 DTYPES = {

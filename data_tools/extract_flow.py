@@ -10,10 +10,10 @@ or right, up or down; and the length of the two, where 255 is --clip pixels. Wha
 as that fast.
 
 Without --weights, OUT gets OUT/NAME.npy for every video, uint8 (frames, height, width, 3), and
-settings.json; started again, it makes those that are missing (parts.py). The pictures of one video
-are in memory until it is done, 0.4 to 0.8 MB each. With --weights, OUT is a folder of percepts as
-extract_percepts.py writes it: the paper's "1-frame flow" features, seen by a network that was
-trained on photographs, not on flow.
+settings.json; started again, it makes those that are missing (resumable.py). The pictures of one
+video are in memory until it is done, 0.4 to 0.8 MB each. With --weights, OUT is a folder of
+percepts as extract_percepts.py writes it: the paper's "1-frame flow" features, seen by a network
+that was trained on photographs, not on flow.
 
 The last frame has no next one: it gets the flow of the one before. So there are as many pictures as
 frames, and RGB and flow can be joined frame by frame.
@@ -33,16 +33,10 @@ import numpy as np
 from minilstm.command import Parser, run_command
 from minilstm.errors import DataError
 
-try:
-    from .extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
-    from .options import at_least
-    from .parts import as_they_are, of_videos, parts_of
-    from .video import library, read_frames
-except ImportError:  # run as a file, not by -m
-    from extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
-    from options import at_least
-    from parts import as_they_are, of_videos, parts_of
-    from video import library, read_frames
+from .extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
+from .options import at_least
+from .resumable import as_they_are, of_videos, parts_of
+from .video import library, read_frames
 
 SHORT_SIDE = 256
 

@@ -17,7 +17,7 @@ video at that scale); and `groups`, by which minilstm/data/patches.py splits it.
 the time of every video is for test and validation: no frame of it is trained on, but the scene is
 the same. For unknown scenes make a file of other videos, and `evaluate RUN --data` that.
 
-Videos are done one after the other, and an extraction that was interrupted goes on (parts.py).
+Videos are done one after the other, and an extraction that was interrupted goes on (resumable.py).
 
 Source: paper, "Experiments on Natural Image Patches". Read next: minilstm/data/patches.py.
 """
@@ -36,14 +36,9 @@ from minilstm.data.rng import keyed_rng
 from minilstm.errors import ConfigError, DataError
 from minilstm.files import replacing
 
-try:
-    from .options import add_file, add_fps, add_numbers, at_least, new_file, settings_of
-    from .parts import as_they_are, of_videos, parts_of, read_part, unfinished
-    from .video import VideoError, find_videos, read_frames
-except ImportError:  # run as a file, not by -m
-    from options import add_file, add_fps, add_numbers, at_least, new_file, settings_of
-    from parts import as_they_are, of_videos, parts_of, read_part, unfinished
-    from video import VideoError, find_videos, read_frames
+from .options import add_file, add_fps, add_numbers, at_least, new_file, settings_of
+from .resumable import as_they_are, of_videos, parts_of, read_part, unfinished
+from .video import VideoError, find_videos, read_frames
 
 SIZE, T = 32, 29
 ARRAYS = ("patches", "start", "side", "corner")

@@ -16,8 +16,8 @@ OUT is in the layout of the authors' second release, and can be read by minilstm
     labels.txt       a line per video: its class, counted from 0 in classes.txt
     names.txt, classes.txt, groups.txt, sizes.txt (width and height in pixels)
 
-Videos are done one after the other, and an extraction that was interrupted goes on (parts.py). A
-file that gives no frames is left out, and said.
+Videos are done one after the other, and an extraction that was interrupted goes on (resumable.py).
+A file that gives no frames is left out, and said.
 
 Slides: "Input at each timestep". Read next: minilstm/data/mobilenet.py, extract_flow.py.
 """
@@ -44,14 +44,9 @@ from minilstm.data.mobilenet import MEAN, STD, prepare, read_mobilenet
 from minilstm.errors import ConfigError, DataError, one_line
 from minilstm.files import remove_temporaries
 
-try:
-    from .options import add_fps
-    from .parts import as_they_are, of_videos, parts_of, read_part
-    from .video import find_videos, library, read_frames
-except ImportError:  # run as a file, not by -m
-    from options import add_fps
-    from parts import as_they_are, of_videos, parts_of, read_part
-    from video import find_videos, library, read_frames
+from .options import add_fps
+from .resumable import as_they_are, of_videos, parts_of, read_part
+from .video import find_videos, library, read_frames
 
 CHUNK = {"numpy": 4, "cupy": 16}  # frames looked at together; see BAND in mobilenet.py
 

@@ -25,13 +25,10 @@ from pathlib import Path
 
 from minilstm.command import Parser, run_command
 from minilstm.data.digits import MAX_BYTES, MD5, find_idx, read_idx, spellings
-from minilstm.errors import DataError, RunError, one_line
-from minilstm.files import remove_temporaries, replacing
+from minilstm.errors import DataError, one_line
+from minilstm.files import make_folder, remove_temporaries, replacing
 
-try:
-    from .options import at_least
-except ImportError:  # run as a file, not by -m
-    from options import at_least
+from .options import at_least
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -185,14 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="how long to wait for a mirror that says nothing (default: 30)",
     )
     options = parser.parse_args(arguments)
-    folder = Path(options.folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_temporaries(folder)  # of a command that was killed
-    except OSError as error:
-        raise RunError(
-            f"expected a folder to write to, got {folder}: {one_line(error)}: name another"
-        ) from error
+    folder = make_folder(options.folder)
+    remove_temporaries(folder)  # a killed command leaves some
     print("\n".join(fetch(folder, options.sources, options.timeout)))
     print(f"All of MNIST: use --digits {folder}")
     return 0

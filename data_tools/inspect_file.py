@@ -4,8 +4,7 @@
     python -m data_tools.inspect_file runs/composite-0
 
 Reads .npy, .npz, .h5 and .safetensors files, MNIST's IDX files, videos, run folders and folders of
-percepts. What a file is, its first bytes tell, not its name. (Not named inspect: a module of that
-name belongs to Python, and would be hidden from every script in this folder.)
+percepts. What a file is, its first bytes tell, not its name.
 
 Read next: minilstm/data/__init__.py.
 """
@@ -28,12 +27,8 @@ from minilstm.data.sequences import MAX_HEADER, map_npy
 from minilstm.errors import DataError, MinilstmError, named
 from minilstm.files import replacing
 
-try:
-    from .options import new_file
-    from .video import VideoError, library, read_frames
-except ImportError:  # run as a file, not by -m
-    from options import new_file
-    from video import VideoError, library, read_frames
+from .options import new_file
+from .video import VideoError, library, read_frames
 
 CHUNK = 1 << 22  # numbers looked at, at a time
 ROWS, COLUMNS = 12, 10  # of a contact sheet, at most

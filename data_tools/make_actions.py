@@ -5,7 +5,7 @@
 For other programs, and for the eye: `python -m minilstm.classify` draws its clips itself, the same
 ones for the same --seed. The file has `frames` (N, T, height, width) bytes, `labels` (N,) and
 `classes`, their names; read it with numpy.load. A command that was interrupted goes on where it was
-(parts.py).
+(resumable.py).
 
 Read next: minilstm/data/actions.py.
 """
@@ -24,12 +24,8 @@ from minilstm.data.actions import CLASSES
 from minilstm.files import replacing
 from minilstm.runs.build import SEEDS, split_digits
 
-try:
-    from .options import add_digits, add_file, add_numbers, new_file, settings_of
-    from .parts import parts_of, read_part, unfinished
-except ImportError:  # run as a file, not by -m
-    from options import add_digits, add_file, add_numbers, new_file, settings_of
-    from parts import parts_of, read_part, unfinished
+from .options import add_digits, add_file, add_numbers, new_file, settings_of
+from .resumable import parts_of, read_part, unfinished
 
 BLOCK = 10  # clips of every class made at a time
 COLUMNS, SCALE, WORDS, GAP = 6, 5, 16, 6  # of a film: clips, pixels of a pixel, of names, between

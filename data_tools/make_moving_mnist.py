@@ -6,8 +6,8 @@
 
 `mnist_test_seq.npy` holds (20, N, 64, 64) bytes and `bouncing_mnist_test.npy` (N, 20, 64, 64). The
 digits move by the same rules as theirs, but are other draws: numbers measured on the public files
-are comparable, not the same. A command that was interrupted goes on where it was (parts.py), and
-takes the room of the file twice until it is done.
+are comparable, not the same. A command that was interrupted goes on where it was (resumable.py).
+It takes the room of the file twice until it is done.
 
 Read next: minilstm/data/moving_mnist.py.
 """
@@ -26,12 +26,8 @@ from minilstm.data.sequences import PUBLIC_T
 from minilstm.errors import ConfigError
 from minilstm.files import replacing
 
-try:
-    from .options import add_digits, add_file, add_numbers, new_file, settings_of
-    from .parts import parts_of, read_part, unfinished
-except ImportError:  # run as a file, not by -m
-    from options import add_digits, add_file, add_numbers, new_file, settings_of
-    from parts import parts_of, read_part, unfinished
+from .options import add_digits, add_file, add_numbers, new_file, settings_of
+from .resumable import parts_of, read_part, unfinished
 
 LAYOUTS = ("time-first", "sequences-first")
 BATCH = 100  # sequences made at a time: part of what the seed means

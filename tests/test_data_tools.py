@@ -61,11 +61,9 @@ def hidden(folder):
 # ------------------------------------------------------------------------------ every command
 
 
-@pytest.mark.parametrize("how", ["module", "file"])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself_run_either_way(name, how):
-    words = ["-m", f"data_tools.{name}"] if how == "module" else [f"data_tools/{name}.py"]
-    command = [sys.executable, *words, "--help"]
+def test_every_command_explains_itself(name):
+    command = [sys.executable, "-m", f"data_tools.{name}", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and done.stderr == ""
     assert "usage:" in done.stdout and len(done.stdout) > 300
@@ -75,12 +73,6 @@ def test_the_table_of_commands_is_whole():
     table = (ROOT / "data_tools" / "README.md").read_text("utf-8")
     for name in COMMANDS:
         assert f"`{name}`" in table, f"data_tools/README.md has no row for {name}"
-
-
-def test_no_file_hides_a_module_of_python():
-    """A script's own folder comes first where it looks for modules."""
-    ours = {path.stem for path in (ROOT / "data_tools").glob("*.py")}
-    assert not ours & sys.stdlib_module_names
 
 
 # --------------------------------------------------------------------------- extract_patches

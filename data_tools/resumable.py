@@ -28,12 +28,9 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.errors import DataError, RunError, named, one_line
-from minilstm.files import SUFFIX, replacing, write_file
+from minilstm.files import SUFFIX, make_folder, replacing, write_file
 
-try:
-    from .video import VideoError
-except ImportError:  # run as a file, not by -m
-    from video import VideoError
+from .video import VideoError
 
 ABOUT, LOCK = "settings.json", ".lock"
 Arrays = np.ndarray | dict[str, np.ndarray]
@@ -60,7 +57,7 @@ class Parts:
         path = self.folder / name
         if not path.exists():
             arrays = arrays_of()
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **arrays) if isinstance(arrays, dict) else np.save(file, arrays)
         return path
@@ -80,9 +77,8 @@ def parts_of(folder: Path, settings: Mapping) -> Iterator[Parts]:
     """
     from filelock import FileLock, Timeout
 
-    parts, about = Parts(folder), folder / ABOUT
+    parts, about = Parts(make_folder(folder)), folder / ABOUT
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if any(parts.made()) and (other := _other(about, json.loads(json.dumps(settings)))):
             raise RunError(
                 f"{folder}: expected the settings that its parts were made with ({ABOUT}), got "

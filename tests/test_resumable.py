@@ -20,9 +20,9 @@ from data_tools import (
     extract_percepts,
     make_actions,
     make_moving_mnist,
-    parts,
+    resumable,
 )
-from data_tools.parts import parts_of, read_part
+from data_tools.resumable import parts_of, read_part
 from minilstm.command import run_command
 from minilstm.errors import DataError, RunError
 
@@ -136,8 +136,8 @@ def test_what_is_killed_and_interrupted_ends_with_the_bytes_of_what_never_was(
     assert "Traceback" not in printed and not (out / result).exists()
     assert not list(out.rglob(".*.tmp"))
     made = []
-    real = parts.replacing
-    monkeypatch.setattr(parts, "replacing", lambda path: made.append(path) or real(path))
+    real = resumable.replacing
+    monkeypatch.setattr(resumable, "replacing", lambda path: made.append(path) or real(path))
     assert call(command, *words) == 0
     assert len(made) == (command is extract_flow), "parts that are there were made again"
     assert contents(out) == contents(whole)
@@ -187,7 +187,7 @@ def test_parts_have_one_owner_and_a_folder_without_any_does_not_stay(tmp_path):
     assert sorted(os.listdir(folder)) == [".mine.tmp", "notes"]
     shutil.rmtree(folder)
     folder.touch()
-    with pytest.raises(RunError, match="expected a folder to write parts to"), parts_of(folder, {}):
+    with pytest.raises(RunError, match="expected a folder to write to"), parts_of(folder, {}):
         pass
 
 
