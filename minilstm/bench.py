@@ -49,7 +49,9 @@ from .layers.layer import Blank
 from .layers.workspace import Reused, use_workspace
 from .runs import build
 from .training import resources
+from .training.batches import BatchesAhead
 from .training.distributed import ALONE, Alone, Ranks, cpus
+from .training.step import training_step
 
 # T, B, D, H: of the paper, then ever smaller
 SIZES = (
@@ -517,13 +519,13 @@ def training(
     source = build.open_source(settings, "train")
     model = build.build_model(settings, math.prod(source.frame_shape))
     resources.refuse_memory(resources.memory_of(model, settings), settings, ranks)
-    optimizer = train.build_optimizer(model, settings)
+    optimizer = build.build_optimizer(model, settings)
     warm = 2
-    batches = train.BatchesAhead(source, settings, 0, warm + steps, ranks)
+    batches = BatchesAhead(source, settings, 0, warm + steps, ranks)
 
     def step():
         rate = settings.optimizer.learning_rate
-        now = train.training_step(model, optimizer, batches.next(), settings, rate, ranks)
+        now = training_step(model, optimizer, batches.next(), settings, rate, ranks)
         return {name: float(value) for name, value in now.items()}
 
     try:

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from . import backend, config, gradcheck, train
+from . import backend, config, gradcheck
 from .backend import asarray, pinned, start_upload, synchronize, to_numpy, use_backend, xp
 from .command import Parser, run_command
 from .errors import BackendError, named
 from .layers.lstm import PeepholeLSTM
 from .runs import build
+from .training.batches import BatchesAhead
+from .training.step import training_step
 
 PARITY = {"float32": 1e-4, "float64": 1e-10}  # sums in another order round differently
 REPORT = "report this with the lines above: nothing that this GPU computes can be trusted"
@@ -63,10 +65,10 @@ def _trained(name, precision, steps=5):
     source = build.open_source(settings, "train")
     with use_backend(name, precision):
         model = build.build_model(settings, math.prod(source.frame_shape))
-        optimizer = train.build_optimizer(model, settings)
-        batches = train.BatchesAhead(source, settings, 0, steps)
+        optimizer = build.build_optimizer(model, settings)
+        batches = BatchesAhead(source, settings, 0, steps)
         for _ in range(steps):
-            train.training_step(model, optimizer, batches.next(), settings, 1e-2)
+            training_step(model, optimizer, batches.next(), settings, 1e-2)
         batches.stop()
         return to_numpy(model.flat().value)
 

@@ -14,7 +14,7 @@ three or four long arrays. On a CPU the pass goes in chunks that stay in the cac
 writes into a buffer that already exists. The letters are those of layer.py: `w` the weights, `dw`
 their gradient.
 
-Read next: config.py for the values these rules are given, train.py for the loop around them.
+Read next: config.py for the values these rules are given, loop.py for the loop around them.
 """
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 import minilstm
-from minilstm import config, train
+from minilstm import config
 from minilstm.backend import use_backend
 from minilstm.experiments import action_experiments, many_runs
 from minilstm.files import write_file
 from minilstm.gradcheck import layers
 from minilstm.layers.workspace import Fresh, use_workspace
+from minilstm.training import loop
 from minilstm.training.progress import Progress
 
 # a process that a test starts, in whatever folder, imports the package that the test imports
@@ -41,7 +42,7 @@ def train_undrawn():
 
     def trained(settings, out):
         with mock.patch.object(Progress, "draw", lambda run: None):
-            train.train(config.load(overrides=settings), out, quiet=True)
+            loop.train(config.load(overrides=settings), out, quiet=True)
 
     return trained
 

@@ -26,7 +26,9 @@ from minilstm.layers.layer import randomize
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.models import Decoder
 from minilstm.runs import build, checkpoint
+from minilstm.training.batches import BatchesAhead, draw_batch
 from minilstm.training.progress import Progress
+from minilstm.training.step import Batch, training_step
 
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --log-every 2"
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
@@ -140,11 +142,11 @@ def trained(backend, settings, steps=5):
     with use_backend(backend, settings.run.precision, settings.run.fused):
         source = build.open_source(settings, "train")
         model = build.build_model(settings, 64)
-        optimizer = train.build_optimizer(model, settings)
-        batches = train.BatchesAhead(source, settings, 0, steps)
+        optimizer = build.build_optimizer(model, settings)
+        batches = BatchesAhead(source, settings, 0, steps)
         numbers = []
         for _ in range(steps):
-            now = train.training_step(model, optimizer, batches.next(), settings, 3e-3)
+            now = training_step(model, optimizer, batches.next(), settings, 3e-3)
             numbers.append({name: float(value) for name, value in now.items()})
         batches.stop()
         assert optimizer.steps == steps
@@ -174,14 +176,12 @@ def test_a_step_that_is_not_finite_changes_nothing_on_the_device():
     settings = settings_of({})
     with use_backend("cupy", "float32"):
         model = build.build_model(settings, 64)
-        optimizer = train.build_optimizer(model, settings)
+        optimizer = build.build_optimizer(model, settings)
         before = to_numpy(model.flat().value)
-        batch = train.draw_batch(build.open_source(settings, "train"), settings, 0)
+        batch = draw_batch(build.open_source(settings, "train"), settings, 0)
         past, future = asarray(batch.past), asarray(batch.future)
         past[0, 0, 0] = float("nan")
-        now = train.training_step(
-            model, optimizer, train.Batch(past, future, False, None), settings, 1e-3
-        )
+        now = training_step(model, optimizer, Batch(past, future, False, None), settings, 1e-3)
         assert np.isnan(float(now["gradient_norm"])) and int(optimizer.steps) == 0
         assert to_numpy(model.flat().value).tobytes() == before.tobytes()
 
@@ -195,13 +195,13 @@ def test_a_step_makes_no_traffic_and_takes_no_memory_from_the_driver():
     with use_backend("cupy", "float32"):
         source = build.open_source(settings, "train")
         model = build.build_model(settings, 64)
-        optimizer = train.build_optimizer(model, settings)
+        optimizer = build.build_optimizer(model, settings)
         fakegpu.reset()
-        batches = train.BatchesAhead(source, settings, 0, 6)
+        batches = BatchesAhead(source, settings, 0, 6)
         mallocs = []
         with xp.cuda.using_allocator(xp.cuda.MemoryPool().malloc):  # CuPy's default, but empty
             for _ in range(6):
-                train.training_step(model, optimizer, batches.next(), settings, 1e-3)
+                training_step(model, optimizer, batches.next(), settings, 1e-3)
                 mallocs.append(fakegpu.counts().get("malloc", 0))
         found = fakegpu.counts()
         batches.stop()
@@ -315,7 +315,7 @@ def test_a_checkpoint_goes_to_the_other_library_and_back_to_the_bit(
         checkpoint.save(one, model, optimizer, {"step": 2})
     with use_backend(second, precision):
         other = randomize(build.build_model(settings, 64), np.random.default_rng(1))
-        other_optimizer = train.build_optimizer(other, settings)
+        other_optimizer = build.build_optimizer(other, settings)
         arrays, about = checkpoint.read(one)
         checkpoint.fill(other, arrays, one)
         checkpoint.fill_optimizer(other_optimizer, arrays, about, one)
@@ -446,14 +446,14 @@ def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
         with use_backend("cupy", "float32", settings.run.fused):
             source = build.open_source(settings, "train")
             model = build.build_model(settings, 64)
-            optimizer = train.build_optimizer(model, settings)
-            batches = train.BatchesAhead(source, settings, 0, 3)
+            optimizer = build.build_optimizer(model, settings)
+            batches = BatchesAhead(source, settings, 0, 3)
             try:
                 for _ in range(2):  # what is on the device from the second on: `steps`
-                    train.training_step(model, optimizer, batches.next(), settings, 1e-3)
+                    training_step(model, optimizer, batches.next(), settings, 1e-3)
                 batch = batches.next()
                 step = (model, optimizer, batch, settings, 1e-3)
-                return counted(lambda: train.training_step(*step))[1]
+                return counted(lambda: training_step(*step))[1]
             finally:
                 batches.stop()
 

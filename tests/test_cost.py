@@ -46,7 +46,7 @@ def test_a_blank_model_has_the_shapes_of_the_real_one():
 
 def test_asking_for_the_size_of_a_huge_model_takes_neither_memory_nor_time():
     ask = (
-        "import resource; from minilstm import config, cost\n"
+        "import resource; from minilstm import config\nfrom minilstm.training import resources\n"
         "settings = config.load(['table2-composite'], None, {'model': {'hidden': 8192}})\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(resources.weights_memory(settings, 4096))\n"

@@ -25,6 +25,7 @@ from minilstm.errors import BackendError, ConfigError
 from minilstm.gpu import transfers
 from minilstm.runs import build, checkpoint, run_folder
 from minilstm.training import distributed, resources
+from minilstm.training.batches import draw_batch
 from minilstm.training.distributed import Alone, Ranks
 from minilstm.training.progress import Progress
 
@@ -124,8 +125,8 @@ SCHEDULED = {
 def test_masks_and_sampling_choices_are_those_of_the_rows_of_the_whole_batch():
     settings = config.load(overrides=SCHEDULED)
     source = build.open_source(settings, "train")
-    whole = train.draw_batch(source, settings, 3)
-    parts = [train.draw_batch(source, settings, 3, OneOf(rank, 3)) for rank in range(3)]
+    whole = draw_batch(source, settings, 3)
+    parts = [draw_batch(source, settings, 3, OneOf(rank, 3)) for rank in range(3)]
     assert sum(part.share for part in parts) == pytest.approx(1, abs=1e-15) and whole.share == 1
     for name in ("past", "future"):
         together = np.concatenate([getattr(part, name) for part in parts], axis=1)
@@ -144,9 +145,12 @@ def test_masks_and_sampling_choices_are_those_of_the_rows_of_the_whole_batch():
 STEPS = """
 import json, math, sys
 import numpy as np
-from minilstm import config, experiment, train
+from minilstm import config
 from minilstm.backend import use_backend
-from minilstm.distributed import Ranks
+from minilstm.runs import build
+from minilstm.training.batches import draw_batch
+from minilstm.training.distributed import Ranks
+from minilstm.training.step import training_step
 
 with Ranks("numpy") as ranks, use_backend("numpy", "float64"):
     found = {}
@@ -154,10 +158,10 @@ with Ranks("numpy") as ranks, use_backend("numpy", "float64"):
         settings = config.load(overrides=tree)
         source = build.open_source(settings, "train")
         model = build.build_model(settings, math.prod(source.frame_shape))
-        optimizer, rows = train.build_optimizer(model, settings), []
+        optimizer, rows = build.build_optimizer(model, settings), []
         for k in range(20):
-            batch = train.draw_batch(source, settings, k, ranks)
-            now = train.training_step(model, optimizer, batch, settings, 0.05, ranks)
+            batch = draw_batch(source, settings, k, ranks)
+            now = training_step(model, optimizer, batch, settings, 0.05, ranks)
             rows.append([float(now[key]) for key in sorted(now)])
             if k == 0:
                 found[name + " gradient"] = model.flat().grad.copy()
@@ -238,15 +242,16 @@ def test_a_run_resumed_with_other_ranks_says_so_and_is_equal_within_rounding(tmp
 # The command, but one rank does something else in a step: argv is rank, step, what, arguments.
 BUT = """
 import os, sys, time
-from minilstm import distributed, train
+from minilstm import train
 from minilstm.command import run_command
 from minilstm.errors import RunError
+from minilstm.training import batches, distributed, loop
 from minilstm.training.progress import Progress
 
 distributed.GRACE = 0.5
 rank, step, what = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 Progress.draw = lambda run: None
-draw, training_step = train.draw_batch, train.training_step
+draw, training_step = batches.draw_batch, loop.training_step
 
 def draw_but(source, settings, k, ranks):
     batch = draw(source, settings, k, ranks)
@@ -262,7 +267,7 @@ def step_but(model, optimizer, batch, settings, rate, ranks):
 def fail(error):
     raise error
 
-train.draw_batch, train.training_step = draw_but, step_but
+batches.draw_batch, loop.training_step = draw_but, step_but
 sys.exit(run_command(lambda: train.main(["--distributed", *sys.argv[4:]])))
 """
 OFTEN = [*TINY, "--steps", 12, "--checkpoint-every", 2, "--out", "run"]
@@ -377,7 +382,8 @@ def test_ranks_that_do_not_know_of_one_another_are_refused(tmp_path):
 def test_ranks_share_the_cpus_of_their_machine(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENBLAS_NUM_THREADS")  # which conftest.py set; here nobody has
     code = (
-        "from minilstm.distributed import Ranks\nfrom threadpoolctl import threadpool_info\n"
+        "from minilstm.training.distributed import Ranks\n"
+        "from threadpoolctl import threadpool_info\n"
         "with Ranks('numpy') as ranks:\n"
         "    threads = [pool['num_threads'] for pool in threadpool_info()\n"
         "               if pool['user_api'] == 'blas']\n"

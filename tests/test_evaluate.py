@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import minilstm
-from minilstm import config, evaluate, train, visualize
+from minilstm import config, evaluate, visualize
 from minilstm.command import run_command
 from minilstm.data import as_vectors
 from minilstm.errors import ConfigError, MinilstmError, RunError, ShapeError
 from minilstm.evaluation import metrics
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.runs import build, checkpoint
+from minilstm.training import loop
 from minilstm.training.progress import Progress
 
 DATA = os.environ.get("MINILSTM_DATA")
@@ -41,7 +42,7 @@ def runs(tmp_path_factory):
     try:
         for name, model in KINDS.items():
             tables = TINY | {"model": TINY["model"] | model}
-            train.train(config.load(overrides=tables), top / name, quiet=True)
+            loop.train(config.load(overrides=tables), top / name, quiet=True)
     finally:
         Progress.draw = draw
     return top
@@ -303,7 +304,7 @@ def test_a_run_trained_on_a_file_is_judged_on_its_held_out_sequences(tmp_path, c
         | {"data": {"source": str(tmp_path / "own.npy"), "past": 3, "future": 4}}
         | {"run": {"batch_size": 4, "steps": 2}}
     )
-    train.train(settings, tmp_path / "run", quiet=True)
+    loop.train(settings, tmp_path / "run", quiet=True)
     result = judged(capsys, tmp_path / "run", "--sequences", 3)
     assert result["frame_shape"] == [6, 4]
     held_out = build.open_source(settings, "test").batch(0, 3)

@@ -20,6 +20,8 @@ from minilstm.layers.rnn import ElmanRNN, SlidesRNN
 from minilstm.layers.stack import Stack
 from minilstm.models import Autoencoder, Composite, FuturePredictor
 from minilstm.runs import build
+from minilstm.training import loop
+from minilstm.training.step import training_step
 
 DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -523,9 +525,9 @@ def test_training_goes_on_from_imported_weights(in_folder, monkeypatch):
         text.replace(f"\nsteps = {Config().run.steps}", "\nsteps = 2")
     )
     starts = []
-    step = train.training_step
+    step = training_step
     monkeypatch.setattr(
-        train,
+        loop,
         "training_step",
         lambda model, *rest: starts.append(values(model)) or step(model, *rest),
     )

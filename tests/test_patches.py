@@ -17,6 +17,7 @@ from minilstm.data import Patches, as_frames, as_vectors, read_patches
 from minilstm.errors import ConfigError, DataError, ShapeError
 from minilstm.runs import build
 from minilstm.runs.run_folder import read_log
+from minilstm.training import loop
 
 DATA = os.environ.get("MINILSTM_DATA")
 needs_data = pytest.mark.skipif(
@@ -265,7 +266,7 @@ def test_the_squared_error_of_moving_stripes_falls(tmp_path):
     data = {"source": "patches", "path": str(tmp_path / "my.npy"), "past": 4, "future": 3}
     run = {"batch_size": 16, "steps": 200, "log_every": 10, "validate_every": 0}
     settings = config.load([], None, {"data": data, "model": {"hidden": 16}, "run": run})
-    train.train(settings, tmp_path / "run", quiet=True)
+    loop.train(settings, tmp_path / "run", quiet=True)
     rows = read_log(tmp_path / "run/metrics.jsonl")
     losses = [row["future"] for row in rows if "future" in row]
     assert losses[-1] < 0.5 * losses[0]

@@ -17,6 +17,7 @@ from minilstm.data import Clips, Percepts, Scale, as_vectors, read_percepts, wri
 from minilstm.errors import ConfigError, DataError, RunError, ShapeError
 from minilstm.runs import build
 from minilstm.runs.run_folder import read_log
+from minilstm.training import loop
 
 
 def clips(N=12, D=6, seed=0, dtype=np.float32):
@@ -231,7 +232,7 @@ def settings(folder, **run):
 def test_a_run_on_percepts_trains_evaluates_and_resumes_to_the_bit(folder, tmp_path, capsys):
     write_percepts(folder, clips(40))
     run = config.load(overrides=settings(folder))
-    train.train(run, tmp_path / "whole")
+    loop.train(run, tmp_path / "whole")
     said = capsys.readouterr().out
     assert "3 frames in, 2 to predict, 6 numbers each" in said
     assert {"curves.png", "checkpoint.safetensors"} <= {
@@ -240,8 +241,8 @@ def test_a_run_on_percepts_trains_evaluates_and_resumes_to_the_bit(folder, tmp_p
     assert not (tmp_path / "whole/prediction.png").exists()  # percepts are no pictures
     rows = read_log(tmp_path / "whole/metrics.jsonl")
     assert all("future" in row for row in rows if "learning_rate" in row)
-    train.train(config.load(overrides=settings(folder, steps=5)), tmp_path / "parts", quiet=True)
-    train.train(run, tmp_path / "parts", quiet=True, resume=True)
+    loop.train(config.load(overrides=settings(folder, steps=5)), tmp_path / "parts", quiet=True)
+    loop.train(run, tmp_path / "parts", quiet=True, resume=True)
     one, other = (build.load_run(tmp_path / name) for name in ("whole", "parts"))
     np.testing.assert_array_equal(one.flat().value, other.flat().value)
 

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from minilstm import config, train
+from minilstm import config
 from minilstm.config import preset_names
 from minilstm.layers import layer
 from minilstm.runs import build
+from minilstm.training.batches import draw_batch
+from minilstm.training.step import Batch, training_step
 
 HISTORICAL = ("paper", "toronto2015", "github2016")
 T, B, SIZE, H = 3, 5, 4, 6  # in place of 10 frames, 80 or 128 sequences, 64 pixels, 2048 units
@@ -64,7 +66,7 @@ def small(name, **model):
 
 def make_batch(rng):
     frames = rng.random((2 * T, B, D))
-    return train.Batch(frames[:T], frames[T:], True, None)
+    return Batch(frames[:T], frames[T:], True, None)
 
 
 def gradient_by_hand(model, batch, divided_by):
@@ -98,8 +100,8 @@ def test_six_updates_equal_those_done_by_hand_number_by_number(name):
     rng = np.random.default_rng(3)
     for param in model.params().values():  # so that L2 on a bias, or none on a peephole, shows
         param.value += rng.uniform(-0.3, 0.3, param.value.shape)
-    optimizer = train.build_optimizer(model, settings)
-    rate = train.build_schedule(settings)
+    optimizer = build.build_optimizer(model, settings)
+    rate = build.build_schedule(settings)
     batch = make_batch(rng)
     batch.past[...], batch.future[...] = batch.past > 0.1, 1.0  # bright: large gradients
 
@@ -109,7 +111,7 @@ def test_six_updates_equal_those_done_by_hand_number_by_number(name):
     clamped = []
     for k in range(6):
         dw = gradient_by_hand(model, batch, row["divided_by"])
-        train.training_step(model, optimizer, batch, settings, rate(k))
+        training_step(model, optimizer, batch, settings, rate(k))
         for key, grad in dw.items():
             decayed = not key.endswith(".b")
             for j, slope in enumerate(grad.ravel().tolist()):
@@ -130,15 +132,15 @@ def test_the_gradient_itself_is_never_clipped(name):
     model = build.build_model(settings, D)
     batch = make_batch(np.random.default_rng(0))
     dw = gradient_by_hand(model, batch, ROWS[name]["divided_by"])
-    optimizer = train.build_optimizer(model, settings)
-    train.training_step(model, optimizer, batch, settings, 1e-3)
+    optimizer = build.build_optimizer(model, settings)
+    training_step(model, optimizer, batch, settings, 1e-3)
     for key, param in model.params().items():
         np.testing.assert_allclose(param.grad, dw[key], rtol=1e-10, atol=1e-14, err_msg=key)
 
 
 @pytest.mark.parametrize("name", HISTORICAL)
 def test_the_learning_rate_decays_by_a_tenth_every_ten_thousand_steps(name):
-    rate = train.build_schedule(small(name))
+    rate = build.build_schedule(small(name))
     start = ROWS[name]["rate"]
     assert rate(0) == rate(9_999) == start
     assert rate(10_000) == pytest.approx(0.9 * start, rel=1e-12)
@@ -266,11 +268,9 @@ def test_every_preset_trains_a_step_when_made_small(name, tmp_path):
     settings = config.load([name], overrides=TINY | {"data": data, "model": {"hidden": H}})
     model = build.build_model(settings, D)
     before = model.flat().value.copy()
-    optimizer = train.build_optimizer(model, settings)
+    optimizer = build.build_optimizer(model, settings)
     source = build.open_source(settings, "train")
-    batch = train.draw_batch(source, settings, 0)
-    found = train.training_step(
-        model, optimizer, batch, settings, train.build_schedule(settings)(0)
-    )
+    batch = draw_batch(source, settings, 0)
+    found = training_step(model, optimizer, batch, settings, build.build_schedule(settings)(0))
     assert all(np.isfinite(x) for x in found.values())
     assert np.any(model.flat().value != before)

@@ -9,6 +9,7 @@ import pytest
 import minilstm
 from minilstm import train
 from minilstm.command import Parser
+from minilstm.training import loop
 from minilstm.training.distributed import ALONE
 
 README = Path(minilstm.__file__).parent.parent / "README.md"
@@ -44,7 +45,7 @@ def test_every_training_command_of_the_readme_is_understood(monkeypatch, line):
     def stop(*arguments):
         raise Understood
 
-    monkeypatch.setattr(train, "train", stop)
+    monkeypatch.setattr(loop, "train", stop)
     monkeypatch.setattr(train, "use_backend", lambda *choice: None)  # there may be no GPU
     monkeypatch.setattr(train, "Ranks", lambda library: ALONE)  # nor an MPI
     monkeypatch.setattr(train, "resumed_settings", lambda options: minilstm.config.load())

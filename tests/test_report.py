@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import config, evaluate, report, train, visualize
+from minilstm import config, evaluate, report, visualize
 from minilstm.command import run_command
+from minilstm.training import loop
 from minilstm.training.progress import Progress
 
 TINY = {
@@ -152,7 +153,7 @@ def test_a_new_run_in_its_place_takes_the_report_away(runs, tmp_path, monkeypatc
     monkeypatch.setattr(Progress, "draw", lambda run: None)
     shutil.copytree(runs / "predictor", tmp_path / "run")
     settings = config.load(overrides=TINY)
-    train.train(settings, tmp_path / "run", force=True, quiet=True)
+    loop.train(settings, tmp_path / "run", force=True, quiet=True)
     assert not (tmp_path / "run/report.html").exists()
 
 

@@ -17,7 +17,9 @@ from minilstm import config, evaluate, train
 from minilstm.command import Interrupted, run_command
 from minilstm.errors import NonFiniteError, RunError
 from minilstm.runs import checkpoint, run_folder
-from minilstm.training import progress
+from minilstm.training import batches, loop, progress
+from minilstm.training.batches import draw_batch
+from minilstm.training.step import training_step
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
@@ -66,7 +68,7 @@ def same(one, two):
 
 def stop_after(monkeypatch, steps, error=None):
     """Make the run end, as if by a signal or an error, when `steps` steps are done."""
-    real, made = train.training_step, []
+    real, made = training_step, []
 
     def step(*arguments):
         if len(made) == steps:
@@ -76,16 +78,16 @@ def stop_after(monkeypatch, steps, error=None):
         made.append(None)
         return real(*arguments)
 
-    monkeypatch.setattr(train, "training_step", step)
-    return lambda: monkeypatch.setattr(train, "training_step", real)
+    monkeypatch.setattr(loop, "training_step", step)
+    return lambda: monkeypatch.setattr(loop, "training_step", real)
 
 
 def interrupted_then_resumed(settings, out, monkeypatch, steps):
     again = stop_after(monkeypatch, steps)
     with pytest.raises(Interrupted):
-        train.train(settings, out, quiet=True)
+        loop.train(settings, out, quiet=True)
     again()
-    train.train(settings, out, quiet=True, resume=True)
+    loop.train(settings, out, quiet=True, resume=True)
 
 
 # ------------------------------------------------------------------------- to the same last bit
@@ -125,7 +127,7 @@ def test_an_interrupted_run_ends_in_the_same_bits_as_one_that_was_not(
     tmp_path, monkeypatch, changes
 ):
     settings = tiny(**changes)
-    train.train(settings, tmp_path / "straight", quiet=True)
+    loop.train(settings, tmp_path / "straight", quiet=True)
     # after 7 of 12 steps: within an interval of the log, between validations
     interrupted_then_resumed(settings, tmp_path / "resumed", monkeypatch, 6)
     assert same(tmp_path / "straight", tmp_path / "resumed")
@@ -133,7 +135,7 @@ def test_an_interrupted_run_ends_in_the_same_bits_as_one_that_was_not(
 
 @pytest.mark.parametrize("steps", range(12))
 def test_a_run_may_be_interrupted_after_any_step(tmp_path, monkeypatch, steps):
-    train.train(tiny(), tmp_path / "straight", quiet=True)
+    loop.train(tiny(), tmp_path / "straight", quiet=True)
     interrupted_then_resumed(tiny(), tmp_path / "resumed", monkeypatch, steps)
     assert same(tmp_path / "straight", tmp_path / "resumed")
 
@@ -141,33 +143,33 @@ def test_a_run_may_be_interrupted_after_any_step(tmp_path, monkeypatch, steps):
 def test_a_crash_between_checkpoints_repeats_the_lost_steps_exactly(tmp_path, monkeypatch):
     """The process dies at once: what was logged after the checkpoint is logged anew."""
     settings = tiny(run={"checkpoint_every": 4})
-    train.train(settings, tmp_path / "straight", quiet=True)
+    loop.train(settings, tmp_path / "straight", quiet=True)
     again = stop_after(monkeypatch, 11, SystemExit("dead"))
     save = progress.Progress.save
     monkeypatch.setattr(progress.Progress, "save", lambda run: run.step % 4 == 0 and save(run))
     with pytest.raises(SystemExit):
-        train.train(settings, tmp_path / "crashed", quiet=True)
+        loop.train(settings, tmp_path / "crashed", quiet=True)
     assert weights(tmp_path / "crashed")[1]["step"] == 8
     assert run_folder.read_log(tmp_path / "crashed" / "metrics.jsonl")[-1]["step"] == 9
     with open(tmp_path / "crashed" / "metrics.jsonl", "a") as log:
         log.write('{"step": 11, "fut')  # torn
     again()
     monkeypatch.setattr(progress.Progress, "save", save)
-    train.train(settings, tmp_path / "crashed", quiet=True, resume=True)
+    loop.train(settings, tmp_path / "crashed", quiet=True, resume=True)
     assert same(tmp_path / "straight", tmp_path / "crashed")
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, monkeypatch):
-    train.train(tiny(), tmp_path / "straight", quiet=True)
+    loop.train(tiny(), tmp_path / "straight", quiet=True)
     again = stop_after(monkeypatch, 5, SystemExit("dead"))
     monkeypatch.setattr(progress.Progress, "save", lambda run: None)
     with pytest.raises(SystemExit):
-        train.train(tiny(), tmp_path / "crashed", quiet=True)
+        loop.train(tiny(), tmp_path / "crashed", quiet=True)
     monkeypatch.undo()
     again()
     monkeypatch.setattr(progress.Progress, "draw", lambda self: None)
     assert not (tmp_path / "crashed" / "checkpoint.safetensors").exists()
-    train.train(tiny(), tmp_path / "crashed", quiet=True, resume=True)
+    loop.train(tiny(), tmp_path / "crashed", quiet=True, resume=True)
     assert same(tmp_path / "straight", tmp_path / "crashed")
 
 
@@ -188,13 +190,13 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 
 def test_what_resume_did_not_restore_would_show(tmp_path, monkeypatch):
     """The comparison itself can fail: forget the optimizer, and the bits differ."""
-    train.train(tiny(), tmp_path / "straight", quiet=True)
+    loop.train(tiny(), tmp_path / "straight", quiet=True)
     again = stop_after(monkeypatch, 6)
     with pytest.raises(Interrupted):
-        train.train(tiny(), tmp_path / "resumed", quiet=True)
+        loop.train(tiny(), tmp_path / "resumed", quiet=True)
     again()
     monkeypatch.setattr(checkpoint, "fill_optimizer", lambda *arguments: None)
-    train.train(tiny(), tmp_path / "resumed", quiet=True, resume=True)
+    loop.train(tiny(), tmp_path / "resumed", quiet=True, resume=True)
     with pytest.raises(AssertionError):
         same(tmp_path / "straight", tmp_path / "resumed")
 
@@ -253,7 +255,7 @@ def test_the_environment_names_library_blas_threads_and_machine():
 
 
 def test_the_environment_is_the_same_where_scipy_has_brought_a_blas_of_its_own():
-    code = "from minilstm import runfolder; print(run_folder.environment())"
+    code = "from minilstm.runs import run_folder; print(run_folder.environment())"
     found = {
         subprocess.check_output([sys.executable, "-c", before + code])
         for before in ("", "import scipy.linalg; ")
@@ -454,7 +456,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path, monkeypatch):
 
 def test_training_in_a_thread_other_than_the_main_one_works(tmp_path):
     thread = threading.Thread(
-        target=train.train, args=(tiny(), tmp_path / "run"), kwargs={"quiet": True}
+        target=loop.train, args=(tiny(), tmp_path / "run"), kwargs={"quiet": True}
     )
     thread.start()
     thread.join()
@@ -463,7 +465,7 @@ def test_training_in_a_thread_other_than_the_main_one_works(tmp_path):
 
 def test_training_leaves_the_signal_handlers_as_it_found_them(tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    train.train(tiny(), tmp_path / "run", quiet=True)
+    loop.train(tiny(), tmp_path / "run", quiet=True)
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
@@ -472,7 +474,7 @@ def test_training_leaves_the_signal_handlers_as_it_found_them(tmp_path):
 
 def spoil(monkeypatch, steps, value=np.nan):
     """Put a number that is not finite into the batches of these steps, counted from 1."""
-    draw = train.draw_batch
+    draw = draw_batch
 
     def drawn(source, settings, k, *ranks):
         batch = draw(source, settings, k, *ranks)
@@ -480,7 +482,7 @@ def spoil(monkeypatch, steps, value=np.nan):
             batch.past[1, 2, 3] = value
         return batch
 
-    monkeypatch.setattr(train, "draw_batch", drawn)
+    monkeypatch.setattr(batches, "draw_batch", drawn)
 
 
 def log(run):
@@ -492,7 +494,7 @@ def test_stop_names_step_number_arrays_and_the_last_good_checkpoint(tmp_path, mo
     spoil(monkeypatch, {8}, value)
     settings = tiny(run={"checkpoint_every": 5})
     with pytest.raises(NonFiniteError) as caught:
-        train.train(settings, tmp_path / "run", quiet=True)
+        loop.train(settings, tmp_path / "run", quiet=True)
     message = str(caught.value)
     assert "in step 8" in message and "encoder.0.Wx" in message
     assert f"{tmp_path / 'run' / 'checkpoint.safetensors'} of step 7 is good" in message
@@ -503,7 +505,7 @@ def test_stop_names_step_number_arrays_and_the_last_good_checkpoint(tmp_path, mo
 def test_skip_leaves_the_update_out_and_nothing_else(tmp_path, monkeypatch):
     spoil(monkeypatch, {5})
     settings = tiny(run={"on_nan": "skip", "log_every": 1})
-    model = train.train(settings, tmp_path / "run", quiet=True)
+    model = loop.train(settings, tmp_path / "run", quiet=True)
     assert np.isfinite(model.flat().value).all()
     rows = {row["step"]: row for row in log(tmp_path / "run") if "learning_rate" in row}
     assert rows[5]["skipped"] == 1 and "future" not in rows[5]
@@ -517,13 +519,13 @@ def test_skip_leaves_weights_and_optimizer_untouched(monkeypatch):
     settings = tiny()
     source = build.open_source(settings, "train")
     model = build.build_model(settings, 64)
-    optimizer = train.build_optimizer(model, settings)
-    good, bad = (train.draw_batch(source, settings, k) for k in range(2))
-    train.training_step(model, optimizer, good, settings, 1e-3)
+    optimizer = build.build_optimizer(model, settings)
+    good, bad = (draw_batch(source, settings, k) for k in range(2))
+    training_step(model, optimizer, good, settings, 1e-3)
     before = [a.copy() for a in (model.flat().value, *optimizer.state.values())]
     bad.future[0, 0, 0] = np.nan
     with np.errstate(all="ignore"):
-        found = train.training_step(model, optimizer, bad, settings, 1e-3)
+        found = training_step(model, optimizer, bad, settings, 1e-3)
     assert np.isnan(found["future"])
     after = [model.flat().value, *optimizer.state.values()]
     assert all(a.tobytes() == b.tobytes() for a, b in zip(before, after, strict=True))
@@ -533,10 +535,10 @@ def test_skip_leaves_weights_and_optimizer_untouched(monkeypatch):
 def test_rewind_goes_back_to_the_checkpoint_and_on_with_other_data(tmp_path, monkeypatch):
     spoil(monkeypatch, {8})
     settings = tiny(run={"on_nan": "rewind", "checkpoint_every": 5, "log_every": 1, "steps": 8})
-    train.train(settings, tmp_path / "rewound", quiet=True)
+    loop.train(settings, tmp_path / "rewound", quiet=True)
     assert [row.get("rewound") for row in log(tmp_path / "rewound")][-2:] == [1, None]
     straight = tiny(run={"steps": 5})
-    train.train(straight, tmp_path / "straight", quiet=True)
+    loop.train(straight, tmp_path / "straight", quiet=True)
     a, b = weights(tmp_path / "rewound")[0], weights(tmp_path / "straight")[0]
     assert all(a[name].tobytes() == b[name].tobytes() for name in a)
 
@@ -545,7 +547,7 @@ def test_a_rewind_without_a_checkpoint_says_that_the_step_was_left_out(
     tmp_path, monkeypatch, capsys
 ):
     spoil(monkeypatch, {3})
-    train.train(tiny(run={"on_nan": "rewind", "steps": 4}), tmp_path / "run")
+    loop.train(tiny(run={"on_nan": "rewind", "steps": 4}), tmp_path / "run")
     said = "step 3: not finite, left out, with no checkpoint to go back to yet"
     assert said in capsys.readouterr().err
     assert weights(tmp_path / "run")[1]["optimizer_steps"] == 3
@@ -556,7 +558,7 @@ def test_a_run_that_never_becomes_finite_again_stops(tmp_path, monkeypatch, on_n
     spoil(monkeypatch, range(4, 1000))
     settings = tiny(run={"on_nan": on_nan, "steps": 1000})
     with pytest.raises(NonFiniteError, match="11 steps in a row"):
-        train.train(settings, tmp_path / "run", quiet=True)
+        loop.train(settings, tmp_path / "run", quiet=True)
     assert np.isfinite(minilstm.load(tmp_path / "run").flat().value).all()
 
 
@@ -564,13 +566,13 @@ def test_a_run_that_never_becomes_finite_again_stops(tmp_path, monkeypatch, on_n
 def test_a_run_with_skipped_steps_resumes_to_the_bit(tmp_path, monkeypatch, on_nan):
     spoil(monkeypatch, {5, 8})
     settings = tiny(run={"on_nan": on_nan, "checkpoint_every": 2})
-    train.train(settings, tmp_path / "straight", quiet=True)
+    loop.train(settings, tmp_path / "straight", quiet=True)
     interrupted_then_resumed(settings, tmp_path / "resumed", monkeypatch, 5)
     assert same(tmp_path / "straight", tmp_path / "resumed")
 
 
 def test_a_loss_spike_is_reported_once_per_interval_and_logged(tmp_path, monkeypatch, capsys):
-    draw = train.draw_batch
+    draw = draw_batch
 
     def drawn(source, settings, k, *ranks):
         batch = draw(source, settings, k, *ranks)
@@ -579,8 +581,8 @@ def test_a_loss_spike_is_reported_once_per_interval_and_logged(tmp_path, monkeyp
             batch.future[...] = 1
         return batch
 
-    monkeypatch.setattr(train, "draw_batch", drawn)
-    train.train(tiny(), tmp_path / "run")
+    monkeypatch.setattr(batches, "draw_batch", drawn)
+    loop.train(tiny(), tmp_path / "run")
     reports = [line for line in capsys.readouterr().err.splitlines() if "rose" in line]
     assert len(reports) == 1 and "step 8: the loss rose to" in reports[0]
     assert [row.get("spikes") for row in log(tmp_path / "run") if row["step"] == 9] == [2]
@@ -589,7 +591,7 @@ def test_a_loss_spike_is_reported_once_per_interval_and_logged(tmp_path, monkeyp
 def test_an_error_in_the_middle_of_an_update_does_not_overwrite_the_checkpoint(
     tmp_path, monkeypatch
 ):
-    train.train(tiny(), tmp_path / "straight", quiet=True)
+    loop.train(tiny(), tmp_path / "straight", quiet=True)
     update, calls = minilstm.Adam._update, []
 
     def half(self, w, *rest):
@@ -600,10 +602,10 @@ def test_an_error_in_the_middle_of_an_update_does_not_overwrite_the_checkpoint(
 
     monkeypatch.setattr(minilstm.Adam, "_update", half)
     with pytest.raises(MemoryError):
-        train.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True)
+        loop.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True)
     assert weights(tmp_path / "run")[1]["step"] == 5
     monkeypatch.setattr(minilstm.Adam, "_update", update)
-    train.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True, resume=True)
+    loop.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True, resume=True)
     assert same(tmp_path / "straight", tmp_path / "run")
 
 
@@ -620,7 +622,7 @@ def test_a_disk_that_is_full_for_a_while_costs_one_checkpoint(tmp_path, monkeypa
         save(path, *arguments)
 
     monkeypatch.setattr(checkpoint, "save", full_once)
-    train.train(tiny(run={"checkpoint_every": 2}), tmp_path / "run", quiet=True)
+    loop.train(tiny(run={"checkpoint_every": 2}), tmp_path / "run", quiet=True)
     assert "warning: " in (message := capsys.readouterr().err) and "No space left" in message
     assert weights(tmp_path / "run")[1]["step"] == 12
 
@@ -635,7 +637,7 @@ def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path, monkeypa
 
     monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(RunError, match="full"):
-        train.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True)
+        loop.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True)
     assert weights(tmp_path / "run")[1]["step"] == 10
 
 
@@ -664,10 +666,10 @@ def test_the_pictures_of_a_resumed_run_show_all_of_it(tmp_path, monkeypatch):
     settings = tiny()
     again = stop_after(monkeypatch, 5)
     with pytest.raises(Interrupted):
-        train.train(settings, tmp_path / "run", quiet=True)
+        loop.train(settings, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run" / "curves.png").exists()
     again()
-    train.train(settings, tmp_path / "run", quiet=True, resume=True)
+    loop.train(settings, tmp_path / "run", quiet=True, resume=True)
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
     assert evaluate.main([str(tmp_path / "run"), "--json"]) == 0
 

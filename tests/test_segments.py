@@ -13,7 +13,6 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from minilstm import train
 from minilstm.backend import use_backend
 from minilstm.config import Run, from_toml, load
 from minilstm.errors import ConfigError, ShapeError, StaleCache
@@ -28,6 +27,8 @@ from minilstm.layers.workspace import Fresh, Reused, use_workspace
 from minilstm.models import STARTS, Autoencoder, Composite, Decoder, Encoder, FuturePredictor
 from minilstm.runs import build
 from minilstm.training import resources
+from minilstm.training.batches import draw_batch
+from minilstm.training.step import training_step
 
 CELLS = [cls for cls in layers() if issubclass(cls, Recurrent)]
 T, B, D, H = 6, 3, 4, 2
@@ -662,11 +663,11 @@ def test_the_memory_announced_of_a_recomputed_model_is_what_training_takes(condi
         config = dataclasses.replace(config, model=model, feeding=fed)
         source = build.open_source(config, "train")
         model = build.build_model(config, math.prod(source.frame_shape))
-        optimizer = train.build_optimizer(model, config)
+        optimizer = build.build_optimizer(model, config)
         with use_workspace(Reused()) as pool:
             for k in range(2):
-                batch = train.draw_batch(source, config, k)
-                train.training_step(model, optimizer, batch, config, 1e-3)
+                batch = draw_batch(source, config, k)
+                training_step(model, optimizer, batch, config, 1e-3)
         taken = 4 * model.flat().value.nbytes + pool.nbytes
         taken += 4 * (batch.past.nbytes + batch.future.nbytes)
         announced[memory] = resources.memory_of(model, config).needed(config.run.batch_size)
@@ -680,9 +681,9 @@ def test_recomputation_learns_what_a_whole_run_learns():
         config = configured(memory=memory)
         source = build.open_source(config, "train")
         model = build.build_model(config, math.prod(source.frame_shape))
-        optimizer = train.build_optimizer(model, config)
+        optimizer = build.build_optimizer(model, config)
         for k in range(3):
-            train.training_step(model, optimizer, train.draw_batch(source, config, k), config, 1e-3)
+            training_step(model, optimizer, draw_batch(source, config, k), config, 1e-3)
         learned.append(model.flat().value.copy())
     np.testing.assert_allclose(learned[0], learned[1], rtol=1e-9, atol=1e-11)
 

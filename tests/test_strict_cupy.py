@@ -37,7 +37,9 @@ from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import Classifier
 from minilstm.optim import Adam
 from minilstm.runs import build, checkpoint
-from minilstm.training import progress
+from minilstm.training import batches, progress
+from minilstm.training.batches import BatchesAhead, draw_batch
+from minilstm.training.step import Batch, training_step
 
 BACKENDS = ("numpy", "cupy")
 TRAFFIC = ("upload", "download", "sync")
@@ -198,14 +200,14 @@ def test_a_step_makes_no_traffic_and_its_batch_is_one_copy(there, case):
     settings = settings_of(case)
     source = build.open_source(settings, "train")
     model = build.build_model(settings, 64)
-    optimizer = train.build_optimizer(model, settings)
+    optimizer = build.build_optimizer(model, settings)
     with counting() as counts:
-        batches = train.BatchesAhead(source, settings, 0, 4)
+        batches = BatchesAhead(source, settings, 0, 4)
         try:
             for _ in range(4):
                 with forbidding(*TRAFFIC):
                     batch = batches.next()
-                    train.training_step(model, optimizer, batch, settings, 1e-3)
+                    training_step(model, optimizer, batch, settings, 1e-3)
         finally:
             batches.stop()  # waits, once, for copies under way
     assert {kind: counts[kind] for kind in TRAFFIC} == {"upload": 4, "download": 0, "sync": 1}
@@ -215,21 +217,19 @@ def test_a_step_that_is_not_finite_is_taken_back_by_the_device(there):
     for rule in ("adam", "rmsprop", "sgd"):
         settings = settings_of({"optimizer": {"rule": rule}})
         model = build.build_model(settings, 64)
-        optimizer = train.build_optimizer(model, settings)
+        optimizer = build.build_optimizer(model, settings)
         source = build.open_source(settings, "train")
-        good, bad = (train.draw_batch(source, settings, k) for k in range(2))
+        good, bad = (draw_batch(source, settings, k) for k in range(2))
         bad.future[0, 0, 0] = np.nan
-        good, bad = (
-            train.Batch(asarray(b.past), asarray(b.future), True, None) for b in (good, bad)
-        )
-        train.training_step(model, optimizer, good, settings, 1e-3)
+        good, bad = (Batch(asarray(b.past), asarray(b.future), True, None) for b in (good, bad))
+        training_step(model, optimizer, good, settings, 1e-3)
         before = [x._a.copy() for x in (model.flat().value, *optimizer.state.values())]
         with forbidding(*TRAFFIC):
-            train.training_step(model, optimizer, bad, settings, 1e-3)
+            training_step(model, optimizer, bad, settings, 1e-3)
         after = [x._a for x in (model.flat().value, *optimizer.state.values())]
         assert all(a.tobytes() == b.tobytes() for a, b in zip(before, after, strict=True))
         assert (int(optimizer.steps), int(optimizer.unusable)) == (1, 1)
-        train.training_step(model, optimizer, good, settings, 1e-3)
+        training_step(model, optimizer, good, settings, 1e-3)
         assert (int(optimizer.steps), int(optimizer.unusable)) == (2, 0)
 
 
@@ -307,7 +307,7 @@ def test_a_classifier_learns_from_a_run_and_judges_as_on_the_host(called, encode
 
 
 def spoil(monkeypatch, steps):
-    draw = train.draw_batch
+    draw = draw_batch
 
     def drawn(source, settings, k, *ranks):
         batch = draw(source, settings, k, *ranks)
@@ -315,7 +315,7 @@ def spoil(monkeypatch, steps):
             batch.past[1, 2, 3] = np.nan
         return batch
 
-    monkeypatch.setattr(train, "draw_batch", drawn)
+    monkeypatch.setattr(batches, "draw_batch", drawn)
 
 
 @pytest.mark.parametrize("late", [1, 1000])
@@ -367,8 +367,8 @@ def test_a_run_is_resumed_to_the_bit_although_its_log_is_behind(called, monkeypa
         if end == "signal":
             stop_after(context, 6)
         else:  # of the source, which the step finds in place of a batch
-            draw = train.draw_batch
-            context.setattr(train, "draw_batch", lambda *a: draw(*a) if a[2] != 7 else 1 / 0)
+            draw = draw_batch
+            context.setattr(batches, "draw_batch", lambda *a: draw(*a) if a[2] != 7 else 1 / 0)
         with contextlib.suppress(ZeroDivisionError):
             assert called(f"{words} --out parts") == 128 + signal.SIGTERM
     assert checkpoint.read("parts/checkpoint.safetensors")[1]["step"] == 7

@@ -21,8 +21,10 @@ from minilstm.errors import DataError, NonFiniteError, RunError
 from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.runs import build, checkpoint, run_folder
-from minilstm.training import progress, resources
+from minilstm.training import batches, loop, progress, resources
+from minilstm.training.batches import BatchesAhead, draw_batch, draw_feeding, draw_masks
 from minilstm.training.progress import Progress
+from minilstm.training.step import Batch, training_step
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
@@ -47,13 +49,13 @@ def set_up(settings):
     """The model, the optimizer and the source of a configuration."""
     source = build.open_source(settings, "train")
     model = build.build_model(settings, math.prod(source.frame_shape))
-    return model, train.build_optimizer(model, settings), source
+    return model, build.build_optimizer(model, settings), source
 
 
 def gradients(model, settings, batch):
     """The gradients of one step by name, before any clipping; the weights stay as they are."""
     before = model.flat().value.copy()
-    train.training_step(model, train.build_optimizer(model, settings), batch, settings, 1e-3)
+    training_step(model, build.build_optimizer(model, settings), batch, settings, 1e-3)
     model.flat().value[...] = before
     return {name: param.grad.copy() for name, param in model.params().items()}
 
@@ -73,7 +75,7 @@ def finished(tmp_path_factory):
         run={"steps": 7, "log_every": 2, "validate_every": 3, "checkpoint_every": 4},
     )
     out = tmp_path_factory.mktemp("runs") / "deep" / "run"
-    train.train(settings, out, quiet=True)
+    loop.train(settings, out, quiet=True)
     return settings, out
 
 
@@ -122,7 +124,7 @@ def test_a_log_row_is_the_mean_since_the_row_before(tmp_path, no_pictures):
     def rows(log_every):
         out = tmp_path / str(log_every)
         settings = tiny(run={"steps": 6, "log_every": log_every, "validate_every": 0})
-        train.train(settings, out, quiet=True)
+        loop.train(settings, out, quiet=True)
         found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         return [row["future"] for row in found if "future" in row]
 
@@ -132,7 +134,7 @@ def test_a_log_row_is_the_mean_since_the_row_before(tmp_path, no_pictures):
 
 
 def test_a_loaded_run_has_the_weights_that_training_returned(tmp_path, no_pictures):
-    model = train.train(tiny(), tmp_path / "run", quiet=True)
+    model = loop.train(tiny(), tmp_path / "run", quiet=True)
     loaded = minilstm.load(tmp_path / "run")
     assert type(loaded) is type(model)
     for name, param in model.params().items():
@@ -145,22 +147,22 @@ def test_a_loaded_run_has_the_weights_that_training_returned(tmp_path, no_pictur
 def test_an_optimizer_goes_on_from_a_checkpoint_to_the_bit(tmp_path):
     settings = tiny()
     model, optimizer, source = set_up(settings)
-    batches = [train.draw_batch(source, settings, k) for k in range(4)]
+    batches = [draw_batch(source, settings, k) for k in range(4)]
     for batch in batches[:2]:
-        train.training_step(model, optimizer, batch, settings, 1e-3)
+        training_step(model, optimizer, batch, settings, 1e-3)
     checkpoint.save(tmp_path / "two", model, optimizer, {"step": 2})
     resumed, its_optimizer, _ = set_up(tiny(run={"seed": 9}))
     arrays, about = checkpoint.read(tmp_path / "two")
     checkpoint.fill(resumed, arrays, "two")
     checkpoint.fill_optimizer(its_optimizer, arrays, about, "two")
     for batch in batches[2:]:
-        train.training_step(model, optimizer, batch, settings, 1e-3)
-        train.training_step(resumed, its_optimizer, batch, settings, 1e-3)
+        training_step(model, optimizer, batch, settings, 1e-3)
+        training_step(resumed, its_optimizer, batch, settings, 1e-3)
     np.testing.assert_array_equal(resumed.flat().value, model.flat().value)
 
 
 def test_a_double_precision_run_trains_and_loads_in_double_precision(tmp_path):
-    model = train.train(tiny(run={"precision": "float64"}), tmp_path / "run", quiet=True)
+    model = loop.train(tiny(run={"precision": "float64"}), tmp_path / "run", quiet=True)
     assert model.dtype == np.float64 == minilstm.load(tmp_path / "run").dtype
     arrays, _ = checkpoint.read(tmp_path / "run" / "checkpoint.safetensors")
     assert all(array.dtype == np.float64 for array in arrays.values())
@@ -174,13 +176,13 @@ def test_a_run_of_nothing_but_ones_works(tmp_path, start):
         model={"hidden": 1, "start": start, "conditional": "both"},
         run={"batch_size": 1, "steps": 1},
     )
-    train.train(settings, tmp_path / "run", quiet=True)
+    loop.train(settings, tmp_path / "run", quiet=True)
     assert minilstm.load(tmp_path / "run").rollout(np.ones((1, 1, 1), "float32"), 1).size == 1
 
 
 def test_a_past_and_a_future_of_different_lengths_train_and_draw(tmp_path):
     settings = tiny(data={"past": 2, "future": 5}, model={"conditional": "both"})
-    train.train(settings, tmp_path / "run", quiet=True)
+    loop.train(settings, tmp_path / "run", quiet=True)
     assert (tmp_path / "run" / "prediction.gif").stat().st_size > 0
 
 
@@ -193,11 +195,11 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(tmp_path, no_pictures):
         feeding={"inputs": "scheduled", "truth_steps": 6},
         run={"steps": 5},
     )
-    one, two = (train.train(settings, tmp_path / n, quiet=True).flat().value for n in "ab")
+    one, two = (loop.train(settings, tmp_path / n, quiet=True).flat().value for n in "ab")
     np.testing.assert_array_equal(one, two)
     run = dataclasses.replace(settings.run, seed=1)
     other = dataclasses.replace(settings, run=run)
-    assert np.any(train.train(other, tmp_path / "c", quiet=True).flat().value != one)
+    assert np.any(loop.train(other, tmp_path / "c", quiet=True).flat().value != one)
 
 
 def test_the_seed_moves_the_start_the_data_the_masks_and_the_feeding_each():
@@ -208,8 +210,8 @@ def test_the_seed_moves_the_start_the_data_the_masks_and_the_feeding_each():
     for a, b in (
         (model_1.flat().value, model_2.flat().value),
         (source_1.batch(0, 4), source_2.batch(0, 4)),
-        (train.draw_masks(one, 0)[0][0], train.draw_masks(two, 0)[0][0]),
-        (train.draw_feeding(one, 0)[0], train.draw_feeding(two, 0)[0]),
+        (draw_masks(one, 0)[0][0], draw_masks(two, 0)[0][0]),
+        (draw_feeding(one, 0)[0], draw_feeding(two, 0)[0]),
     ):
         assert np.any(a != b)
 
@@ -220,9 +222,9 @@ def test_a_batch_is_a_function_of_its_number_and_not_of_what_was_drawn_before():
         feeding={"inputs": "scheduled", "truth_start": 0.6, "truth_steps": 100},
     )
     source = build.open_source(settings, "train")
-    in_order = [train.draw_batch(source, settings, k) for k in range(6)]
+    in_order = [draw_batch(source, settings, k) for k in range(6)]
     again = build.open_source(settings, "train")
-    backwards = [train.draw_batch(again, settings, k) for k in reversed(range(6))][::-1]
+    backwards = [draw_batch(again, settings, k) for k in reversed(range(6))][::-1]
     for one, two in zip(in_order, backwards, strict=True):
         same_batch(one, two)
     assert np.any(in_order[1].past != in_order[2].past)
@@ -241,17 +243,17 @@ def same_batch(one, two):
 def test_the_thread_hands_over_the_very_batches_in_order():
     settings = tiny(model={"layers": 2, "dropout": 0.4})
     source = build.open_source(settings, "train")
-    ahead = train.BatchesAhead(source, settings, 3, 9)
+    ahead = BatchesAhead(source, settings, 3, 9)
     try:
         for k in range(3, 9):
-            same_batch(ahead.next(), train.draw_batch(source, settings, k))
+            same_batch(ahead.next(), draw_batch(source, settings, k))
     finally:
         ahead.stop()
 
 
 def test_the_horizon_of_schedules_is_their_own_and_not_the_length_of_the_run():
     short, long = tiny(run={"steps": 5}), tiny(run={"steps": 5_000})
-    rate_1, rate_2 = train.build_schedule(short), train.build_schedule(long)
+    rate_1, rate_2 = build.build_schedule(short), build.build_schedule(long)
     assert [rate_1(k) for k in range(5)] == [rate_2(k) for k in range(5)]
     scheduled = {"inputs": "scheduled", "truth_steps": 10}
     one, two = (
@@ -259,7 +261,7 @@ def test_the_horizon_of_schedules_is_their_own_and_not_the_length_of_the_run():
         for steps in (5, 5_000)
     )
     for k in range(12):
-        np.testing.assert_equal(train.draw_feeding(one, k), train.draw_feeding(two, k))
+        np.testing.assert_equal(draw_feeding(one, k), draw_feeding(two, k))
 
 
 def test_scheduled_feeding_goes_from_the_truth_to_its_own_frames():
@@ -268,11 +270,11 @@ def test_scheduled_feeding_goes_from_the_truth_to_its_own_frames():
         feeding={"inputs": "scheduled", "truth_steps": 100},
         run={"batch_size": 400},
     )
-    assert train.draw_feeding(settings, 0) is True
-    assert train.draw_feeding(settings, 100) is False
-    assert train.draw_feeding(settings, 100_000) is False
+    assert draw_feeding(settings, 0) is True
+    assert draw_feeding(settings, 100) is False
+    assert draw_feeding(settings, 100_000) is False
     for k, share in ((25, 0.75), (50, 0.5), (90, 0.1)):
-        drawn = train.draw_feeding(settings, k)
+        drawn = draw_feeding(settings, k)
         assert [choice.shape for choice in drawn] == [(3, 400), (3, 400)]
         assert all(choice.dtype == bool for choice in drawn)
         assert abs(np.mean(drawn) - share) < 0.04
@@ -316,8 +318,8 @@ def test_two_steps_move_every_parameter(kind, conditional, feeding, start, cell)
     model, optimizer, source = set_up(settings)
     before = {name: param.value.copy() for name, param in model.params().items()}
     for k in range(2):
-        batch = train.draw_batch(source, settings, k)
-        found = train.training_step(model, optimizer, batch, settings, 1e-3)
+        batch = draw_batch(source, settings, k)
+        found = training_step(model, optimizer, batch, settings, 1e-3)
         assert all(np.isfinite(x) for x in found.values())
         for name, param in model.params().items():
             if param.value.size == 0:  # an unconditional decoder has inputs of width 0
@@ -336,7 +338,7 @@ def learns(settings, batch, steps=60):
     model, optimizer, _ = set_up(settings)
     losses = []
     for _ in range(steps):
-        found = train.training_step(model, optimizer, batch, settings, 0.02)
+        found = training_step(model, optimizer, batch, settings, 0.02)
         losses.append(sum(float(x) for name, x in found.items() if "norm" not in name))
     return losses[0], losses[-1]
 
@@ -350,7 +352,7 @@ def test_the_loss_falls_on_a_small_problem(cell, feeding):
         model={"cell": cell, "conditional": conditional},
         feeding={"inputs": inputs, "truth_start": 0.5, "truth_end": 0.5},
     )
-    batch = train.draw_batch(build.open_source(settings, "train"), settings, 0)
+    batch = draw_batch(build.open_source(settings, "train"), settings, 0)
     first, last = learns(settings, batch)
     assert last < 0.5 * first
 
@@ -358,7 +360,7 @@ def test_the_loss_falls_on_a_small_problem(cell, feeding):
 @pytest.mark.parametrize("rule", ["adam", "rmsprop", "sgd"])
 def test_every_update_rule_lowers_the_loss(rule):
     settings = tiny(optimizer={"rule": rule})
-    batch = train.draw_batch(build.open_source(settings, "train"), settings, 0)
+    batch = draw_batch(build.open_source(settings, "train"), settings, 0)
     first, last = learns(settings, batch)
     assert last < 0.8 * first
 
@@ -370,11 +372,11 @@ def test_squared_error_trains_on_data_of_any_range_through_the_library():
     )
     model = build.build_model(patches, 6)
     assert isinstance(model.loss, SquaredError)
-    optimizer = train.build_optimizer(model, patches)
+    optimizer = build.build_optimizer(model, patches)
     rng = np.random.default_rng(0)
     frames = 2 * rng.standard_normal((6, 4, 6)).astype("float32")
-    batch = train.Batch(frames[:3], frames[3:], False, None)
-    found = [train.training_step(model, optimizer, batch, patches, 0.02) for _ in range(80)]
+    batch = Batch(frames[:3], frames[3:], False, None)
+    found = [training_step(model, optimizer, batch, patches, 0.02) for _ in range(80)]
     # before it has learned anything it says about 0: half the squares, summed over a frame
     np.testing.assert_allclose(
         found[0]["future"], 0.5 * (frames[3:] ** 2).sum(axis=-1).mean(), rtol=0.3
@@ -386,7 +388,7 @@ def test_squared_error_trains_on_data_of_any_range_through_the_library():
 def test_a_loss_weight_of_zero_switches_its_decoder_off():
     settings = tiny(loss={"reconstruction_weight": 0.0})
     model, _, source = set_up(settings)
-    found = gradients(model, settings, train.draw_batch(source, settings, 0))
+    found = gradients(model, settings, draw_batch(source, settings, 0))
     for name, grad in found.items():
         assert grad.any() == (grad.size > 0 and not name.startswith("reconstruct.")), name
 
@@ -405,7 +407,7 @@ def test_the_three_scales_of_the_gradient_stand_in_their_exact_ratio(past, futur
             run={"batch_size": B, "precision": "float64"},
         )
         model, _, source = set_up(settings)
-        scales[scale] = gradients(model, settings, train.draw_batch(source, settings, 0))
+        scales[scale] = gradients(model, settings, draw_batch(source, settings, 0))
     for decoder, T in (("reconstruct", past), ("predict", future)):
         for name in (f"{decoder}.readout.W", f"{decoder}.stack.0.Wh"):
             mean, batch_mean, total = (scales[s][name] for s in ("mean", "batch_mean", "sum"))
@@ -421,7 +423,7 @@ def test_the_summed_gradient_of_the_output_bias_is_the_sum_of_what_is_too_bright
         run={"precision": "float64"},
     )
     model, _, source = set_up(settings)
-    batch = train.draw_batch(source, settings, 0)
+    batch = draw_batch(source, settings, 0)
     found = gradients(model, settings, batch)
     (z, _), _ = model.forward(batch.past, batch.future)
     too_bright = (1 / (1 + np.exp(-z)) - batch.past[::-1]).sum(axis=(0, 1))
@@ -434,8 +436,8 @@ def test_the_summed_gradient_of_the_output_bias_is_the_sum_of_what_is_too_bright
 def test_the_gradient_is_clipped_to_its_norm_and_the_norm_before_is_reported():
     settings = tiny(optimizer={"clip_norm": 0.5})
     model, optimizer, source = set_up(settings)
-    batch = train.draw_batch(source, settings, 0)
-    found = train.training_step(model, optimizer, batch, settings, 1e-3)
+    batch = draw_batch(source, settings, 0)
+    found = training_step(model, optimizer, batch, settings, 1e-3)
     assert found["gradient_norm"] > 1
     np.testing.assert_allclose(np.linalg.norm(model.flat().grad), 0.5, rtol=1e-5)
 
@@ -443,7 +445,7 @@ def test_the_gradient_is_clipped_to_its_norm_and_the_norm_before_is_reported():
 def test_gradients_of_one_step_do_not_leak_into_the_next():
     settings = tiny(optimizer={"clip_norm": 0.0})
     model, optimizer, source = set_up(settings)
-    batch = train.draw_batch(source, settings, 0)
+    batch = draw_batch(source, settings, 0)
     once = gradients(model, settings, batch)
     twice = gradients(model, settings, batch)
     np.testing.assert_equal(once, twice)
@@ -451,19 +453,19 @@ def test_gradients_of_one_step_do_not_leak_into_the_next():
 
 def test_dropout_masks_are_drawn_used_and_left_out_where_there_is_no_gap():
     settings = tiny(model={"layers": 3, "dropout": 0.25}, run={"batch_size": 50})
-    masks = train.draw_masks(settings, 0)
+    masks = draw_masks(settings, 0)
     assert [[mask.shape for mask in part] for part in masks] == [[(3, 50, 8)] * 2] * 3
     kept = np.mean([mask for part in masks for mask in part])
     assert abs(kept - 0.75) < 0.02
     model, _, source = set_up(settings)
-    batch = train.draw_batch(source, settings, 0)
+    batch = draw_batch(source, settings, 0)
     np.testing.assert_equal(batch.masks, masks)
     with_masks = gradients(model, settings, batch)
     without = gradients(model, settings, dataclasses.replace(batch, masks=None))
     for name in ("encoder.1.Wx", "reconstruct.stack.1.Wx", "predict.stack.2.Wx"):
         assert np.any(with_masks[name] != without[name]), f"{name} has seen no mask"
-    assert train.draw_masks(tiny(model={"dropout": 0.5}), 0) is None
-    assert train.draw_masks(tiny(model={"layers": 2}), 0) is None
+    assert draw_masks(tiny(model={"dropout": 0.5}), 0) is None
+    assert draw_masks(tiny(model={"layers": 2}), 0) is None
 
 
 # ------------------------------------------------------------------------------------ what it costs
@@ -512,8 +514,8 @@ def test_the_memory_announced_is_what_training_takes(model, feeding, rule):
     model, optimizer, source = set_up(settings)
     with use_workspace(Reused()) as workspace:
         for k in range(3):
-            batch = train.draw_batch(source, settings, k)
-            train.training_step(model, optimizer, batch, settings, 1e-3)
+            batch = draw_batch(source, settings, k)
+            training_step(model, optimizer, batch, settings, 1e-3)
     states = optimizer.state.values()
     taken = 2 * model.flat().value.nbytes + sum(state.nbytes for state in states)
     taken += workspace.nbytes + 4 * (batch.past.nbytes + batch.future.nbytes)
@@ -533,7 +535,7 @@ def test_asking_for_the_cost_leaves_no_trace_in_the_model():
 
 def test_the_announcement_says_what_where_how_long_and_how_much(tmp_path, capsys, no_pictures):
     settings = tiny(model={"conditional": "future"}, run={"minutes": 2.5, "seed": 3})
-    train.train(settings, tmp_path / "run")
+    loop.train(settings, tmp_path / "run")
     text = capsys.readouterr().out
     size = build.build_model(settings, 64).flat().value.size
     for words in (
@@ -550,14 +552,14 @@ def test_the_announcement_says_what_where_how_long_and_how_much(tmp_path, capsys
 
 
 def test_the_progress_bar_shows_losses_speed_and_time_left(tmp_path, capsys, no_pictures):
-    train.train(tiny(run={"log_every": 1}), tmp_path / "run")
+    loop.train(tiny(run={"log_every": 1}), tmp_path / "run")
     bar = capsys.readouterr().err
     for words in ("2/2", "step/s", "reconstruction=", "future=", "<"):
         assert words in bar, words
 
 
 def test_a_quiet_run_prints_nothing(tmp_path, capsys, no_pictures):
-    train.train(tiny(), tmp_path / "run", quiet=True)
+    loop.train(tiny(), tmp_path / "run", quiet=True)
     assert capsys.readouterr() == ("", "")
 
 
@@ -566,36 +568,35 @@ def test_a_quiet_run_prints_nothing(tmp_path, capsys, no_pictures):
 
 def test_a_run_stops_when_its_minutes_are_over_and_is_complete(tmp_path, monkeypatch):
     """By a clock on which a step takes a second."""
-    seconds, step = [0], train.training_step
+    seconds, step = [0], training_step
 
     def one_second_later(*arguments):
         seconds[0] += 1
         return step(*arguments)
 
-    monkeypatch.setattr(train, "training_step", one_second_later)
+    monkeypatch.setattr(loop, "training_step", one_second_later)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     settings = tiny(run={"steps": 1_000_000, "minutes": 0.2})
-    train.train(settings, tmp_path / "run", quiet=True)
+    loop.train(settings, tmp_path / "run", quiet=True)
     assert names(tmp_path / "run") == set(run_folder.NAMES)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == rows[-2]["step"] == 13 and "validation future" in rows[-1]
 
 
 def test_a_run_without_time_for_anything_still_makes_one_step(tmp_path):
-    train.train(tiny(run={"steps": 100, "minutes": 1e-9}), tmp_path / "run", quiet=True)
+    loop.train(tiny(run={"steps": 100, "minutes": 1e-9}), tmp_path / "run", quiet=True)
     _, about = checkpoint.read(tmp_path / "run" / "checkpoint.safetensors")
     assert about["step"] == 1
 
 
 def broken_batch(monkeypatch, number, what):
     """Let batch `number` be what the function `what` makes of it."""
-    draw_batch = train.draw_batch
 
     def draw(source, settings, k, *ranks):
         batch = draw_batch(source, settings, k, *ranks)
         return what(batch) if k == number else batch
 
-    monkeypatch.setattr(train, "draw_batch", draw)
+    monkeypatch.setattr(batches, "draw_batch", draw)
 
 
 def raising(error):
@@ -612,7 +613,7 @@ def test_an_error_of_the_source_reaches_the_caller_and_the_thread_ends(
     error = DataError("expected a disk, got none: buy one")
     broken_batch(monkeypatch, 3, raising(error))
     with pytest.raises(DataError) as caught:
-        train.train(tiny(run={"steps": 100}), tmp_path / "run", quiet=True)
+        loop.train(tiny(run={"steps": 100}), tmp_path / "run", quiet=True)
     assert caught.value is error
     assert threading.enumerate() == before
     _, about = checkpoint.read(tmp_path / "run" / "checkpoint.safetensors")
@@ -622,14 +623,14 @@ def test_an_error_of_the_source_reaches_the_caller_and_the_thread_ends(
 @pytest.mark.parametrize("steps", [1, 50])
 def test_the_thread_ends_with_the_run(tmp_path, no_pictures, steps):
     before = threading.enumerate()
-    train.train(tiny(run={"steps": steps}), tmp_path / "run", quiet=True)
+    loop.train(tiny(run={"steps": steps}), tmp_path / "run", quiet=True)
     assert threading.enumerate() == before
 
 
 def test_a_thread_nobody_waits_for_ends_when_told():
     settings = tiny()
     before = threading.enumerate()
-    ahead = train.BatchesAhead(build.open_source(settings, "train"), settings, 0, 10**9)
+    ahead = BatchesAhead(build.open_source(settings, "train"), settings, 0, 10**9)
     ahead.next()
     ahead.stop()
     assert threading.enumerate() == before
@@ -639,7 +640,7 @@ def test_an_interrupt_leaves_a_readable_checkpoint_and_status_130(
     tmp_path, monkeypatch, capsys, no_pictures
 ):
     before = threading.enumerate()
-    step, made = train.training_step, []
+    step, made = training_step, []
 
     def interrupted(*arguments):
         made.append(step(*arguments))
@@ -647,7 +648,7 @@ def test_an_interrupt_leaves_a_readable_checkpoint_and_status_130(
             signal.raise_signal(signal.SIGINT)
         return made[-1]
 
-    monkeypatch.setattr(train, "training_step", interrupted)
+    monkeypatch.setattr(loop, "training_step", interrupted)
     arguments = [*FLAGS.split(), "--steps", "100", "--out", str(tmp_path / "run")]
     assert run_command(lambda: train.main(arguments)) == 130
     assert threading.enumerate() == before
@@ -730,7 +731,7 @@ def test_numbers_that_are_not_finite_raise_an_error_of_their_own(
     infinite = np.full((3, 4, 64), np.inf, "float32")
     broken_batch(monkeypatch, 0, lambda batch: dataclasses.replace(batch, past=infinite))
     with pytest.raises(NonFiniteError):
-        train.train(tiny(), tmp_path / "run", quiet=True)
+        loop.train(tiny(), tmp_path / "run", quiet=True)
 
 
 def test_a_run_folder_that_vanishes_is_an_error_in_words(tmp_path, monkeypatch, no_pictures):
@@ -742,7 +743,7 @@ def test_a_run_folder_that_vanishes_is_an_error_in_words(tmp_path, monkeypatch, 
 
     broken_batch(monkeypatch, 1, vanish)
     with pytest.raises(RunError):
-        train.train(tiny(run={"steps": 5, "log_every": 5}), out, quiet=True)
+        loop.train(tiny(run={"steps": 5, "log_every": 5}), out, quiet=True)
 
 
 # --------------------------------------------------------------------------- where readouts start
@@ -751,17 +752,17 @@ def test_a_run_folder_that_vanishes_is_an_error_in_words(tmp_path, monkeypatch, 
 def test_a_fresh_run_starts_both_decoders_at_the_mean_image(tmp_path, monkeypatch, no_pictures):
     settings = tiny()
     mean = evaluate.mean_image(settings).clip(1e-4, 1 - 1e-4)
-    monkeypatch.setattr(train, "loop", lambda progress, stop: None)
-    model = train.train(settings, tmp_path / "run", quiet=True)
+    monkeypatch.setattr(loop, "make_steps", lambda progress, stop: None)
+    model = loop.train(settings, tmp_path / "run", quiet=True)
     for decoder in (model.reconstruct, model.predict):
         start = model.loss.mean(decoder.readout.b.value[None, None], np.empty((1, 1, 64), "f"))
         np.testing.assert_allclose(start[0, 0], mean, rtol=1e-3)
 
 
 def test_readouts_start_at_zero_where_the_settings_say_so(tmp_path, monkeypatch, no_pictures):
-    monkeypatch.setattr(train, "loop", lambda progress, stop: None)
+    monkeypatch.setattr(loop, "make_steps", lambda progress, stop: None)
     settings = tiny(init={"readout_bias": "zero"}, model={"kind": "predictor"})
-    model = train.train(settings, tmp_path / "run", quiet=True)
+    model = loop.train(settings, tmp_path / "run", quiet=True)
     assert not model.predict.readout.b.value.any()
 
 
@@ -781,6 +782,6 @@ def test_a_mean_image_lowers_the_first_loss_below_a_blind_guess(tmp_path, no_pic
     firsts = []
     for bias in ("zero", "mean-image"):
         settings = tiny(init={"readout_bias": bias}, run={"steps": 1, "log_every": 1})
-        train.train(settings, tmp_path / bias, quiet=True)
+        loop.train(settings, tmp_path / bias, quiet=True)
         firsts.append(run_folder.read_log(tmp_path / bias / "metrics.jsonl")[0]["future"])
     assert firsts[1] < 0.7 * firsts[0]

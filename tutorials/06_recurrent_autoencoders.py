@@ -17,9 +17,10 @@
 import kit
 import numpy as np
 
-from minilstm import Autoencoder, asarray, evaluate, train
+from minilstm import Autoencoder, asarray, evaluate
 from minilstm.evaluation import metrics
 from minilstm.runs import build
+from minilstm.training.batches import draw_batch
 
 # %% [markdown]
 # ## Two LSTMs and a hand-over
@@ -49,12 +50,12 @@ def train_autoencoder(hidden, steps, past=6, backwards=True, seed=0):
         run={"steps": steps, "batch_size": 32, "seed": seed},
     )
     source = build.open_source(settings, "train")  # an endless supply of films
-    rate = train.build_schedule(settings)  # the learning rate as a function of the step
+    rate = build.build_schedule(settings)  # the learning rate as a function of the step
     model = build.build_model(settings, D=256)
-    train.start_readouts(model, evaluate.mean_image(settings, 400))
-    optimizer = train.build_optimizer(model, settings)
+    build.start_readouts(model, evaluate.mean_image(settings, 400))
+    optimizer = build.build_optimizer(model, settings)
     for k in range(steps):
-        x = train.draw_batch(source, settings, k).past  # (T, B, D), in [0, 1]
+        x = draw_batch(source, settings, k).past  # (T, B, D), in [0, 1]
         (logits, _), cache = model.forward(x, T=1)
         loss, loss_cache = model.loss.forward(logits, x[::-1] if backwards else x)
         dlogits, _ = model.loss.backward(1.0, loss_cache)
@@ -187,5 +188,5 @@ assert long[0].shape == (12, 200, 256)
 
 # %% [markdown]
 # **In the library:** [models.py](../minilstm/models/composite.py) `Autoencoder`, `Encoder`,
-# `Decoder`; [train.py](../minilstm/train.py) `training_step` is the loop's body. **Next:** 07, the
-# hand-over itself.
+# `Decoder`; [step.py](../minilstm/training/step.py) `training_step` is the loop's body.
+# **Next:** 07, the hand-over itself.

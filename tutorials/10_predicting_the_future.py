@@ -235,4 +235,4 @@ assert wrong and all(name.startswith("reconstruct") for name in right)
 # 3. The one against: the decoder leans on the frame before, so the code learns less.
 #
 # **In the library:** [models.py](../minilstm/models/composite.py) `Composite`, `Decoder.forward`;
-# [train.py](../minilstm/train.py) `draw_feeding`. **Next:** 11, looking inside.
+# [batches.py](../minilstm/training/batches.py) `draw_feeding`. **Next:** 11, looking inside.

@@ -23,8 +23,9 @@ import kit
 import numpy as np
 from PIL import Image
 
-from minilstm import config, evaluate, train, visualize
+from minilstm import config, evaluate, visualize
 from minilstm.evaluation import activations
+from minilstm.training import loop
 
 # %% [markdown]
 # ## A run to look at
@@ -40,7 +41,7 @@ settings = kit.small(
     run={"steps": steps, "batch_size": 32, "validate_every": 0},
 )
 folder = tempfile.TemporaryDirectory()
-train.train(settings, Path(folder.name) / "run", quiet=True)
+loop.train(settings, Path(folder.name) / "run", quiet=True)
 run = visualize.open_run(Path(folder.name) / "run")
 print("models to compare:", *run.models)
 
@@ -98,7 +99,7 @@ for hidden in (32, 128):
         "run": {"steps": steps, "batch_size": 16, "validate_every": 0},
     })  # fmt: skip
     name = f"{hidden} units"
-    train.train(own, Path(folder.name) / name, quiet=True)
+    loop.train(own, Path(folder.name) / name, quiet=True)
     patches[name] = visualize.open_run(Path(folder.name) / name)
     mean = evaluate.mean_image(own, 400)
     result = evaluate.evaluate(

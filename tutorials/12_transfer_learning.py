@@ -27,7 +27,7 @@ from pathlib import Path
 import kit
 import numpy as np
 
-from minilstm import classify, config, train
+from minilstm import classify, config
 from minilstm.config import Classify
 from minilstm.data import Actions, windows
 from minilstm.data.actions import CLASSES
@@ -40,6 +40,7 @@ from minilstm.figures import tables
 from minilstm.gradcheck import check
 from minilstm.models import Classifier
 from minilstm.runs import build
+from minilstm.training import loop
 
 # %% [markdown]
 # ## Eighteen actions
@@ -163,7 +164,7 @@ def pretrain(method, steps):
         "optimizer": {"learning_rate": 5e-3, "warmup_steps": 20, "schedule_steps": steps},
         "run": {"steps": steps, "batch_size": 32, "validate_every": 0},
     })  # fmt: skip
-    train.train(settings, run, quiet=True)
+    loop.train(settings, run, quiet=True)
     return run
 
 

@@ -33,13 +33,14 @@ from minilstm import (
     clip_norm,
     evaluate,
     schedule,
-    train,
     use_backend,
 )
 from minilstm.gradcheck import check, gradients
 from minilstm.layers import cells
 from minilstm.layers.layer import Flat, randomize
 from minilstm.runs import build
+from minilstm.training.batches import draw_batch
+from minilstm.training.step import training_step
 
 use_backend("numpy", "float64")
 
@@ -130,11 +131,11 @@ def trained(kind, cell=PeepholeLSTM):
         model.__class__ = kind
         for stack in (model.encoder, model.reconstruct.stack, model.predict.stack):
             stack.layers[0].__class__ = cell
-        train.start_readouts(model, evaluate.mean_image(settings, 400))
-        optimizer, rate = train.build_optimizer(model, settings), train.build_schedule(settings)
+        build.start_readouts(model, evaluate.mean_image(settings, 400))
+        optimizer, rate = build.build_optimizer(model, settings), build.build_schedule(settings)
         for k in range(settings.run.steps):
-            batch = train.draw_batch(source, settings, k)
-            train.training_step(model, optimizer, batch, settings, rate(k))
+            batch = draw_batch(source, settings, k)
+            training_step(model, optimizer, batch, settings, rate(k))
         (_, logits), _ = model.forward(asarray(x[:6]), T=6)
         return evaluate.loss_per_step(model.loss, logits, x[6:]).mean()
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from minilstm import config, evaluate, train
+from minilstm import config, evaluate
 from minilstm.backend import use_backend
 from minilstm.data.rng import part
 from minilstm.figures.style import FAINT, INK, PALETTE
@@ -26,6 +26,8 @@ from minilstm.files import write_file
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import EncoderDecoder
 from minilstm.runs import build
+from minilstm.training.batches import draw_batch
+from minilstm.training.step import training_step
 
 FAST = os.environ.get("MINILSTM_FAST", "0") not in ("", "0")
 IMAGES = Path(__file__).parent / ("build/images" if FAST else "images")
@@ -175,12 +177,12 @@ def small(steps: int, **sections) -> config.Config:
 def learn(settings: config.Config) -> EncoderDecoder:
     """A model trained by the library's own step: the loop of tutorial 06, without its printing."""
     source = build.open_source(settings, "train")
-    rate = train.build_schedule(settings)
+    rate = build.build_schedule(settings)
     with use_backend("numpy", settings.run.precision), use_workspace(Reused()):
         model = build.build_model(settings, int(np.prod(source.frame_shape)))
-        train.start_readouts(model, evaluate.mean_image(settings, 400))
-        optimizer = train.build_optimizer(model, settings)
+        build.start_readouts(model, evaluate.mean_image(settings, 400))
+        optimizer = build.build_optimizer(model, settings)
         for k in range(settings.run.steps):
-            batch = train.draw_batch(source, settings, k)
-            train.training_step(model, optimizer, batch, settings, rate(k))
+            batch = draw_batch(source, settings, k)
+            training_step(model, optimizer, batch, settings, rate(k))
     return model

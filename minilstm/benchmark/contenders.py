@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import train
 from ..backend import xp
 from ..config import Config, Data, Model, Run
 from ..interop import from_torch, to_torch
@@ -32,6 +31,7 @@ from ..layers.lstm import LSTM, PeepholeLSTM
 from ..layers.stack import Stack
 from ..layers.workspace import Reused, use_workspace
 from ..runs import build
+from ..training.step import Batch, training_step
 
 
 class Work(NamedTuple):
@@ -113,12 +113,12 @@ def ours(work: Work):
 
 def _our_training_step(work, model, past, future):
     config = settings(work)
-    optimizer = train.build_optimizer(model, config)
-    batch = train.Batch(past, future, True, None)
+    optimizer = build.build_optimizer(model, config)
+    batch = Batch(past, future, True, None)
     rate = config.optimizer.learning_rate
 
     def step():
-        now = train.training_step(model, optimizer, batch, config, rate)
+        now = training_step(model, optimizer, batch, config, rate)
         return {name: now[name] for name in ("reconstruction", "future", "gradient_norm")}
 
     return step

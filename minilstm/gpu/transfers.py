@@ -9,7 +9,7 @@ A GPU works through a queue, a "stream", of what the host asks of it, and the ho
 wait for an answer empties the queue, so a training step asks for none. What must not happen too
 early is ordered by events: marks in one stream that another stream waits for.
 
-Read next: train.py.
+Read next: step.py.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Models return logits; the loss is a layer of its own (losses.py) and tells a fre
 the mean frame that its logits stand for.
 
 Slides: "Recurrent AutoEncoders?", "Recurrent Encoder-Decoder", "Predicting The Future", "Transfer
-Learning for Action Recognition". Paper: sections 2 and 4. Read next: train.py, then classify.py.
+Learning for Action Recognition". Paper: sections 2 and 4. Read next: step.py, then classify.py.
 """
 
 from __future__ import annotations

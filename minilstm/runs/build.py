@@ -4,7 +4,7 @@
     model = build_model(config)
     source = open_source(config, "train")
 
-`load_run` builds the model of a run folder and fills it with what it learned. Read next: train.py.
+`load_run` builds the model of a run folder and fills it with what it learned. Read next: step.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import models
-from ..backend import use_backend
+from ..backend import asarray, use_backend
 from ..config import Config, from_toml
 from ..data import Actions, MovingMNIST, Patches, Percepts, SequenceFile, load_digits
 from ..data.rng import keyed_rng, part
@@ -23,6 +23,7 @@ from ..layers.layer import Init
 from ..layers.losses import BernoulliCrossEntropy, Loss, SquaredError
 from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from ..layers.rnn import ElmanRNN, SlidesRNN
+from ..optim import Optimizer, make_optimizer, schedule
 from . import checkpoint
 
 MODELS = {
@@ -106,6 +107,46 @@ def split_digits(digits: str, split: str) -> np.ndarray:
         return images
     held_out = part(np.arange(len(images)), "validation")
     return images[held_out] if split == "validation" else np.delete(images, held_out, axis=0)
+
+
+def start_readouts(model: models.EncoderDecoder, mean: np.ndarray) -> None:
+    """Let both decoders start from the mean image (D,), so that no unit is spent on learning it.
+
+    From zero a bias of -5 is a thousand updates away; until then hidden units are driven to +-1 to
+    stand in for it, where they stay and learn nothing else.
+    """
+    bias = model.loss.logits(asarray(mean, model.dtype))
+    for decoder in (model.reconstruct, model.predict):
+        if decoder is not None:
+            decoder.readout.b.value[...] = bias
+
+
+def build_optimizer(model: models.EncoderDecoder, config: Config) -> Optimizer:
+    """The update rule of a configuration, over all parameters of the model."""
+    o = config.optimizer
+    return make_optimizer(
+        o.rule,
+        model.flat(),
+        momentum=o.momentum,
+        decay=o.mean_square_decay,
+        epsilon=o.epsilon,
+        l2=o.l2,
+        clamp_update=o.clamp_update,
+    )
+
+
+def build_schedule(config: Config):
+    """The learning rate as a function of the steps made before, those left out among them."""
+    o = config.optimizer
+    return schedule(
+        o.schedule,
+        o.learning_rate,
+        steps=o.schedule_steps,
+        floor=o.schedule_floor,
+        decay_factor=o.decay_factor,
+        decay_every=o.decay_every,
+        warmup_steps=o.warmup_steps,
+    )
 
 
 def read_config(run: str | Path) -> Config:

@@ -14,7 +14,7 @@ so that nothing is ever sent but that sum, the losses, and whether to stop. All 
 array (layer.py), and its sum is one call. If it is not finite, it is so on all ranks, which then do
 the same about it. Only the first rank writes: the run folder, its log, the progress bar.
 
-`Alone` is the same for a single process, with nothing to send. Read next: train.py.
+`Alone` is the same for a single process, with nothing to send. Read next: step.py.
 """
 
 from __future__ import annotations

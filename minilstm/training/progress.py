@@ -32,6 +32,7 @@ from ..runs.run_folder import RunFolder, environment
 from . import resources
 from .distributed import ALONE, Alone
 from .resources import Memory
+from .step import OF_ARRAY
 
 VALIDATION = 200  # sequences
 SPIKE = 2.0  # times the usual loss: worth a line
@@ -39,7 +40,6 @@ LENGTH = ("run.steps", "run.minutes", "run.keep")  # settings that --resume may 
 REGROUPED = ("ranks", "blas num_threads")  # what another number of ranks changes
 PATIENCE = 10  # steps in a row that are not finite, after which no --on-nan helps
 LATE = 100  # steps at most that a device may be ahead of the log
-OF_ARRAY = "gradient_norm "  # and its name: a column of the log
 
 
 def announce(

@@ -48,7 +48,7 @@ import numpy as np
 import safetensors.numpy
 
 import minilstm
-from minilstm import config, data, evaluate, interop, train
+from minilstm import config, data, evaluate, interop
 from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.errors import ConfigError, MinilstmError
@@ -243,7 +243,7 @@ def small_runs() -> list[Tree]:
     for one in settings:
         with use_backend("numpy", one.run.precision):
             model = build.build_model(one, D=8)
-            optimizer = train.build_optimizer(model, one)
+            optimizer = build.build_optimizer(model, one)
             about = {"step": 2, "D": 8, "config": one.to_toml(), "environment": {"machine": "a"}}
             about |= {"seconds": 1.5, "best": 200.5, "usual": None, "unusable": 0}
             about |= {"interval": {"steps": 1, "sums": {"future": 210.5}, "skipped": 0}}
@@ -298,7 +298,7 @@ def read_resumed():
     model = build.build_model(one, D=8)
     run = SimpleNamespace(folder=run_folder.RunFolder("run"), config=one, model=model)
     run.ranks, run.step, run.seconds, run.interval = ALONE, 0, 0.0, Interval()
-    run.optimizer = train.build_optimizer(model, one)
+    run.optimizer = build.build_optimizer(model, one)
     Progress.restore(run, force=True)
     assert np.isfinite(model.flat().value).all()
     assert type(run.step) is int and type(run.optimizer.steps) is int

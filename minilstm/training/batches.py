@@ -1,0 +1,121 @@
+"""Batches for training: frames, dropout masks and feeding choices, drawn on the host.
+
+Batch k is a function of the configuration and k. A thread draws the next batches while the training
+step computes.
+
+Read next: loop.py.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import numpy as np
+
+from ..backend import use_backend
+from ..config import Config
+from ..data import as_vectors
+from ..data.rng import keyed_rng
+from ..gpu.transfers import Uploads
+from ..models import decoder_steps
+from .distributed import ALONE, Alone
+from .step import Batch
+
+FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/rng.py
+
+
+def draw_batch(source, config: Config, k: int, ranks: Alone = ALONE) -> Batch:
+    """This rank's rows of batch number k, on the host: a function of (config, k) and the rank.
+
+    Whole batches are drawn, with their random choices, so that these do not depend on the ranks.
+    """
+    B, rows = config.run.batch_size, ranks.rows(config.run.batch_size)
+    frames = as_vectors(source.batch(k, B)[:, rows], source.scale)
+    if frames.dtype != config.run.dtype:
+        frames = frames.astype(config.run.dtype)
+    past = config.data.past
+    choices = (_rows_of(draw(config, k), rows) for draw in (draw_feeding, draw_masks))
+    return Batch(frames[:past], frames[past:], *choices, frames.shape[1] / B)
+
+
+def _rows_of(choices, rows):
+    """Copies of some rows of nested tuples of arrays (T, B, ...)."""
+    if isinstance(choices, tuple):
+        return tuple(_rows_of(part, rows) for part in choices)
+    return choices[:, rows].copy() if isinstance(choices, np.ndarray) else choices
+
+
+def draw_feeding(config: Config, k: int) -> tuple | bool:
+    """True, False, or which true frames the two decoders are fed: (T, B) of bool each."""
+    feeding, B = config.feeding, config.run.batch_size
+    if feeding.inputs != "scheduled":
+        return feeding.inputs == "truth"
+    progress = min(k / feeding.truth_steps, 1.0)
+    truth = feeding.truth_start + progress * (feeding.truth_end - feeding.truth_start)
+    if truth in (0.0, 1.0):
+        return truth == 1.0
+    rng = keyed_rng(FEEDING, config.run.seed, k)
+    lengths = (config.data.past, config.data.future)
+    return tuple(rng.random((T, B), np.float32) < truth for T in lengths)
+
+
+def draw_masks(config: Config, k: int) -> tuple | None:
+    """Dropout masks of the encoder and both decoders, one (T, B, H) per gap between layers."""
+    c, B = config.model, config.run.batch_size
+    if c.dropout == 0 or c.layers == 1:
+        return None
+    rng = keyed_rng(DROPOUT, config.run.seed, k)
+    past, future = config.data.past, config.data.future
+    lengths = (past, decoder_steps(c.start, past), decoder_steps(c.start, future))
+    return tuple(
+        tuple(rng.random((c.layers - 1, T, B, c.hidden), np.float32) >= c.dropout) for T in lengths
+    )
+
+
+class BatchesAhead:
+    """Batches k = first, ..., last - 1, drawn by a thread while the training step computes.
+
+    For a GPU it sends them there, too.
+    """
+
+    def __init__(self, source, config: Config, first: int, last: int, ranks: Alone = ALONE):
+        self._uploads = Uploads() if use_backend.name == "cupy" else None
+        self._queue = queue.Queue(maxsize=3)
+        self._stopped = threading.Event()
+        arguments = (source, config, range(first, last), ranks)
+        self._thread = threading.Thread(target=self._draw, args=arguments, daemon=True)
+        self._thread.start()
+
+    def _draw(self, source, config, numbers, ranks):
+        for k in numbers:
+            try:
+                batch = draw_batch(source, config, k, ranks)
+                if self._uploads:
+                    batch = self._uploads.send(tuple(vars(batch).values()))
+            except Exception as error:  # raised again where it is waited for
+                batch = error
+            while not self._stopped.is_set():
+                try:
+                    self._queue.put(batch, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if self._stopped.is_set() or isinstance(batch, Exception):
+                return
+
+    def next(self) -> Batch:
+        """The next batch, on the device; there it is good until the one after it is asked for."""
+        batch = self._queue.get()
+        if isinstance(batch, Exception):
+            raise batch
+        return Batch(*self._uploads.receive(batch)) if self._uploads else batch
+
+    def stop(self) -> None:
+        """Let the thread end."""
+        self._stopped.set()
+        if self._uploads:
+            self._uploads.stop()
+        self._thread.join()
+        if self._uploads:
+            self._uploads.finish()

@@ -1,0 +1,111 @@
+"""The training loop: repeat the step until the last one or a stop signal.
+
+`train` builds what the settings describe, claims the run folder, and trains. progress.py writes
+down everything by which a run can be followed and resumed.
+
+Read next: progress.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from .. import evaluate
+from ..command import Interrupted, stop_signals
+from ..config import Config
+from ..errors import MinilstmError
+from ..files import write_file
+from ..layers.workspace import Reused, use_workspace
+from ..models import EncoderDecoder
+from ..runs import build
+from ..runs.run_folder import RunFolder, Watched
+from . import resources
+from .batches import BatchesAhead
+from .distributed import ALONE, Alone
+from .progress import Progress, announce
+from .step import training_step
+
+
+def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
+    """Make the steps that are still to come, up to the last one or a stop signal."""
+    config, ranks = progress.config, progress.ranks
+    rate_at, last = build.build_schedule(config), config.run.steps
+    progress.start()
+    batches = BatchesAhead(progress.source, config, progress.step, last, ranks)
+    try:
+        while not (progress.finished or ranks.stopped(stop)):
+            rate, batch = rate_at(progress.step), batches.next()
+            progress.whole = False  # what fails from here on must be done again, all of it
+            now = training_step(progress.model, progress.optimizer, batch, config, rate, ranks)
+            if not progress.account(rate, now, stop):
+                batches.stop()  # the device had gone on from a step that must be made again
+                batches = BatchesAhead(progress.source, config, progress.step, last, ranks)
+    finally:
+        progress.bar.close()
+        batches.stop()
+
+
+def train(
+    config: Config,
+    out: Path,
+    force: bool = False,
+    quiet: bool = False,
+    resume: bool = False,
+    ranks: Alone = ALONE,
+) -> EncoderDecoder:
+    """Train what `config` describes into the run folder `out`. Returns the model.
+
+    With `resume`, go on from the checkpoint that is there, to the same last bit as if nothing had
+    happened. All `ranks` call this alike. Raises NonFiniteError for losses or gradients that are
+    not finite, RunError for a folder that can't be used, Interrupted (a KeyboardInterrupt) after
+    SIGINT or SIGTERM. The checkpoint is then that of the last step, or of the last
+    --checkpoint-every if an error cut a step short.
+    """
+    folder = RunFolder(out) if ranks.is_first else Watched(out)
+    quiet = quiet or not ranks.is_first
+    if not resume:
+        folder.refuse(force)
+    source = build.open_source(config, "train")
+    validation = build.open_source(config, "validation")
+    D = math.prod(source.frame_shape)
+    resources.refuse_weights(config, D, ranks)
+    model = build.build_model(config, D)
+    memory = resources.memory_of(model, config)
+    resources.refuse_memory(memory, config, ranks)
+    optimizer = build.build_optimizer(model, config)
+    description = announce(model, config, memory, source.frame_shape, out, ranks)
+    with folder.claim():
+        progress = Progress(config, folder, model, optimizer, source, validation, quiet, ranks)
+        if not resume:
+            folder.empty()
+        if resume and folder.checkpoint.exists():
+            progress.restore(force)
+        elif config.init.readout_bias == "mean-image":
+            build.start_readouts(model, evaluate.mean_image(config))
+        folder.cut_log(progress.step)
+        if ranks.is_first:
+            write_file(folder.config, config.to_toml())
+        if not quiet:
+            print(description, flush=True)
+            if progress.step:
+                print(f"resumed   after step {progress.step:,}{progress.regrouped}", flush=True)
+        # numbers that are not finite end the run, in words; NumPy's warnings say it twice
+        with use_workspace(Reused()), np.errstate(all="ignore"), stop_signals() as stop:
+            try:
+                make_steps(progress, stop)
+            except BaseException:
+                with contextlib.suppress(MinilstmError):  # the first error is the one to report
+                    if progress.whole:
+                        progress.save()
+                raise
+            progress.save()
+        if stop.received:
+            raise Interrupted(stop.received)
+        if ranks.is_first:
+            progress.draw()
+    return model

@@ -1,0 +1,79 @@
+"""One training step: forward pass, losses, backward pass, update.
+
+`training_step` is the whole of learning. A `Batch` carries everything random that it needs.
+
+Slides: "Objectives", "Predicting The Future". Read next: batches.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backend import xp
+from ..config import Config
+from ..models import EncoderDecoder
+from ..optim import Optimizer, clip_norm, gradient_norms
+from .distributed import ALONE, Alone
+
+OF_ARRAY = "gradient_norm "  # and the name of a parameter: a column of the log
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from: frames (T, B, D), and the step's random choices.
+
+    They are the rows of one rank, a `share` of the whole batch.
+    """
+
+    past: np.ndarray
+    future: np.ndarray
+    feed_truth: tuple | bool
+    masks: tuple | None
+    share: float = 1.0
+
+
+def training_step(
+    model: EncoderDecoder,
+    optimizer: Optimizer,
+    batch: Batch,
+    config: Config,
+    rate: float,
+    ranks: Alone = ALONE,
+) -> dict:
+    """One update. Returns the losses (nats per frame) and the gradient's norm, whole and by array.
+
+    They are those of the whole batch, of which every rank gives its rows. If a loss or the norm is
+    not finite, weights and optimizer stay as they are. All are 0-d arrays: on a GPU the host only
+    asks for the step here, and has seen no number of it at the end.
+    """
+    T, B, _ = batch.future.shape
+    logits, cache = model.forward(batch.past, batch.future, T, batch.feed_truth, batch.masks)
+
+    losses, dlogits = {}, []
+    for name, z, target, weight in (
+        ("reconstruction", logits[0], batch.past[::-1], config.loss.reconstruction_weight),
+        ("future", logits[1], batch.future, config.loss.future_weight),
+    ):
+        if z is None:
+            dlogits.append(None)
+            continue
+        losses[name], loss_cache = model.loss.forward(z, target)
+        # the loss is a mean over frames and sequences; the gradient may be that of a sum
+        sums = {"mean": 1, "batch_mean": len(z), "sum": len(z) * B / batch.share}
+        scale = weight * batch.share * sums[config.loss.gradient_scale]
+        dz, _ = model.loss.backward(scale, loss_cache)
+        dlogits.append(dz)
+
+    grad = model.flat().grad
+    grad.fill(0)
+    model.backward(tuple(dlogits), cache, want_dinputs=False)
+    losses = ranks.add_losses(losses, batch.share)
+    ranks.sum(grad)
+    norms = gradient_norms(model)
+    norm = clip_norm(grad, config.optimizer.clip_norm, norms)
+    finite = xp.isfinite(norm + sum(losses.values()))
+    optimizer.step(rate, finite)  # what is not finite is not learned
+    by_array = {OF_ARRAY + name: x for name, x in zip(model.params(), norms, strict=True)}
+    return losses | {"gradient_norm": norm} | by_array
