@@ -11,7 +11,7 @@ from PIL import Image
 
 from minilstm import bench, config, train
 from minilstm.backend import xp
-from minilstm.benchmark import contenders
+from minilstm.benchmark import contenders, growth, processes, profile, timing
 from minilstm.benchmark.contenders import Work
 from minilstm.command import run_command
 from minilstm.errors import RunError
@@ -32,7 +32,7 @@ def test_a_quick_run_prints_every_row(tmp_path):
     done = run("--quick", "--threads", "1", "--json", tmp_path / "bench.json")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("| ")][2:]
-    rows = bench.all_rows(quick=True)
+    rows = timing.all_comparisons(quick=True)
     assert [line.strip("| ").split(" | ")[:3] for line in lines] == [
         [row.kind, ",".join(map(str, row.size)), row.rival] for row in rows
     ]
@@ -44,8 +44,8 @@ def test_a_quick_run_prints_every_row(tmp_path):
         assert absent == (row["ratio"] is None), row
         assert not absent or row["rival"] != "products"
         if not absent and row["kind"] != "memory":
-            assert row["ratio"] > 0 and row["kept"] + row["dropped"] == bench.QUICK.pairs
-            assert row["rival"] == "products" or row["difference"] <= bench.TOLERANCE
+            assert row["ratio"] > 0 and row["kept"] + row["dropped"] == timing.QUICK.pairs
+            assert row["rival"] == "products" or row["difference"] <= timing.TOLERANCE
         if not absent and row["kind"] == "memory" and sys.platform == "linux":
             assert 1e7 < row["ours"] < 1e9 and 1e7 < row["other"] < 1e10
 
@@ -54,7 +54,7 @@ def test_only_the_rows_with_a_word_in_their_name_are_measured(monkeypatch, capsy
     measured = []
     monkeypatch.setattr(bench, "measure", lambda row, *_: measured.append(row.name) or {})
     assert bench.main(["--quick", "--only", "torch tuned", "--only", "memory"]) == 0
-    names = [row.name for row in bench.all_rows(quick=True)]
+    names = [row.name for row in timing.all_comparisons(quick=True)]
     assert measured == [n for n in names if "torch tuned" in n or "memory" in n]
     assert 0 < len(measured) < len(names)
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
@@ -62,9 +62,9 @@ def test_only_the_rows_with_a_word_in_their_name_are_measured(monkeypatch, capsy
 
 
 def test_every_row_of_the_full_table_has_a_name_of_its_own_and_the_targets_their_sizes():
-    names = [row.name for row in bench.all_rows()]
+    names = [row.name for row in timing.all_comparisons()]
     assert len(set(names)) == len(names) == 7 * 5 + 3 + 2
-    targets = {row.name: row.target for row in bench.all_rows()}
+    targets = {row.name: row.target for row in timing.all_comparisons()}
     assert targets["standard 10,100,4096,2048 products"] == 0.95
     assert targets["standard 16,32,4096,2048 torch"] == 1.40
     assert targets["peephole 20,64,64,64 torch loop"] == 5.0
@@ -76,7 +76,7 @@ def test_every_row_of_the_full_table_has_a_name_of_its_own_and_the_targets_their
 
 def results(contender, work, path):
     """What the two sides of a row write before they are timed."""
-    contenders.check(*contender(work), str(path))
+    processes.check(*contender(work), str(path))
     with np.load(path) as arrays:
         return dict(arrays)
 
@@ -127,13 +127,13 @@ class Fake:
 @pytest.mark.parametrize("wrong", [1.001, np.nan, np.inf])
 def test_what_computes_something_else_is_not_timed(wrong):
     ours = Fake("ours", y=np.ones(3), dx=np.ones(2))
-    assert bench.compared(ours, Fake("torch", y=np.full(3, 1.00001), dx=np.ones(2))) < 1e-4
+    assert timing.largest_difference(ours, Fake("torch", y=np.full(3, 1.00001), dx=np.ones(2))) < 1e-4
     with pytest.raises(RunError, match="expected the same y from torch"):
-        bench.compared(ours, Fake("torch", y=np.array([1, 1, wrong]), dx=np.ones(2)))
+        timing.largest_difference(ours, Fake("torch", y=np.array([1, 1, wrong]), dx=np.ones(2)))
     with pytest.raises(RunError, match=r"expected the same y from torch .* shape \(2,\)"):
-        bench.compared(ours, Fake("torch", y=np.ones(2), dx=np.ones(2)))
+        timing.largest_difference(ours, Fake("torch", y=np.ones(2), dx=np.ones(2)))
     with pytest.raises(RunError, match="of torch"):
-        bench.compared(ours, Fake("torch", y=np.ones(3)))
+        timing.largest_difference(ours, Fake("torch", y=np.ones(3)))
 
 
 # ---------------------------------------------------------------- the bare products
@@ -193,16 +193,16 @@ def turn(seconds, others=0.0):
 
 
 def test_ratios_are_medians_of_the_pairs_that_nobody_disturbed():
-    row = bench.all_rows()[0]
+    row = timing.all_comparisons()[0]
     pairs = [(turn(1), turn(k)) for k in (2, 3, 7)]
     pairs += [(turn(1, 0.5), turn(100)), (turn(1), turn(200, 0.06))]
-    bench.summarize(row, pairs)
+    timing.summarize(row, pairs)
     assert (row.ratio, row.kept, row.dropped, row.note) == (3, 3, 2, "")
     assert (row.ours, row.other, row.quartiles) == (1, 3, (2.5, 5))
     assert "| 3.00 | >= 0.95 | 2.50-5.00 | 1e+03 ms | 3e+03 ms | 3 (2 dropped) |" in (
-        bench.table([row])
+        timing.table([row])
     )
-    bench.summarize(row, [(turn(2, 1), turn(3, 1))])
+    timing.summarize(row, [(turn(2, 1), turn(3, 1))])
     assert (row.ratio, row.kept, row.dropped, row.note) == (1.5, 0, 1, "disturbed")
 
 
@@ -217,8 +217,8 @@ def test_the_two_of_a_pair_take_turns(monkeypatch):
             asked.append((self.name, count))
             return turn(self.seconds)
 
-    monkeypatch.setattr(bench, "PAUSE", 0)
-    pairs = bench.take_turns(Timed("a", 0.1), Timed("b", 7), bench.Effort(0, 3, turn=1.0))
+    monkeypatch.setattr(timing, "PAUSE_SECONDS", 0)
+    pairs = timing.take_turns(Timed("a", 0.1), Timed("b", 7), timing.Duration(0, 3, turn=1.0))
     assert asked == [("a", 1)] * 2 + [("b", 1)] * 2 + [("a", 10), ("b", 1)] * 3
     assert pairs == [(turn(0.1), turn(7))] * 3
 
@@ -231,21 +231,21 @@ def test_a_process_starts_without_what_would_make_it_another_library(name, tuned
     def popen(command, env, **keywords):
         raise StartedError(command, env)
 
-    for variable in bench.UNSET:
+    for variable in processes.UNSET:
         monkeypatch.setenv(variable, "something")
-    monkeypatch.setattr(bench.subprocess, "Popen", popen)
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
     with pytest.raises(StartedError) as started:
-        bench.Rival(name, Work("peephole", *LAYER), 1)
+        processes.Process(name, Work("peephole", *LAYER), 1)
     command, env = started.value.args
     assert f'"{name.split()[0]}"' in command[-1]
-    assert env.get("GLIBC_TUNABLES") == (bench.TUNED if tuned else None)
+    assert env.get("GLIBC_TUNABLES") == (processes.TUNED if tuned else None)
     assert not {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"} & set(env)
-    assert all(env[variable] == "1" for variable in bench.THREADS)
-    assert "OPENBLAS_CORETYPE=something" in bench.conditions(1, {})
+    assert all(env[variable] == "1" for variable in processes.THREADS)
+    assert "OPENBLAS_CORETYPE=something" in timing.conditions(1, {})
 
 
 def test_a_process_that_dies_is_one_line():
-    with bench.Rival("ours", Work("standard", *LAYER), 1) as rival:
+    with processes.Process("ours", Work("standard", *LAYER), 1) as rival:
         assert rival.ask("time", 3)["seconds"] > 0
         rival._process.kill()
         with pytest.raises(RunError, match="process that times ours"):
@@ -284,21 +284,21 @@ def test_growth_draws_one_plot(tmp_path):
     with Image.open(tmp_path / "growth.png") as picture:
         assert picture.size == (1350, 750)
     saved = json.loads((tmp_path / "g.json").read_text())
-    assert [sweep["name"] for sweep in saved["sweeps"]] == list(bench.BASE)
+    assert [sweep["name"] for sweep in saved["sweeps"]] == list(growth.BASE)
     for sweep in saved["sweeps"]:
-        assert sweep["sizes"] == [bench.QUICK_BASE[sweep["name"]] * k for k in (1, 2)]
+        assert sweep["sizes"] == [growth.QUICK_BASE[sweep["name"]] * k for k in (1, 2)]
         assert f"| {sweep['name']} | " in done.stdout
 
 
 def test_a_power_is_the_slope_on_logarithmic_scales():
-    sweep = bench.Sweep("H", [1, 2, 4], [0.5, 2, 8])
+    sweep = growth.Sweep("H", [1, 2, 4], [0.5, 2, 8])
     assert sweep.power == pytest.approx(2)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_memory_per_step_is_the_set_that_segments_names(layers):
     size = {"T": 5, "B": 6, "layers": layers, "H": 32}
-    found, expected = bench.memory_per_step(size), bench.stored_set(size)
+    found, expected = growth.memory_per_step(size), growth.stored_set(size)
     assert found["forward"] == expected["forward"] == 6 * layers * 32
     assert found["peak"] == pytest.approx(expected["peak"], rel=0.1)
 
@@ -326,8 +326,8 @@ def test_a_call_inside_a_call_counts_for_the_inner_one_alone(monkeypatch):
         def inner(self):
             now[0] += 10
 
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
-    watch, works, before = bench.Stopwatch(), Works(), dict(vars(Works))
+    monkeypatch.setattr(profile.time, "perf_counter", lambda: now[0])
+    watch, works, before = profile.Stopwatch(), Works(), dict(vars(Works))
     with contextlib.ExitStack() as stack:
         watch.wrap(stack, Works, "outer", "outside")
         watch.wrap(stack, Works, "inner", "inside")
@@ -340,7 +340,7 @@ def test_a_call_inside_a_call_counts_for_the_inner_one_alone(monkeypatch):
 
 def test_a_profile_has_every_part_of_a_step_and_leaves_no_trace():
     before = dict(vars(cells)), dict(vars(train)), dict(vars(BernoulliCrossEntropy))
-    found = bench.profile(config.load(overrides=SMALL), 3)
+    found = profile.profile(config.load(overrides=SMALL), 3)
     assert before == (dict(vars(cells)), dict(vars(train)), dict(vars(BernoulliCrossEntropy)))
     assert xp.matmul is np.matmul
     assert set(found) == {

@@ -1,24 +1,17 @@
-"""What the benchmark times, a process each: this package, PyTorch, JAX, the bare products.
+"""The work that the benchmark times, done by this package, PyTorch, JAX, or the bare products.
 
-A contender is a function of a `Work` that returns `step` and `gradients`. `step()` does the work
-once and returns its outputs; `gradients()` those of the parameters, under our names and in our
-layouts, so that the benchmark can compare the numbers before it compares the times. All of them
-start from the same weights and inputs, drawn from one seed.
+A contender is a function that takes a `Work` and returns two functions, `step` and `gradients`.
+`step()` does the work once and returns its outputs. `gradients()` returns the gradients of the
+parameters, by our names and in our layouts. So the benchmark can compare the numbers before it
+compares the times. All contenders start from the same weights and inputs, drawn from one seed.
 
-The only file that imports an autograd library, and only in the process that times it: nothing is
-learned with one. Read next: bench.py, which asks.
+This is the only file that imports an autograd library, and only to time it: this package learns
+nothing with one. Read next: processes.py, which runs each contender in a process of its own.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import re
-import signal
-import sys
-import time
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -35,13 +28,13 @@ from ..training.step import Batch, training_step
 
 
 class Work(NamedTuple):
-    """One step of something: forward and backward, with the gradient of the input, in float32.
+    """One step to be timed: its kind and its sizes, in float32.
 
-    standard    an LSTM layer without peepholes
-    peephole    the paper's
-    stack       `layers` of the paper's
-    composite   a whole training step of a composite model without peepholes, T frames in and T
-                predicted: losses and optimizer too, but no gradient of the frames
+    standard    an LSTM layer without peepholes: forward, and backward with the input's gradient
+    peephole    the same with the paper's LSTM layer, which has peepholes
+    stack       the same with `layers` of the paper's LSTM layers
+    composite   a training step of a composite model without peepholes, T frames in and T predicted:
+                forward, losses, backward without the frames' gradient, optimizer
     """
 
     kind: str
@@ -52,21 +45,21 @@ class Work(NamedTuple):
     layers: int = 1
 
 
-# ---------------------------------------------------------------- the same start for everyone
+# ---------------------------------------------------------------- the same start for all
 
 
 def blank(work: Work) -> Layer:
-    """The layer or model, all zeros, on memory that nobody has touched."""
+    """Return the layer or model with zeros for weights, in memory that was not yet written to."""
     if work.kind == "composite":
         return build.build_model(settings(work), work.D, Blank())
-    rng = np.random.default_rng(0)  # for peepholes, which no `Init` leaves blank
+    rng = np.random.default_rng(0)  # for the peepholes, which `Blank` does not set
     if work.kind == "stack":
         return Stack(work.D, work.H, work.layers, rng, PeepholeLSTM, Blank())
     return {"standard": LSTM, "peephole": PeepholeLSTM}[work.kind](work.D, work.H, rng, Blank())
 
 
 def settings(work: Work) -> Config:
-    """The configuration of a composite step; what is not said here is the default."""
+    """Return the configuration of a composite step: defaults, except for sizes and the cell."""
     return Config(
         data=Data(past=work.T, future=work.T),
         model=Model(kind="composite", cell="standard", hidden=work.H, layers=work.layers),
@@ -75,7 +68,10 @@ def settings(work: Work) -> Config:
 
 
 def start(work: Work) -> tuple[Layer, np.ndarray, np.ndarray]:
-    """The layer with random weights, x, and dy; of a composite model past and future."""
+    """Return the layer with random weights, and x and dy (T, B, D or H).
+
+    For a composite model return the model, past and future (T, B, D).
+    """
     rng = np.random.default_rng(0)
     layer = blank(work)
     for param in layer.params().values():
@@ -92,21 +88,25 @@ def start(work: Work) -> tuple[Layer, np.ndarray, np.ndarray]:
 
 
 def ours(work: Work):
-    """This package, with reused buffers, as in training."""
+    """Time this package, with reused buffers as in training."""
     layer, x, dy = start(work)
-    use_workspace(Reused())
+    workspace = Reused()
 
     def gradients():
         return {name: param.grad for name, param in layer.params().items()}
 
-    if work.kind == "composite":
-        return _our_training_step(work, layer, x, dy), gradients
-
-    def step():
+    def layer_step():
         layer.zero_grad()
         (y, _), cache = layer.forward(x)
         dx = layer.backward((dy, None), cache)[0]
         return {"y": y, "dx": dx}
+
+    composite = work.kind == "composite"
+    compute = _our_training_step(work, layer, x, dy) if composite else layer_step
+
+    def step():
+        with use_workspace(workspace):
+            return compute()
 
     return step, gradients
 
@@ -125,10 +125,10 @@ def _our_training_step(work, model, past, future):
 
 
 def products(work: Work):
-    """The matrix products of our own step and nothing else.
+    """Time only the matrix products of our own step.
 
-    They are not listed but recorded while a step runs, with their very operands, so they have its
-    shapes, its number, its order and its layouts by construction.
+    They are recorded while a step runs, with their operands. So their number, order, shapes and
+    memory layouts are those of the step. It returns None for `gradients`.
     """
     step, _ = ours(work)
     calls = recorded(step)
@@ -141,7 +141,7 @@ def products(work: Work):
 
 
 def recorded(step) -> list[tuple]:
-    """The operands and results (a, b, out) of every matrix product that `step` makes."""
+    """Run `step` and return the operands and result (a, b, out) of each of its matrix products."""
     matmul, calls = xp.matmul, []
 
     def recording(a, b, out=None):
@@ -158,12 +158,15 @@ def recorded(step) -> list[tuple]:
 
 
 def flop(calls: list[tuple]) -> int:
-    """Multiplications and additions of recorded products."""
+    """Return the number of multiplications and additions of recorded products."""
     return sum(2 * out.size * a.shape[-1] for a, _, out in calls)
 
 
 def torch(work: Work):
-    """PyTorch: `nn.LSTM`, a loop for peepholes, which it lacks, or the whole step with its Adam."""
+    """Time PyTorch: `nn.LSTM`, or a loop for peepholes, or a training step with PyTorch's Adam.
+
+    `nn.LSTM` has no peepholes.
+    """
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -219,7 +222,7 @@ def _torch_training_step(torch, work, model, past, future):
     class Decoder(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stack = nn.LSTM(1, work.H, work.layers)  # of zeros: see interop.py
+            self.stack = nn.LSTM(1, work.H, work.layers)  # an input of zeros: see interop.py
             self.readout = nn.Linear(work.H, work.D)
 
         def forward(self, code, T):
@@ -237,7 +240,7 @@ def _torch_training_step(torch, work, model, past, future):
 
     module = _loaded(torch, Composite(), model)
     for name, p in module.named_parameters():
-        p.requires_grad_("bias_hh" not in name)  # a second b, which would learn the same again
+        p.requires_grad_("bias_hh" not in name)  # a second bias would get the same gradient again
     past, future = torch.from_numpy(past), torch.from_numpy(future)
     o, frames = config.optimizer, work.T * work.B
     optimizer = torch.optim.Adam(
@@ -245,7 +248,7 @@ def _torch_training_step(torch, work, model, past, future):
         lr=o.learning_rate,
         betas=(o.momentum, o.mean_square_decay),
         eps=o.epsilon,
-        fused=True,  # the fastest that it has
+        fused=True,  # the fastest version
     )
 
     def step():
@@ -282,7 +285,7 @@ def _by_our_names(work, module):
 
 
 def jax(work: Work):
-    """JAX: `lax.scan`, compiled; the inputs' products outside the loop, as in our layers."""
+    """Time JAX: a compiled `lax.scan`. As in our layers, the input products are outside the loop."""
     import jax
     import jax.numpy as jnp
 
@@ -318,97 +321,3 @@ def jax(work: Work):
 
 
 CONTENDERS = {"ours": ours, "products": products, "torch": torch, "jax": jax}
-
-
-# ---------------------------------------------------------------- the process of one contender
-
-
-def serve(name: str, work: list, cpus: list) -> None:
-    """Answer the requests on standard input, one line of JSON each, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpus)  # JAX makes a thread for every CPU that it may use
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
-
-    def say(answer):
-        print(json.dumps(answer), file=answers, flush=True)
-
-    try:
-        step, gradients = CONTENDERS[name](Work(*work))
-    except ModuleNotFoundError as error:
-        say({"missing": f"{error.name} is not installed"})
-        return
-    say({"about": about()})
-    requests = {
-        "check": lambda path: check(step, gradients, path),
-        "time": lambda count: timed(step, count),
-        "peak": lambda: peak(step),
-    }
-    for line in sys.stdin:
-        request, *arguments = json.loads(line)
-        say(requests[request](*arguments))
-
-
-def about() -> dict[str, str]:
-    """The libraries in this process that multiply matrices, with their threads and kernels."""
-    from threadpoolctl import threadpool_info
-
-    found = {"numpy": np.__version__}
-    for name in ("torch", "jax"):
-        if name in sys.modules:
-            found[name] = sys.modules[name].__version__
-    for pool in threadpool_info():
-        known = (pool.get(key) for key in ("version", "architecture"))
-        words = (*filter(None, known), f"{pool['num_threads']} threads")
-        found[pool["internal_api"]] = ", ".join(words)
-    return found
-
-
-def check(step, gradients, path: str) -> dict:
-    """Write the outputs of a step, its gradients, and the outputs of a second one: an .npz file."""
-    arrays = {f"{name} of step 1": np.array(value) for name, value in step().items()}
-    arrays |= {f"gradient of {name}": np.array(value) for name, value in gradients().items()}
-    arrays |= {f"{name} of step 2": value for name, value in step().items()}
-    np.savez(path, **arrays)
-    return {}
-
-
-def timed(step, count: int) -> dict[str, float]:
-    """Seconds per step over `count` of them, and the share of all CPUs that others used then.
-
-    Short steps come with one more, untimed: after a pause threads sleep, and caches hold other
-    data.
-    """
-    if count > 1:
-        step()
-    busy, own, now = machine_seconds(), time.process_time(), time.perf_counter()
-    for _ in range(count):
-        step()
-    seconds = time.perf_counter() - now
-    others = machine_seconds() - busy - (time.process_time() - own)
-    return {"seconds": seconds / count, "others": max(0, others) / seconds / os.cpu_count()}
-
-
-def machine_seconds() -> float:
-    """CPU seconds that all processes together have used, and those taken by a hypervisor."""
-    import psutil
-
-    times = psutil.cpu_times()._asdict()  # Linux counts a guest's time as a user's as well
-    return sum(times[name] for name in times.keys() - {"idle", "iowait", "guest", "guest_nice"})
-
-
-def peak(step) -> dict[str, int | None]:
-    """The most memory that this process held during three steps, in bytes; None if unknown.
-
-    Not `ru_maxrss`, which in Linux begins with the size of the parent process.
-    """
-    with contextlib.suppress(OSError):  # forget what was held to set things up
-        Path("/proc/self/clear_refs").write_text("5")
-    for _ in range(3):
-        step()
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return {"bytes": None}
-    return {"bytes": 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])}
