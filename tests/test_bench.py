@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import bench, config, train
+from minilstm import bench, config
 from minilstm.backend import xp
 from minilstm.benchmark import contenders, growth, processes, profile, timing
 from minilstm.benchmark.contenders import Work
@@ -17,7 +17,7 @@ from minilstm.command import run_command
 from minilstm.errors import RunError
 from minilstm.layers import cells
 from minilstm.layers.losses import BernoulliCrossEntropy
-from minilstm.training import resources
+from minilstm.training import resources, step
 
 LAYER, COMPOSITE = (4, 3, 6, 5), (3, 4, 16, 5)  # T, B, D, H
 KINDS = {"standard": LAYER, "peephole": LAYER, "composite": COMPOSITE}
@@ -127,7 +127,9 @@ class Fake:
 @pytest.mark.parametrize("wrong", [1.001, np.nan, np.inf])
 def test_what_computes_something_else_is_not_timed(wrong):
     ours = Fake("ours", y=np.ones(3), dx=np.ones(2))
-    assert timing.largest_difference(ours, Fake("torch", y=np.full(3, 1.00001), dx=np.ones(2))) < 1e-4
+    assert (
+        timing.largest_difference(ours, Fake("torch", y=np.full(3, 1.00001), dx=np.ones(2))) < 1e-4
+    )
     with pytest.raises(RunError, match="expected the same y from torch"):
         timing.largest_difference(ours, Fake("torch", y=np.array([1, 1, wrong]), dx=np.ones(2)))
     with pytest.raises(RunError, match=r"expected the same y from torch .* shape \(2,\)"):
@@ -339,9 +341,9 @@ def test_a_call_inside_a_call_counts_for_the_inner_one_alone(monkeypatch):
 
 
 def test_a_profile_has_every_part_of_a_step_and_leaves_no_trace():
-    before = dict(vars(cells)), dict(vars(train)), dict(vars(BernoulliCrossEntropy))
+    before = dict(vars(cells)), dict(vars(step)), dict(vars(BernoulliCrossEntropy))
     found = profile.profile(config.load(overrides=SMALL), 3)
-    assert before == (dict(vars(cells)), dict(vars(train)), dict(vars(BernoulliCrossEntropy)))
+    assert before == (dict(vars(cells)), dict(vars(step)), dict(vars(BernoulliCrossEntropy)))
     assert xp.matmul is np.matmul
     assert set(found) == {
         "whole",

@@ -21,6 +21,7 @@ import pytest
 from test_cupy import launcher
 
 from minilstm import backend, config, train
+from minilstm.benchmark.ranks import scaling, sum_seconds
 from minilstm.errors import BackendError, ConfigError
 from minilstm.gpu import transfers
 from minilstm.runs import build, checkpoint, run_folder
@@ -504,13 +505,13 @@ def test_the_benchmark_measures_the_sum_and_computes_what_more_ranks_would_bring
 
 def test_the_sum_takes_two_thirds_more_on_six_ranks_than_on_two():
     """2 (N-1)/N: 1 on two ranks, 5/3 on six; nothing on one."""
-    assert ranks.sum_seconds(3e9, 1e9, 1) == 0
-    assert ranks.sum_seconds(3e9, 1e9, 2) == pytest.approx(3)
-    assert ranks.sum_seconds(3e9, 1e9, 6) == pytest.approx(5)
+    assert sum_seconds(3e9, 1e9, 1) == 0
+    assert sum_seconds(3e9, 1e9, 2) == pytest.approx(3)
+    assert sum_seconds(3e9, 1e9, 6) == pytest.approx(5)
 
 
 def test_the_computed_table_is_the_formula_it_prints():
-    table = ranks.scaling(600.0, 4e8, {"mine": (300.0, 2.0)}).splitlines()
+    table = scaling(600.0, 4e8, {"mine": (300.0, 2.0)}).splitlines()
     cells = [cell.strip() for cell in table[2].split("|")[1:-1]]
     assert cells[:4] == ["mine", "300", "2", "2,000 ms, 100 %"]
     assert cells[4] == "1,200 ms, 83 %"  # 600/300/2 s and 4e8/2e9 s

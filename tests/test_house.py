@@ -43,7 +43,7 @@ BELOW["experiments"] = BELOW["benchmark"] = BELOW["training"] | {"training"}
 BELOW["commands"] = BELOW["experiments"] | {"experiments", "benchmark"}
 NOT_YET = {  # a command still holds what others use
     "training.progress", "training.loop", "training.resources", "benchmark.contenders", "doctor",
-    "report", "reproduce", "gradcheck", "train", "classify", "evaluate", "visualize", "bench",
+    "report", "reproduce", "gradcheck", "train", "classify", "evaluate", "visualize",
     "interop", "experiments.action_experiments", "experiments.real_clips",
     "experiments.many_runs", "experiments.verdicts", "__init__",
 }  # fmt: skip

@@ -285,7 +285,7 @@ def _by_our_names(work, module):
 
 
 def jax(work: Work):
-    """Time JAX: a compiled `lax.scan`. As in our layers, the input products are outside the loop."""
+    """Time JAX: a compiled `lax.scan`, with the input products outside the loop as in ours."""
     import jax
     import jax.numpy as jnp
 

@@ -104,7 +104,7 @@ def all_comparisons(quick: bool = False) -> list[Comparison]:
 
 @dataclass(frozen=True)
 class Duration:
-    """How long to measure: seconds per row, but at least `pairs`; at least `turn` seconds a turn."""
+    """Seconds to measure a row, with at least `pairs` pairs, and seconds that a turn must take."""
 
     seconds: float = 20.0
     pairs: int = 5
