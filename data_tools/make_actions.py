@@ -22,7 +22,7 @@ from minilstm.command import Parser, run_command
 from minilstm.data import Actions, Clips
 from minilstm.data.actions import CLASSES
 from minilstm.files import replacing
-from minilstm.runs.build import SEEDS, split_digits
+from minilstm.runs.build import seed_of, split_digits
 
 from .options import add_digits, add_file, add_numbers, new_file, settings_of
 from .resumable import parts_of, read_part, unfinished
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     out = new_file(options.out, ".npz", options.force)
     film = options.film and new_file(options.film, ".gif", options.force)
-    seed = SEEDS.get(options.split, options.seed)
+    seed = seed_of(options.split, options.seed)
     digits = split_digits(options.digits, options.split)
     source = Actions(digits, options.frame_size, options.length, seed)
     write_clips(source, options.per_class, out, settings_of(options), film)

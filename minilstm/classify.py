@@ -400,7 +400,7 @@ def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
     Actions share no digit, percepts no recording: of their folds one is the test, another decides
     when to stop, and of the others every class has `labels` clips at most. Raises ConfigError.
     """
-    c, seeds = settings, {"train": settings.seed} | build.SEEDS
+    c = settings
     if c.source == "percepts":
         if not c.path:
             raise ConfigError("expected the folder of percepts, got none: name it by --path")
@@ -418,8 +418,8 @@ def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
     counts = {"train": c.labels, "validation": c.validation, "test": c.test}
     return tuple(
         Actions(
-            build.split_digits(c.digits, split), c.frame_size, c.length, seeds[split],
-            c.changes,
+            build.split_digits(c.digits, split), c.frame_size, c.length,
+            build.seed_of(split, c.seed), c.changes,
         ).clips(count)
         for split, count in counts.items()
     )  # fmt: skip

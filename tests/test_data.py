@@ -349,6 +349,27 @@ def test_batches_are_contiguous_bytes_time_first_and_leave_the_digits_alone(imag
     np.testing.assert_array_equal(images, before)
 
 
+RECORDED = {  # the first three integers below 2**32 that a key has always drawn
+    (0, 0, 0): (582496169, 60417458, 4027530181),
+    (1, 0, 1): (2249863339, 4000285264, 1987904860),
+    (1, 7, 123456): (4261802376, 1521674750, 3453371037),
+    (2, 2**32 - 1): (2180934636, 4208174236, 3617002139),
+    (5, 1_000_000_007, 1, 3): (3360564095, 2777119308, 2015844853),
+    (12, 3, 41, 0, 480): (121096074, 3973160723, 3765099981),
+}
+
+
+def test_a_key_draws_what_it_has_always_drawn():
+    for key, expected in RECORDED.items():
+        assert tuple(keyed_rng(*key).integers(0, 2**32, 3)) == expected
+
+
+def test_keys_whose_numbers_have_more_than_32_bits_differ_from_all_others():
+    keys = [(1, 0, 1), (1, 2**32, 0), (1, 0, 2**32), (1, 1, 2**32), (1, 2**64, 0), (1, 0, 2**64)]
+    keys += [(1, 1, 0), (1, 2**32 + 1, 0), (1, 1, 2**32 + 1)]
+    assert len({tuple(keyed_rng(*key).integers(0, 2**62, 2)) for key in keys}) == len(keys)
+
+
 def test_every_digit_is_used_once_before_any_is_used_twice():
     # 12 digits, each one pixel of its own grey on a one-pixel frame: the frame says which it is
     greys = np.arange(1, 13, dtype=np.uint8).reshape(12, 1, 1)

@@ -202,6 +202,13 @@ def test_normalised_training_windows_have_mean_0_and_deviation_1_and_others_do_n
         np.testing.assert_array_equal(Percepts(c, 5, split=split).scale.mean, scale.mean)
 
 
+def test_frames_between_windows_that_leave_gaps_do_not_count_for_the_scale():
+    frames = np.repeat([[1.0], [100.0], [3.0], [3.0]], 3, axis=0).astype(np.float32)
+    c = Clips(frames, np.array([12]), np.array([0]), ("one",))  # windows begin at 0, 6 and 9
+    scale = Percepts(c, 3, split="train", stride=6).scale
+    np.testing.assert_allclose([*scale.mean, *scale.std], [7 / 3, np.std([1, 3, 3])])
+
+
 def test_vectors_of_percepts_are_only_normalised():
     x = np.ones((2, 3, 4), np.float16)
     scale = Scale(np.arange(4, dtype=np.float32), np.full(4, 2, np.float32))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from minilstm.experiments import verdicts
 from minilstm.experiments.significance import FAILS, HOLDS, OPEN, detectable, judge, mean_of
 from minilstm.experiments.verdicts import clean
 
@@ -58,6 +59,22 @@ def test_one_seed_decides_nothing_nor_do_seeds_without_scatter():
         found = judge({"claim": differences})["claim"]
         assert (found.verdict, found.adjusted) == (OPEN, 1.0)
         assert math.isnan(found.detectable)
+
+
+def test_equal_gains_that_differ_by_a_rounding_have_no_scatter():
+    right, more = np.array([40, 39]), np.array([42, 41])  # clips of 90, for two seeds
+    values = {"without": right / 90, "with": more / 90}
+    assert np.ptp(values["with"] - values["without"]) > 0
+    claims = {"the slides'": {"with beats without": lambda x: x["with"] - x["without"]}}
+    found = verdicts.tested(claims, values, published={})["with beats without"]
+    assert (found["verdict"], found["p"]) == (OPEN, 1.0)
+    assert (found["difference"]["error"], math.isnan(found["detectable"])) == (0, True)
+    # small gains, large numbers: the rounding is that of the numbers
+    losses = {"with": np.array([1e6 + 0.1, 1e6 + 0.3]), "without": np.array([1e6, 1e6 + 0.2])}
+    assert verdicts.tested(claims, losses, published={})["with beats without"]["verdict"] == OPEN
+    # scatter of a single clip in a million is scatter
+    values["with"] = values["without"] + [2 / 90, 2 / 90 + 1e-6]
+    assert verdicts.tested(claims, values, published={})["with beats without"]["verdict"] == HOLDS
 
 
 @pytest.mark.parametrize("n, level", [(3, 0.05), (5, 0.05), (5, 0.0125), (10, 0.01)])

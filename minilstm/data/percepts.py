@@ -214,10 +214,13 @@ class Percepts:
     def _scale(self):
         """Mean and deviation of all frames that are in a training window, each counted once."""
         frames, D = self._clips.frames, self._clips.frames.shape[1]
-        clips = sorted(set(self._windows("train")[0].tolist()))
+        which, first = self._windows("train")
         total, squares, count = np.zeros(D), np.zeros(D), 0
-        for n in clips:  # windows cover their clips
-            x = self._clips.clip(n).astype(np.float64)
+        for n in np.unique(which):
+            here = np.zeros(self._clips.lengths[n], bool)  # a stride > num_frames leaves some out
+            for start in first[which == n]:
+                here[start : start + self.num_frames] = True
+            x = self._clips.clip(n)[here].astype(np.float64)
             total, squares, count = total + x.sum(0), squares + (x * x).sum(0), count + len(x)
         mean = total / max(count, 1)
         std = np.sqrt(np.maximum(squares / max(count, 1) - mean * mean, 0))

@@ -15,12 +15,21 @@ import numpy as np
 
 from ..errors import ConfigError, ShapeError
 
-SHUFFLE, MOTION = 0, 1  # the purposes: two keys that differ in any number give unrelated draws
+SHUFFLE, MOTION = 0, 1  # purposes: the first number of a key
 
 
 def keyed_rng(*key: int) -> np.random.Generator:
-    """A counter-based generator (Philox) whose draws are a function of `key`, integers >= 0."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    """Return a counter-based generator (Philox) whose draws depend on `key` alone.
+
+    `key` is a purpose and further integers >= 0. Keys of one purpose have one length. Two keys that
+    differ in any number give unrelated draws.
+    """
+    # NumPy joins the 32-bit words of all numbers, so (2**32, 0) and (0, 1) would be one key. Where
+    # a number has several words, their counts are part of the key, too.
+    key = [int(number) for number in key]
+    more_words = [max(number.bit_length() - 1, 0) // 32 for number in key]
+    sequence = np.random.SeedSequence(key, spawn_key=more_words if any(more_words) else ())
+    return np.random.Generator(np.random.Philox(sequence))
 
 
 @lru_cache(maxsize=4)  # neighbouring batches read the same one or two permutations

@@ -24,6 +24,7 @@ import numpy as np
 LEVEL = 0.05  # of every family of tests, two-sided
 POWER = 0.8
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
+ROUNDING = 1e-12  # relative to the largest number: scatter below it comes from rounding
 
 
 class Mean(NamedTuple):
@@ -51,27 +52,39 @@ class Finding(NamedTuple):
     verdict: str
 
 
-def mean_of(values: Sequence[float], level: float = LEVEL) -> Mean:
-    """The mean of independent values, with the interval that covers the true one with 1 - level."""
+def mean_of(values: Sequence[float], level: float = LEVEL, largest: float = 0.0) -> Mean:
+    """Return the mean of independent values with its interval at `level`.
+
+    The interval covers the true mean with probability 1 - level. Where the values are differences,
+    `largest` is the largest number that was subtracted. Differences that are equal within its
+    rounding have no scatter: their error is 0.
+    """
     values = np.asarray(values, float)
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Mean(mean, math.nan, math.nan, math.nan, n)
     from scipy import stats
 
-    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    deviation = float(np.std(values, ddof=1))
+    if deviation <= ROUNDING * max(largest, float(abs(values).max())):
+        deviation = 0.0
+    error = deviation / math.sqrt(n)
     reach = float(stats.t.ppf(1 - level / 2, n - 1)) * error
     return Mean(mean, error, mean - reach, mean + reach, n)
 
 
-def judge(claims: Mapping[str, Sequence[float]], level: float = LEVEL) -> dict[str, Finding]:
+def judge(
+    claims: Mapping[str, Sequence[float]], level: float = LEVEL, largest: float = 0.0
+) -> dict[str, Finding]:
     """Test a family of claims, each by the differences that it says are positive on average.
+
+    `largest` is the largest number that was subtracted, as in `mean_of`.
 
     All verdicts of a family together are wrong with a probability of `level` at most, if nothing
     is there (Holm 1979): the smallest p is multiplied by their number, the next by one less, and
     so on, and none gets below the one before it.
     """
-    means = {name: mean_of(differences) for name, differences in claims.items()}
+    means = {name: mean_of(differences, largest=largest) for name, differences in claims.items()}
     ps = {name: _p(mean) for name, mean in means.items()}
     adjusted, before = {}, 0.0
     for rank, name in enumerate(sorted(ps, key=ps.get)):

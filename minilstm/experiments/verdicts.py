@@ -33,10 +33,11 @@ def tested(
     values[key] are the numbers of all repetitions, in the same order for every key.
     """
     values = {key: np.asarray(x, float) for key, x in values.items()}
+    largest = max((float(abs(x).max()) for x in values.values()), default=0.0)
     found = {}
     for family, claims in families.items():
         gains = {name: gain(values) for name, gain in claims.items()}
-        for name, finding in judge(gains).items():
+        for name, finding in judge(gains, largest=largest).items():
             try:
                 slides = float(claims[name](published))
             except KeyError:

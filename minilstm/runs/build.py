@@ -38,7 +38,7 @@ CELLS = {
     "elman": ElmanRNN,
     "slides-rnn": SlidesRNN,
 }
-SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of motions no run trains on
+SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of motions; refused for training
 INIT = 2  # the purpose of the random numbers that parameters start from; see data/rng.py
 
 
@@ -80,7 +80,7 @@ def open_source(
     digit is kept for validation. The validation and test sequences are the same for every seed.
     """
     data, T = config.data, config.data.past + config.data.future
-    seed = config.run.seed if split == "train" else SEEDS[split]
+    seed = seed_of(split, config.run.seed)
     if data.source in ("patches", "percepts"):
         if not data.path:
             raise ConfigError(
@@ -98,6 +98,19 @@ def open_source(
     return MovingMNIST(
         images, data.num_digits, data.frame_size, data.digit_size, T, data.speed, seed
     )
+
+
+def seed_of(split: str, seed: int) -> int:
+    """Return the seed of a split's motions: `seed` for training, a fixed one for the other two.
+
+    Raises ConfigError for a `seed` that would train on the motions of validation or test.
+    """
+    if seed in SEEDS.values():
+        raise ConfigError(
+            f"expected a seed other than those of the validation and test motions, got {seed}: "
+            "choose another --seed"
+        )
+    return SEEDS.get(split, seed)
 
 
 def split_digits(digits: str, split: str) -> np.ndarray:

@@ -1,0 +1,100 @@
+"""What is held out stays out: digits, motions and recordings that no run trains on."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from minilstm import classify, config, evaluate
+from minilstm.data import load_digits
+from minilstm.errors import ConfigError
+from minilstm.layers.dropout import Dropout
+from minilstm.runs import build
+from minilstm.training import progress
+from minilstm.training.batches import draw_masks
+
+TINY = {
+    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
+    "model": {"layers": 1, "hidden": 8},
+    "run": {"batch_size": 4, "steps": 2},
+}
+
+
+def tiny(**changes):
+    """A small configuration with changes by section."""
+    tables = {name: TINY.get(name, {}) | changes.get(name, {}) for name in config.SECTIONS}
+    return config.load(overrides=tables)
+
+
+def test_the_test_digits_are_those_of_mnists_test_set():
+    np.testing.assert_array_equal(
+        build.split_digits("bundled", "test"), load_digits("bundled", "test")[0]
+    )
+
+
+def test_training_and_validation_digits_share_none_and_are_all_of_mnists_training_set():
+    train, held_out = (build.split_digits("bundled", s) for s in ("train", "validation"))
+    assert (len(train), len(held_out)) == (5400, 600)
+    digits = [{image.tobytes() for image in images} for images in (train, held_out)]
+    assert not digits[0] & digits[1]
+    everything = {image.tobytes() for image in load_digits("bundled", "train")[0]}
+    assert digits[0] | digits[1] == everything
+
+
+@pytest.mark.parametrize("source", ["moving-mnist", "actions"])
+def test_validation_and_test_motions_are_those_of_no_run_and_the_same_for_all(source):
+    def batches(seed, kind=source):
+        settings = tiny(data={"source": kind}, run={"seed": seed})
+        return [build.open_source(settings, s).batch(0, 3) for s in ("train", "validation", "test")]
+
+    first, second = batches(0), batches(1)
+    assert [np.array_equal(a, b) for a, b in zip(first, second, strict=True)] == [False, True, True]
+
+
+@pytest.mark.parametrize("seed", build.SEEDS.values())
+def test_a_seed_that_validation_or_test_motions_have_is_refused(seed):
+    settings = tiny(run={"seed": seed})
+    with pytest.raises(ConfigError, match=f"expected a seed other than .* got {seed}"):
+        build.open_source(settings, "train")
+    chosen = dataclasses.replace(classify.Classify(), seed=seed)
+    with pytest.raises(ConfigError, match=f"got {seed}"):
+        classify.open_clips(chosen)
+
+
+def test_validation_is_free_running(tmp_path, monkeypatch):
+    """A conditional decoder that is shown the truth scores better than it will when it is used."""
+    settings = tiny(model={"conditional": "both"})
+    source = build.open_source(settings, "train")
+    model = build.build_model(settings, 64)
+    for param in model.params().values():
+        param.value *= 5  # so that what is fed matters
+    rows = []
+    folder = type("Folder", (), {"append": staticmethod(rows.append), "best": tmp_path / "best"})
+    optimizer = build.build_optimizer(model, settings)
+    run = progress.Progress(settings, folder, model, optimizer, source, source, quiet=True)
+    run.validate()
+    free, forced = (
+        evaluate.decode(model, run.validation, 3, feed_truth)[1] for feed_truth in (False, True)
+    )
+    truth = run.validation[3:]
+    free, forced = (evaluate.loss_per_step(model.loss, z, truth).mean() for z in (free, forced))
+    assert abs(free - forced) > 1e-3 * free
+    assert rows[0]["validation future"] == pytest.approx(free, rel=1e-12)
+
+
+def test_every_step_has_dropout_masks_of_its_own():
+    settings = tiny(model={"layers": 2, "dropout": 0.5})
+    masks = [draw_masks(settings, k)[0][0] for k in (0, 1, 1)]
+    assert not np.array_equal(masks[0], masks[1])
+    np.testing.assert_array_equal(masks[1], masks[2])
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean_and_drops_its_share(rate):
+    settings = tiny(
+        data={"past": 50}, model={"layers": 2, "hidden": 40, "dropout": rate}, run={"batch_size": 9}
+    )
+    mask = draw_masks(settings, 0)[0][0]
+    y = Dropout(rate).apply(np.ones(mask.shape), mask)
+    assert (y == 0).mean() == pytest.approx(rate, abs=0.02)
+    assert set(np.unique(y.round(9))) == {0, round(1 / (1 - rate), 9)}
