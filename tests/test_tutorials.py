@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
-TUTORIALS = Path(__file__).parent.parent / "tutorials"
+ROOT = Path(__file__).parent.parent
+TUTORIALS = ROOT / "tutorials"
 SCRIPTS = sorted(TUTORIALS.glob("[0-9][0-9]_*.py"))
+READMES = [
+    path
+    for folder in (
+        ROOT,
+        *(ROOT / name for name in ("minilstm", "tutorials", "tests", "data_tools")),
+    )
+    for path in sorted(folder.glob("*.md" if folder == ROOT else "**/*.md"))
+]
 TEXTS = {path: path.read_text(encoding="utf-8") for path in SCRIPTS}
 each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 
@@ -98,10 +107,66 @@ def test_the_readme_names_a_tutorial_and_shows_its_pictures(script):
         assert (TUTORIALS / "images" / f"{name}.png").stat().st_size < 100_000
 
 
-def test_every_link_of_the_tutorials_leads_somewhere():
-    for text in [*TEXTS.values(), (TUTORIALS / "README.md").read_text(encoding="utf-8")]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
-            assert (TUTORIALS / target).exists(), target
+def links_of(text):
+    """Return the pairs (words, path) of a text's links to files, without their #fragments."""
+    return re.findall(r"\[([^\]\n]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)\s]*)?\)", text)
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *READMES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(path):
+    for _, target in links_of(path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, TUTORIALS / "README.md"], ids=lambda path: path.stem)
+def test_a_pointer_into_the_library_names_the_file_and_what_stands_in_it(path):
+    text = path.read_text(encoding="utf-8").replace("\n# ", " ")
+    for words, target in links_of(text):
+        if target.startswith("..") and target.endswith(".py"):
+            assert target.endswith("/" + words), f"{words} stands for {target}"
+    pointers = re.findall(r"\]\((\S+?\.py)\)((?:(?:,| and)? `[\w.]+`)+)", text)
+    for target, names in pointers:
+        code = (TUTORIALS / target).read_text(encoding="utf-8")
+        for name in re.findall(r"`(?:\w+\.)*(\w+)`", names):
+            defined = re.search(rf"^ *(?:def|class) {name}\b|^{name}\b.* =", code, re.MULTILINE)
+            assert defined, f"{target} defines no {name}"
+
+
+def contents(folder):
+    """Return the bytes and the time of every file of a folder, but for what git ignores."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and not {"build", "__pycache__"} & set(path.relative_to(folder).parts):
+            found[path] = path.read_bytes(), path.stat().st_mtime_ns
+    return found
+
+
+def full_length(script, **changes):
+    """Run a script without MINILSTM_FAST."""
+    environment = {name: value for name, value in os.environ.items() if name != "MINILSTM_FAST"}
+    command = [sys.executable, "-W", "error", str(script)]
+    done = subprocess.run(command, env=environment | changes, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_full_run_changes_no_committed_file_and_prints_its_questions():
+    before = contents(TUTORIALS)
+    printed = full_length(TUTORIALS / "04_unrolling.py")
+    assert contents(TUTORIALS) == before
+    assert (TUTORIALS / "build" / "images" / "04_unrolling.png").exists()
+    start, *questions = printed.split("\n\n")[0].split("\n")
+    assert start.startswith("Predict") and questions[0].lstrip().startswith("1. ")
+    numbered = [line for line in questions if re.match(r" *\d+\. ", line)]
+    assert len(numbered) == TEXTS[TUTORIALS / "04_unrolling.py"].count("**Predict:**")
+
+
+def test_committed_pictures_are_renewed_when_asked(tmp_path):
+    for name in ("kit.py", "04_unrolling.py"):
+        shutil.copy(TUTORIALS / name, tmp_path)
+    full_length(tmp_path / "04_unrolling.py", MINILSTM_RENEW_IMAGES="1", PYTHONPATH=str(ROOT))
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["04_unrolling.png"]
+    assert not (tmp_path / "build").exists()
 
 
 @each
@@ -154,3 +219,8 @@ def test_an_unknown_tutorial_is_refused_in_one_line():
     done = runner("99")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "expected all, or numbers of" in done.stderr and "'99'" in done.stderr
+
+
+def test_fast_pictures_are_never_committed():
+    done = runner("4", "--fast", "--images")
+    assert done.returncode == 2 and "expected --fast or --images, got both" in done.stderr

@@ -3,16 +3,15 @@
 #
 # *Slides: "Neural Networks".*
 #
-# * **You will do:** run a small network forward and backward by hand, compare with the library, and
-#   check the gradient without trusting either.
-# * **You will learn:** the chain rule as code; the gradient check that every later tutorial leans
-#   on.
+# * **You will do:** run a small network forward and backward by hand, and compare the numbers with
+#   the library's. Then check the gradient in a way that needs neither of the two.
+# * **You will learn:** the chain rule as code, and the gradient check that all later tutorials use.
 # * **You need:** matrix products and the chain rule.
 #
 # ![a network of two layers](images/02_network.png)
 #
 # Numbers flow to the right (blue). Their gradients flow back to the left (orange), through the same
-# boxes in the opposite order. That is all there is to *back-propagation*; the rest is care.
+# boxes in the opposite order. This is *back-propagation*.
 
 # %%
 import kit
@@ -23,7 +22,7 @@ from minilstm.gradcheck import check
 from minilstm.layers.cells import elman_cell, elman_cell_backward
 from minilstm.layers.layer import Cache, Init
 
-use_backend("numpy", "float64")  # for checks; training is happy with float32
+use_backend("numpy", "float64")  # checks need float64; for training float32 is enough
 
 drawn, ax = kit.diagram(8, 3.4)
 for k, (name, colour) in enumerate(
@@ -37,14 +36,14 @@ for k, (up, down) in enumerate((("x", "dx"), ("a", "da"), ("h", "dh"), ("z", "dz
     ax.text(1.9 * k + 0.95, -0.22, down, color=kit.ORANGE, fontsize=12, ha="center", va="top")
 ax.set_xlim(-0.8, 8.4)
 ax.set_ylim(-1, 1)
-kit.save(drawn, "02_network", show=False)  # it stands above
+kit.save(drawn, "02_network", show=False)  # the text above shows it
 
 # %% [markdown]
 # ## Forward
 #
 # $$a = x W_1 + b_1, \quad h = \tanh(a), \quad z = h W_2 + b_2, \quad L = \tfrac12 (z - y)^2$$
 #
-# With one number of each, and all letters as in the formula:
+# Here every letter is a single number. The code uses the letters of the formula:
 
 # %%
 x, y = 2.0, 1.0
@@ -59,13 +58,14 @@ print(f"a = {a:.3f}   h = {h:.3f}   z = {z:.3f}   L = {L:.4f}")
 # %% [markdown]
 # ## Backward
 #
-# Write `dz` for $\partial L / \partial z$: how much the loss rises per unit of $z$. Start at the
-# loss and walk back. Every line of forward gives a line of backward:
+# Write `dz` for $\partial L / \partial z$: how much the loss rises when $z$ rises by one unit.
+# Start at the loss and go back. Every line of the forward pass gives a line of the backward pass:
 #
 # $$dz = z - y, \quad dW_2 = h\,dz, \quad dh = W_2\,dz, \quad
 #   da = (1 - h^2)\,dh, \quad dW_1 = x\,da$$
 #
-# **Predict:** the loss is positive because $z$ is too large. Should `dW1` be positive or negative?
+# **Predict:** in this example x = 2 and W2 = 3, and the output z is larger than the target y. Is
+# the gradient dW1 positive or negative?
 
 # %%
 dz = z - y
@@ -73,20 +73,21 @@ dW2, db2, dh = h * dz, dz, W2 * dz
 da = (1 - h**2) * dh
 dW1, db1, dx = x * da, da, W1 * da
 print(f"dW1 = {dW1:.4f}   dW2 = {dW2:.4f}")
-assert dW1 > 0  # more of W1 makes a larger z, and z is too large already
+assert dW1 > 0  # a larger W1 makes z larger, and z is already too large
 
 # %% [markdown]
-# ## The same from the library
+# ## The same computation with the library
 #
-# In the library a layer is two functions, and one rule holds everywhere:
+# In the library a layer has two methods, and one rule holds for every layer:
 #
 #     outputs, cache = layer.forward(*inputs)
 #     dinputs        = layer.backward(doutputs, cache)
 #
-# *Backward takes what forward returned, and returns what forward took.* The cache is what forward
-# must remember, here `x` for `dW1` and `h` for `da`. `Linear` is $xW + b$; tanh and its backward
-# are two functions in `cells.py`. Arrays are `(T, B, D)`: time, batch, numbers. Ours are `(1, 1,
-# 1)`.
+# *Backward takes the gradients of what forward returned, and returns the gradients of what forward
+# took.* The cache holds what the backward pass needs from the forward pass: here `x` for `dW1`, and
+# `h` for `da`. `Linear` computes $xW + b$. The tanh and its backward pass are two functions in
+# `cells.py`. Arrays are `(T, B, D)`: time steps, sequences in the batch, numbers per frame. Ours
+# are `(1, 1, 1)`.
 
 # %%
 rng = np.random.default_rng(0)
@@ -96,7 +97,7 @@ for layer, W, b in ((first, W1, b1), (second, W2, b2)):
 
 
 def number(value):
-    """A number as an array of one time step, one sequence, one entry."""
+    """Return an array (1, 1, 1) that holds `value`."""
     return np.array(value, dtype=float).reshape(1, 1, 1)
 
 
@@ -121,19 +122,20 @@ for name, by_hand, by_library in (
 # %% [markdown]
 # ## How would you know that *both* are not wrong?
 #
-# By asking the definition of a derivative. Push $W_1$ a little each way and watch the loss:
+# Use the definition of a derivative. Change $W_1$ a little in each direction and look at the loss:
 #
 # $$\frac{\partial L}{\partial W_1} \approx
 #   \frac{L(W_1 + \epsilon) - L(W_1 - \epsilon)}{2 \epsilon}$$
 #
-# It needs only the forward pass, so a slip in the backward pass can't hide from it.
+# This needs only the forward pass. So it finds a mistake in the backward pass.
 #
-# **Predict:** is a smaller $\epsilon$ always better?
+# **Predict:** a derivative is approximated by the difference of two losses, at W1 + ε and W1 - ε.
+# Is a smaller step ε always better?
 
 
 # %%
 def loss_at(W1):
-    """The forward pass as a function of W1 alone. W1 may be complex."""
+    """Run the forward pass as a function of W1 alone. W1 may be complex."""
     return 0.5 * (np.tanh(x * W1 + b1) * W2 + b2 - y) ** 2
 
 
@@ -142,7 +144,7 @@ central = [abs((loss_at(W1 + e) - loss_at(W1 - e)) / (2 * e) - dW1) / abs(dW1) f
 complex_step = [abs(loss_at(W1 + 1j * e).imag / e - dW1) / abs(dW1) for e in steps]
 
 drawn, ax = kit.figure(8, 3.6)
-floor = 1e-17  # an error of exactly 0 has no logarithm
+floor = 1e-17  # drawn instead of an error of 0, which has no logarithm
 ax.loglog(steps, np.maximum(central, floor), "o-", color=kit.ORANGE, label="central difference")
 ax.loglog(steps, np.maximum(complex_step, floor), "s-", color=kit.BLUE, label="complex step")
 ax.set_xlabel("step ε")
@@ -150,33 +152,36 @@ ax.set_ylabel("relative error of the derivative")
 ax.legend(frameon=False)
 kit.save(drawn, "02_steps")
 best = steps[np.argmin(central)]
-print(f"central difference: best at {best:.0e} with {min(central):.0e}; at 1e-15: {central[0]:.0e}")
-print(f"complex step: at 1e-15 an error of {complex_step[0]:.0e}")
+print(f"central difference: smallest error {min(central):.0e}, at step {best:.0e}; "
+      f"error at step 1e-15: {central[0]:.0e}")  # fmt: skip
+print(f"complex step: error at step 1e-15: {complex_step[0]:.0e}")
 assert central[0] > 1e-3 and 1e-8 <= best <= 1e-3
 assert complex_step[0] < 1e-14
 
 # %% [markdown]
-# Not always. A large $\epsilon$ is a bad approximation. A tiny one subtracts two numbers that agree
-# in almost all their digits. Those digits cancel, and what is left is mostly rounding error. In
-# between lies the best the difference can do.
+# A smaller step is not always better. With a large $\epsilon$ the approximation is bad. With a tiny
+# $\epsilon$ we subtract two numbers that agree in almost all their digits. Those digits cancel, and
+# mostly rounding error is left. The best step is in between, and even there the error is far above
+# the precision of the numbers.
 #
-# The *complex step* is a trick with no such floor. Push by $i\epsilon$, an imaginary amount:
+# The *complex step* does not have this problem. Change $W_1$ by $i\epsilon$, an imaginary amount:
 #
 # $$L(W_1 + i\epsilon) = L(W_1) + i\epsilon\, L'(W_1) + O(\epsilon^2), \qquad
 #   \frac{\operatorname{Im} L(W_1 + i\epsilon)}{\epsilon} = L'(W_1) + O(\epsilon^2).$$
 #
-# Nothing is subtracted, so nothing cancels. The library uses both, on every layer it has.
+# Nothing is subtracted, so nothing cancels. The library uses both methods, on every layer.
 #
-# ## A layer of our own
+# ## Write a layer
 #
-# Put the pieces into a class. The library insists on one thing: a `sample`, a small instance with
-# random inputs, so that there is something to check. Without it Python refuses the class.
+# Now we put the pieces into a class. The library asks for one thing more: a `sample`, which is a
+# small instance of the layer with random inputs. The gradient check runs on it. A class without a
+# sample can't be defined: Python raises an error.
 
 # %%
 try:
 
     class Unchecked(Layer):
-        """A layer without a sample."""
+        """Layer without a sample."""
 except TypeError as refusal:
     print("refused:", refusal)
 else:
@@ -184,7 +189,7 @@ else:
 
 
 class TwoLayers(Layer):
-    """z = tanh(x W1 + b1) W2 + b2. x (T, B, D) -> z (T, B, K)"""
+    """Compute z = tanh(x W1 + b1) W2 + b2. x (T, B, D) -> z (T, B, K)"""
 
     def __init__(self, D, H, K, rng):
         wide = Init("uniform", scale=1.0)
@@ -208,7 +213,7 @@ class TwoLayers(Layer):
 
 
 def report(rows):
-    """The worst error of every gradient, beside the two ways to know it."""
+    """Print the largest error of every gradient, measured in two ways."""
     for row in rows:
         mark = "ok" if row.passed else "WRONG"
         print(f"{row.array:<10} difference {row.difference:.0e}  complex {row.complex:.0e}  {mark}")
@@ -221,20 +226,21 @@ assert all(row.passed for row in rows)
 # %% [markdown]
 # ## Break it on purpose
 #
-# The classic slip: forget the slope of tanh, $1 - h^2$. The broken network still trains, a little
-# worse, and nobody would notice. The check does.
+# A classic mistake is to forget the slope of tanh, $1 - h^2$. The broken network still trains, only
+# a little worse, so nobody would notice. The gradient check does.
 #
-# **Predict:** which of the five gradients are wrong?
+# **Predict:** the backward pass of a two-layer network forgets the slope of tanh. Which of its five
+# gradients are wrong: x, first.W, first.b, second.W, second.b?
 
 
 # %%
 class Forgetful(TwoLayers):
-    """The same without the slope of tanh."""
+    """Two layers whose backward pass forgets the slope of tanh."""
 
     def backward(self, dz, cache):
         run = cache.consume()
         dh = self.second.backward(dz, run.second)
-        return self.first.backward(dh, run.first)  # dh where da belongs
+        return self.first.backward(dh, run.first)  # should be da, not dh
 
     @classmethod
     def sample(cls, rng):
@@ -247,14 +253,15 @@ wrong = {row.array for row in rows if not row.passed}
 assert wrong == {"first.W", "first.b", "x"}
 
 # %% [markdown]
-# Everything *before* the slip is wrong, everything after it is right. So the check does not only
-# say that there is a fault, it points to the place.
+# The backward pass runs from the loss to the input. Every gradient that it computes *after* the
+# mistake is wrong, and every gradient that it computes before the mistake is right. So the check
+# also shows where the mistake is.
 #
-# ## Learn something
+# ## Train it
 #
-# XOR: the output is 1 when exactly one of two inputs is. No straight line separates the two cases,
-# so a network without a hidden layer can do no better than answer 0.5 to everything: an error of
-# $\tfrac12 \cdot 0.5^2 = 0.125$.
+# The task is XOR: the output is 1 if exactly one of the two inputs is 1. No straight line separates
+# the two cases. So a network without a hidden layer can do no better than answer 0.5 to everything.
+# Its loss is then $\tfrac12 \cdot 0.5^2 = 0.125$.
 
 # %%
 xor_x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=float)[None]  # (T=1, B=4, D=2)
@@ -262,7 +269,7 @@ xor_y = np.array([[0], [1], [1], [0]], dtype=float)[None]
 
 
 def fit(network, steps=400):
-    """Train on the four cases; return the final loss."""
+    """Train on the four cases of XOR. Return the final loss."""
     optimizer = Adam(network.flat())
     for _ in range(steps):
         z, cache = network.forward(xor_x)
@@ -275,36 +282,40 @@ def fit(network, steps=400):
 
 
 line, curved = fit(Linear(2, 1, rng)), fit(TwoLayers(2, 8, 1, rng))
-print(f"no hidden layer: {line:.4f}     eight tanh units: {curved:.6f}")
+print(f"loss without a hidden layer: {line:.4f}     with eight tanh units: {curved:.6f}")
 assert abs(line - 0.125) < 1e-3
 assert curved < 1e-3
 
 # %% [markdown]
-# These six lines of loop (forward, loss, loss backward, zero, backward, update) are the loop of
-# every tutorial, and of the paper.
+# The loop has six lines: forward, loss, loss backward, zero the gradients, backward, update. Every
+# tutorial uses this loop, and so does the paper.
 #
 # ## Exercises
 #
-# 1. `dW2 = h * dz` became `h.T @ dz` for whole batches. Why the transpose, and over what is summed?
-# 2. Why does the library check with *random* weights on the outputs, instead of summing them?
-# 3. `Forgetful` trains on XOR as well. Try it. Why is a falling loss no proof of a right gradient?
+# 1. For whole batches, `dW2 = h * dz` becomes `h.T @ dz`. Why the transpose? What does the product
+#    sum over?
+# 2. The library multiplies the outputs by *random* weights before it sums them and checks the
+#    gradient of that sum. Why not simply sum the outputs?
+# 3. `Forgetful` also learns XOR. Try it. Why does a falling loss not prove that the gradient is
+#    right?
 #
 # ### Answers
 #
-# 1. `dW2` has the shape of `W2`, `(H, K)`; `h` is `(B, H)`, `dz` is `(B, K)`. Every sequence of the
-#    batch used the same `W2`, so their gradients add up: the product sums over the batch.
-# 2. Some mistakes cancel in a sum. For a softmax, all gradients of the summed outputs are zero,
-#    because the outputs always sum to one: right code and wrong code would agree.
-# 3. `dh` and `da` have the same sign, so the step still goes down. A gradient can be wrong in
-#    length and direction and still help. Only the definition of a derivative is a proof.
+# 1. `dW2` has the shape of `W2`, `(H, K)`; `h` is `(B, H)` and `dz` is `(B, K)`. Every sequence of
+#    the batch used the same `W2`, so their gradients add up: the product sums over the batch.
+# 2. Some mistakes cancel in a plain sum. Example: the outputs of a softmax always sum to one, so
+#    all gradients of their sum are zero. Right code and wrong code would agree.
+# 3. `dh` and `da` have the same sign, so the step still goes downhill. A gradient can have the
+#    wrong length and direction and still reduce the loss. Only a comparison with the definition of
+#    a derivative shows that it is right.
 
 # %%
 forgetful = fit(Forgetful(2, 8, 1, rng))
-print(f"with the wrong gradient: {forgetful:.6f}")
+print(f"loss after training with the wrong gradient: {forgetful:.6f}")
 assert forgetful < 0.1
 
 # %% [markdown]
 # **In the library:** [linear.py](../minilstm/layers/linear.py) `Linear`, `affine`, `affine_dw`;
 # [gradcheck.py](../minilstm/gradcheck.py) `check`, `numeric`;
-# [layer.py](../minilstm/layers/layer.py) `Layer`. `python -m minilstm.gradcheck` checks them all.
-# **Next:** 03, a network that must squeeze.
+# [layer.py](../minilstm/layers/layer.py) `Layer`. `python -m minilstm.gradcheck` checks every
+# layer. **Next:** 03, a network with a narrow middle.

@@ -3,16 +3,16 @@
 #
 # *Slides: "Autoencoders".*
 #
-# * **You will do:** train networks to copy their input through a few numbers, and find out when the
-#   copy is worth something.
-# * **You will learn:** what a code is, why it must be narrow, and what a linear autoencoder finds.
+# * **You will do:** train networks to copy their input through a few numbers, and find out when
+#   such a copy is useful.
+# * **You will learn:** what a code is, why it must be narrow, and what a linear autoencoder learns.
 # * **You need:** tutorial 02.
 #
 # ![digits through codes of different widths](images/03_codes.png)
 #
-# Top row: digits that the network never saw in training. Below: the same after they were squeezed
-# through 2, 8 and 32 numbers. The code is the narrowest place, and everything drawn came through
-# it.
+# Top row: digits that the network did not see in training. The rows below: the same digits after
+# they passed through 2, 8 and 32 numbers. These few numbers are the *code*, the narrowest place of
+# the network. The network draws each picture from its code alone.
 
 # %%
 import kit
@@ -26,7 +26,7 @@ from minilstm.layers.layer import Cache
 
 
 def digits(split, N):
-    """N digits as one time step of vectors: float32 (1, N, 196) in [0, 1]."""
+    """Return N digits as vectors of one time step: float32 (1, N, 196), values in [0, 1]."""
     images, _ = load_digits(split=split)
     order = np.random.default_rng(0).permutation(len(images))[:N]
     return as_vectors(resize_digits(images[order], 14)[None])
@@ -37,19 +37,20 @@ D = train.shape[-1]
 print("pixels of a digit:", D)
 
 # %% [markdown]
-# ## Two networks, back to back
+# ## Two networks in a row
 #
-# An *encoder* makes a code of $K$ numbers, a *decoder* makes a picture from the code:
+# An *encoder* computes a code of $K$ numbers from the picture. A *decoder* computes a picture from
+# the code:
 #
 # $$k = \text{encode}(x), \qquad \hat x = \text{decode}(k), \qquad L = \text{distance}(x, \hat x).$$
 #
-# Nobody supplies labels: the input is its own target. The simplest of them is linear,
-# $k = x W_e + b_e$ and $\hat x = k W_d + b_d$, with squared error.
+# No labels are needed, because the input is its own target. The simplest autoencoder is linear,
+# $k = x W_e + b_e$ and $\hat x = k W_d + b_d$, with squared error as the loss.
 
 
 # %%
 class LinearAutoencoder(Layer):
-    """x (T, B, D) -> K numbers -> (T, B, D)."""
+    """Linear encoder and decoder: x (T, B, D) -> code (T, B, K) -> (T, B, D)."""
 
     def __init__(self, D, K, rng):
         self.encode, self.decode = Linear(D, K, rng), Linear(K, D, rng)
@@ -73,7 +74,7 @@ assert all(row.passed for row in check(LinearAutoencoder.sample(np.random.defaul
 
 
 def fit(network, loss, steps, rate=0.003):
-    """The loop of tutorial 02, on random batches of 100 digits. Returns the loss on new digits."""
+    """Train on random batches of 100 digits, with the loop of tutorial 02. Return the test loss."""
     rng, optimizer = np.random.default_rng(1), Adam(network.flat())
     for step in range(steps):
         x = np.ascontiguousarray(train[:, rng.integers(0, train.shape[1], 100)])
@@ -87,20 +88,21 @@ def fit(network, loss, steps, rate=0.003):
 
 
 def judged(network, loss):
-    """The loss on digits that were not trained on."""
+    """Return the loss on test digits, which are not used in training."""
     z, _ = network.forward(test)
     value, _ = loss.forward(z, test)
     return float(value)
 
 
 # %% [markdown]
-# ## What a linear autoencoder finds
+# ## What a linear autoencoder learns
 #
-# There is a formula for the best linear code: project on the $K$ directions in which the data vary
-# most, the *principal components* (PCA). They fall out of one singular value decomposition, with no
-# training at all.
+# The best linear code is known. Project the data on the $K$ directions in which they vary most, the
+# *principal components* (PCA). One singular value decomposition computes them, without any
+# training.
 #
-# **Predict:** gradient descent knows nothing of singular values. How close will it come?
+# **Predict:** a linear autoencoder with a code of 8 numbers is trained by gradient descent. How
+# close does its loss come to that of the 8 principal components?
 
 # %%
 K, steps = 8, 1500 if kit.FAST else 6000
@@ -112,25 +114,26 @@ _, _, directions = np.linalg.svd(train[0] - mean, full_matrices=False)
 best = directions[:K].T @ directions[:K]  # the projection on the first K components
 pca = 0.5 * (((test[0] - mean) - (test[0] - mean) @ best) ** 2).sum(-1).mean()
 nothing = 0.5 * ((test[0] - mean) ** 2).sum(-1).mean()
-print(f"no code at all, the mean digit    {nothing:.2f}")
-print(f"trained linear autoencoder, K = 8 {trained:.2f}")
-print(f"principal components, K = 8       {pca:.2f}")
+print("squared error per digit (half the sum over its pixels):")
+print(f"   mean digit, without a code         {nothing:.2f}")
+print(f"   trained linear autoencoder, K = 8  {trained:.2f}")
+print(f"   principal components, K = 8        {pca:.2f}")
 assert abs(trained - pca) < 0.1 * pca < 0.1 * nothing
 
 # %% [markdown]
-# It finds the same subspace, by going downhill. So an autoencoder is PCA that was allowed to bend:
-# put tanh layers in between, and the code can follow curved shapes.
+# Gradient descent reaches almost the same loss, so it has found nearly the same subspace. An
+# autoencoder generalises PCA: with tanh layers in between, the code can also follow curved shapes.
 #
 # ## How narrow?
 #
-# Now with a hidden layer on each side, and with pixels as probabilities of ink: the decoder's
-# output goes through a sigmoid into the Bernoulli cross-entropy, the loss of the paper. Tutorial 09
-# is about reading its numbers. For now: nats per picture, less is better.
+# Now the encoder and the decoder each get a hidden layer. The pixels are read as probabilities of
+# ink: the decoder's output goes through a sigmoid into the Bernoulli cross-entropy, the loss of the
+# paper. Its unit is the nat. Tutorial 09 explains it; for now, less is better.
 
 
 # %%
 class Autoencoder(Layer):
-    """x -> tanh -> K numbers -> tanh -> logits of x."""
+    """Autoencoder with two hidden layers: x -> tanh -> K numbers -> tanh -> logits of x."""
 
     def __init__(self, D, H, K, rng):
         sizes = (D, H, K, H, D)
@@ -140,7 +143,7 @@ class Autoencoder(Layer):
         caches, hidden = [], []
         for n, layer in enumerate(self.layers):
             x, cache = layer.forward(x)
-            if n in (0, 2):  # the code, after layer 1, is left linear
+            if n in (0, 2):  # tanh in the hidden layers; the code, after layer 1, is linear
                 x, _ = elman_cell(x, out=np.empty_like(x))
             caches.append(cache)
             hidden.append(x)
@@ -177,44 +180,44 @@ for row, name in enumerate(("digit", "K = 2", "K = 8", "K = 32")):
 kit.save(drawn, "03_codes")
 
 # %% [markdown]
-# ## The trap: a code that is wide enough
+# ## The trap: a code that is too wide
 #
-# **Predict:** what does an autoencoder learn when the code has as many numbers as the picture?
+# **Predict:** what does an autoencoder learn if its code has as many numbers as the picture?
 #
-# The answer needs no training. Set both matrices to the identity:
+# This needs no training to answer. Set both matrices to the identity:
 
 # %%
 copier = LinearAutoencoder(D, D, np.random.default_rng(4))
 for layer in (copier.encode, copier.decode):
     layer.W.value[...] = np.eye(D)
 perfect = judged(copier, SquaredError())
-print("loss of a network that learned nothing:", perfect)
+print("loss of a network that learned nothing:", perfect)  # it copies every input
 assert perfect == 0
 
 noise = np.random.default_rng(5).random((1, 10, D), np.float32)
 back, _ = copier.forward(noise)
 squeezed, _ = linear.forward(noise)
-print("it copies white noise just as well:", bool(np.allclose(back, noise)))
+print("it also copies white noise exactly:", bool(np.allclose(back, noise)))
 assert np.allclose(back, noise)
 assert np.abs(squeezed - noise).mean() > 0.1
 
 # %% [markdown]
-# Loss 0, and nothing learned about digits. *A small loss is no proof of a good representation.* The
-# narrow network is worse at copying noise, and that is its merit: it spends its few numbers on what
-# digits have in common.
+# The loss is 0, and the network knows nothing about digits. *A small loss does not prove a good
+# representation.* The narrow network is worse at copying noise. This is what we want: it spends its
+# few numbers on what digits have in common.
 #
-# Remember this trap. A recurrent autoencoder faces it too, which may be why the deck puts a
-# question mark behind "Recurrent AutoEncoders?" (tutorial 06).
+# Remember this trap. A recurrent autoencoder has it too. This may be why the slides put a question
+# mark behind "Recurrent AutoEncoders?" (tutorial 06).
 #
 # ## Break it on purpose
 #
-# Forget that the encoder must learn as well: return the right gradient of the decoder, and none to
-# the encoder.
+# Pass no gradient on to the encoder. The decoder still gets the right gradient and learns. The
+# encoder does not learn.
 
 
 # %%
 class DeafEncoder(LinearAutoencoder):
-    """The decoder's gradient is not passed on."""
+    """Autoencoder whose encoder gets a gradient of zero."""
 
     def backward(self, dz, cache):
         run = cache.consume()
@@ -228,38 +231,39 @@ class DeafEncoder(LinearAutoencoder):
 
 wrong = [row.array for row in check(DeafEncoder.sample(np.random.default_rng(0))) if not row.passed]
 deaf = fit(DeafEncoder(D, 8, np.random.default_rng(2)), SquaredError(), steps)
-print("the check says:", *wrong)
-print(f"and yet it trains: {deaf:.2f}, where the mean digit costs {nothing:.2f}")
+print("gradients that the check finds wrong:", *wrong)
+print(f"squared error after training: {deaf:.2f}; the mean digit: {nothing:.2f}")
 assert set(wrong) == {"encode.W", "encode.b", "x"}
 assert trained < deaf < nothing
 
 # %% [markdown]
-# It trains! The decoder makes the best of a random code. A loss curve would look fine. The check
-# does not.
+# It still trains, because the decoder learns to draw from a random code. The loss curve looks fine.
+# The gradient check finds the mistake.
 #
 # ## Exercises
 #
-# 1. How many parameters has the linear autoencoder with $D = 196$, $K = 8$?
-# 2. Why is the trained loss never *below* that of PCA, apart from chance in the test digits?
-# 3. Train `LinearAutoencoder` with $K = 2$ and draw the codes of zeros and ones as points. Would a
-#    linear reader tell them apart?
+# 1. How many parameters does the linear autoencoder have with $D = 196$, $K = 8$?
+# 2. Why is the loss of the trained network never *below* that of PCA, apart from chance in the test
+#    digits?
+# 3. Train `LinearAutoencoder` with $K = 2$ and draw the codes of zeros and ones as points. Could a
+#    linear probe tell them apart?
 # 4. What does this autoencoder know about *motion*?
 #
 # ### Answers
 #
-# 1. $196 \cdot 8 + 8 + 8 \cdot 196 + 196 = 3340$. Checked below.
-# 2. PCA is the optimum over all linear codes of that width, by a theorem (Eckart and Young), on the
-#    data it is computed from.
-# 3. Yes, mostly: zeros have a hole where ones have ink, and that is the direction of largest
+# 1. $196 \cdot 8 + 8 + 8 \cdot 196 + 196 = 3340$. The next cell checks it.
+# 2. Among all linear codes of that width, PCA has the smallest loss on the data from which it is
+#    computed. This is the theorem of Eckart and Young.
+# 3. Yes, mostly. Zeros have a hole where ones have ink, and this is the direction of largest
 #    variance.
-# 4. Nothing. It sees one frame at a time. Twelve frames are twelve codes, and nothing says that
-#    they belong together. For that the network needs a memory: tutorial 04.
+# 4. Nothing. It sees one frame at a time. Twelve frames give twelve codes, and nothing says that
+#    they belong together. For this the network needs a memory: tutorial 04.
 
 # %%
 assert linear.flat().value.size == 3340
 
 # %% [markdown]
 # **In the library:** [linear.py](../minilstm/layers/linear.py);
-# [losses.py](../minilstm/layers/losses.py) `SquaredError`, `BernoulliCrossEntropy`; `Autoencoder`
-# in [models.py](../minilstm/models/composite.py) is the recurrent one. **Next:** 04, a network with
-# a memory.
+# [losses.py](../minilstm/layers/losses.py) `SquaredError`, `BernoulliCrossEntropy`;
+# [models/composite.py](../minilstm/models/composite.py) `Autoencoder`, which is recurrent.
+# **Next:** 04, a network with a memory.

@@ -187,6 +187,6 @@ long, _ = model.forward(asarray(films(kit.small(1, data={"past": 12, "future": 1
 assert long[0].shape == (12, 200, 256)
 
 # %% [markdown]
-# **In the library:** [models.py](../minilstm/models/composite.py) `Autoencoder`, `Encoder`,
-# `Decoder`; [step.py](../minilstm/training/step.py) `training_step` is the loop's body.
+# **In the library:** [models/composite.py](../minilstm/models/composite.py) `Autoencoder`,
+# `Encoder`, `Decoder`; [step.py](../minilstm/training/step.py) `training_step` is the loop's body.
 # **Next:** 07, the hand-over itself.

@@ -233,6 +233,6 @@ assert max(param.value.size for param in paper.params().values()) == 4096 * 8192
 assert 4096 * 8192 > total / 3.1
 
 # %% [markdown]
-# **In the library:** [models.py](../minilstm/models/composite.py) `Encoder`, `Decoder`,
+# **In the library:** [models/composite.py](../minilstm/models/composite.py) `Encoder`, `Decoder`,
 # `FuturePredictor`; [stack.py](../minilstm/layers/stack.py). **Next:** 08, what goes in at each
 # time step.

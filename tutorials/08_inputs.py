@@ -237,7 +237,8 @@ for name, wrong in (("as floats", bars.astype(np.float32)), ("as bytes", bars)):
 #    below zero, or starts there, since readouts start at the mean image.
 
 # %% [markdown]
-# **In the library:** [data/sequences.py](../minilstm/data/sequences.py) `as_vectors`,
-# `SequenceFile`; [data/patches.py](../minilstm/data/patches.py);
+# **In the library:** [data/vectors.py](../minilstm/data/vectors.py) `as_vectors`;
+# [data/sequences.py](../minilstm/data/sequences.py) `SequenceFile`;
+# [data/patches.py](../minilstm/data/patches.py);
 # [losses.py](../minilstm/layers/losses.py) `mean`;
 # [resources.py](../minilstm/training/resources.py). **Next:** 09, judging.

@@ -234,5 +234,6 @@ assert wrong and all(name.startswith("reconstruct") for name in right)
 #    must see the same choices; a resumed run must see them too.
 # 3. The one against: the decoder leans on the frame before, so the code learns less.
 #
-# **In the library:** [models.py](../minilstm/models/composite.py) `Composite`, `Decoder.forward`;
-# [batches.py](../minilstm/training/batches.py) `draw_feeding`. **Next:** 11, looking inside.
+# **In the library:** [models/composite.py](../minilstm/models/composite.py) `Composite`,
+# `Decoder.forward`; [batches.py](../minilstm/training/batches.py) `draw_feeding`.
+# **Next:** 11, looking inside.

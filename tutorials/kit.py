@@ -1,14 +1,18 @@
-"""What the tutorials share: the fast mode, where pictures go, how they are drawn. No lesson here.
+"""Tools that the tutorials share: fast mode, questions, drawing, short trainings. No lesson here.
 
-MINILSTM_FAST=1 makes every tutorial short, for tests. Its pictures go to build/, so that those in
-images/, which README.md shows, are always of the full length.
+MINILSTM_FAST=1 makes every tutorial short, for tests.
+
+Pictures are written to build/images/, which git ignores. Only `run.py --images` writes to images/,
+which is committed and which README.md shows: it sets MINILSTM_RENEW_IMAGES=1.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +34,46 @@ from minilstm.training.batches import draw_batch
 from minilstm.training.step import training_step
 
 FAST = os.environ.get("MINILSTM_FAST", "0") not in ("", "0")
-IMAGES = Path(__file__).parent / ("build/images" if FAST else "images")
-WIDTH = 1100  # pixels: no picture is wider
+RENEW = os.environ.get("MINILSTM_RENEW_IMAGES", "0") not in ("", "0")
+FOLDER = Path(__file__).resolve().parent
+IMAGES = FOLDER / ("images" if RENEW and not FAST else "build/images")
+WIDTH = 1100  # largest width of a picture, in pixels
 BLUE, ORANGE, GREEN, PINK = PALETTE[:4]
+
+
+# ---------------------------------------------------------------- questions
+
+
+def questions(script: Path) -> list[str]:
+    """Return the paragraphs of a tutorial that begin with **Predict:**, without their markup."""
+    found = re.findall(r"# \*\*Predict:\*\* (.+?)\n#?\n", script.read_text("utf-8"), re.DOTALL)
+    texts = [re.sub("[$`*]", "", " ".join(text.replace("\n#", " ").split())) for text in found]
+    return [text[0].upper() + text[1:] for text in texts]
+
+
+def ask() -> None:
+    """Print the questions of the tutorial that runs as a script.
+
+    A notebook shows each question above its cell, so nothing is printed there.
+    """
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or ".").resolve()
+    if script.parent == FOLDER and re.match(r"\d\d_", script.name):
+        print("Predict, before you read the output:")
+        for n, question in enumerate(questions(script), 1):
+            print(
+                textwrap.fill(question, 96, initial_indent=f"{n:>3}. ", subsequent_indent="     ")
+            )
+        print(flush=True)
+
+
+ask()
 
 
 # ---------------------------------------------------------------- pictures
 
 
 def figure(width: float = 9, height: float = 4, columns: int = 1, rows: int = 1, **keywords):
-    """A Matplotlib figure of width x height inches and its axes, one or an array of them."""
+    """Return a Matplotlib figure of width x height inches, and its axes: one, or an array."""
     drawn = Figure(figsize=(width, height), dpi=120, layout="constrained")
     axes = drawn.subplots(rows, columns, **keywords)
     for ax in np.ravel(axes):
@@ -49,7 +83,10 @@ def figure(width: float = 9, height: float = 4, columns: int = 1, rows: int = 1,
 
 
 def save(drawn: Figure, name: str, show: bool = True) -> None:
-    """Write a figure as a small PNG; `show` it in a notebook, unless the text does already."""
+    """Write a figure as a small PNG, and display it in a notebook.
+
+    `show=False` is for the pictures that the text at the top of a tutorial shows already.
+    """
     data = io.BytesIO()
     FigureCanvasAgg(drawn)
     drawn.savefig(data, format="png", bbox_inches="tight")
@@ -57,7 +94,7 @@ def save(drawn: Figure, name: str, show: bool = True) -> None:
 
 
 def save_file(draw, name: str) -> None:
-    """The same for the library's figures, which write files: `draw(path)`."""
+    """Save a figure of the library: `draw(path)` writes it, and this function makes it small."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     path = IMAGES / f"raw-{name}.png"
     draw(path)
@@ -76,14 +113,14 @@ def _write(picture, name, show):
     picture.quantize(64, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
     IMAGES.mkdir(parents=True, exist_ok=True)
     write_file(IMAGES / f"{name}.png", data.getvalue())
-    if show and "IPython" in sys.modules:  # in a notebook, where pictures stand below the code
+    if show and "IPython" in sys.modules:  # in a notebook: the picture appears below the cell
         from IPython import display
 
         display.display(display.Image(data.getvalue()))
 
 
 def diagram(width: float, height: float):
-    """An empty sheet for boxes and arrows, in units of one box."""
+    """Return a figure without axes lines, for boxes and arrows. One unit is one box's width."""
     drawn, ax = figure(width, height)
     ax.set_axis_off()
     ax.set_aspect("equal")
@@ -91,7 +128,7 @@ def diagram(width: float, height: float):
 
 
 def box(ax, x: float, y: float, text: str, colour: str = BLUE, width: float = 1.0) -> None:
-    """A box with a word in it, its middle at (x, y), 0.6 high."""
+    """Draw a box with a word in it. (x, y) is its middle; it is 0.6 units high."""
     shape = FancyBboxPatch(
         (x - width / 2, y - 0.3), width, 0.6, boxstyle="round,pad=0,rounding_size=0.08",
         facecolor=colour, edgecolor="none",
@@ -101,7 +138,7 @@ def box(ax, x: float, y: float, text: str, colour: str = BLUE, width: float = 1.
 
 
 def arrow(ax, start, end, text: str = "", colour: str = INK, bend: float = 0.0) -> None:
-    """An arrow from start (x, y) to end (x, y) with a word beside its middle."""
+    """Draw an arrow from start (x, y) to end (x, y), with a word beside its middle."""
     style = {"arrowstyle": "-|>", "color": colour, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
     style["connectionstyle"] = f"arc3,rad={bend}"
     ax.annotate("", xy=end, xytext=start, arrowprops=style)
@@ -114,7 +151,10 @@ def arrow(ax, start, end, text: str = "", colour: str = INK, bend: float = 0.0) 
 
 
 def pictures(ax, frames: np.ndarray, shape: tuple[int, int], gap: int = 1) -> None:
-    """Frames (rows, columns, D) in [0, 1], drawn as a table of pictures."""
+    """Draw frames (rows, columns, D), values in [0, 1], as a table of pictures.
+
+    `shape` is the (height, width) of one picture, `gap` the space between two, both in pixels.
+    """
     rows, columns, _ = frames.shape
     height, width = shape
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), 0.55)
@@ -130,10 +170,10 @@ def pictures(ax, frames: np.ndarray, shape: tuple[int, int], gap: int = 1) -> No
 
 
 def camera_films(N: int, T: int = 29, side: int = 16) -> np.ndarray:
-    """What a camera sees that glides over a photograph and zooms: uint8 (N, T, side, side, 3).
+    """Films of a camera that glides over a photograph and zooms: uint8 (N, T, side, side, 3).
 
-    The photograph is matplotlib's portrait of Grace Hopper (public domain). Test films, and they
-    alone, are of its right two fifths. Views with nothing in them are left out.
+    The photograph is matplotlib's portrait of Grace Hopper (public domain). Only the test films
+    show its right two fifths; the other films show the rest. Nearly uniform views are left out.
     """
     with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as opened:
         photograph = opened.convert("RGB")
@@ -144,10 +184,10 @@ def camera_films(N: int, T: int = 29, side: int = 16) -> np.ndarray:
     for n in range(N):
         left, right = (0.6 * width, width) if n in test else (0, 0.6 * width)
         while True:
-            size = rng.uniform(40, 100, 2)  # of the view at the beginning and the end
+            size = rng.uniform(40, 100, 2)  # the view's width in pixels, first and last frame
             x, y = rng.uniform(left, right - size), rng.uniform(0, height - size)
             views = np.linspace(*np.stack([x, y, x + size, y + size], axis=1), T)
-            if np.hypot(*np.diff([x, y])) > 100:  # too fast
+            if np.hypot(*np.diff([x, y])) > 100:  # pixels in all: too fast
                 continue
             films[n] = [photograph.resize((side, side), Image.Resampling.BILINEAR, tuple(view))
                         for view in views]  # fmt: skip
@@ -160,9 +200,10 @@ def camera_films(N: int, T: int = 29, side: int = 16) -> np.ndarray:
 
 
 def small(steps: int, **sections) -> config.Config:
-    """Settings of a model that learns in seconds: one digit of 8 pixels on frames of 16.
+    """Return the settings of a model that learns in seconds.
 
-    Anything else by section, as in small(300, model={"kind": "composite"}).
+    Its films show one digit of 8 x 8 pixels on frames of 16 x 16. Other settings are given by
+    section, as in small(300, model={"kind": "composite"}).
     """
     own = {
         "data": {"num_digits": 1, "frame_size": 16, "digit_size": 8, "past": 6, "future": 6},
@@ -175,7 +216,7 @@ def small(steps: int, **sections) -> config.Config:
 
 
 def learn(settings: config.Config) -> EncoderDecoder:
-    """A model trained by the library's own step: the loop of tutorial 06, without its printing."""
+    """Return a trained model. This is the loop of tutorial 06, with the library's training step."""
     source = build.open_source(settings, "train")
     rate = build.build_schedule(settings)
     with use_backend("numpy", settings.run.precision), use_workspace(Reused()):

@@ -1,11 +1,13 @@
-"""List the tutorials, run them, or make a gallery of them to browse.
+"""List the tutorials, run them, or make web pages of them.
 
-    python tutorials/run.py                  what there is
-    python tutorials/run.py 4 5              run some; `all` runs all, and makes every picture again
-    python tutorials/run.py all --fast       as short as they can be: for tests
-    python tutorials/run.py all --gallery    run as notebooks, as pages in tutorials/build/gallery/
+    python tutorials/run.py                  list the tutorials
+    python tutorials/run.py 4 5              run tutorials 4 and 5; `all` runs all
+    python tutorials/run.py all --fast       run each as briefly as possible, for tests
+    python tutorials/run.py all --images     run all, and renew the committed pictures in images/
+    python tutorials/run.py all --gallery    run all as notebooks; pages in tutorials/build/gallery/
 
-The gallery needs `pip install '.[tutorials]'`. One alone: `python tutorials/04_unrolling.py`.
+Without --images, nothing is written outside tutorials/build/, which git ignores. The gallery needs
+`pip install '.[tutorials]'`. To run one tutorial: `python tutorials/04_unrolling.py`.
 """
 
 from __future__ import annotations
@@ -28,17 +30,17 @@ SCRIPT = re.compile(r'<script[^>]* src="https?://[^>]*>\s*</script>')
 
 
 def tutorials() -> list[Path]:
-    """All tutorials, in order."""
+    """Return the paths of all tutorials, in order."""
     return sorted(FOLDER.glob("[0-9][0-9]_*.py"))
 
 
 def title(path: Path) -> str:
-    """The heading of a tutorial: "04 · Unroll a network through time"."""
+    """Return the heading of a tutorial: "04 · Unroll a network through time"."""
     return path.read_text("utf-8").splitlines()[1].removeprefix("# # ")
 
 
 def chosen(names: list[str]) -> list[Path]:
-    """The tutorials of these numbers; of "all", all. Raises ConfigError for any other word."""
+    """Return the tutorials with these numbers, or all for "all". Raise ConfigError otherwise."""
     found = tutorials()
     if names == ["all"]:
         return found
@@ -53,7 +55,7 @@ def chosen(names: list[str]) -> list[Path]:
 
 
 def run(path: Path) -> bool:
-    """Run one tutorial; whether it ended well."""
+    """Run one tutorial as a script. Return True if no error occurred."""
     print(f"\n=== {title(path)}", flush=True)
     start = time.perf_counter()
     status = subprocess.run([sys.executable, str(path)], cwd=FOLDER).returncode
@@ -62,7 +64,7 @@ def run(path: Path) -> bool:
 
 
 def page(path: Path) -> bool:
-    """Run one tutorial as a notebook, and write it as a page of the gallery."""
+    """Run one tutorial as a notebook, write its page, and return True if no error occurred."""
     try:
         import jupytext
         from latex2mathml.converter import convert
@@ -73,7 +75,7 @@ def page(path: Path) -> bool:
             f"expected {error.name} for the gallery, got none: pip install '.[tutorials]'"
         ) from error
     print(title(path), flush=True)
-    formulas = []  # as MathML, which a browser sets without a script from the network
+    formulas = []  # in MathML, which a browser shows without a script from the network
 
     def placeholder(tex):
         display = "block" if tex[1] else "inline"
@@ -82,7 +84,7 @@ def page(path: Path) -> bool:
 
     notebook = jupytext.read(path)
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":  # whose links are seen from the gallery now
+        if cell.cell_type == "markdown":  # links are relative to the gallery's folder now
             cell.source = FORMULA.sub(placeholder, cell.source.replace("](../", "](../../../"))
     resources = {"metadata": {"path": str(FOLDER), "name": title(path)}}
     try:
@@ -98,10 +100,10 @@ def page(path: Path) -> bool:
 
 
 def index() -> Path:
-    """Write the gallery's first page, of all pages that are there."""
+    """Write the gallery's first page, with a link to every page that exists. Return its path."""
     rows = []
     for path in tutorials():
-        picture = re.search(r"\(images/(.+)\)", path.read_text("utf-8"))[1]  # its first
+        picture = re.search(r"\(images/(.+)\)", path.read_text("utf-8"))[1]  # the first picture
         picture = f'<img src="../../images/{picture}" alt="">'
         if (GALLERY / f"{path.stem}.html").exists():
             rows.append(f'<li><a href="{path.stem}.html">{picture}<b>{title(path)}</b></a></li>')
@@ -120,7 +122,7 @@ a { color: #0072B2; text-decoration: none }
 img { display: block; width: 100%%; height: 160px; object-fit: contain; margin-bottom: .5em }
 </style>
 <h1>minilstm tutorials</h1>
-<p>From a neuron to the future of a film, in the order of the slides.</p>
+<p>From one neuron to predicting the future of a film, in the order of the slides.</p>
 <ul>
 %s
 </ul></html>
@@ -129,16 +131,29 @@ img { display: block; width: 100%%; height: 160px; object-fit: contain; margin-b
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
-        prog="python tutorials/run.py", description="List the tutorials, run them, or show them."
+        prog="python tutorials/run.py",
+        description="List the tutorials, run them, or make web pages of them.",
     )
     parser.add_argument(
-        "tutorials", nargs="*", metavar="NUMBER", help="which to run; `all` for all"
+        "tutorials", nargs="*", metavar="NUMBER",
+        help="numbers of the tutorials to run, or `all`; without one, list them",
+    )  # fmt: skip
+    parser.add_argument("--fast", action="store_true", help="run each as briefly as possible")
+    parser.add_argument(
+        "--images", action="store_true", help="renew the committed pictures in tutorials/images/"
     )
-    parser.add_argument("--fast", action="store_true", help="as short as they can be")
-    parser.add_argument("--gallery", action="store_true", help="as pages to browse")
+    parser.add_argument(
+        "--gallery", action="store_true", help="write web pages to tutorials/build/gallery/"
+    )
     options = parser.parse_args(arguments)
+    if options.fast and options.images:
+        raise ConfigError(
+            "expected --fast or --images, got both: the committed pictures are of a full run"
+        )
     if options.fast:
         os.environ["MINILSTM_FAST"] = "1"
+    if options.images:
+        os.environ["MINILSTM_RENEW_IMAGES"] = "1"
     if not options.tutorials:
         print(*map(title, tutorials()), sep="\n")
         return 0
