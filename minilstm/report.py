@@ -7,7 +7,7 @@ predictions with a slider over time, the table of `minilstm.evaluate`, the curve
 figures of `minilstm.visualize` with their captions, all settings, and the environment. How it looks
 is said in report_page.html; here is what it says.
 
-Read next: visualize.py, evaluate.py.
+Read next: visualize.py, evaluation/judging.py.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from string import Template
 
 import numpy as np
 
-from . import evaluate, visualize
+from . import visualize
 from .backend import use_backend
 from .command import Parser, run_command
 from .data import as_frames
 from .errors import ConfigError, RunError
+from .evaluation import judging
 from .figures import curves, strips, style
 from .files import write_file
 from .runs import checkpoint
@@ -81,9 +82,9 @@ def write_report(path: str | Path, sequences: int = 1000, best: bool = False) ->
 
 def _evaluated(run, N):
     config = run.config
-    frames = evaluate.sequences(run.source, N).astype(config.run.dtype)
-    mean = evaluate.mean_image(config)
-    return evaluate.evaluate(run.trained, frames, config.data.past, mean, run.source.frame_shape)
+    frames = judging.sequences(run.source, N).astype(config.run.dtype)
+    mean = judging.mean_image(config)
+    return judging.evaluate(run.trained, frames, config.data.past, mean, run.source.frame_shape)
 
 
 # ---------------------------------------------------------------- words and numbers
@@ -118,7 +119,7 @@ def _numbers(result):
     if "future" in result:
         future = result["future"]["free_running"]
         found.append((f"{future['mean']:.1f}", f"{unit}, predicted future"))
-        name, best = evaluate.best_baseline(result)
+        name, best = judging.best_baseline(result)
         found.append((f"{best['mean']:.1f}", f"{name}, the best without a model"))
         found.append((f"{future['sharpness']:.2f}", "sharpness: 0 is fog, 1 the truth"))
     else:
@@ -142,7 +143,7 @@ def _told(run):
 
 def _table(result):
     """The table of `minilstm.evaluate`."""
-    head, *groups = evaluate.table_rows(result)
+    head, *groups = judging.table_rows(result)
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("", *head))
     body = []
     for title, rows in groups:
@@ -154,7 +155,7 @@ def _table(result):
             kind = "" if title else ' class="model"'
             body.append(f'<tr{kind}><th scope="row">{escape(name)}</th>{cells}</tr>')
     said = f"{result['sequences']} test sequences, {result['unit']}."
-    verdict = evaluate.verdict(result)
+    verdict = judging.verdict(result)
     return (
         f"<p>{escape(said)} First, middle and last are single frames.</p>"
         '<div class="wide"><table>'
@@ -240,8 +241,8 @@ def _data(run):
 
     past, shape, scale = run.config.data.past, run.source.frame_shape, run.source.scale
     frames = run.frames[:, :SHOWN]
-    logits = evaluate.decode(run.trained, frames, past)
-    rebuilt, predicted = (evaluate.mean_frames(run.trained.loss, z) for z in logits)
+    logits = judging.decode(run.trained, frames, past)
+    rebuilt, predicted = (judging.mean_frames(run.trained.loss, z) for z in logits)
     T, N, _ = frames.shape
     height, width, *_ = shape
     sheet = np.full((2 * N, height, T, width, 3), style.PALE, np.uint8)

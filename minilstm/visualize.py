@@ -28,14 +28,13 @@ from pathlib import Path
 
 import numpy as np
 
-from . import evaluate
 from .backend import use_backend
 from .command import Parser, run_command
 from .config import Config
 from .data import MovingMNIST, SequenceFile, as_frames
 from .data.rng import keyed_rng
 from .errors import ConfigError, RunError
-from .evaluation import activations
+from .evaluation import activations, judging
 from .figures import curves, panels, strips
 from .files import write_file
 from .layers.workspace import Fresh, use_workspace
@@ -176,9 +175,9 @@ def fig8(runs: list[Run], plate: Plate) -> None:
     for n in range(max(1, own - 1), own + 2):
         config = dataclasses.replace(first.config, data=dataclasses.replace(data, num_digits=n))
         frames = _test_frames(config)
-        _, logits = evaluate.decode(model, frames, data.past)
+        _, logits = judging.decode(model, frames, data.past)
         if logits is not None:
-            loss = evaluate.loss_per_step(model.loss, logits, frames[data.past :]).mean()
+            loss = judging.loss_per_step(model.loss, logits, frames[data.past :]).mean()
             costs.append(f"{n}: {loss:.0f}")
         if n != own:
             shown.append((_digits(n), frames[:, :1]))
@@ -203,7 +202,7 @@ def _digits(n):
 def _test_frames(config):
     """Sequences (T, N, D) that a run of this configuration never saw, in its precision."""
     source = build.open_source(config, "test")
-    return evaluate.sequences(source, SEQUENCES).astype(config.run.dtype)
+    return judging.sequences(source, SEQUENCES).astype(config.run.dtype)
 
 
 def _strip(plate, name, title, caption, runs, frames, hidden):
@@ -216,8 +215,8 @@ def _strip(plate, name, title, caption, runs, frames, hidden):
 
     models = {}
     for run in runs:
-        logits = evaluate.decode(run.trained, frames, past)
-        means = (evaluate.mean_frames(run.trained.loss, z) for z in logits)
+        logits = judging.decode(run.trained, frames, past)
+        means = (judging.mean_frames(run.trained.loss, z) for z in logits)
         reconstruction, prediction = map(picture, means)
         if reconstruction is not None:
             reconstruction = reconstruction[hidden:]

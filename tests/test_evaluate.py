@@ -13,7 +13,7 @@ from minilstm import config, evaluate, visualize
 from minilstm.command import run_command
 from minilstm.data import as_vectors
 from minilstm.errors import ConfigError, MinilstmError, RunError, ShapeError
-from minilstm.evaluation import metrics
+from minilstm.evaluation import judging, metrics
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.runs import build, checkpoint
 from minilstm.training import loop
@@ -227,16 +227,16 @@ def test_two_evaluations_give_the_same_numbers(runs, capsys):
 def test_a_certain_and_wrong_pixel_costs_its_logit_and_not_infinity():
     logits = np.full((2, 1, 3), [-100.0, 100.0, 0.0], np.float32)
     truth = np.full((2, 1, 3), [1.0, 1.0, 0.5], np.float32)
-    loss = evaluate.loss_per_step(minilstm.BernoulliCrossEntropy(), logits, truth)
+    loss = judging.loss_per_step(minilstm.BernoulliCrossEntropy(), logits, truth)
     np.testing.assert_allclose(loss, [100 + np.log(2)] * 2, rtol=1e-12)
 
 
 def test_predictions_do_not_depend_on_how_many_are_made_at_a_time(runs, monkeypatch):
     model = minilstm.load(runs / "conditional")
     frames = np.random.default_rng(0).random((7, 11, 64), np.float32)
-    whole = evaluate.decode(model, frames, 3)
-    monkeypatch.setattr(evaluate, "CHUNK", 4)
-    for one, two in zip(whole, evaluate.decode(model, frames, 3), strict=True):
+    whole = judging.decode(model, frames, 3)
+    monkeypatch.setattr(judging, "CHUNK", 4)
+    for one, two in zip(whole, judging.decode(model, frames, 3), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
 
@@ -251,8 +251,8 @@ def test_a_trained_model_beats_half_and_a_table_says_above_where_it_is_above(run
     fog = {"sharpness": 0, "equivalent_blur": 10.0}
     worse = result | {"future": {"free_running": result["baselines"]["p = 0.5"] | fog}}
     assert (
-        "% above the mean image" in evaluate.table(worse)
-        and "-" not in evaluate.table(worse).rpartition("future is")[2].partition("the mean")[0]
+        "% above the mean image" in judging.table(worse)
+        and "-" not in judging.table(worse).rpartition("future is")[2].partition("the mean")[0]
     )
 
 
@@ -321,13 +321,13 @@ def test_squared_error_has_a_table_of_its_own():
     settings = config.load(overrides=TINY | {"data": {"source": "patches"}})
     model = build.build_model(settings, 64)
     frames = np.random.default_rng(0).standard_normal((7, 5, 64)).astype("float32")
-    result = evaluate.evaluate(model, frames, 3, frames.mean(axis=(0, 1)), (8, 8))
+    result = judging.evaluate(model, frames, 3, frames.mean(axis=(0, 1)), (8, 8))
     prediction = model.rollout(frames[:3], 4)
     expected = 0.5 * ((prediction - frames[3:]) ** 2).sum(axis=-1).mean()
     assert result["future"]["free_running"]["mean"] == pytest.approx(expected, rel=1e-5)
     copy = 0.5 * ((frames[2] - frames[3:]) ** 2).sum(axis=-1).mean()
     assert result["baselines"]["copy of the last frame"]["mean"] == pytest.approx(copy, rel=1e-5)
-    text = evaluate.table(result)
+    text = judging.table(result)
     assert "squared error" in text and "nats" not in text
 
 
@@ -366,8 +366,8 @@ def test_a_rollout_owns_its_memory(runs):
 def test_a_rollout_is_what_evaluation_calls_free_running(runs):
     model = minilstm.load(runs / "conditional")
     frames = np.random.default_rng(0).random((7, 4, 64), np.float32)
-    logits = evaluate.decode(model, frames, 3)
-    rebuilt, predicted = (evaluate.mean_frames(model.loss, z) for z in logits)
+    logits = judging.decode(model, frames, 3)
+    rebuilt, predicted = (judging.mean_frames(model.loss, z) for z in logits)
     np.testing.assert_allclose(model.rollout(frames[:3], 4), predicted, atol=1e-6)
     np.testing.assert_allclose(model.reconstruction(frames[:3]), rebuilt, atol=1e-6)
 

@@ -21,7 +21,7 @@ from minilstm.evaluation.metrics import (
     entropy_bound,
     equivalent_blur,
     half,
-    mean_image,
+    mean_image_loss,
     sharpness,
     squared_error,
 )
@@ -116,7 +116,7 @@ def test_baselines_copy_the_last_frame_of_the_past_and_clip_only_what_they_must(
     past[-1, 0] = [1, 0.25]
     wrong = -math.log(1e-4) - math.log(0.75)  # a white pixel that goes black, a grey one too
     np.testing.assert_allclose(copy_last(past, future), [wrong] * 3, rtol=1e-12)
-    np.testing.assert_allclose(mean_image(past[-1, 0], future), [wrong] * 3, rtol=1e-12)
+    np.testing.assert_allclose(mean_image_loss(past[-1, 0], future), [wrong] * 3, rtol=1e-12)
 
 
 def test_half_costs_ln_2_per_pixel_whatever_happens():

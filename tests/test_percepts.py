@@ -15,6 +15,7 @@ from minilstm import config, evaluate, report, train, visualize
 from minilstm.command import run_command
 from minilstm.data import Clips, Percepts, Scale, as_vectors, read_percepts, write_percepts
 from minilstm.errors import ConfigError, DataError, RunError, ShapeError
+from minilstm.evaluation import judging
 from minilstm.runs import build
 from minilstm.runs.run_folder import read_log
 from minilstm.training import loop
@@ -275,10 +276,10 @@ def test_a_model_learns_to_continue_percepts_that_can_be_continued(folder, tmp_p
     overrides |= {"model": {"hidden": 24}, "optimizer": {"learning_rate": 0.01}}
     train_undrawn(overrides, tmp_path / "run")
     run = build.read_config(tmp_path / "run")
-    frames = evaluate.sequences(build.open_source(run, "test"), 20)
-    mean = evaluate.mean_image(run)
-    result = evaluate.evaluate(build.load_run(tmp_path / "run"), frames, 3, mean, (6,))
-    best = evaluate.best_baseline(result)[1]["mean"]
+    frames = judging.sequences(build.open_source(run, "test"), 20)
+    mean = judging.mean_image(run)
+    result = judging.evaluate(build.load_run(tmp_path / "run"), frames, 3, mean, (6,))
+    best = judging.best_baseline(result)[1]["mean"]
     assert result["future"]["free_running"]["mean"] < 0.2 * best
 
 

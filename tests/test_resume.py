@@ -16,6 +16,7 @@ import minilstm
 from minilstm import config, evaluate, train
 from minilstm.command import Interrupted, run_command
 from minilstm.errors import NonFiniteError, RunError
+from minilstm.evaluation import judging
 from minilstm.runs import checkpoint, run_folder
 from minilstm.training import batches, loop, progress
 from minilstm.training.batches import draw_batch
@@ -357,7 +358,7 @@ def test_the_last_checkpoints_are_kept_under_their_steps(tmp_path):
 def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path, monkeypatch):
     losses = iter([(5.0, 4.0), (3.0, 3.0), (3.5, 1.0), (1.0, 4.0), (4.0, 4.0)])
     halves = (np.array(half) for both in losses for half in both)
-    monkeypatch.setattr(evaluate, "loss_per_step", lambda *_: next(halves))
+    monkeypatch.setattr(judging, "loss_per_step", lambda *_: next(halves))
     often = ["--validate-every", 1, "--checkpoint-every", 1, "--keep", 9]
     main(*FLAGS, *often, "--steps", 5, "--out", tmp_path / "run")
     about = checkpoint.read(tmp_path / "run" / "best.safetensors")[1]

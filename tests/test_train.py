@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 import minilstm
-from minilstm import config, evaluate, train
+from minilstm import config, train
 from minilstm.command import run_command
 from minilstm.config import from_toml
 from minilstm.errors import DataError, NonFiniteError, RunError
+from minilstm.evaluation import judging
 from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.runs import build, checkpoint, run_folder
@@ -707,13 +708,13 @@ def test_a_learning_rate_that_explodes_ends_the_run_in_one_line(
 def test_a_validation_that_is_not_finite_leaves_the_checkpoint_before_it(
     tmp_path, monkeypatch, capsys, no_pictures
 ):
-    judge, judged = evaluate.loss_per_step, []
+    judge, judged = judging.loss_per_step, []
 
     def spoiled(*arguments):  # the first number of the third validation, which has two
         judged.append(judge(*arguments))
         return judged[-1] * (math.nan if len(judged) == 5 else 1)
 
-    monkeypatch.setattr(evaluate, "loss_per_step", spoiled)
+    monkeypatch.setattr(judging, "loss_per_step", spoiled)
     saved = tmp_path / "run" / "checkpoint.safetensors"
     flags = "--steps 9 --validate-every 1 --checkpoint-every 1".split()
     message = refused(capsys, *flags, "--out", tmp_path / "run")
@@ -751,7 +752,7 @@ def test_a_run_folder_that_vanishes_is_an_error_in_words(tmp_path, monkeypatch, 
 
 def test_a_fresh_run_starts_both_decoders_at_the_mean_image(tmp_path, monkeypatch, no_pictures):
     settings = tiny()
-    mean = evaluate.mean_image(settings).clip(1e-4, 1 - 1e-4)
+    mean = judging.mean_image(settings).clip(1e-4, 1 - 1e-4)
     monkeypatch.setattr(loop, "make_steps", lambda progress, stop: None)
     model = loop.train(settings, tmp_path / "run", quiet=True)
     for decoder in (model.reconstruct, model.predict):

@@ -17,8 +17,8 @@
 import kit
 import numpy as np
 
-from minilstm import Autoencoder, asarray, evaluate
-from minilstm.evaluation import metrics
+from minilstm import Autoencoder, asarray
+from minilstm.evaluation import judging, metrics
 from minilstm.runs import build
 from minilstm.training.batches import draw_batch
 
@@ -52,7 +52,7 @@ def train_autoencoder(hidden, steps, past=6, backwards=True, seed=0):
     source = build.open_source(settings, "train")  # an endless supply of films
     rate = build.build_schedule(settings)  # the learning rate as a function of the step
     model = build.build_model(settings, D=256)
-    build.start_readouts(model, evaluate.mean_image(settings, 400))
+    build.start_readouts(model, judging.mean_image(settings, 400))
     optimizer = build.build_optimizer(model, settings)
     for k in range(steps):
         x = draw_batch(source, settings, k).past  # (T, B, D), in [0, 1]
@@ -69,13 +69,13 @@ def train_autoencoder(hidden, steps, past=6, backwards=True, seed=0):
 
 def films(settings, N=200):
     """N films of digits that training never used: (T, N, D)."""
-    return evaluate.sequences(build.open_source(settings, "test"), N)[: settings.data.past]
+    return judging.sequences(build.open_source(settings, "test"), N)[: settings.data.past]
 
 
 def judged(model, x, backwards=True):
     """Nats per frame on films x."""
     (logits, _), _ = model.forward(x, T=1)
-    return evaluate.loss_per_step(model.loss, logits, x[::-1] if backwards else x).mean()
+    return judging.loss_per_step(model.loss, logits, x[::-1] if backwards else x).mean()
 
 
 steps = 200 if kit.FAST else 800
@@ -88,7 +88,7 @@ models = {hidden: train_autoencoder(hidden, steps) for hidden in (4, 16, 64)}
 # %%
 _, settings = models[4]
 x = films(settings)
-mean = metrics.mean_image(evaluate.mean_image(settings, 400), x).mean()
+mean = metrics.mean_image_loss(judging.mean_image(settings, 400), x).mean()
 losses = {hidden: judged(model, x) for hidden, (model, _) in models.items()}
 print(f"the mean image, whatever the film: {mean:.1f} nats per frame")
 for hidden, loss in losses.items():

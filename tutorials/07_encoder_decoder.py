@@ -18,7 +18,8 @@
 import kit
 import numpy as np
 
-from minilstm import Composite, FuturePredictor, asarray, evaluate
+from minilstm import Composite, FuturePredictor, asarray
+from minilstm.evaluation import judging
 from minilstm.gradcheck import check
 from minilstm.layers.layer import Blank, Sample, randomize
 from minilstm.runs import build
@@ -47,7 +48,7 @@ kit.save(drawn, "07_encoder_decoder", show=False)
 # %%
 settings = kit.small(150 if kit.FAST else 1500, model={"kind": "predictor"})
 model = kit.learn(settings)
-films = evaluate.sequences(build.open_source(settings, "test"), 200)
+films = judging.sequences(build.open_source(settings, "test"), 200)
 past, future = asarray(films[:6]), asarray(films[6:])
 
 # %% [markdown]
@@ -67,7 +68,7 @@ assert h.shape == c.shape == (200, 64)
 logits, _ = model.predict.forward(code, 6)
 (_, whole), _ = model.forward(past, T=6)
 assert (logits == whole).all()  # the model is these two calls, and nothing else
-print("loss of the future:", evaluate.loss_per_step(model.loss, logits, future).mean().round(1))
+print("loss of the future:", judging.loss_per_step(model.loss, logits, future).mean().round(1))
 
 # %% [markdown]
 # One level down. The encoder is an LSTM whose outputs we ignore. The decoder is an LSTM with inputs
@@ -106,7 +107,7 @@ for name, altered in {
     "nothing": (0 * h, 0 * c),
 }.items():
     logits, _ = model.predict.forward((altered,), 6)
-    losses[name] = evaluate.loss_per_step(model.loss, logits, future).mean()
+    losses[name] = judging.loss_per_step(model.loss, logits, future).mean()
     print(f"{name:<16}{losses[name]:6.1f} nats per frame")
 assert losses["h and c"] < min(losses["only c (h = 0)"], losses["only h (c = 0)"])
 assert losses["only c (h = 0)"] < losses["only h (c = 0)"]
@@ -123,7 +124,7 @@ assert losses["only c (h = 0)"] < losses["only h (c = 0)"]
 
 # %%
 longer = kit.small(1, data={"past": 6, "future": 18})
-x = evaluate.sequences(build.open_source(longer, "test"), 3)
+x = judging.sequences(build.open_source(longer, "test"), 3)
 prediction = model.rollout(x[:6], 18)
 rows = np.stack([film for n in range(3) for film in (x[6:, n], prediction[:, n])])
 drawn, ax = kit.figure(9, 3.4)
@@ -135,9 +136,9 @@ ax.axvline(17 * 6 - 1, color=kit.ORANGE, lw=2)
 ax.set_title("predicted frames 1 to 18; trained on those left of the line", fontsize=11)
 kit.save(drawn, "07_rollout")
 
-x = evaluate.sequences(build.open_source(longer, "test"), 200)
+x = judging.sequences(build.open_source(longer, "test"), 200)
 (_, logits), _ = model.forward(asarray(x[:6]), T=18)
-per_step = evaluate.loss_per_step(model.loss, logits, x[6:])
+per_step = judging.loss_per_step(model.loss, logits, x[6:])
 print("nats at predicted frame 1, 6, 12, 18:", *per_step[[0, 5, 11, 17]].round(1))
 assert per_step[17] > per_step[5] > 0
 

@@ -29,9 +29,9 @@ from minilstm import (
     asarray,
     config,
     data,
-    evaluate,
 )
 from minilstm.errors import MinilstmError
+from minilstm.evaluation import judging
 from minilstm.gradcheck import check
 from minilstm.layers.layer import Blank, Sample, randomize
 from minilstm.runs import build
@@ -191,12 +191,12 @@ with tempfile.TemporaryDirectory() as folder:
         200 if kit.FAST else 1500, data={"source": str(path)}, model={"kind": "predictor"}
     )
     model = kit.learn(settings)
-    test = evaluate.sequences(build.open_source(settings, "test"), 3)
-    mean = evaluate.mean_image(settings, 400)
+    test = judging.sequences(build.open_source(settings, "test"), 3)
+    mean = judging.mean_image(settings, 400)
 
-_, logits = evaluate.decode(model, test, 6)
-loss = evaluate.loss_per_step(model.loss, logits, test[6:]).mean()
-of_mean = evaluate.loss_of_mean_image(model.loss, mean, test[6:])
+_, logits = judging.decode(model, test, 6)
+loss = judging.loss_per_step(model.loss, logits, test[6:]).mean()
+of_mean = judging.loss_of_mean_image(model.loss, mean, test[6:])
 print(f"bars: {loss:.1f} nats per frame; the mean image costs {of_mean:.1f}")
 assert loss < of_mean / 2
 

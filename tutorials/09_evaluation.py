@@ -20,8 +20,8 @@
 import kit
 import numpy as np
 
-from minilstm import data, evaluate
-from minilstm.evaluation import metrics
+from minilstm import data
+from minilstm.evaluation import judging, metrics
 from minilstm.figures import strips
 from minilstm.runs import build
 
@@ -62,10 +62,10 @@ for y in (0.0, 0.5, 1.0):
 # %%
 N = 100 if kit.FAST else 1000
 digits, _ = data.load_digits(split="test")
-films = evaluate.sequences(data.MovingMNIST(digits, seed=2_000_000_011), N)  # (20, N, 4096)
+films = judging.sequences(data.MovingMNIST(digits, seed=2_000_000_011), N)  # (20, N, 4096)
 past, future = films[:10], films[10:]
 training_digits, _ = data.load_digits(split="train")
-mean = evaluate.sequences(data.MovingMNIST(training_digits), N).mean((0, 1))
+mean = judging.sequences(data.MovingMNIST(training_digits), N).mean((0, 1))
 
 baselines = {name: x.mean() for name, x in metrics.baselines(past, future, mean).items()}
 for name, value in baselines.items():
@@ -194,9 +194,9 @@ settings = kit.small(
     150 if kit.FAST else 1500, model={"kind": "composite", "conditional": "future"}
 )
 model = kit.learn(settings)
-x = evaluate.sequences(build.open_source(settings, "test"), 200)
-result = evaluate.evaluate(model, x, 6, evaluate.mean_image(settings, 400), (16, 16))
-print(evaluate.table(result))
+x = judging.sequences(build.open_source(settings, "test"), 200)
+result = judging.evaluate(model, x, 6, judging.mean_image(settings, 400), (16, 16))
+print(judging.table(result))
 
 free = result["future"]["free_running"]["mean"]
 forced = result["future"]["teacher_forced"]["mean"]
@@ -254,5 +254,5 @@ assert bound > 80
 
 # %% [markdown]
 # **In the library:** [metrics.py](../minilstm/evaluation/metrics.py) `cross_entropy`, `baselines`,
-# `sharpness`; [evaluate.py](../minilstm/evaluate.py) `evaluate`, `table`; `python -m
+# `sharpness`; [judging.py](../minilstm/evaluation/judging.py) `evaluate`, `table`; `python -m
 # minilstm.evaluate RUN`. **Next:** 10, the future.

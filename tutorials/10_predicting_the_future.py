@@ -19,8 +19,8 @@
 import kit
 import numpy as np
 
-from minilstm import evaluate
 from minilstm.data import as_vectors, draw_frames, load_digits, resize_digits, trajectories
+from minilstm.evaluation import judging
 from minilstm.figures import curves
 from minilstm.gradcheck import check
 from minilstm.layers.layer import Sample, randomize
@@ -127,7 +127,7 @@ models = {
 def per_step(model, feed_truth):
     """Nats of each of the six predicted frames: with the teacher, or alone."""
     (_, logits), _ = model.forward(past, future, 6, feed_truth)
-    return evaluate.loss_per_step(model.loss, logits, future)
+    return judging.loss_per_step(model.loss, logits, future)
 
 
 alone, taught = {}, {}

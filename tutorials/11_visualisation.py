@@ -23,8 +23,8 @@ import kit
 import numpy as np
 from PIL import Image
 
-from minilstm import config, evaluate, visualize
-from minilstm.evaluation import activations
+from minilstm import config, visualize
+from minilstm.evaluation import activations, judging
 from minilstm.training import loop
 
 # %% [markdown]
@@ -101,8 +101,8 @@ for hidden in (32, 128):
     name = f"{hidden} units"
     loop.train(own, Path(folder.name) / name, quiet=True)
     patches[name] = visualize.open_run(Path(folder.name) / name)
-    mean = evaluate.mean_image(own, 400)
-    result = evaluate.evaluate(
+    mean = judging.mean_image(own, 400)
+    result = judging.evaluate(
         patches[name].trained, patches[name].frames, 16, mean, patches[name].source.frame_shape
     )
     loss = result["future"]["free_running"]["mean"]

@@ -23,10 +23,10 @@ from pathlib import Path
 import kit
 import numpy as np
 
-from minilstm import config, data, evaluate, reproduce
+from minilstm import config, data, reproduce
 from minilstm.classify import accuracy, cross_entropy, fit, open_clips
 from minilstm.config import Classify
-from minilstm.evaluation import metrics
+from minilstm.evaluation import judging, metrics
 from minilstm.experiments import table2
 from minilstm.experiments.action_experiments import Effort
 from minilstm.experiments.significance import HOLDS, detectable, judge, mean_of
@@ -50,11 +50,11 @@ from minilstm.runs import build
 # %%
 digits, _ = data.load_digits(split="test")
 source = data.MovingMNIST(data.resize_digits(digits, 8), 1, 16, 8, num_frames=12)
-x = evaluate.sequences(source, 200)
+x = judging.sequences(source, 200)
 mean = x.mean(axis=(0, 1))
-small = metrics.mean_image(mean, x).mean()
+small = metrics.mean_image_loss(mean, x).mean()
 larger = np.kron(x.reshape(12, 200, 16, 16), np.ones((2, 2))).reshape(12, 200, -1)
-large = metrics.mean_image(larger.mean(axis=(0, 1)), larger).mean()
+large = metrics.mean_image_loss(larger.mean(axis=(0, 1)), larger).mean()
 print(f"mean image, 16 x 16: {small:.1f} nats per frame; the same at 32 x 32: {large:.1f}")
 assert abs(large / small - 4) < 1e-3
 
@@ -127,9 +127,9 @@ for seed in seeds:
             assert (param.value == start).all()
         model = kit.learn(settings)
         N = 50 if kit.FAST else 300
-        x = evaluate.sequences(build.open_source(settings, "test"), N)
-        mean = evaluate.mean_image(settings, 400)
-        result = evaluate.evaluate(model, x, 6, mean, (16, 16))
+        x = judging.sequences(build.open_source(settings, "test"), N)
+        mean = judging.mean_image(settings, 400)
+        result = judging.evaluate(model, x, 6, mean, (16, 16))
         of_mean = result["baselines"]["mean image"]["mean"]
         free[name].append(result["future"]["free_running"]["mean"])
         if kind.conditional != "none":

@@ -31,10 +31,10 @@ from minilstm import (
     Sample,
     asarray,
     clip_norm,
-    evaluate,
     schedule,
     use_backend,
 )
+from minilstm.evaluation import judging
 from minilstm.gradcheck import check, gradients
 from minilstm.layers import cells
 from minilstm.layers.layer import Flat, randomize
@@ -118,9 +118,9 @@ for name in ("encoder.0.Wx", "encoder.0.Wh", "predict.readout.W"):
 # %%
 settings = kit.small(100 if kit.FAST else 600, model={"kind": "composite"})
 source = build.open_source(settings, "train")
-x = evaluate.sequences(build.open_source(settings, "test"), 200)
-mean = evaluate.loss_of_mean_image(
-    build.build_loss(settings), evaluate.mean_image(settings, 400), x[6:]
+x = judging.sequences(build.open_source(settings, "test"), 200)
+mean = judging.loss_of_mean_image(
+    build.build_loss(settings), judging.mean_image(settings, 400), x[6:]
 )
 
 
@@ -131,13 +131,13 @@ def trained(kind, cell=PeepholeLSTM):
         model.__class__ = kind
         for stack in (model.encoder, model.reconstruct.stack, model.predict.stack):
             stack.layers[0].__class__ = cell
-        build.start_readouts(model, evaluate.mean_image(settings, 400))
+        build.start_readouts(model, judging.mean_image(settings, 400))
         optimizer, rate = build.build_optimizer(model, settings), build.build_schedule(settings)
         for k in range(settings.run.steps):
             batch = draw_batch(source, settings, k)
             training_step(model, optimizer, batch, settings, rate(k))
         (_, logits), _ = model.forward(asarray(x[:6]), T=6)
-        return evaluate.loss_per_step(model.loss, logits, x[6:]).mean()
+        return judging.loss_per_step(model.loss, logits, x[6:]).mean()
 
 
 losses = {"right": trained(Composite), "as published": trained(OneOverwrites)}

@@ -22,9 +22,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from minilstm import config, evaluate
+from minilstm import config
 from minilstm.backend import use_backend
 from minilstm.data.rng import part
+from minilstm.evaluation import judging
 from minilstm.figures.style import FAINT, INK, PALETTE
 from minilstm.files import write_file
 from minilstm.layers.workspace import Reused, use_workspace
@@ -221,7 +222,7 @@ def learn(settings: config.Config) -> EncoderDecoder:
     rate = build.build_schedule(settings)
     with use_backend("numpy", settings.run.precision), use_workspace(Reused()):
         model = build.build_model(settings, int(np.prod(source.frame_shape)))
-        build.start_readouts(model, evaluate.mean_image(settings, 400))
+        build.start_readouts(model, judging.mean_image(settings, 400))
         optimizer = build.build_optimizer(model, settings)
         for k in range(settings.run.steps):
             batch = draw_batch(source, settings, k)

@@ -109,7 +109,7 @@ def copy_last(past: np.ndarray, future: np.ndarray) -> np.ndarray:
     return cross_entropy(future, np.clip(past[-1], CLIP, 1 - CLIP))
 
 
-def mean_image(mean: np.ndarray, future: np.ndarray) -> np.ndarray:
+def mean_image_loss(mean: np.ndarray, future: np.ndarray) -> np.ndarray:
     """Nats per frame of one fixed fog: the mean frame of the TRAINING data, clipped.
 
     mean (D,), future (T, N, D) -> (T,). For patches: `squared_error(future, mean)`.
@@ -133,7 +133,7 @@ def baselines(past: np.ndarray, future: np.ndarray, mean: np.ndarray) -> dict[st
     return {
         "p = 0.5": half(future),
         "copy of the last frame": copy_last(past, future),
-        "mean image": mean_image(mean, future),
+        "mean image": mean_image_loss(mean, future),
         "entropy bound": entropy_bound(future),
     }
 

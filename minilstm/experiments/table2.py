@@ -1,6 +1,6 @@
 """The slides' Table 2: its rows, what they claim, and what became of both here.
 
-    found = analyse(results, about)     # of evaluate.py's results of every row and seed
+    found = analyse(results, about)     # of judging.py's results of every row and seed
     print(text(found))
     rows, caption, zero = chart(found)  # for tables.dots
 

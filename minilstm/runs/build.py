@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,30 @@ def seed_of(split: str, seed: int) -> int:
             "choose another --seed"
         )
     return SEEDS.get(split, seed)
+
+
+def open_test_source(config: Config, data: str | None) -> MovingMNIST | SequenceFile | Percepts:
+    """Test sequences: of the run's own data, of another source, or all of a file of the same kind.
+
+    Patches or percepts from elsewhere are normalised as the training data were.
+    """
+    if data is None:
+        return open_source(config, "test")
+    T = config.data.past + config.data.future
+    if config.data.source == "patches":
+        return Patches(data, T, scale=open_source(config, "train").scale)
+    if config.data.source == "percepts":
+        scale = open_source(config, "train").scale
+        return Percepts(data, T, stride=config.data.stride, scale=scale)
+    if data.endswith(".npy"):
+        return SequenceFile(data, T)
+    if data != "moving-mnist":
+        raise ConfigError(
+            f"expected --data moving-mnist or a .npy file, whose pixels are in [0, 1] as those of "
+            f"this run, got {data!r}: give other --data"
+        )
+    other = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
+    return open_source(other, "test")
 
 
 def split_digits(digits: str, split: str) -> np.ndarray:

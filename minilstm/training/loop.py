@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .. import evaluate
 from ..command import Interrupted, stop_signals
 from ..config import Config
 from ..errors import MinilstmError
+from ..evaluation import judging
 from ..files import write_file
 from ..layers.workspace import Reused, use_workspace
 from ..models import EncoderDecoder
@@ -86,7 +86,7 @@ def train(
         if resume and folder.checkpoint.exists():
             progress.restore(force)
         elif config.init.readout_bias == "mean-image":
-            build.start_readouts(model, evaluate.mean_image(config))
+            build.start_readouts(model, judging.mean_image(config))
         folder.cut_log(progress.step)
         if ranks.is_first:
             write_file(folder.config, config.to_toml())

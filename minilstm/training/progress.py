@@ -3,7 +3,7 @@
 `Progress` keeps account of every step: rows of the log, validation, checkpoints, numbers that
 are not finite, the state that `--resume` goes on from, and the pictures at the end.
 
-Read next: run_folder.py (the files), checkpoint.py, evaluate.py.
+Read next: run_folder.py (the files), checkpoint.py, judging.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from .. import evaluate
 from ..backend import to_numpy
 from ..config import Config, differences, from_toml
 from ..data import as_frames
 from ..errors import NonFiniteError, RunError
+from ..evaluation import judging
 from ..figures import curves, strips
 from ..gpu.transfers import Readings
 from ..models import EncoderDecoder
@@ -98,7 +98,7 @@ class Progress:
         self.config, self.folder, self.model, self.optimizer = config, folder, model, optimizer
         self.ranks, self.regrouped = ranks, ""
         self.source = source
-        self.validation = evaluate.sequences(validation, VALIDATION)
+        self.validation = judging.sequences(validation, VALIDATION)
         self.quiet = quiet
         self.saved = None  # the step of the newest checkpoint
         self.whole = True  # whether all of a step is done: update, log, validation
@@ -242,14 +242,14 @@ class Progress:
     def validate(self) -> None:
         """Log the losses on validation sequences; keep the weights that did best so far."""
         past, weights = self.config.data.past, self.config.loss
-        logits = evaluate.decode(self.model, self.validation, past)
+        logits = judging.decode(self.model, self.validation, past)
         row, loss = {}, 0.0
         for name, z, truth, weight in (
             ("reconstruction", logits[0], self.validation[:past], weights.reconstruction_weight),
             ("future", logits[1], self.validation[past:], weights.future_weight),
         ):
             if z is not None:
-                mean = float(evaluate.loss_per_step(self.model.loss, z, truth).mean())
+                mean = float(judging.loss_per_step(self.model.loss, z, truth).mean())
                 row[f"validation {name}"] = mean
                 loss += weight * mean
         if not math.isfinite(loss):
@@ -348,8 +348,8 @@ class Progress:
     def draw(self, N: int = 3) -> None:
         """curves.png, and unless frames are no pictures, prediction.png and prediction.gif."""
         names = ("reconstruction", "future", "validation reconstruction", "validation future")
-        mean = evaluate.mean_image(self.config)
-        mean = evaluate.loss_of_mean_image(
+        mean = judging.mean_image(self.config)
+        mean = judging.loss_of_mean_image(
             self.model.loss, mean, self.validation[self.config.data.past :]
         )
         series = curves.series_from_rows(self.folder.rows(), names)
@@ -358,9 +358,9 @@ class Progress:
         if len(self.source.frame_shape) == 1:  # percepts
             return
         test, past = build.open_source(self.config, "test"), self.config.data.past
-        frames = evaluate.sequences(test, N)
-        logits = evaluate.decode(self.model, frames, past)
-        means = (evaluate.mean_frames(self.model.loss, z) for z in logits)
+        frames = judging.sequences(test, N)
+        logits = judging.decode(self.model, frames, past)
+        means = (judging.mean_frames(self.model.loss, z) for z in logits)
         drawn = [frames[:past], frames[past:], *means]
         drawn = [x if x is None else as_frames(x, test.frame_shape, test.scale) for x in drawn]
         drawn = *drawn[:2], {"model": drawn[2:]}

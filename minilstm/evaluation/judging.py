@@ -1,0 +1,211 @@
+"""Judge a model on frames that it has never seen.
+
+Every conditional decoder gets two numbers that must never be confused. FREE-RUNNING: the decoder
+sees only the past and its own output. TEACHER-FORCED: it is given the true frame before each frame
+that it predicts. The slides' Table 2 is free-running. All losses are nats per frame (squared error
+per frame for patches and percepts), beside predictions that need no model.
+
+Slides: "Unsupervised Evaluation Strategy", "Benchmarking" (Table 2). Read next: metrics.py.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from ..backend import asarray, to_numpy, use_backend
+from ..config import Config
+from ..data import as_vectors
+from ..errors import NonFiniteError
+from ..layers.losses import Loss, SquaredError
+from ..layers.workspace import Fresh, use_workspace
+from ..models import EncoderDecoder
+from ..runs import build
+from . import metrics
+
+CHUNK = 200  # sequences evaluated at a time
+
+
+def sequences(source, N: int) -> np.ndarray:
+    """The first N sequences of a source, or all it has, as vectors: float32 (T, N, D)."""
+    N = min(N, source.num_sequences)
+    chunks = [as_vectors(source.batch(k, CHUNK), source.scale) for k in range(-(-N // CHUNK))]
+    return np.concatenate(chunks, axis=1)[:, :N]
+
+
+def mean_image(config: Config, N: int = 2000) -> np.ndarray:
+    """The mean frame (D,) of N sequences of the training data."""
+    source = build.open_source(config, "train")
+    chunks = (as_vectors(source.batch(k, CHUNK), source.scale) for k in range(N // CHUNK))
+    return np.mean([frames.mean(axis=(0, 1)) for frames in chunks], axis=0)
+
+
+def loss_of_mean_image(loss: Loss, mean: np.ndarray, future: np.ndarray) -> float:
+    """What it costs to predict the mean image (D,) for every frame of future (T, N, D)."""
+    if isinstance(loss, SquaredError):
+        return float(metrics.squared_error(future, mean).mean())
+    return float(metrics.mean_image_loss(mean, future).mean())
+
+
+def decode(
+    model: EncoderDecoder, frames: np.ndarray, past: int, feed_truth: bool = False
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Logits of both decoders for frames (T, N, D), of which the first `past` are the past.
+
+    Returns reconstruction (past, N, D) in forward order, prediction (T - past, N, D), on the
+    host, or None for a decoder that the model does not have.
+    """
+    found = ([], [])
+    for n in range(0, frames.shape[1], CHUNK):
+        x = asarray(frames[:, n : n + CHUNK], model.dtype)
+        outputs, _ = model.forward(x[:past], x[past:], len(x) - past, feed_truth)
+        for chunks, logits in zip(found, outputs, strict=True):
+            if logits is not None:
+                chunks.append(to_numpy(logits))
+    reconstruction, prediction = (np.concatenate(c, axis=1) if c else None for c in found)
+    return None if reconstruction is None else reconstruction[::-1], prediction
+
+
+def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The loss of every step: logits, truth (T, N, D) on the host -> float64 (T,).
+
+    From logits, not from probabilities: those round to 0 and 1, whose logarithm is infinite.
+    """
+    with use_backend("numpy", "float64"), use_workspace(Fresh()):
+        steps = zip(logits[:, None], truth[:, None], strict=True)
+        return np.array([loss.forward(z.astype(float), y.astype(float))[0] for z, y in steps])
+
+
+def mean_frames(loss: Loss, logits: np.ndarray | None) -> np.ndarray | None:
+    """The frames that logits on the host stand for; of None, None."""
+    with use_backend("numpy"):
+        return None if logits is None else loss.mean(logits, out=np.empty_like(logits))
+
+
+def evaluate(
+    model: EncoderDecoder, frames: np.ndarray, past: int, mean: np.ndarray, shape: tuple
+) -> dict:
+    """Everything that is known about a model on frames (T, N, D): see `table` for the words.
+
+    `mean` (D,) is the mean frame of the training data, `shape` that of a frame: (H, W), (H, W, C)
+    in colour, (D,) of percepts. Raises NonFiniteError for losses that are not finite.
+    """
+    truth = {"reconstruction": frames[:past], "future": frames[past:]}
+    free = dict(zip(truth, decode(model, frames, past), strict=True))
+    decoders = {"reconstruction": model.reconstruct, "future": model.predict}
+    if any(decoder and decoder.conditional for decoder in decoders.values()):
+        forced = dict(zip(truth, decode(model, frames, past, feed_truth=True), strict=True))
+    result = {"sequences": frames.shape[1], "frame_shape": list(shape), "unit": model.loss.unit}
+    for name, decoder in decoders.items():
+        if decoder is None:
+            continue
+        part = {"free_running": _judged(model, truth[name], free[name], shape)}
+        if decoder.conditional:
+            part["teacher_forced"] = _judged(model, truth[name], forced[name], shape)
+        result[name] = part
+    if isinstance(model.loss, SquaredError):
+        last, future = truth["reconstruction"][-1], truth["future"]
+        per_step = {
+            "copy of the last frame": metrics.squared_error(future, last),
+            "mean image": metrics.squared_error(future, mean),
+        }
+    else:
+        per_step = metrics.baselines(truth["reconstruction"], truth["future"], mean)
+    result["baselines"] = {
+        name: {"mean": float(x.mean()), "per_step": x.tolist()} for name, x in per_step.items()
+    }
+    try:
+        json.dumps(result, allow_nan=False)
+    except ValueError as error:
+        raise NonFiniteError(
+            "expected finite losses, got others: the weights are too large, train anew with a "
+            "lower --learning-rate"
+        ) from error
+    return result
+
+
+def _judged(model, truth, logits, shape):
+    per_step = loss_per_step(model.loss, logits, truth)
+    judged = {"mean": float(per_step.mean()), "per_step": per_step.tolist()}
+    if len(shape) == 1:  # percepts are no pictures, and neither sharp nor blurred
+        return judged
+    frames = mean_frames(model.loss, logits)
+    sharp = metrics.sharpness(truth, frames, shape)
+    return judged | {
+        "sharpness": float(sharp.mean()),
+        "sharpness_per_step": sharp.tolist(),
+        "equivalent_blur": metrics.equivalent_blur(truth, frames, shape),
+    }
+
+
+COLUMNS = ("mean", "first", "middle", "last", "sharpness")
+
+
+def table_rows(result: dict) -> list:
+    """The result of `evaluate` as words: the COLUMNS, then (title, [(name, values)]) of groups."""
+
+    def row(name, x):
+        steps = x["per_step"]  # past and future may differ in length
+        shown = (x["mean"], steps[0], steps[(len(steps) - 1) // 2], steps[-1])
+        sharp = [f"{x['sharpness']:.2f}"] if "sharpness" in x else []
+        return name, [f"{value:.1f}" for value in shown] + sharp
+
+    model = [
+        row(f"{name}, {mode.replace('_', '-')}", result[name][mode])
+        for name in ("future", "reconstruction")
+        for mode in ("free_running", "teacher_forced")
+        if mode in result.get(name, {})
+    ]
+    baselines = [row(name, x) for name, x in result["baselines"].items()]
+    columns = COLUMNS if len(result["frame_shape"]) > 1 else COLUMNS[:-1]
+    return [columns, ("", model), ("the future without a model:", baselines)]
+
+
+def best_baseline(result: dict) -> tuple[str, dict]:
+    """The name and numbers of the best prediction of the future that needs no model."""
+    found = {name: x for name, x in result["baselines"].items() if name != "entropy bound"}
+    return min(found.items(), key=lambda item: item[1]["mean"])
+
+
+def verdict(result: dict) -> str:
+    """What the numbers of the future come to, in two sentences; nothing without a future."""
+    if "future" not in result:
+        return ""
+    future, (name, best) = result["future"]["free_running"], best_baseline(result)
+    whole = _compared(future["mean"], best["mean"])
+    last = _compared(future["per_step"][-1], best["per_step"][-1])
+    said = f"The free-running future is {whole} the {name}, its last frame {last} its own."
+    if "sharpness" not in future:
+        return said
+    crisp = future["sharpness"]
+    word = "crisp" if crisp >= metrics.SHARP else "fog"
+    return (
+        f"{said}\n"
+        f"Its sharpness is {crisp:.2f}, that of the truth blurred by "
+        f"{future['equivalent_blur']:.1f} pixels (a Gaussian's standard deviation): {word},\n"
+        f"for the mark is {metrics.SHARP}, which a blur over 3x3 pixels fails."
+    )
+
+
+def table(result: dict) -> str:
+    """The result of `evaluate` as a table of text."""
+    columns, *groups = table_rows(result)
+
+    def line(name, values):
+        return f"{name:<36}" + "".join(
+            f"{value:>{11 if k == 4 else 9}}" for k, value in enumerate(values)
+        )
+
+    lines = [f"{result['sequences']} sequences, {result['unit']}", "", line("", columns)]
+    for title, rows in groups:
+        lines += ["", title] * bool(title)
+        lines += [line(name, values) for name, values in rows]
+    if said := verdict(result):
+        lines += ["", said]
+    return "\n".join(lines)
+
+
+def _compared(value, baseline):
+    share = value / baseline - 1
+    return f"{abs(100 * share):.0f} % {'above' if share > 0 else 'below'}"
