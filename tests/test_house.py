@@ -42,10 +42,8 @@ BELOW["training"] = BELOW["evaluation"] | {"figures", "evaluation"}
 BELOW["experiments"] = BELOW["benchmark"] = BELOW["training"] | {"training"}
 BELOW["commands"] = BELOW["experiments"] | {"experiments", "benchmark"}
 NOT_YET = {  # a command still holds what others use
-    "training.progress", "training.loop", "training.resources", "benchmark.contenders", "doctor",
-    "report", "reproduce", "gradcheck", "train", "classify", "evaluate", "visualize",
-    "interop", "experiments.action_experiments", "experiments.real_clips",
-    "experiments.many_runs", "experiments.verdicts", "__init__",
+    "benchmark.contenders", "doctor", "report", "reproduce",
+    "experiments.action_experiments", "experiments.real_clips",
 }  # fmt: skip
 
 
