@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from minilstm import classify, config, evaluate
+from minilstm import classify, config
 from minilstm.data import load_digits
 from minilstm.errors import ConfigError
+from minilstm.evaluation import judging
 from minilstm.layers.dropout import Dropout
 from minilstm.runs import build
 from minilstm.training import progress
@@ -74,10 +75,10 @@ def test_validation_is_free_running(tmp_path, monkeypatch):
     run = progress.Progress(settings, folder, model, optimizer, source, source, quiet=True)
     run.validate()
     free, forced = (
-        evaluate.decode(model, run.validation, 3, feed_truth)[1] for feed_truth in (False, True)
+        judging.decode(model, run.validation, 3, feed_truth)[1] for feed_truth in (False, True)
     )
     truth = run.validation[3:]
-    free, forced = (evaluate.loss_per_step(model.loss, z, truth).mean() for z in (free, forced))
+    free, forced = (judging.loss_per_step(model.loss, z, truth).mean() for z in (free, forced))
     assert abs(free - forced) > 1e-3 * free
     assert rows[0]["validation future"] == pytest.approx(free, rel=1e-12)
 
