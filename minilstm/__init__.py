@@ -12,7 +12,8 @@ from .backend import asarray, to_numpy, use_backend
 from .config import Config
 from .errors import MinilstmError
 from .layers.dropout import Dropout
-from .layers.layer import Init, Layer, Param, Sample
+from .layers.init import Init
+from .layers.layer import Layer, Param, Sample
 from .layers.linear import Linear
 from .layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from .layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM

@@ -39,7 +39,7 @@ from .errors import ConfigError, DataError, RunError
 from .evaluation.logistic import choose_logistic
 from .figures import panels
 from .files import remove_temporaries, write_file
-from .layers.layer import Init
+from .layers.init import Init
 from .layers.workspace import Reused, use_workspace
 from .models import Classifier
 from .optim import Adam, Optimizer, clip_norm, schedule

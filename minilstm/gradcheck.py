@@ -62,7 +62,7 @@ def layers() -> list[type[Layer]]:
     found = {
         cls
         for cls in _below(Layer)
-        if "sample" in vars(cls) and cls.__module__.startswith("minilstm.")
+        if not cls.is_abstract and cls.__module__.startswith("minilstm.")
     }
     return sorted(found, key=lambda cls: (cls.__module__, cls.__name__))
 

@@ -37,7 +37,7 @@ from .experiments.table_definitions import TABLES
 from .experiments.verdicts import clean, count
 from .figures import tables
 from .files import write_file
-from .layers.layer import Blank
+from .layers.init import Blank
 from .runs import build
 from .training import resources
 

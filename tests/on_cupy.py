@@ -22,8 +22,8 @@ from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.command import run_command
 from minilstm.data.mobilenet import network_of
 from minilstm.gpu import kernels
-from minilstm.layers.layer import randomize
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from minilstm.layers.samples import randomize
 from minilstm.models import Decoder
 from minilstm.runs import build, checkpoint
 from minilstm.training.batches import BatchesAhead, draw_batch

@@ -14,9 +14,11 @@ import pytest
 from minilstm.backend import use_backend
 from minilstm.errors import ConfigError, ShapeError, StaleCache
 from minilstm.gradcheck import check, gradients, layers, numeric
-from minilstm.layers.layer import Cache, Init, Layer, Param, Sample
+from minilstm.layers.init import Init
+from minilstm.layers.layer import Cache, Layer, Param, Sample
 from minilstm.layers.losses import SoftmaxCrossEntropy
-from minilstm.layers.rnn import Recurrent, randomize
+from minilstm.layers.rnn import Recurrent
+from minilstm.layers.samples import randomize
 from minilstm.layers.stack import Stack
 from minilstm.layers.workspace import Fresh, Reused, empty, use_workspace
 from minilstm.models import STARTS, Decoder, Encoder, EncoderDecoder, FuturePredictor

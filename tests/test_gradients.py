@@ -22,7 +22,8 @@ from minilstm.layers.layer import Cache, Layer, Param, Sample
 from minilstm.layers.linear import Linear
 from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
-from minilstm.layers.rnn import ElmanRNN, Recurrent, SlidesRNN, randomize
+from minilstm.layers.rnn import ElmanRNN, Recurrent, SlidesRNN
+from minilstm.layers.samples import randomize
 from minilstm.layers.stack import Stack
 from minilstm.models import Composite, Decoder, FuturePredictor, composite
 
@@ -417,7 +418,12 @@ def fed_frame_off_by_one(patch):
 
 
 def read_start_forgotten(patch):
-    wrap(patch, Decoder, "_with_start", lambda f, self, dcode, dstart: dcode)
+    def backward(f, self, dlogits, cache, *rest):
+        dcode, *others = f(self, dlogits, cache, *rest)
+        dcode[-1][0][...] -= dlogits[0] @ self.readout.W.value.T
+        return (dcode, *others)
+
+    wrap(patch, Decoder, "backward", backward)
 
 
 def softmax_without_the_label(patch):

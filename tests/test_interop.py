@@ -13,10 +13,10 @@ from minilstm.command import run_command
 from minilstm.config import Config, from_toml
 from minilstm.errors import ConfigError, RunError
 from minilstm.interop import from_torch, read_arrays, to_torch
-from minilstm.layers.layer import randomize
 from minilstm.layers.linear import Linear
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.rnn import ElmanRNN, SlidesRNN
+from minilstm.layers.samples import randomize
 from minilstm.layers.stack import Stack
 from minilstm.models import Autoencoder, Composite, FuturePredictor
 from minilstm.runs import build

@@ -16,7 +16,8 @@ from minilstm.errors import ConfigError, DataError, ShapeError
 from minilstm.gradcheck import gradients, layers
 from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
-from minilstm.layers.rnn import ElmanRNN, Recurrent, SlidesRNN, randomize
+from minilstm.layers.rnn import ElmanRNN, Recurrent, SlidesRNN
+from minilstm.layers.samples import randomize
 from minilstm.layers.stack import Stack
 from minilstm.models import STARTS, Autoencoder, Composite, Decoder, Encoder, FuturePredictor
 
@@ -317,6 +318,10 @@ def test_a_model_rebuilds_the_past_in_reverse_and_continues_it(
         agree(prediction, expected, "prediction")
     assert (reconstruction is None) is (model is FuturePredictor)
     assert (prediction is None) is (model is Autoencoder)
+    targets = layer.targets(past, future)
+    assert [target is None for target in targets] == [reconstruction is None, prediction is None]
+    assert reconstruction is None or (targets[0][0] == past[-1]).all()
+    assert prediction is None or targets[1] is future
 
 
 @pytest.mark.parametrize("loss", [BernoulliCrossEntropy(), SquaredError()], ids=["bits", "squares"])

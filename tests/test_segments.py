@@ -17,10 +17,10 @@ from minilstm.backend import use_backend
 from minilstm.config import Run, from_toml, load
 from minilstm.errors import ConfigError, ShapeError, StaleCache
 from minilstm.gradcheck import check, gradients, layers
-from minilstm.layers.layer import randomize
 from minilstm.layers.losses import SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.rnn import Recurrent
+from minilstm.layers.samples import randomize
 from minilstm.layers.segments import WHOLE, Segments, Unrolling
 from minilstm.layers.stack import Stack
 from minilstm.layers.workspace import Fresh, Reused, use_workspace
@@ -484,7 +484,7 @@ def test_a_decoder_that_feeds_itself_is_cut_where_its_window_starts(K, start):
     """Every window is a decoder of its own, with a constant code and a constant first frame."""
     decoder, (code, _, _, _, _) = decoder_with_inputs("free", start)
     logits, cache = decoder.forward(code, T)
-    _, kept = cache._values["segments"].kept[0]
+    _, kept = cache._values["feedback"]._values["segments"].kept[0]
     runs, own = kept._values["runs"], kept._values["own"]
     dlogits = random_like(logits)
 

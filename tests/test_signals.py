@@ -6,10 +6,10 @@ import pytest
 from minilstm.backend import use_backend
 from minilstm.errors import ConfigError
 from minilstm.evaluation import activations
-from minilstm.layers.layer import randomize
 from minilstm.layers.losses import SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.rnn import ElmanRNN, SlidesRNN
+from minilstm.layers.samples import randomize
 from minilstm.models import Autoencoder, Composite, Encoder
 
 LSTMS = [LSTM, PeepholeLSTM, SlidesLSTM]

@@ -237,5 +237,5 @@ assert score(two, v) < learned
 
 # %% [markdown]
 # **In the library:** [data/moving_mnist.py](../minilstm/data/moving_mnist.py) `trajectories`,
-# `draw_frames`; [models/composite.py](../minilstm/models/composite.py) `Encoder`. **Next:** 02, the
+# `draw_frames`; [models/encoder.py](../minilstm/models/encoder.py). **Next:** 02, the
 # smallest part of such a network and its gradient.

@@ -20,7 +20,8 @@ import numpy as np
 from minilstm import Adam, Layer, Linear, Sample, SquaredError, use_backend
 from minilstm.gradcheck import check
 from minilstm.layers.cells import elman_cell, elman_cell_backward
-from minilstm.layers.layer import Cache, Init
+from minilstm.layers.init import Init
+from minilstm.layers.layer import Cache
 
 use_backend("numpy", "float64")  # checks need float64; for training float32 is enough
 

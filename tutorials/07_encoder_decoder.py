@@ -21,7 +21,9 @@ import numpy as np
 from minilstm import Composite, FuturePredictor, asarray
 from minilstm.evaluation import judging
 from minilstm.gradcheck import check
-from minilstm.layers.layer import Blank, Sample, randomize
+from minilstm.layers.init import Blank
+from minilstm.layers.layer import Sample
+from minilstm.layers.samples import randomize
 from minilstm.runs import build
 
 drawn, ax = kit.diagram(9, 2.6)

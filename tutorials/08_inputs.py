@@ -33,7 +33,9 @@ from minilstm import (
 from minilstm.errors import MinilstmError
 from minilstm.evaluation import judging
 from minilstm.gradcheck import check
-from minilstm.layers.layer import Blank, Sample, randomize
+from minilstm.layers.init import Blank
+from minilstm.layers.layer import Sample
+from minilstm.layers.samples import randomize
 from minilstm.runs import build
 from minilstm.training import resources
 

@@ -23,7 +23,8 @@ from minilstm.data import as_vectors, draw_frames, load_digits, resize_digits, t
 from minilstm.evaluation import judging
 from minilstm.figures import curves
 from minilstm.gradcheck import check
-from minilstm.layers.layer import Sample, randomize
+from minilstm.layers.layer import Sample
+from minilstm.layers.samples import randomize
 from minilstm.models import Composite
 
 # %% [markdown]
@@ -200,7 +201,7 @@ class BlindToItself(Composite):
 
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, **keywords)
-        self.predict._loss.mean_backward = lambda dmean, mean: 0 * dmean
+        self.predict.loss.mean_backward = lambda dmean, mean: 0 * dmean
 
     @classmethod
     def sample(cls, rng):

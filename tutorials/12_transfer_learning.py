@@ -463,6 +463,6 @@ folder.cleanup()
 
 # %% [markdown]
 # **In the library:** [classify.py](../minilstm/classify.py) `fit`, `Fitted.predict`, `baselines`;
-# [models/composite.py](../minilstm/models/composite.py) `Classifier`;
+# [models/classifier.py](../minilstm/models/classifier.py);
 # [data/actions.py](../minilstm/data/actions.py), [data/clips.py](../minilstm/data/clips.py);
 # `python -m minilstm.classify`. **Next:** 13, comparing numbers.

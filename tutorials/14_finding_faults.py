@@ -37,7 +37,8 @@ from minilstm import (
 from minilstm.evaluation import judging
 from minilstm.gradcheck import check, gradients
 from minilstm.layers import cells
-from minilstm.layers.layer import Flat, randomize
+from minilstm.layers.layer import Flat
+from minilstm.layers.samples import randomize
 from minilstm.runs import build
 from minilstm.training.batches import draw_batch
 from minilstm.training.step import training_step

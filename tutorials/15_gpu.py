@@ -24,7 +24,7 @@ import numpy as np
 from minilstm import Composite, Init, asarray, config, doctor, to_numpy
 from minilstm.backend import use_backend, xp
 from minilstm.errors import BackendError
-from minilstm.layers.layer import Blank
+from minilstm.layers.init import Blank
 from minilstm.layers.lstm import PeepholeLSTM
 from minilstm.runs import build
 from minilstm.training import resources

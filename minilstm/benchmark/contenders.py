@@ -19,7 +19,8 @@ import numpy as np
 from ..backend import xp
 from ..config import Config, Data, Model, Run
 from ..interop import from_torch, to_torch
-from ..layers.layer import Blank, Layer
+from ..layers.init import Blank
+from ..layers.layer import Layer
 from ..layers.lstm import LSTM, PeepholeLSTM
 from ..layers.stack import Stack
 from ..layers.workspace import Reused, use_workspace

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import config
 from ..backend import synchronize, use_backend
-from ..layers.layer import Blank
+from ..layers.init import Blank
 from ..runs import build
 from ..training import resources
 from ..training.distributed import Alone

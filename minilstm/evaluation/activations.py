@@ -70,7 +70,7 @@ def _inputs(decoder: Decoder, code, T):
     if not decoder.conditional:
         return np.zeros((T, B, 0), decoder.dtype)
     logits, _ = decoder.forward(code, T)
-    frames = decoder._loss.mean(logits, out=np.empty_like(logits))
+    frames = decoder.loss.mean(logits, out=np.empty_like(logits))
     if decoder.start == "read":
         return frames
     return np.concatenate([np.zeros_like(frames[:1]), frames[:-1]])

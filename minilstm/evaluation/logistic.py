@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import use_backend
-from ..layers.layer import Blank
+from ..layers.init import Blank
 from ..layers.linear import Linear, affine_dw
 from ..layers.losses import SoftmaxCrossEntropy
 from ..layers.workspace import Fresh, use_workspace

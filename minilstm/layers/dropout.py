@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from ..backend import xp
 from ..errors import ConfigError
-from .layer import Cache, Layer, Sample, expect
+from . import samples
+from .layer import Cache, Layer, expect
 from .workspace import empty
 
 
-class Dropout(Layer):
+class Dropout(Layer, sample=samples.dropout):
     """y = x * mask / (1 - rate); without a mask (evaluation) y = x.
 
     x (T, B, H), mask (T, B, H) of bool, True where a unit is kept: drawn by whoever trains.
@@ -36,9 +37,3 @@ class Dropout(Layer):
         y = xp.multiply(x, mask, out=empty(x.shape, x.dtype))
         y *= 1 / (1 - self.rate)
         return y
-
-    @classmethod
-    def sample(cls, rng):
-        mask = rng.random((3, 2, 8)) < 0.5
-        mask[:, 0, 0] = True  # no time step may be all zero
-        return Sample(cls(0.5), (rng.standard_normal((3, 2, 8)), mask))

@@ -11,7 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import xp
-from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, randomize
+from . import samples
+from .init import PAPER_INIT, Init
+from .layer import Cache, Layer, expect
 from .workspace import BY_FEATURE, empty, place, reordered
 
 BLOCK = 1 << 22  # numbers of a weight's gradient that are made at a time: 16 MB in float32
@@ -79,7 +81,7 @@ def rows(x):
     return x.reshape(T * B, D)
 
 
-class Linear(Layer):
+class Linear(Layer, sample=samples.linear):
     """y = x W + b at every time step. x (T, B, D) -> y (T, B, K)"""
 
     def __init__(self, D: int, K: int, rng: np.random.Generator, init: Init = PAPER_INIT):
@@ -96,8 +98,3 @@ class Linear(Layer):
         x = cache.consume().x
         affine_dw(x, dy, self.W.grad, self.b.grad)
         return affine_dx(dy, self.W.value, out=empty(x.shape, x.dtype, BY_FEATURE))
-
-    @classmethod
-    def sample(cls, rng):
-        layer = randomize(cls(4, 5, rng), rng)
-        return Sample(layer, (rng.standard_normal((3, 2, 4)),))

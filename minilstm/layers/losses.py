@@ -18,8 +18,8 @@ import math
 import numpy as np
 
 from ..backend import xp
-from . import cells
-from .layer import Cache, Layer, Sample, expect
+from . import cells, samples
+from .layer import Cache, Layer, expect
 from .workspace import empty
 
 
@@ -47,7 +47,7 @@ class Loss(Layer, abstract=True):
         raise NotImplementedError  # every loss defines its own
 
 
-class BernoulliCrossEntropy(Loss):
+class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
     """-[y log p + (1 - y) log(1 - p)] with p = sigmoid(logits), for pixels in [0, 1]; in nats.
 
     logits, target (T, B, D). Targets may be grey. Stable for logits of any size:
@@ -95,13 +95,8 @@ class BernoulliCrossEntropy(Loss):
         p = xp.clip(mean, 1e-4, 1 - 1e-4)  # a pixel that was never lit is not impossible
         return xp.log(p / (1 - p))
 
-    @classmethod
-    def sample(cls, rng):
-        logits, target = 3 * rng.standard_normal((4, 2, 5)), rng.random((4, 2, 5))
-        return Sample(cls(), (logits, target))
 
-
-class SquaredError(Loss):
+class SquaredError(Loss, sample=samples.squared):
     """0.5 (z - y)^2, for patches of natural video and for percepts. logits, target (T, B, D)."""
 
     unit = "squared error per frame"
@@ -128,12 +123,8 @@ class SquaredError(Loss):
     def logits(self, mean):
         return mean
 
-    @classmethod
-    def sample(cls, rng):
-        return Sample(cls(), (rng.standard_normal((4, 2, 5)), rng.standard_normal((4, 2, 5))))
 
-
-class SoftmaxCrossEntropy(Loss):
+class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
     """-log softmax(z)[label] at every step, averaged over steps and sequences; in nats.
 
     logits (T, B, K), target (T, B) of integer labels 0..K-1.
@@ -174,10 +165,6 @@ class SoftmaxCrossEntropy(Loss):
 
     def logits(self, mean):
         return xp.log(xp.clip(mean, 1e-4, 1))
-
-    @classmethod
-    def sample(cls, rng):
-        return Sample(cls(), (3 * rng.standard_normal((4, 2, 5)), rng.integers(0, 5, (4, 2))))
 
 
 def _frames(array):

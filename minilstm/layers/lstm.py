@@ -15,9 +15,9 @@ import numpy as np
 from ..backend import xp
 from ..gpu import kernels
 from . import cells
-from .layer import PAPER_INIT, Init
+from .init import PAPER_INIT, Init
 from .linear import affine, affine_by_feature, affine_dw, affine_dx, sum_of_rows
-from .rnn import Recurrent, _recurrent_sample
+from .rnn import Recurrent
 from .workspace import BY_FEATURE, BY_STEP, empty, reordered
 
 
@@ -93,10 +93,6 @@ class LSTM(Recurrent):
     def peepholes(self):
         return None
 
-    @classmethod
-    def sample(cls, rng):
-        return _recurrent_sample(cls(3, 4, rng), rng)
-
 
 class PeepholeLSTM(LSTM):
     """The paper's LSTM: diagonal peepholes Wp (3, H) let the gates i f o see the cell."""
@@ -117,10 +113,6 @@ class PeepholeLSTM(LSTM):
             self.Wp.grad[k] += sum_of_rows(xp.multiply(da, seen, out=scratch))
         del scratch, di, df, do, da  # their memory may serve the products
         super().accumulate(run)
-
-    @classmethod
-    def sample(cls, rng):
-        return _recurrent_sample(cls(3, 4, rng), rng)
 
 
 class SlidesLSTM(LSTM):
@@ -177,7 +169,3 @@ class SlidesLSTM(LSTM):
         affine_dw(run.x, dIx, self.Wi.grad, None)
         affine_dw(run.Ix, run.a, self.W.grad[: self.H], None)
         affine_dw(run.h[:-1], run.a, self.W.grad[self.H :], None)
-
-    @classmethod
-    def sample(cls, rng):
-        return _recurrent_sample(cls(3, 4, rng), rng)

@@ -12,13 +12,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import xp
-from . import cells
-from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
+from . import cells, samples
+from .init import PAPER_INIT, Init
+from .layer import Cache, Layer, expect, expect_entries
 from .linear import affine_by_feature, affine_dw, affine_dx
 from .workspace import BY_FEATURE, BY_STEP, empty, reordered, zeros
 
 
-class Recurrent(Layer, abstract=True):
+class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     """A cell unrolled through time: x (T, B, D) and a start state -> y (T, B, H) and a final state.
 
     A state is a tuple of (B, H) arrays: (h,) of an RNN, (h, c) of an LSTM; `None` is all zeros.
@@ -152,10 +153,6 @@ class ElmanRNN(Recurrent):
         da = cells.elman_cell_backward(run.dh, run.h[t + 1], out=run.a[t])
         affine_dx(da, self.Wh.value, out=run.dh)
 
-    @classmethod
-    def sample(cls, rng):
-        return _recurrent_sample(cls(3, 4, rng), rng)
-
 
 class SlidesRNN(Recurrent):
     """The slides' RNN, read literally: h = h_prev W, o = sigmoid(x Wi + h + b), output o.
@@ -203,14 +200,3 @@ class SlidesRNN(Recurrent):
         run.a = reordered(run.a, BY_FEATURE)
         affine_dw(run.x, run.a, self.Wi.grad, self.b.grad)
         affine_dw(run.h[:-1], run.dhs, self.W.grad, None)
-
-    @classmethod
-    def sample(cls, rng):
-        return _recurrent_sample(cls(3, 4, rng), rng)
-
-
-def _recurrent_sample(layer, rng, T=5, B=2):
-    """Random inputs, start state, biases and peepholes: nothing zero, all sizes different."""
-    randomize(layer, rng)
-    state = tuple(rng.standard_normal((B, layer.H)) for _ in layer.state_names)
-    return Sample(layer, (rng.standard_normal((T, B, layer.D)), state))

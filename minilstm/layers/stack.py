@@ -11,15 +11,17 @@ from functools import partial
 import numpy as np
 
 from ..errors import ConfigError
+from . import samples
 from .dropout import Dropout
-from .layer import PAPER_INIT, Cache, Init, Layer, Sample, expect, expect_entries, randomize
+from .init import PAPER_INIT, Init
+from .layer import Cache, Layer, expect, expect_entries
 from .lstm import PeepholeLSTM
 from .rnn import Recurrent
-from .segments import WHOLE, Segments, Unrolling
+from .segments import WHOLE, Segments
 from .workspace import empty
 
 
-class Stack(Layer):
+class Stack(Layer, sample=samples.stack, variants=samples.whole_and_recomputed):
     """`layers` recurrent layers with dropout between them.
 
     x (T, B, D), state: one tuple of (B, H) arrays per layer or None, masks: one (T, B, H) of
@@ -145,20 +147,6 @@ class Stack(Layer):
         return tuple(
             layer.start_gradient(run) for layer, run in zip(self.layers, runs, strict=True)
         )
-
-    @classmethod
-    def sample(cls, rng):
-        T, B, D, H = 5, 3, 4, 2
-        stack = randomize(cls(D, H, 3, rng, dropout=0.3), rng)
-        state = tuple(tuple(rng.standard_normal((2, B, H))) for _ in range(3))
-        masks = tuple(rng.random((2, T, B, H)) < 0.7)
-        return Sample(stack, (rng.standard_normal((T, B, D)), state, masks))
-
-    @classmethod
-    def samples(cls, rng):
-        found = {"": cls.sample(rng), "recompute=2": cls.sample(rng)}
-        found["recompute=2"].layer.unrolling = Unrolling(recompute=2)
-        return found
 
 
 def part_of(masks, steps):

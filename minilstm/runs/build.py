@@ -20,7 +20,7 @@ from ..config import Config, from_toml
 from ..data import Actions, MovingMNIST, Patches, Percepts, SequenceFile, load_digits
 from ..data.rng import keyed_rng, part
 from ..errors import ConfigError, RunError
-from ..layers.layer import Init
+from ..layers.init import Init
 from ..layers.losses import BernoulliCrossEntropy, Loss, SquaredError
 from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from ..layers.rnn import ElmanRNN, SlidesRNN

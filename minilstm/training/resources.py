@@ -13,7 +13,7 @@ import numpy as np
 from ..backend import asarray, use_backend, xp
 from ..config import Config
 from ..errors import ConfigError
-from ..layers.layer import Blank
+from ..layers.init import Blank
 from ..layers.workspace import Reused, use_workspace
 from ..models import EncoderDecoder
 from ..optim import CHUNKS

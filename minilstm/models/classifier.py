@@ -1,0 +1,59 @@
+"""The action classifier: a stack of LSTMs that names a class at every step.
+
+Slides: "Transfer Learning for Action Recognition" (Fig 11). Paper: section 4. Read next:
+classify.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..layers.dropout import Dropout
+from ..layers.init import PAPER_INIT, Init
+from ..layers.layer import Cache, Layer, expect_entries
+from ..layers.linear import Linear
+from ..layers.losses import SoftmaxCrossEntropy
+from ..layers.lstm import PeepholeLSTM
+from ..layers.rnn import Recurrent
+from ..layers.stack import Stack
+from . import samples
+
+
+class Classifier(Layer, sample=samples.classifier):
+    """Says at every step which class the frames so far belong to, as logits.
+
+    x (T, B, D), masks (one of (T, B, H) for each gap between layers, and one for the readout's
+    input) or None: evaluation -> logits (T, B, K).
+
+    The loss is that of every step. Slides: "Transfer Learning for Action Recognition" (Fig 11).
+    """
+
+    def __init__(
+        self,
+        D: int,
+        H: int,
+        layers: int,
+        K: int,
+        rng: np.random.Generator,
+        cell: type[Recurrent] = PeepholeLSTM,
+        init: Init = PAPER_INIT,
+        dropout: float = 0.0,
+    ):
+        self.loss = SoftmaxCrossEntropy()
+        self.encoder = Stack(D, H, layers, rng, cell, init, dropout)
+        self.dropout = Dropout(dropout)
+        self.readout = Linear(H, K, rng, init)
+
+    def forward(self, x, masks=None):
+        expect_entries("dropout masks, one for each layer", masks, len(self.encoder.layers))
+        (y, _), encoder_cache = self.encoder.forward(x, None, masks and masks[:-1])
+        y, dropout_cache = self.dropout.forward(y, masks and masks[-1])
+        logits, readout_cache = self.readout.forward(y)
+        return logits, Cache(encoder=encoder_cache, dropout=dropout_cache, readout=readout_cache)
+
+    def backward(self, dlogits, cache, want_dx=True):
+        run = cache.consume()
+        dy = self.readout.backward(dlogits, run.readout)
+        dy, _ = self.dropout.backward(dy, run.dropout)
+        dx, _, _ = self.encoder.backward((dy, None), run.encoder, want_dx)
+        return dx, None

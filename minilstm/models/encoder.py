@@ -1,0 +1,27 @@
+"""The encoder: a stack of LSTMs that reads the past and ends in the code.
+
+Slides: "Recurrent Encoder-Decoder". Paper: section 2.2. Read next: decoder.py.
+"""
+
+from __future__ import annotations
+
+from ..layers.stack import Stack
+from . import samples
+
+
+class Encoder(Stack, sample=samples.encoder):
+    """A stack over the past. Its final state, of every layer, is the code.
+
+    past (T, B, D), masks (one (T, B, H) of bool per gap between layers, or None: evaluation)
+    -> code: one tuple of (B, H) arrays per layer.
+    """
+
+    def forward(self, past, masks=None):
+        """past (T, B, D) -> code, cache."""
+        (_, code), cache = super().forward(past, None, masks)
+        return code, cache
+
+    def backward(self, dcode, cache, want_dpast=True):
+        """dcode, shaped as the code -> dpast (T, B, D), or None if it is not wanted; None."""
+        dpast, _, _ = super().backward((None, dcode), cache, want_dpast)
+        return dpast, None
