@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.command import Parser, run_command
-from minilstm.data.rng import keyed_rng
+from minilstm.data.rng import Purpose, keyed_rng
 from minilstm.errors import ConfigError, DataError
 from minilstm.files import replacing
 
@@ -42,7 +42,6 @@ from .video import VideoError, find_videos, read_frames
 
 SIZE, T = 32, 29
 ARRAYS = ("patches", "start", "side", "corner")
-GRID = 100  # the purpose of random numbers; see minilstm/data/rng.py
 THUMBNAIL, CUT, CUT_FACTOR = 16, 12, 2.5
 
 
@@ -122,7 +121,7 @@ def patches_of(
         reason = "no motion"
         found = 0
         for side in sorted({min(side or least, least) for side in options.sides}):
-            rng = keyed_rng(GRID, options.seed, number, start, side)
+            rng = keyed_rng(Purpose.PATCH_GRID, options.seed, number, start, side)
             patches, corners = _grid(piece, side, options.size, rng)
             lots = rng.random(len(patches))
             for n in np.flatnonzero(motion(patches) >= options.motion):

@@ -33,7 +33,7 @@ from .command import Parser, run_command
 from .config import Classify
 from .data import Actions, Clips, Scale, as_vectors, windows
 from .data.percepts import read_percepts
-from .data.rng import keyed_rng
+from .data.rng import Purpose, keyed_rng
 from .data.splits import grouped_folds
 from .errors import ConfigError, DataError, RunError
 from .evaluation.logistic import choose_logistic
@@ -45,7 +45,6 @@ from .models import Classifier
 from .optim import Adam, Optimizer, clip_norm, schedule
 from .runs import build
 
-WINDOWS, UNITS, LABELS = 7, 8, 9  # the purposes of random numbers; see data/rng.py
 CHUNK = 256  # windows classified at a time
 
 
@@ -181,7 +180,7 @@ def _fit_all(settings, fitted, train, validation, quiet):
 
 def draw_balanced(labels: np.ndarray, B: int, seed: int, k: int) -> np.ndarray:
     """B indices into `labels` (W,), about equally many of every label there is: of batch k."""
-    rng = keyed_rng(WINDOWS, seed, k)
+    rng = keyed_rng(Purpose.CLASSIFIER_BATCH, seed, k)
     present = np.unique(labels)
     wanted = np.sort(np.resize(rng.permutation(present), B))
     order = np.argsort(labels, kind="stable")
@@ -195,7 +194,10 @@ def draw_masks(settings: Classify, classifier: Classifier, B: int, k: int) -> tu
         return None
     layers = classifier.encoder.layers
     shape = (len(layers), settings.window, B, layers[0].H)
-    masks = keyed_rng(UNITS, settings.seed, k).random(shape, np.float32) >= settings.dropout
+    masks = (
+        keyed_rng(Purpose.CLASSIFIER_DROPOUT, settings.seed, k).random(shape, np.float32)
+        >= settings.dropout
+    )
     return tuple(asarray(mask, bool) for mask in masks)
 
 
@@ -203,7 +205,7 @@ def build_classifier(
     settings: Classify, D: int, K: int, run: str | Path | None = None
 ) -> Classifier:
     """A classifier of frames of D numbers into K classes, its encoder that of a run folder."""
-    rng = keyed_rng(build.INIT, settings.seed)
+    rng = keyed_rng(Purpose.WEIGHTS, settings.seed)
     if run is None:
         if settings.encoder != "scratch":
             raise ConfigError(
@@ -430,7 +432,7 @@ def few(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
     Drawn by `seed`; more of them include the same ones.
     """
-    order = keyed_rng(LABELS, seed).permutation(len(labels))
+    order = keyed_rng(Purpose.LABELLED_CLIPS, seed).permutation(len(labels))
     return np.sort(
         np.concatenate([order[labels[order] == k][:per_class] for k in np.unique(labels)])
     )

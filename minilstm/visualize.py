@@ -32,7 +32,7 @@ from .backend import use_backend
 from .command import Parser, run_command
 from .config import Config
 from .data import MovingMNIST, SequenceFile, as_frames
-from .data.rng import keyed_rng
+from .data.rng import Purpose, keyed_rng
 from .errors import ConfigError, RunError
 from .evaluation import activations, judging
 from .figures import curves, panels, strips
@@ -47,7 +47,6 @@ SEQUENCES = 20  # that the numbers are means over
 SHOWN = 3  # sequences of a strip
 LATEST = 10  # frames of a long past that a strip shows, as the slides do
 NOTHING = 1e-15  # of a gradient: where its curve ends
-CHOICE = 6  # the purpose of random numbers that choose units and gradients; see data/rng.py
 FORMATS = ("png", "pdf", "gif")
 TRAINED, RANDOM = "trained", "randomly initialised"
 NO_PICTURES = "percepts are no pictures, nor are the weights that they meet"
@@ -237,7 +236,7 @@ def fig7(run: Run, plate: Plate) -> None:
     if run.trained.predict is None:
         return plate.leave_out("fig7", "an autoencoder has no future decoder")
     H = run.config.model.hidden
-    units = np.sort(keyed_rng(CHOICE, 0).permutation(H)[:UNITS])
+    units = np.sort(keyed_rng(Purpose.FIGURE, 0).permutation(H)[:UNITS])
     rows, peaks, periods = {}, {}, {}
     for name, model in run.models.items():
         # the bottom layer: the whole decoder, in a model of one
@@ -372,7 +371,7 @@ def gradients(run: Run, plate: Plate) -> None:
             encoders[f"{cell}, {weights} start"] = model.encoder
     series, reaching = {}, []
     for name, encoder in encoders.items():
-        norms = activations.gradient_norms(encoder, past, keyed_rng(CHOICE, 1))
+        norms = activations.gradient_norms(encoder, past, keyed_rng(Purpose.FIGURE, 1))
         series[name] = (np.arange(len(norms)), np.where(norms < NOTHING, np.nan, norms))
         left = f"{norms[-1]:.1g}" if norms[-1] >= NOTHING else f"below {NOTHING:g}"
         reaching.append(f"{name} {left}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import minilstm
+from minilstm.data.rng import Purpose
 
 PACKAGE = Path(minilstm.__file__).parent
 ROOT = PACKAGE.parent
@@ -234,13 +235,11 @@ def test_no_file_of_the_package_is_left_out_of_a_commit():
     assert found == listed
 
 
-def test_every_purpose_of_random_numbers_has_a_number_of_its_own():
-    found = []
-    for path in PACKAGE.rglob("*.py"):
-        text = path.read_text("utf-8")
-        for name in set(re.findall(r"keyed_rng\(([A-Z]+)\b", text)):
-            numbers = re.search(rf"^((?:[A-Z]+, )*{name}(?:, [A-Z]+)*) = ([0-9, ]+)", text, re.M)
-            if numbers:  # elsewhere it is imported
-                values = dict(zip(numbers[1].split(", "), numbers[2].split(", "), strict=True))
-                found.append(int(values[name]))
-    assert len(found) > 8 and len(set(found)) == len(found)
+def test_every_key_of_random_numbers_begins_with_a_purpose_and_every_purpose_is_used():
+    used = set()
+    for folder in (PACKAGE, ROOT / "data_tools"):
+        for path in folder.rglob("*.py"):
+            for first in re.findall(r"(?<!def )keyed_rng\(([^,)]*)", path.read_text("utf-8")):
+                assert first.startswith("Purpose."), f"{path.name}: keyed_rng({first}"
+                used.add(first.removeprefix("Purpose."))
+    assert used == set(Purpose.__members__)

@@ -25,10 +25,9 @@ import numpy as np
 from ..errors import DataError
 from .clips import Clips
 from .digits import resize_digits
-from .rng import keyed_rng, whole_number
+from .rng import Purpose, keyed_rng, whole_number
 from .vectors import Scale
 
-ACTION = 5  # the purpose of these random numbers; see rng.py
 UNLABELLED, LABELLED = 0, 1  # two series of draws that share nothing
 INK = 14  # pixels of a digit before it is drawn larger or smaller
 
@@ -204,7 +203,7 @@ class Actions:
     def batch(self, k: int, B: int) -> np.ndarray:
         """Batch number k (from 0) of B clips of any action: uint8 (T, B, height, width)."""
         k, B = whole_number("k", k, 0), whole_number("B", B, 1)
-        rng = keyed_rng(ACTION, self.seed, UNLABELLED, k)
+        rng = keyed_rng(Purpose.ACTIONS, self.seed, UNLABELLED, k)
         return self._draw(rng, rng.integers(len(CLASSES), size=B))
 
     def clips(self, per_class: int, first: int = 0) -> Clips:
@@ -214,7 +213,9 @@ class Actions:
         """
         K, labels = whole_number("per_class", per_class, 1), np.arange(len(CLASSES))
         numbers = range(whole_number("first", first, 0), first + K)
-        rounds = [self._draw(keyed_rng(ACTION, self.seed, LABELLED, k), labels) for k in numbers]
+        rounds = [
+            self._draw(keyed_rng(Purpose.ACTIONS, self.seed, LABELLED, k), labels) for k in numbers
+        ]
         frames = np.concatenate(rounds, axis=1).swapaxes(0, 1)
         N = K * len(labels)
         return Clips(

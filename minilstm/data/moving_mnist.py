@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import ConfigError, DataError
 from .digits import SIZE, resize_digits
-from .rng import MOTION, endless_shuffle, keyed_rng, whole_number
+from .rng import Purpose, endless_shuffle, keyed_rng, whole_number
 
 SPEEDS = ("constant", "random")
 STEP = 0.1  # per frame, in units of the slack: 3.6 pixels for 28-pixel digits on 64-pixel frames
@@ -130,6 +130,6 @@ class MovingMNIST:
         T, n = self.num_frames, self.num_digits
         chosen = endless_shuffle(len(self.images), self.seed, k * B * n, B * n)
         slack = self.frame_size - self.digit_size
-        corners = trajectories(keyed_rng(MOTION, self.seed, k), B * n, T, slack, self.speed)
+        corners = trajectories(keyed_rng(Purpose.MOTION, self.seed, k), B * n, T, slack, self.speed)
         digits = self.images[chosen].reshape(B, n, self.digit_size, self.digit_size)
         return draw_frames(digits, corners.reshape(T, B, n, 2), self.frame_size)

@@ -9,20 +9,40 @@ Read next: moving_mnist.py.
 
 from __future__ import annotations
 
+from enum import IntEnum, unique
 from functools import lru_cache
 
 import numpy as np
 
 from ..errors import ConfigError, ShapeError
 
-SHUFFLE, MOTION = 0, 1  # purposes: the first number of a key
+
+@unique
+class Purpose(IntEnum):
+    """Purposes of random numbers: the first number of a key.
+
+    A number that is in use never changes its meaning, because it would change all draws.
+    """
+
+    SHUFFLE = 0  # order of an endless shuffled list
+    MOTION = 1  # places and velocities of moving digits
+    WEIGHTS = 2  # initial parameters
+    FEEDING = 3  # scheduled sampling: steps at which a decoder is fed the true frame
+    DROPOUT = 4  # units dropped in training
+    ACTIONS = 5  # speed, place and digit of an action
+    FIGURE = 6  # units and gradients that a figure shows
+    CLASSIFIER_BATCH = 7  # windows of labelled clips in a batch
+    CLASSIFIER_DROPOUT = 8  # units dropped in training a classifier
+    LABELLED_CLIPS = 9  # clips that keep their label
+    FOLDS = 10  # groups dealt out to folds
+    PATCH_GRID = 100  # grid from which patches are cut
 
 
 def keyed_rng(*key: int) -> np.random.Generator:
     """Return a counter-based generator (Philox) whose draws depend on `key` alone.
 
-    `key` is a purpose and further integers >= 0. Keys of one purpose have one length. Two keys that
-    differ in any number give unrelated draws.
+    `key` is a `Purpose` and further integers >= 0. Keys of one purpose have one length. Two keys
+    that differ in any number give unrelated draws.
     """
     # NumPy joins the 32-bit words of all numbers, so (2**32, 0) and (0, 1) would be one key. Where
     # a number has several words, their counts are part of the key, too.
@@ -34,7 +54,7 @@ def keyed_rng(*key: int) -> np.random.Generator:
 
 @lru_cache(maxsize=4)  # neighbouring batches read the same one or two permutations
 def _permutation(n, seed, epoch):
-    order = keyed_rng(SHUFFLE, seed, epoch).permutation(n)
+    order = keyed_rng(Purpose.SHUFFLE, seed, epoch).permutation(n)
     order.flags.writeable = False  # the cache hands the same array to everybody
     return order
 

@@ -19,9 +19,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import ConfigError, DataError, one_line
-from .rng import group_numbers, keyed_rng, whole_number
+from .rng import Purpose, group_numbers, keyed_rng, whole_number
 
-FOLDS = 10  # the purpose of the random numbers that deal groups out; see rng.py
 SPLITS = (1, 2, 3)
 
 Indices = np.ndarray
@@ -88,7 +87,7 @@ def grouped_folds(groups: Indices, count: int, seed: int = 0) -> Iterator[tuple[
             f"expected at most {len(members)} folds, one for every recording, got {count}: ask for "
             "fewer"
         )
-    order = keyed_rng(FOLDS, whole_number("seed", seed, 0)).permutation(len(members))
+    order = keyed_rng(Purpose.FOLDS, whole_number("seed", seed, 0)).permutation(len(members))
     order = order[np.argsort(-sizes[order], kind="stable")]
     fold_of, filled = np.empty(len(members), np.int64), np.zeros((count, 2), np.int64)
     for g in order:

@@ -18,7 +18,7 @@ from .. import models
 from ..backend import asarray, use_backend
 from ..config import Config, from_toml
 from ..data import Actions, MovingMNIST, Patches, Percepts, SequenceFile, load_digits
-from ..data.rng import keyed_rng, part
+from ..data.rng import Purpose, keyed_rng, part
 from ..errors import ConfigError, RunError
 from ..layers.init import Init
 from ..layers.losses import BernoulliCrossEntropy, Loss, SquaredError
@@ -40,7 +40,6 @@ CELLS = {
     "slides-rnn": SlidesRNN,
 }
 SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of motions; refused for training
-INIT = 2  # the purpose of the random numbers that parameters start from; see data/rng.py
 
 
 def build_loss(config: Config) -> Loss:
@@ -52,7 +51,7 @@ def build_loss(config: Config) -> Loss:
 
 def build_model(config: Config, D: int, init: Init | None = None) -> models.EncoderDecoder:
     """The model of a configuration for frames of D pixels, its parameters drawn from the seed."""
-    rng = keyed_rng(INIT, config.run.seed)
+    rng = keyed_rng(Purpose.WEIGHTS, config.run.seed)
     c, i = config.model, config.init
     init = init or Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
     with use_backend(use_backend.name, config.run.dtype):

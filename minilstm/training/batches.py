@@ -16,13 +16,11 @@ import numpy as np
 from ..backend import use_backend
 from ..config import Config
 from ..data import as_vectors
-from ..data.rng import keyed_rng
+from ..data.rng import Purpose, keyed_rng
 from ..gpu.transfers import Uploads
 from ..models import decoder_steps
 from .distributed import ALONE, Alone
 from .step import Batch
-
-FEEDING, DROPOUT = 3, 4  # the purposes of random numbers; see data/rng.py
 
 
 def draw_batch(source, config: Config, k: int, ranks: Alone = ALONE) -> Batch:
@@ -55,7 +53,7 @@ def draw_feeding(config: Config, k: int) -> tuple | bool:
     truth = feeding.truth_start + progress * (feeding.truth_end - feeding.truth_start)
     if truth in (0.0, 1.0):
         return truth == 1.0
-    rng = keyed_rng(FEEDING, config.run.seed, k)
+    rng = keyed_rng(Purpose.FEEDING, config.run.seed, k)
     lengths = (config.data.past, config.data.future)
     return tuple(rng.random((T, B), np.float32) < truth for T in lengths)
 
@@ -65,7 +63,7 @@ def draw_masks(config: Config, k: int) -> tuple | None:
     c, B = config.model, config.run.batch_size
     if c.dropout == 0 or c.layers == 1:
         return None
-    rng = keyed_rng(DROPOUT, config.run.seed, k)
+    rng = keyed_rng(Purpose.DROPOUT, config.run.seed, k)
     past, future = config.data.past, config.data.future
     lengths = (past, decoder_steps(c.start, past), decoder_steps(c.start, future))
     return tuple(
