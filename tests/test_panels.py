@@ -1,10 +1,11 @@
 """Panels: weights at their place, colours over their range, the same bytes every time."""
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm.figures import panels
+from minilstm.figures import curves, panels, strips
 from minilstm.figures.panels import activity, confusion, histograms, tiled, weights
 from minilstm.figures.tables import Dots, dots, error_bars
 
@@ -49,6 +50,36 @@ def test_pages_are_written_the_same_every_time(tmp_path, kind):
         if kind == "png":
             with Image.open(path) as picture:
                 assert picture.width == 1999 and 900 < picture.height < 1200  # 13.33 inches
+
+
+USERS = {  # settings that somebody may have in a matplotlibrc
+    "text.usetex": True,  # needs a LaTeX, which is not everywhere
+    "font.size": 30.0,
+    "axes.facecolor": "red",
+    "savefig.bbox": "tight",
+    "savefig.dpi": 50.0,
+    "path.sketch": (1.0, 100.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf"])
+def test_a_users_settings_of_matplotlib_change_no_byte_and_stay_as_they_were(tmp_path, kind):
+    path, values = tmp_path / f"page.{kind}", {"one": (np.arange(3), np.arange(3.0))}
+    frames = np.zeros((2, 1, 8, 8), np.uint8)
+    draws = [
+        *drawings(path),
+        lambda: confusion(np.eye(2, dtype=int), ("left", "right"), path, "See this."),
+        lambda: curves.plot_curves(values, path),
+        lambda: curves.per_step_curve({"one": np.arange(3.0)}, path),
+        lambda: curves.growth_curves({"one": (np.ones(2), np.ones(2))}, {"1": np.ones(2)}, path),
+        lambda: strips.prediction_strip(frames, None, {"model": (frames, None)}, path),
+    ]
+    usual = [(draw(), path.read_bytes())[1] for draw in draws]
+    with matplotlib.rc_context(USERS):
+        for draw, expected in zip(draws, usual, strict=True):
+            draw()
+            assert path.read_bytes() == expected
+        assert all(matplotlib.rcParams[name] == value for name, value in USERS.items())
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])

@@ -13,7 +13,7 @@ from itertools import cycle
 import numpy as np
 
 from ..errors import DataError
-from .style import FAINT, GRID, INK, PALETTE, write_caption, write_figure
+from .style import FAINT, GRID, INK, PALETTE, own_settings, write_caption, write_figure
 
 
 def series_from_rows(rows: list[dict], names: list[str]) -> dict[str, tuple[list, list]]:
@@ -30,6 +30,7 @@ def series_from_rows(rows: list[dict], names: list[str]) -> dict[str, tuple[list
     }
 
 
+@own_settings()
 def plot_curves(
     series: dict[str, tuple],
     path: str | os.PathLike,
@@ -59,6 +60,7 @@ def plot_curves(
     write_figure(figure, path)
 
 
+@own_settings()
 def per_step_curve(
     series: dict[str, np.ndarray],
     path: str | os.PathLike,
@@ -87,6 +89,7 @@ def per_step_curve(
     write_figure(figure, path)
 
 
+@own_settings()
 def growth_curves(
     series: dict[str, tuple[np.ndarray, np.ndarray]],
     expected: dict[str, np.ndarray],

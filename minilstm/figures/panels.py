@@ -15,7 +15,18 @@ import os
 
 import numpy as np
 
-from .style import FAINT, INK, LARGE, PAGE, PALETTE, SMALL, new_page, write_caption, write_figure
+from .style import (
+    FAINT,
+    INK,
+    LARGE,
+    PAGE,
+    PALETTE,
+    SMALL,
+    new_page,
+    own_settings,
+    write_caption,
+    write_figure,
+)
 
 BETWEEN = 1.0  # white: the space between the images of a panel
 
@@ -27,6 +38,7 @@ def _name_row(axes, name):
 # ---------------------------------------------------------------- Figure 7
 
 
+@own_settings()
 def activity(
     rows: dict[str, dict[str, tuple[np.ndarray, tuple[float, float] | None, str]]],
     path: str | os.PathLike,
@@ -70,6 +82,7 @@ def activity(
 # ---------------------------------------------------------------- Figures 9 and 10
 
 
+@own_settings()
 def weights(
     rows: dict[str, dict[str, np.ndarray]],
     shape: tuple[int, ...],
@@ -117,6 +130,7 @@ def tiled(images: np.ndarray, shape: tuple[int, ...], panel: float) -> np.ndarra
 # ---------------------------------------------------------------- saturation
 
 
+@own_settings()
 def histograms(
     rows: dict[str, dict[str, dict[str, tuple[np.ndarray, tuple[float, float], str]]]],
     path: str | os.PathLike,
@@ -151,6 +165,7 @@ def histograms(
 # ---------------------------------------------------------------- action recognition
 
 
+@own_settings()
 def confusion(
     counts: np.ndarray, classes: tuple[str, ...], path: str | os.PathLike, caption: str = ""
 ) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import DataError, ShapeError
 from ..files import write_file
-from .style import FAINT, INK, PALE, PALETTE, PAPER, write_figure
+from .style import FAINT, INK, PALE, PALETTE, PAPER, own_settings, write_figure
 
 # name of a model: (its reconstruction, its prediction), either of them None
 Models = dict[str, tuple[np.ndarray | None, np.ndarray | None]]
@@ -252,6 +252,7 @@ def _room_for(caption, canvas, size):
     return np.concatenate([canvas, room]), lines
 
 
+@own_settings()
 def _write_picture(picture, path):
     if Path(path).suffix == ".pdf":  # the pixels as they are, on a page of their size
         from matplotlib.figure import Figure

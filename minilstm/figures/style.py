@@ -9,9 +9,11 @@ Read next: curves.py, strips.py, panels.py and tables.py, which draw.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,20 @@ PAPER, PALE = 255, 235  # grey levels: empty space, and a frame that the model w
 
 PAGE = (13.33, 6.5)  # inches: with a caption below it, a page has the shape of a slide
 SMALL, LARGE = 14, 17  # points: the two sizes of letters on a page
+
+
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """Draw with Matplotlib's own defaults, whatever a user's matplotlibrc says.
+
+    A decorator of every function that draws: `@own_settings()`. Afterwards the user's settings are
+    back.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 def new_page(rows: int, columns: int) -> tuple[Figure, np.ndarray]:

@@ -24,6 +24,7 @@ from .style import (
     PALETTE,
     SMALL,
     new_page,
+    own_settings,
     write_caption,
     write_figure,
 )
@@ -43,6 +44,7 @@ class Dots(NamedTuple):
     blind: float | None = None
 
 
+@own_settings()
 def dots(
     rows: list[dict[str, dict[str, Dots]]],
     path: str | os.PathLike,
@@ -107,6 +109,7 @@ def _dots_panel(a, title, lines):
     a.margins(x=0.08)
 
 
+@own_settings()
 def error_bars(
     rows: dict[str, dict[str, dict[float, Dots]]],
     path: str | os.PathLike,
