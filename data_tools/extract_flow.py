@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minilstm.backend import use_backend
 from minilstm.command import Parser, run_command
 from minilstm.errors import DataError
 
@@ -123,9 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.weights:
         write_pictures(videos, out, flow, pictures_of, options.fps)
         return 0
-    see = seeing(options)
     settings = of_network(options) | flow
-    extract(videos, out, settings, lambda frames: see(pictures_of(frames)), options.fps)
+    with use_backend(options.backend):
+        see = seeing(options)
+        extract(videos, out, settings, lambda frames: see(pictures_of(frames)), options.fps)
     return 0
 
 

@@ -37,7 +37,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from minilstm.backend import BACKENDS, use_backend
+from minilstm.backend import BACKENDS, current_backend, use_backend
 from minilstm.command import Parser, run_command
 from minilstm.data import Clips, write_percepts
 from minilstm.data.mobilenet import MEAN, STD, prepare, read_mobilenet
@@ -134,7 +134,7 @@ def _group(name, group, pattern):
 def in_chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Frames (height, width, 3) as arrays of at most CHUNK of them."""
     frames = iter(frames)
-    while chunk := list(islice(frames, CHUNK[use_backend.name])):
+    while chunk := list(islice(frames, CHUNK[current_backend().name])):
         yield np.stack(chunk)
 
 
@@ -145,10 +145,10 @@ def mobilenet(weights: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def vgg16(weights: str) -> Callable[[np.ndarray], np.ndarray]:
     """Pictures -> (N, 4096), the paper's features: VGG-16's first full layer (fc6), rectified."""
-    if use_backend.name != "numpy":
+    if current_backend().name != "numpy":
         raise ConfigError(
-            f"expected --backend numpy for vgg16, which torch computes, got {use_backend.name}: "
-            "leave it out, or take --network mobilenet"
+            "expected --backend numpy for vgg16, which torch computes, got cupy: leave it out, or "
+            "take --network mobilenet"
         )
     torch, torchvision = library("torch"), library("torchvision")
     from safetensors import SafetensorError
@@ -197,7 +197,6 @@ def of_network(options) -> dict:
 def seeing(options) -> Callable[[Iterable[np.ndarray]], np.ndarray]:
     """What makes (T, D) of the frames of a video, by the network and the view of the options."""
     library("h5py")  # which is needed only in the end
-    use_backend(options.backend)
     describe = NETWORKS[options.network](options.weights)
 
     def see(frames):
@@ -294,7 +293,8 @@ def main(arguments: list[str] | None = None) -> int:
     add_arguments(parser)
     options = parser.parse_args(arguments)
     videos = list_videos(Path(options.videos), options.list, options.groups)
-    extract(videos, Path(options.out), of_network(options), seeing(options), options.fps)
+    with use_backend(options.backend):
+        extract(videos, Path(options.out), of_network(options), seeing(options), options.fps)
     return 0
 
 

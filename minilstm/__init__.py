@@ -8,7 +8,7 @@ cells.py, rnn.py, lstm.py, stack.py, models.py, losses.py, step.py.
 """
 
 from . import data
-from .backend import asarray, to_numpy, use_backend
+from .backend import asarray, set_backend, to_numpy, use_backend
 from .config import Config
 from .errors import MinilstmError
 from .layers.dropout import Dropout
@@ -60,6 +60,7 @@ __all__ = [
     "data",
     "load",
     "schedule",
+    "set_backend",
     "to_numpy",
     "use_backend",
     "use_workspace",

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .backend import asarray, to_numpy, use_backend
+from .backend import asarray, current_backend, to_numpy, use_backend
 from .command import Parser, run_command
 from .errors import ConfigError, MinilstmError
 from .layers.layer import Layer, Sample
@@ -168,12 +168,17 @@ def _error(a, n, must_be_zero):
 
 def check_all(only: str = "", seed: int = 0) -> Iterator[Row]:
     """The rows of every sample of every layer whose class name contains `only`."""
-    with use_backend(use_backend.name, "float64"):
-        for cls in layers():
-            rng = np.random.default_rng(seed)
-            for variant, sample in cls.samples(rng).items():
-                if only.lower() in cls.__name__.lower():
-                    yield from check(sample, f"{cls.__name__} {variant}".strip(), seed)
+    for cls in layers():
+        if only.lower() not in cls.__name__.lower():
+            continue
+        with use_backend(current_backend().name, "float64"):
+            samples = cls.samples(np.random.default_rng(seed))
+            rows = [
+                row
+                for variant, sample in samples.items()
+                for row in check(sample, f"{cls.__name__} {variant}".strip(), seed)
+            ]
+        yield from rows  # outside the block: between rows the caller's own backend is in force
 
 
 def _by_name(layer, inputs):
@@ -216,7 +221,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random samples (default: 0)")
     parser.add_argument("--backend", default="numpy", choices=("numpy", "cupy"))
     options = parser.parse_args(arguments)
-    use_backend(options.backend)
     names = [cls.__name__ for cls in layers()]
     if not any(options.only.lower() in name.lower() for name in names):
         raise ConfigError(
@@ -227,13 +231,14 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'layer':<50} {'gradient of':<24} {'size':>6}", *(f"{n:>12}" for n in TOLERANCE))
     print(f"{'':<82} {limits}")
     rows, previous = [], ""
-    for row in check_all(options.only, options.seed):
-        rows.append(row)
-        mark = "" if row.passed else "   WRONG"
-        name = row.layer if row.layer != previous else ""
-        previous = row.layer
-        print(f"{name:<50} {row.array:<24} {row.size:>6} {row.difference:>12.1e} "
-              f"{row.complex:>12.1e} {row.float32:>12.1e}{mark}", flush=True)  # fmt: skip
+    with use_backend(options.backend):
+        for row in check_all(options.only, options.seed):
+            rows.append(row)
+            mark = "" if row.passed else "   WRONG"
+            name = row.layer if row.layer != previous else ""
+            previous = row.layer
+            print(f"{name:<50} {row.array:<24} {row.size:>6} {row.difference:>12.1e} "
+                  f"{row.complex:>12.1e} {row.float32:>12.1e}{mark}", flush=True)  # fmt: skip
     wrong = sum(not row.passed for row in rows)
     print(f"\n{len(rows)} gradients of {len({row.layer for row in rows})} layers, {wrong} wrong")
     return 1 if wrong or not rows else 0

@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .backend import use_backend, xp
+from .backend import current_backend, xp
 from .layers.layer import Layer
 
 # elements: on a CPU the six arrays of Adam's pass fill 3 MB in float32, inside the cache; on a GPU
@@ -62,7 +62,7 @@ class Optimizer:
         self.clamp_update = clamp_update
         self.steps, self.unusable = 0, 0
         self.state = {name: xp.full_like(flat.value, x) for name, x in self.starts.items()}
-        chunk = chunk or CHUNKS[use_backend.name]
+        chunk = chunk or CHUNKS[current_backend().name]
         regions = (0, flat.decayed, l2), (flat.decayed, flat.value.size, 0.0)
         self._chunks = [
             (slice(first, min(first + chunk, stop)), share)
@@ -231,7 +231,8 @@ class Adam(Optimizer):
         xp.multiply(g, 1 - self.momentum, out=a)
         xp.multiply(m, self.momentum, out=m)
         xp.add(m, a, out=m)
-        if use_backend.name == "cupy" or self.steps % FLUSH_EVERY == 0:  # there the host can't ask
+        # with CuPy `steps` is on the device, where the host can't look at it without waiting
+        if current_backend().name == "cupy" or self.steps % FLUSH_EVERY == 0:
             self._flush(s)
             self._flush(m)
         correction = (1 - self.decay**self.steps) ** 0.5  # of sqrt(s): to epsilon and the rate

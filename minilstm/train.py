@@ -67,8 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         settings = config.from_arguments(options)
         out = Path(options.out or f"runs/{settings.model.kind}-{settings.run.seed}")
-    with Ranks(settings.run.backend) if options.distributed else ALONE as ranks:
-        use_backend(settings.run.backend, settings.run.precision, settings.run.fused)
+    run = settings.run
+    with (
+        Ranks(run.backend) if options.distributed else ALONE as ranks,
+        use_backend(run.backend, run.precision, run.fused),
+    ):
         loop.train(settings, out, options.force, options.quiet, bool(options.resume), ranks)
     return 0
 

@@ -16,7 +16,7 @@ import pytest
 
 import minilstm
 from minilstm import config
-from minilstm.backend import use_backend
+from minilstm.backend import set_backend, use_backend
 from minilstm.experiments import action_experiments, many_runs
 from minilstm.files import write_file
 from minilstm.gradcheck import layers
@@ -32,7 +32,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 @pytest.fixture(autouse=True)
 def numpy_float32_and_fresh_buffers():
     """Each test starts from the defaults, whatever the test before it chose."""
-    with use_backend("numpy", "float32"), use_workspace(Fresh()):
+    set_backend("numpy", "float32")
+    with use_workspace(Fresh()):
         yield
 
 

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from test_cupy import launcher
 
-from minilstm import backend, config, train
+from minilstm import config, train
 from minilstm.benchmark.ranks import scaling, sum_seconds
 from minilstm.errors import BackendError, ConfigError
-from minilstm.gpu import transfers
+from minilstm.gpu import nccl, transfers
 from minilstm.runs import build, checkpoint, run_folder
 from minilstm.training import distributed, resources
 from minilstm.training.batches import draw_batch
@@ -418,12 +418,12 @@ def module(name, **content):
 
 def test_each_rank_of_a_machine_chooses_a_gpu_of_its_own(monkeypatch):
     for find in ("find_cupy", "find_driver", "find_device"):
-        monkeypatch.setattr(backend, find, lambda: "well")
+        monkeypatch.setattr(nccl, find, lambda: "well")
     chosen = []
     runtime = SimpleNamespace(getDeviceCount=lambda: 3, setDevice=chosen.append)
     monkeypatch.setitem(sys.modules, "cupy", module("cupy"))
     monkeypatch.setitem(sys.modules, "cupy.cuda", module("cupy.cuda", runtime=runtime))
-    assert [backend.use_device(number) for number in range(4)] == [3] * 4
+    assert [nccl.use_device(number) for number in range(4)] == [3] * 4
     assert chosen == [0, 1, 2, 0]
 
 
@@ -439,14 +439,14 @@ def test_sums_over_gpus_are_those_of_nccl_in_place(monkeypatch):
     for part in both:
         monkeypatch.setitem(sys.modules, part.__name__, part)
     array = np.ones(5)
-    backend.sum_over_devices(4, 2)(array)
+    nccl.sum_over_devices(4, 2)(array)
     assert (array == 4).all()
 
 
 def test_without_nccl_the_error_names_its_wheels(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupyx.distributed", None)
     with pytest.raises(BackendError, match="expected NCCL.*pip install nvidia-nccl-cu12"):
-        backend.sum_over_devices(2, 0)
+        nccl.sum_over_devices(2, 0)
 
 
 NCCL_BY_MPI = """

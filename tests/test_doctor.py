@@ -12,7 +12,8 @@ import pytest
 import strict_cupy
 
 from minilstm import backend, doctor, evaluate, train
-from minilstm.backend import use_backend
+from minilstm.backend import current_backend, set_backend, use_backend
+from minilstm.benchmark import device
 from minilstm.command import run_command
 from minilstm.errors import BackendError
 from minilstm.gpu import kernels
@@ -145,7 +146,7 @@ WRONG = {  # pieces that are there, and compute wrongly: only the doctor looks f
     ),
     "a wrong kernel": (
         lambda fake, monkeypatch: monkeypatch.setattr(
-            kernels, "_module", lambda real: backend.compiled(WRONG_SLOPE, real)
+            kernels, "_module", lambda real: kernels.compiled(WRONG_SLOPE, real)
         ),
         "gradients",
         ["by the kernels of cells.cuh", "within 1e-06", "got an error of"],
@@ -170,13 +171,13 @@ def status(module, *words):
 def test_a_healthy_machine_is_examined_in_order_and_measured(cupy, capsys):
     assert status(doctor) == 0
     lines = capsys.readouterr().out.splitlines()
-    checks = [line.split()[:2] for line in lines[: len(doctor.CHECKS)]]
-    assert checks == [["ok", name] for name in doctor.CHECKS]
+    checks = [line.split()[:2] for line in lines[: len(device.CHECKS)]]
+    assert checks == [["ok", name] for name in device.CHECKS]
     assert "A GPU, 8 GB" in lines[2] and "CUDA 13.2" in lines[1]
     for unit in ("GB/s", "GFLOP/s", "per ms", "us per step"):
         assert any(line.endswith(unit) for line in lines)
     assert lines[-1] == "This machine can train with --backend cupy."
-    assert use_backend.name == "numpy"  # the doctor leaves nothing behind
+    assert current_backend().name == "numpy"  # the doctor leaves nothing behind
 
 
 @pytest.mark.parametrize("case", MISSING | WRONG)
@@ -188,9 +189,9 @@ def test_the_doctor_names_what_is_missing_or_wrong_in_its_last_line(
     assert status(doctor) == 2
     *before, last = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in before] == [
-        ["ok", name] for name in list(doctor.CHECKS)[: len(before)]
+        ["ok", name] for name in list(device.CHECKS)[: len(before)]
     ]
-    assert last.split()[:2] == ["FAILED", check] == ["FAILED", list(doctor.CHECKS)[len(before)]]
+    assert last.split()[:2] == ["FAILED", check] == ["FAILED", list(device.CHECKS)[len(before)]]
     assert all(word in last for word in words), last
 
 
@@ -214,7 +215,7 @@ def test_a_command_refuses_in_one_line_and_never_falls_back_to_numpy(
     assert printed.err.count("\n") == 1
     assert all(word in printed.err for word in words), printed.err
     assert sorted(tmp_path.rglob("*")) == before
-    assert use_backend.name == "numpy"
+    assert current_backend().name == "numpy"
 
 
 def test_no_two_failures_say_the_same(cupy, monkeypatch):
@@ -223,14 +224,14 @@ def test_no_two_failures_say_the_same(cupy, monkeypatch):
         with monkeypatch.context() as context:
             take_away(cupy, context)
             with pytest.raises(BackendError) as refused:
-                use_backend("cupy")
+                set_backend("cupy")
             said.add(str(refused.value))
     assert len(said) == len(MISSING)
 
 
 def test_the_pieces_are_asked_for_once(cupy, monkeypatch):
     with use_backend("cupy"):
-        assert use_backend.name == "cupy"
+        assert current_backend().name == "cupy"
     monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", raising(AssertionError()))
     with use_backend("cupy"), use_backend("numpy"):
         pass
@@ -241,7 +242,7 @@ def test_a_refused_choice_leaves_the_one_before(cupy, monkeypatch):
     with use_backend("numpy", "float64"):
         with pytest.raises(BackendError):
             use_backend("cupy", "float32")
-        assert (use_backend.name, use_backend.dtype) == ("numpy", np.dtype("float64"))
+        assert (current_backend().name, current_backend().dtype) == ("numpy", np.dtype("float64"))
         assert backend.xp.tanh is np.tanh
 
 

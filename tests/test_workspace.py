@@ -4,7 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+from threads import run_in_threads
 
+from minilstm.errors import ConfigError
 from minilstm.layers.linear import rows
 from minilstm.layers.workspace import (
     BY_FEATURE,
@@ -12,6 +14,7 @@ from minilstm.layers.workspace import (
     PLAIN,
     Fresh,
     Reused,
+    current_workspace,
     empty,
     reordered,
     use_workspace,
@@ -173,21 +176,44 @@ def test_use_workspace_puts_the_previous_one_back():
             empty((2,), "float32")
         empty((2,), "float32")
         assert (outer.allocated, inner.allocated) == (1, 1)
-    assert isinstance(use_workspace.current, Fresh)
+    assert isinstance(current_workspace(), Fresh)
 
 
 def test_use_workspace_puts_the_previous_one_back_after_an_exception():
-    before = use_workspace.current
+    before = current_workspace()
     with pytest.raises(ZeroDivisionError), use_workspace(Reused()):
         1 / 0  # noqa: B018
-    assert use_workspace.current is before
+    assert current_workspace() is before
 
 
-def test_use_workspace_without_a_with_block_lasts():
-    pool = Reused()
-    use_workspace(pool)
-    empty((2,), "float32")
-    assert use_workspace.current is pool and pool.allocated == 1
+def test_use_workspace_without_with_is_refused_at_the_next_request():
+    use_workspace(Reused())
+    with pytest.raises(ConfigError, match="expected `with use_workspace"):
+        empty((2,), "float32")
+    with use_workspace(Fresh()):
+        empty((2,), "float32")
+
+
+def test_two_threads_are_never_lent_the_same_buffer():
+    pool, mixed = Reused(), []
+
+    def borrow(number):
+        for _ in range(3000):
+            array = pool.empty((4,), "int64")
+            array.fill(number)
+            for _ in range(3):
+                if (array != number).any():
+                    mixed.append(number)
+
+    run_in_threads(borrow, range(4))
+    assert not mixed
+
+
+def test_a_thread_of_ones_own_starts_with_fresh_buffers():
+    found = []
+    with use_workspace(Reused()):
+        run_in_threads(lambda _: found.append(current_workspace()), range(1))
+    assert [type(workspace) for workspace in found] == [Fresh]
 
 
 def test_buffers_lent_before_an_exception_return_to_the_pool():
@@ -205,6 +231,6 @@ def test_buffers_lent_before_an_exception_return_to_the_pool():
 
 
 def test_a_workspace_is_not_chosen_by_making_one():
-    before = use_workspace.current
+    before = current_workspace()
     Reused()
-    assert use_workspace.current is before
+    assert current_workspace() is before

@@ -17,13 +17,13 @@
 import kit
 import numpy as np
 
-from minilstm import Adam, Layer, Linear, Sample, SquaredError, use_backend
+from minilstm import Adam, Layer, Linear, Sample, SquaredError, set_backend
 from minilstm.gradcheck import check
 from minilstm.layers.cells import elman_cell, elman_cell_backward
 from minilstm.layers.init import Init
 from minilstm.layers.layer import Cache
 
-use_backend("numpy", "float64")  # checks need float64; for training float32 is enough
+set_backend("numpy", "float64")  # checks need float64; for training float32 is enough
 
 drawn, ax = kit.diagram(8, 3.4)
 for k, (name, colour) in enumerate(

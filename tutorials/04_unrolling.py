@@ -18,10 +18,10 @@
 import kit
 import numpy as np
 
-from minilstm import ElmanRNN, use_backend
+from minilstm import ElmanRNN, set_backend
 from minilstm.gradcheck import check
 
-use_backend("numpy", "float64")
+set_backend("numpy", "float64")
 
 drawn, ax = kit.diagram(9, 3)
 kit.box(ax, 0, 0, "cell")

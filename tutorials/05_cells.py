@@ -30,11 +30,11 @@ from minilstm import (
     SoftmaxCrossEntropy,
     asarray,
     clip_norm,
-    use_backend,
+    set_backend,
 )
 from minilstm.gradcheck import check
 
-use_backend("numpy", "float64")
+set_backend("numpy", "float64")
 
 
 def sig(a):
@@ -241,7 +241,7 @@ def accuracy(cell, init, T, seed):
     return (z[0].argmax(-1) == bits).mean()
 
 
-use_backend("numpy", "float32")
+set_backend("numpy", "float32")
 contestants = {
     "SlidesRNN": (SlidesRNN, Init()),
     "ElmanRNN": (ElmanRNN, Init()),
@@ -301,7 +301,7 @@ class HalfRepaired(SlidesRNN):
         return super().sample(rng)
 
 
-use_backend("numpy", "float64")
+set_backend("numpy", "float64")
 wrong = [
     row.array for row in check(HalfRepaired.sample(np.random.default_rng(0))) if not row.passed
 ]

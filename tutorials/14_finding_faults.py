@@ -32,6 +32,7 @@ from minilstm import (
     asarray,
     clip_norm,
     schedule,
+    set_backend,
     use_backend,
 )
 from minilstm.evaluation import judging
@@ -43,7 +44,7 @@ from minilstm.runs import build
 from minilstm.training.batches import draw_batch
 from minilstm.training.step import training_step
 
-use_backend("numpy", "float64")
+set_backend("numpy", "float64")
 
 
 def wrong(sample):

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backend import asarray, to_numpy, use_backend, xp
+from ..backend import asarray, current_backend, to_numpy, xp
 from ..errors import DataError, ShapeError, named
 
 SIZE, SHORT_SIDE = 224, 256  # of the picture that is looked at, and of the one it is cut from
@@ -112,7 +112,7 @@ class MobileNetV2:
         N, h, w, _ = x.shape
         step = STRIDES[n - 1]
         wide, narrow = (self.weights[f"{n} {part}"][0].shape[1] for part in ("look", "narrow"))
-        rows = max(1, BAND[use_backend.name] // (N * w * wide * step))
+        rows = max(1, BAND[current_backend().name] // (N * w * wide * step))
         y = xp.empty((N, -(-h // step), -(-w // step), narrow), x.dtype)
         for top in range(0, y.shape[1], rows):
             band = y[:, top : top + rows]

@@ -15,7 +15,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from ..backend import compiled, use_backend
+from ..backend import current_backend, xp
 
 THREADS = 256  # in a block
 BLOCKS = 65_535  # at most; threads then take several units each
@@ -23,7 +23,7 @@ BLOCKS = 65_535  # at most; threads then take several units each
 
 def wanted(dtype) -> bool:
     """Whether arrays of this dtype go through the kernels: on a GPU, unless told otherwise."""
-    return use_backend.name == "cupy" and use_backend.fused and dtype.kind == "f"
+    return current_backend().name == "cupy" and current_backend().fused and dtype.kind == "f"
 
 
 def lstm_cell(a, product, c_prev, Wp, c, h) -> None:
@@ -60,6 +60,14 @@ def _launch(name, units, *arrays):
     blocks = min(-(-B * H // THREADS), BLOCKS)
     if blocks:
         kernel((blocks,), (THREADS,), (np.int32(B), np.int32(H), *arrays))
+
+
+def compiled(source: str, real: str):
+    """Return the kernels of a text in CUDA C++ with REAL = "float" or "double".
+
+    `.get_function(name)` of what is returned is one kernel.
+    """
+    return xp.RawModule(code=source, options=("-std=c++17", f"-DREAL={real}"))
 
 
 @functools.cache

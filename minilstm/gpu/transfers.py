@@ -19,7 +19,8 @@ from collections import deque
 
 import numpy as np
 
-from ..backend import pinned, start_download, start_upload, use_backend, xp
+from ..backend import current_backend, xp
+from .pinned import pinned, start_download, start_upload
 
 ALIGNED = 256  # bytes: where an array may start in a buffer of several
 
@@ -88,8 +89,6 @@ class _Buffer:
     def __init__(self):
         self.host = self.device = None
         self.sent, self.used = (xp.cuda.Event(disable_timing=True) for _ in range(2))
-        # kept, because a thread may look into `xp` while another chooses what is in it
-        self._cuda, self._empty = xp.cuda, xp.empty
 
     def make_room(self, size):
         """Wait until the host's side is free, and let both have `size` bytes."""
@@ -98,7 +97,7 @@ class _Buffer:
         if self.host is None or len(self.host) < size:
             if self.host is not None:
                 self.used.synchronize()
-            self.host, self.device = pinned(size, self._cuda), self._empty(size, np.uint8)
+            self.host, self.device = pinned(size), xp.empty(size, np.uint8)
             self.used.record()  # by kernels under way, if the memory pool had this before
 
 
@@ -134,7 +133,7 @@ class Readings:
 
     def add(self, about, numbers: dict) -> None:
         """One row; `about` comes back with it."""
-        if use_backend.name == "numpy":
+        if current_backend().name == "numpy":
             values = [float(x) for x in numbers.values()]
             self._sent.append(([about], list(numbers), [values], None))
             return

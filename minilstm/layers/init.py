@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import use_backend, xp
+from ..backend import current_backend, xp
 from ..errors import ConfigError
 from .layer import Param
 
@@ -85,7 +85,7 @@ class Blank(Init):
     """All zero, on pages of memory that nobody has touched: to ask a model for its size."""
 
     def weight(self, rng, rows, columns):
-        return Param(xp.zeros((rows, columns), use_backend.dtype))
+        return Param(xp.zeros((rows, columns), current_backend().dtype))
 
 
 PAPER_INIT = Init()

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..backend import asarray, use_backend, xp
+from ..backend import asarray, current_backend, xp
 from ..errors import ConfigError, ShapeError, StaleCache
 
 
@@ -183,7 +183,7 @@ class Layer:
 def _flatten(params):
     params = sorted(params, key=lambda param: not param.decayed)  # stable: decayed ones first
     size = sum(param.value.size for param in params)
-    dtype = params[0].value.dtype if params else use_backend.dtype
+    dtype = params[0].value.dtype if params else current_backend().dtype
     value, grad = xp.empty(size, dtype), xp.empty(size, dtype)
     start = 0
     for param in params:

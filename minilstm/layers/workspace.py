@@ -28,10 +28,13 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
+from contextvars import ContextVar
 
 import numpy as np
 
-from ..backend import use_backend, xp
+from ..backend import current_backend, xp
+from ..errors import ConfigError
 
 
 class Fresh:
@@ -53,9 +56,10 @@ class Reused:
         self.allocated = 0
         self.nbytes = 0
         self._buffers: dict[tuple, list] = {}
+        self._lock = threading.Lock()  # two threads must not be lent the same free buffer
 
     def empty(self, shape: tuple[int, ...], dtype):
-        if use_backend.name != "numpy":  # CuPy has this pool built in
+        if current_backend().name != "numpy":  # CuPy has this pool built in
             array = xp.empty(shape, dtype)
         else:
             buffer = self._free_buffer(math.prod(shape), np.dtype(dtype))
@@ -74,14 +78,15 @@ class Reused:
         )
 
     def _free_buffer(self, size, dtype):
-        buffers = self._buffers.setdefault((size, dtype), [])
-        for k in range(len(buffers)):
-            if sys.getrefcount(buffers[k]) == _UNUSED:
-                return buffers[k]
-        buffers.append(np.empty(size, dtype))
-        self.allocated += 1
-        self.nbytes += buffers[-1].nbytes
-        return buffers[-1]
+        with self._lock:
+            buffers = self._buffers.setdefault((size, dtype), [])
+            for k in range(len(buffers)):
+                if sys.getrefcount(buffers[k]) == _UNUSED:
+                    return buffers[k]
+            buffers.append(np.empty(size, dtype))
+            self.allocated += 1
+            self.nbytes += buffers[-1].nbytes
+            return buffers[-1]
 
 
 def _references_to_an_unused_buffer():
@@ -94,20 +99,38 @@ def _references_to_an_unused_buffer():
 _UNUSED = _references_to_an_unused_buffer()
 
 
-class use_workspace:  # noqa: N801  (used like a function, or in a `with` statement)
-    """Choose where buffers come from, for good or for the length of a `with` block."""
+_fresh = Fresh()
+_of_context: ContextVar[Fresh | Reused | use_workspace] = ContextVar("workspace", default=_fresh)
 
-    current = Fresh()
+
+def current_workspace() -> Fresh | Reused:
+    """Return the workspace of the innermost `with use_workspace(...)`, by default a Fresh one."""
+    return _of_context.get()
+
+
+class use_workspace:  # noqa: N801  (reads like a function)
+    """Take buffers from `workspace` in a block: `with use_workspace(Reused()):`.
+
+    The choice holds in the present context: other threads keep theirs (see `current_backend`).
+    Without `with`, the next request for a buffer raises ConfigError, because such a call would have
+    no effect.
+    """
 
     def __init__(self, workspace: Fresh | Reused):
-        self._previous = use_workspace.current
-        use_workspace.current = workspace
+        self._workspace, self._previous = workspace, _of_context.get()
+        _of_context.set(self)  # in place of a workspace, until `with` enters the block
 
-    def __enter__(self):
-        return use_workspace.current
+    def __getattr__(self, name):  # called for `empty` of a workspace, which this is not
+        raise ConfigError(
+            "expected `with use_workspace(...):`, got use_workspace(...) without `with`: add it"
+        )
+
+    def __enter__(self) -> Fresh | Reused:
+        _of_context.set(self._workspace)
+        return self._workspace
 
     def __exit__(self, *exception):
-        use_workspace.current = self._previous
+        _of_context.set(self._previous)
 
 
 PLAIN, BY_STEP, BY_FEATURE = "plain", "by step", "by feature"
@@ -115,8 +138,8 @@ PLAIN, BY_STEP, BY_FEATURE = "plain", "by step", "by feature"
 
 def empty(shape: tuple[int, ...], dtype, order: str = PLAIN):
     """An array with arbitrary content; `order` is that of its axes in memory."""
-    new = use_workspace.current.empty
-    if order == PLAIN or use_backend.name != "numpy":
+    new = current_workspace().empty
+    if order == PLAIN or current_backend().name != "numpy":
         return new(shape, dtype)
     if order == BY_STEP:
         return new((*shape[:-2], shape[-1], shape[-2]), dtype).swapaxes(-1, -2)
@@ -132,14 +155,14 @@ def zeros(shape: tuple[int, ...], dtype, order: str = PLAIN):
 
 def place(array, order: str):
     """Where to compute what `array` will hold in another order; on a GPU, in its own place."""
-    if use_backend.name != "numpy":
+    if current_backend().name != "numpy":
         return array
     return empty(array.shape, array.dtype, order)
 
 
 def reordered(array, order: str):
     """A copy of `array` in another order; on a GPU, which has only one, the array itself."""
-    if use_backend.name != "numpy":
+    if current_backend().name != "numpy":
         return array
     copy = empty(array.shape, array.dtype, order)
     copy[...] = array

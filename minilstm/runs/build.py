@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import models
-from ..backend import asarray, use_backend
+from ..backend import asarray, current_backend, use_backend
 from ..config import Config, from_toml
 from ..data import Actions, MovingMNIST, Patches, Percepts, SequenceFile, load_digits
 from ..data.rng import Purpose, keyed_rng, part
@@ -54,7 +54,7 @@ def build_model(config: Config, D: int, init: Init | None = None) -> models.Enco
     rng = keyed_rng(Purpose.WEIGHTS, config.run.seed)
     c, i = config.model, config.init
     init = init or Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
-    with use_backend(use_backend.name, config.run.dtype):
+    with use_backend(current_backend().name, config.run.dtype):
         model = MODELS[c.kind](
             D,
             c.hidden,

@@ -25,9 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backend import about_device
+from ..backend import current_backend
 from ..errors import RunError
 from ..files import flush, remove_temporaries, replacing, write_file
+from ..gpu.diagnosis import about_device
 
 NAMES = (
     "metrics.jsonl",
@@ -214,7 +215,9 @@ def environment(ranks: int = 1) -> dict[str, str]:
     from threadpoolctl import threadpool_info
 
     found = {"minilstm": version("minilstm"), "numpy": np.__version__}
-    found |= {"machine": platform.machine(), "ranks": str(ranks)} | about_device()
+    found |= {"machine": platform.machine(), "ranks": str(ranks)}
+    if current_backend().name == "cupy":
+        found |= about_device()
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     own = [pool for pool in pools if "numpy" in Path(pool["filepath"]).parent.name]
     for pool in (own or pools)[:1]:  # SciPy's wheel brings another one, which multiplies nothing

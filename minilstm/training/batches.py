@@ -8,12 +8,13 @@ Read next: loop.py.
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 
 import numpy as np
 
-from ..backend import use_backend
+from ..backend import current_backend
 from ..config import Config
 from ..data import as_vectors
 from ..data.rng import Purpose, keyed_rng
@@ -78,11 +79,13 @@ class BatchesAhead:
     """
 
     def __init__(self, source, config: Config, first: int, last: int, ranks: Alone = ALONE):
-        self._uploads = Uploads() if use_backend.name == "cupy" else None
+        self._uploads = Uploads() if current_backend().name == "cupy" else None
         self._queue = queue.Queue(maxsize=3)
         self._stopped = threading.Event()
         arguments = (source, config, range(first, last), ranks)
-        self._thread = threading.Thread(target=self._draw, args=arguments, daemon=True)
+        # a new thread has an empty context: it would not see the backend that is in force here
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._draw, *arguments), daemon=True)
         self._thread.start()
 
     def _draw(self, source, config, numbers, ranks):

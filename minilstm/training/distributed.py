@@ -28,10 +28,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .. import backend
-from ..backend import use_backend, xp
+from ..backend import current_backend, xp
 from ..command import Interrupted, run_command
 from ..errors import BackendError, ConfigError, NonFiniteError, one_line
+from ..gpu import nccl
 
 SPOKEN = 0.5  # seconds in which mpiexec passes on what a rank said, before that rank ends all
 GRACE = 10.0  # seconds that the first rank has to meet the same error, to save and to say so
@@ -121,16 +121,16 @@ class Ranks(Alone):
         here = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)  # the ranks of this machine
         self.neighbours = here.Get_size()
         if self._library == "cupy":
-            devices = backend.use_device(here.Get_rank())
+            devices = nccl.use_device(here.Get_rank())
             self.neighbours = -(-self.neighbours // devices)  # on the device in use
             if self.count > 1:
-                self._sum_on_device = backend.sum_over_devices(self.count, self.rank)
+                self._sum_on_device = nccl.sum_over_devices(self.count, self.rank)
         self._share_cpus(here)
 
     def sum(self, array) -> None:
         if self.count == 1:
             return
-        if use_backend.name == "cupy":
+        if current_backend().name == "cupy":
             self._sum_on_device(array)
         else:
             self._world.Allreduce(self._mpi.IN_PLACE, array)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import asarray, use_backend, xp
+from ..backend import asarray, current_backend, use_backend, xp
 from ..config import Config
 from ..errors import ConfigError
 from ..layers.init import Blank
@@ -68,7 +68,7 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
 
     The buffers are measured on batches of one and two sequences, and grow evenly from there.
     """
-    on_host = use_backend.name == "numpy"
+    on_host = current_backend().name == "numpy"
     with use_backend("numpy", config.run.dtype):  # the pool that counts is the host's
         twin = model if on_host else build.build_model(config, model.D, Blank())
         one, two = (_buffers(twin, config, B) for B in (1, 2))
@@ -100,7 +100,7 @@ def _buffers(model, config, B):
 
 def free_memory() -> int:
     """Bytes that can be had now, by all processes together: on the device in use."""
-    if use_backend.name == "cupy":
+    if current_backend().name == "cupy":
         return xp.cuda.runtime.memGetInfo()[0]
     import psutil
 
