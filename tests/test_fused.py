@@ -224,4 +224,4 @@ def test_nvcc_compiles_the_kernels_with_warnings_as_errors(tmp_path, real, archi
 def test_every_kernel_is_in_the_text_that_is_installed():
     assert all(f"void {kernel}(" in kernels.source() for kernel in KERNELS)
     settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
-    assert "cells.cuh" in settings["tool"]["setuptools"]["package-data"]["minilstm"]
+    assert "*.cuh" in settings["tool"]["setuptools"]["package-data"]["*"]
