@@ -17,9 +17,9 @@ import pytest
 import minilstm
 from minilstm import config
 from minilstm.backend import set_backend, use_backend
+from minilstm.checker import layer_classes
 from minilstm.experiments import action_experiments, many_runs
 from minilstm.files import write_file
-from minilstm.gradcheck import layers
 from minilstm.layers.workspace import Fresh, use_workspace
 from minilstm.training import loop
 from minilstm.training.progress import Progress
@@ -78,7 +78,7 @@ def every_sample():
     """(class, variant) of every sample in the package: found by the checker, not listed here."""
     with use_backend("numpy", "float64"):
         rng = np.random.default_rng(0)
-        return [(cls, variant) for cls in layers() for variant in cls.samples(rng)]
+        return [(cls, variant) for cls in layer_classes() for variant in cls.samples(rng)]
 
 
 def pytest_generate_tests(metafunc):

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from test_mobilenet import random_arrays
 
 import minilstm
-from minilstm import classify, config, evaluate, gradcheck, train
+from minilstm import checker, classify, config, evaluate, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.command import run_command
 from minilstm.data.mobilenet import network_of
@@ -64,23 +64,23 @@ def test_every_gradient_is_that_of_numpy(sample, dtype, fused):
     """NumPy's are proven by tests/test_gradients.py."""
     with use_backend("numpy", "float64"):
         made = sample()
-        here, _ = gradcheck.gradients(made.layer, named(made), "float64")
+        here, _ = checker.analytic_gradients(made.layer, named(made), "float64")
     with use_backend("cupy", dtype, fused):
         made = sample()
-        there, _ = gradcheck.gradients(made.layer, named(made), dtype)
+        there, _ = checker.analytic_gradients(made.layer, named(made), dtype)
     assert there.keys() == here.keys()
     for name, expected in here.items():
         zeros = made.zeros.get(name, ())
-        assert gradcheck.error(there[name], expected, zeros) < TOLERANCE[dtype], name
+        assert checker.error(there[name], expected, zeros) < TOLERANCE[dtype], name
 
 
 def differences(made):
     """The worst error of each gradient on the device against differences on the device."""
     layer, inputs = made.layer, named(made)
-    analytic, doutputs = gradcheck.gradients(layer, inputs, "float64")
+    analytic, doutputs = checker.analytic_gradients(layer, inputs, "float64")
     for name, a in analytic.items():
-        numeric = gradcheck.numeric(layer, inputs, name, doutputs, 1e-4)
-        yield name, gradcheck.error(a, numeric, made.zeros.get(name, ()))
+        numeric = checker.numeric_gradient(layer, inputs, name, doutputs, 1e-4)
+        yield name, checker.error(a, numeric, made.zeros.get(name, ()))
 
 
 def test_gradients_agree_with_differences_computed_on_the_device():

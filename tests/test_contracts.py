@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from minilstm.backend import use_backend
+from minilstm.checker import analytic_gradients, layer_classes, numeric_gradient
 from minilstm.errors import ConfigError, ShapeError, StaleCache
-from minilstm.gradcheck import check, gradients, layers, numeric
+from minilstm.gradcheck import check
 from minilstm.layers.init import Init
 from minilstm.layers.layer import Cache, Layer, Param, Sample
 from minilstm.layers.losses import SoftmaxCrossEntropy
@@ -23,8 +24,8 @@ from minilstm.layers.stack import Stack
 from minilstm.layers.workspace import Fresh, Reused, empty, use_workspace
 from minilstm.models import STARTS, Decoder, Encoder, EncoderDecoder, FuturePredictor
 
-CELLS = [cls for cls in layers() if issubclass(cls, Recurrent)]
-MODELS = [cls for cls in layers() if issubclass(cls, EncoderDecoder)]
+CELLS = [cls for cls in layer_classes() if issubclass(cls, Recurrent)]
+MODELS = [cls for cls in layer_classes() if issubclass(cls, EncoderDecoder)]
 POISONED = [Fresh, lambda: Reused(poison=True)]
 
 
@@ -547,9 +548,9 @@ def agree(sample, of):
     """Forward and backward run, and every gradient is the complex step's; zeros are allowed."""
     names = dict(zip(inputs_of(sample.layer), sample.inputs, strict=False))
     with use_backend("numpy", "float64"):
-        analytic, doutputs = gradients(sample.layer, names, "float64")
+        analytic, doutputs = analytic_gradients(sample.layer, names, "float64")
         for array, a in analytic.items():
-            n = numeric(sample.layer, names, array, doutputs, 1e-30j)
+            n = numeric_gradient(sample.layer, names, array, doutputs, 1e-30j)
             np.testing.assert_allclose(a, n, rtol=0, atol=1e-13, err_msg=f"{of} {array}")
         for dtype in ("float32", "float64"):
             sample.layer.astype(dtype)

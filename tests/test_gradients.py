@@ -14,8 +14,9 @@ import pytest
 
 import minilstm
 from minilstm.backend import use_backend
+from minilstm.checker import TOLERANCE, check_all, error, layer_classes, numeric_gradient
 from minilstm.errors import ConfigError, MinilstmError
-from minilstm.gradcheck import TOLERANCE, check, check_all, error, layers, main, numeric
+from minilstm.gradcheck import check, main
 from minilstm.layers import cells, linear, rnn
 from minilstm.layers.dropout import Dropout
 from minilstm.layers.layer import Cache, Layer, Param, Sample
@@ -87,7 +88,7 @@ def test_samples_leave_no_place_to_hide(sample):
 
 
 def test_samples_of_recurrent_layers_have_a_start_state_and_of_decoders_a_code():
-    for cls in layers():
+    for cls in layer_classes():
         for variant, sample in cls.samples(np.random.default_rng(0)).items():
             found = inputs_of(sample)
             for name in {"state", "code"} & set(found):
@@ -96,7 +97,7 @@ def test_samples_of_recurrent_layers_have_a_start_state_and_of_decoders_a_code()
 
 def test_declared_zeros_are_few():
     """The only time slice without a gradient is the last true frame: it is never fed."""
-    for cls in layers():
+    for cls in layer_classes():
         for variant, sample in cls.samples(np.random.default_rng(0)).items():
             present = {name: value for name, value in inputs_of(sample).items()}
             for name, slices in sample.zeros.items():
@@ -161,7 +162,7 @@ def test_the_checker_finds_every_layer_that_the_source_text_defines():
         for (module, name), node in classes.items()
         if is_layer(module, name) and "abstract" not in {keyword.arg for keyword in node.keywords}
     } - {"Layer"}
-    assert {cls.__name__ for cls in layers()} == expected
+    assert {cls.__name__ for cls in layer_classes()} == expected
     assert {"LSTM", "PeepholeLSTM", "Linear", "Composite"} <= expected
 
 
@@ -175,17 +176,17 @@ def test_a_new_file_with_a_layer_is_found(tmp_path):
     )
     code = (
         "import sys, minilstm; minilstm.__path__.append(sys.argv[1])\n"
-        "from minilstm.gradcheck import layers\n"
-        "print(*(cls.__name__ for cls in layers()))"
+        "from minilstm.checker import layer_classes\n"
+        "print(*(cls.__name__ for cls in layer_classes()))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) == {cls.__name__ for cls in layers()} | {"Novel"}
+    assert set(done.stdout.split()) == {cls.__name__ for cls in layer_classes()} | {"Novel"}
 
 
 def test_layers_defined_in_tests_are_not_listed():
-    assert Softmax not in layers()
-    assert all(cls.__module__.startswith("minilstm.") for cls in layers())
+    assert Softmax not in layer_classes()
+    assert all(cls.__module__.startswith("minilstm.") for cls in layer_classes())
 
 
 # ---------------------------------------------------------------- planted bugs are caught
@@ -556,7 +557,9 @@ class Softmax(Layer):
 def test_a_softmax_without_backward_does_not_pass_because_the_weights_of_outputs_are_random():
     """With weights of one the true gradient is zero, and a backward of zeros would look right."""
     sample = Softmax.sample(np.random.default_rng(5))
-    of_ones = numeric(sample.layer, {"x": sample.inputs[0]}, "x", [np.ones((3, 2, 4))], 1e-30j)
+    of_ones = numeric_gradient(
+        sample.layer, {"x": sample.inputs[0]}, "x", [np.ones((3, 2, 4))], 1e-30j
+    )
     assert np.abs(of_ones).max() < 1e-15
     assert wrong(sample) == set()
     assert wrong(Sample(Softmax(right=False), sample.inputs)) == {"x"}

@@ -25,7 +25,7 @@ TEXTS = sorted(
 )  # fmt: skip
 
 # The storeys of the house. A module belongs to the folder that it lies in; a file at the top of the
-# package is BASE, `optim`, or a command.
+# package is BASE, `optim`, `checker`, or a command.
 BASE = {"errors", "files", "backend", "command"}
 BELOW = {  # storey: the storeys whose modules it may import, besides its own
     "base": set(),
@@ -38,9 +38,10 @@ BELOW = {  # storey: the storeys whose modules it may import, besides its own
     "figures": {"base"},
 }
 BELOW["runs"] = set(BELOW)
+BELOW["checker"] = {"base", "gpu", "layers"}
 BELOW["evaluation"] = BELOW["runs"] - {"figures"} | {"runs"}
 BELOW["training"] = BELOW["evaluation"] | {"figures", "evaluation"}
-BELOW["experiments"] = BELOW["benchmark"] = BELOW["training"] | {"training"}
+BELOW["experiments"] = BELOW["benchmark"] = BELOW["training"] | {"training", "checker"}
 BELOW["commands"] = BELOW["experiments"] | {"experiments", "benchmark"}
 # backend.py asks a GPU what it lacks only when CuPy is chosen: inside a function, so that NumPy
 # alone never loads these two. They import only errors.py.

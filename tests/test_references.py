@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from minilstm.backend import use_backend
+from minilstm.checker import analytic_gradients, layer_classes
 from minilstm.errors import ConfigError, DataError, ShapeError
-from minilstm.gradcheck import gradients, layers
 from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.rnn import ElmanRNN, Recurrent, SlidesRNN
@@ -21,7 +21,7 @@ from minilstm.layers.samples import randomize
 from minilstm.layers.stack import Stack
 from minilstm.models import STARTS, Autoencoder, Composite, Decoder, Encoder, FuturePredictor
 
-CELLS = [cls for cls in layers() if issubclass(cls, Recurrent)]
+CELLS = [cls for cls in layer_classes() if issubclass(cls, Recurrent)]
 
 
 def made(make):
@@ -644,7 +644,7 @@ def test_autograd_finds_the_same_gradients_of_whole_models(torch, cls, variant):
     model = sample.layer
     past, future, T, feed_truth, masks = sample.inputs
     inputs = dict(zip(("past", "future", "T", "feed_truth", "masks"), sample.inputs, strict=True))
-    ours, doutputs = gradients(model, inputs, "float64")
+    ours, doutputs = analytic_gradients(model, inputs, "float64")
     p = {
         name: torch.tensor(param.value, requires_grad=True)
         for name, param in model.params().items()
@@ -671,7 +671,7 @@ def test_autograd_finds_the_same_gradients_of_an_lstm(torch, cell):
     layer = made(lambda rng: cell(D, H, rng))
     rng = np.random.default_rng(16)
     x, state = rng.standard_normal((T, B, D)), tuple(rng.standard_normal((2, B, H)))
-    ours, (dy, dh, dc) = gradients(layer, {"x": x, "state": state}, "float64")
+    ours, (dy, dh, dc) = analytic_gradients(layer, {"x": x, "state": state}, "float64")
     p = {n: torch.tensor(v.value, requires_grad=True) for n, v in layer.params().items()}
     x_, h, c = (torch.tensor(array, requires_grad=True) for array in (x, *state))
     start, loss = (h, c), 0

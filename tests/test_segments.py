@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from minilstm.backend import use_backend
+from minilstm.checker import analytic_gradients, layer_classes
 from minilstm.config import Run, from_toml, load
 from minilstm.errors import ConfigError, ShapeError, StaleCache
-from minilstm.gradcheck import check, gradients, layers
+from minilstm.gradcheck import check
 from minilstm.layers.losses import SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.rnn import Recurrent
@@ -30,7 +31,7 @@ from minilstm.training import resources
 from minilstm.training.batches import draw_batch
 from minilstm.training.step import training_step
 
-CELLS = [cls for cls in layers() if issubclass(cls, Recurrent)]
+CELLS = [cls for cls in layer_classes() if issubclass(cls, Recurrent)]
 T, B, D, H = 6, 3, 4, 2
 LENGTHS = [1, 3, 4, T, T + 3]  # the shortest, a divisor of T, none, all of T, and more
 
@@ -352,7 +353,7 @@ def recomputed_samples():
     with use_backend("numpy", "float64"):
         found = {
             f"{cls.__name__} {variant}": sample
-            for cls in layers()
+            for cls in layer_classes()
             for variant, sample in cls.samples(np.random.default_rng(0)).items()
             if "recompute" in variant
         }
@@ -707,7 +708,7 @@ def test_an_encoder_in_segments_needs_neither_masks_nor_state():
     with use_backend("numpy", "float64"):
         encoder = randomize(Encoder(D, H, 2, rng), rng)
     inputs = {"past": rng.random((T, B, D)), "masks": None}
-    expected, _ = gradients(encoder, inputs, "float64")
+    expected, _ = analytic_gradients(encoder, inputs, "float64")
     encoder.unrolling = Unrolling(recompute=4)
-    found, _ = gradients(encoder, inputs, "float64")
+    found, _ = analytic_gradients(encoder, inputs, "float64")
     agree(found, expected)

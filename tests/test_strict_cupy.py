@@ -29,7 +29,7 @@ from on_cupy import (
 from strict_cupy import counting, forbidding
 from test_resume import same, stop_after
 
-from minilstm import evaluate, gradcheck, train
+from minilstm import checker, evaluate, train
 from minilstm.backend import asarray, current_backend, use_backend, xp
 from minilstm.classify import classify_step
 from minilstm.command import run_command
@@ -128,23 +128,23 @@ def sample(request):
 def test_every_gradient_is_that_of_numpy(strict, sample, dtype):
     with use_backend("numpy", "float64"):
         made = sample()
-        here, _ = gradcheck.gradients(made.layer, named(made), "float64")
+        here, _ = checker.analytic_gradients(made.layer, named(made), "float64")
     with use_backend("cupy", dtype):
         made = sample()
-        there, _ = gradcheck.gradients(made.layer, named(made), dtype)
+        there, _ = checker.analytic_gradients(made.layer, named(made), dtype)
     assert there.keys() == here.keys()
     for name, expected in here.items():
         zeros = made.zeros.get(name, ())
-        assert gradcheck.error(there[name], expected, zeros) < TOLERANCE[dtype], name
+        assert checker.error(there[name], expected, zeros) < TOLERANCE[dtype], name
 
 
 def test_forward_and_backward_make_no_traffic(there, sample):
     made = sample()
     made.layer.astype("float32")
-    inputs = gradcheck._cast(made.inputs, "float32")
+    inputs = checker.cast_arrays(made.inputs, "float32")
     with use_workspace(Reused()):
         outputs, _ = made.layer.forward(*inputs)
-        doutputs = gradcheck._map(lambda y: asarray(np.ones(y.shape)), outputs)
+        doutputs = checker.map_arrays(lambda y: asarray(np.ones(y.shape)), outputs)
         with forbidding(*TRAFFIC):
             _, cache = made.layer.forward(*inputs)
             made.layer.backward(doutputs, cache)

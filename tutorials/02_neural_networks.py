@@ -317,6 +317,6 @@ assert forgetful < 0.1
 
 # %% [markdown]
 # **In the library:** [linear.py](../minilstm/layers/linear.py) `Linear`, `affine`, `affine_dw`;
-# [gradcheck.py](../minilstm/gradcheck.py) `check`, `numeric`;
+# [checker.py](../minilstm/checker.py) `check`, `numeric_gradient`;
 # [layer.py](../minilstm/layers/layer.py) `Layer`. `python -m minilstm.gradcheck` checks every
 # layer. **Next:** 03, a network with a narrow middle.

@@ -35,8 +35,9 @@ from minilstm import (
     set_backend,
     use_backend,
 )
+from minilstm.checker import analytic_gradients
 from minilstm.evaluation import judging
-from minilstm.gradcheck import check, gradients
+from minilstm.gradcheck import check
 from minilstm.layers import cells
 from minilstm.layers.layer import Flat
 from minilstm.layers.samples import randomize
@@ -104,9 +105,9 @@ assert whole and all(name.startswith("encoder") or name == "past" for name in wh
 model = OneOverwrites.sample(np.random.default_rng(1))
 inputs = dict(zip(("past", "future", "T"), model.inputs, strict=True))
 inputs |= {"feed_truth": False, "masks": None}
-published, _ = gradients(model.layer, inputs, "float64")
+published, _ = analytic_gradients(model.layer, inputs, "float64")
 model.layer.__class__ = Composite  # the same weights, the right backward pass
-correct, _ = gradients(model.layer, inputs, "float64")
+correct, _ = analytic_gradients(model.layer, inputs, "float64")
 for name in ("encoder.0.Wx", "encoder.0.Wh", "predict.readout.W"):
     off = np.linalg.norm(published[name] - correct[name]) / np.linalg.norm(correct[name])
     print(f"{name:<20}{off:.0%} off")
@@ -344,7 +345,7 @@ assert np.isfinite(weights.value).all() and optimizer.state["mean_square"][0] > 
 # 3. `db = dy[0]` in place of the sum over the batch. With one row they agree.
 
 # %% [markdown]
-# **In the library:** [gradcheck.py](../minilstm/gradcheck.py) `layers` (finds every layer by
+# **In the library:** [checker.py](../minilstm/checker.py) `layer_classes` (finds every layer by
 # itself); [tests/test_gradients.py](../tests/test_gradients.py), where these faults and two dozen
 # others are planted; [optim.py](../minilstm/optim.py) `clip_norm`, `Optimizer`, `RMSProp`.
 # **Next:** 15, a GPU.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .. import config, gradcheck
+from .. import checker, config
 from ..backend import asarray, synchronize, to_numpy, use_backend, xp
 from ..errors import BackendError, named
 from ..gpu.diagnosis import CUPY_PIECES, find_cupy
@@ -35,13 +35,13 @@ def check_gradients() -> str:
         with use_backend("cupy", "float64", fused):
             sample = PeepholeLSTM.sample(np.random.default_rng(0))
             layer, inputs = sample.layer, dict(zip(("x", "state"), sample.inputs, strict=True))
-            analytic, doutputs = gradcheck.gradients(layer, inputs, "float64")
+            analytic, doutputs = checker.analytic_gradients(layer, inputs, "float64")
             worst = max(
-                gradcheck.error(a, gradcheck.numeric(layer, inputs, array, doutputs, 1e-4))
+                checker.error(a, checker.numeric_gradient(layer, inputs, array, doutputs, 1e-4))
                 for array, a in analytic.items()
             )
         what = f"gradients of a PeepholeLSTM, {how},"
-        found.append(_at_most(worst, gradcheck.TOLERANCE["difference"], what))
+        found.append(_at_most(worst, checker.TOLERANCE["difference"], what))
     return " and ".join(found)
 
 

@@ -1,0 +1,213 @@
+"""The gradient check: every layer, loss and model against two independent derivatives.
+
+A layer's outputs, weighted by random numbers, make one number L. Its backward pass claims dL/dv
+for every element v of every parameter and input. Two other ways to know that derivative:
+
+    central difference   [8 L(v+h) - 8 L(v-h) - L(v+2h) + L(v-2h)] / 12h    float64, h = 1e-4
+    complex step         imaginary part of L(v + ih) / h                    h = 1e-30: exact to
+                         rounding, because nothing is subtracted
+
+The error of a gradient a against n is max|a - n| / max(max|a|, max|n|), for the whole array and
+for every time slice of a sequence. A gradient or a time slice that is zero everywhere is an
+error too, unless the sample says that it must be so. The same backward pass in float32 is
+compared with the one in float64.
+
+Slides: "Neural Networks". Read next: tests/test_gradients.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .backend import asarray, current_backend, to_numpy, use_backend
+from .errors import MinilstmError
+from .layers.layer import Layer, Sample
+
+TOLERANCE = {"difference": 1e-6, "complex": 1e-12, "float32": 1e-4}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The errors of one gradient: of parameter or input `array` of a layer."""
+
+    layer: str
+    array: str
+    size: int
+    difference: float
+    complex: float
+    float32: float
+
+    @property
+    def passed(self) -> bool:
+        return all(getattr(self, name) < limit for name, limit in TOLERANCE.items())
+
+
+def layer_classes() -> list[type[Layer]]:
+    """Every concrete Layer of the package, found by importing all its modules."""
+    package = importlib.import_module("minilstm")
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found = {
+        cls
+        for cls in _below(Layer)
+        if not cls.is_abstract and cls.__module__.startswith("minilstm.")
+    }
+    return sorted(found, key=lambda cls: (cls.__module__, cls.__name__))
+
+
+def _below(cls):
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _below(subclass)
+
+
+def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
+    """One Comparison for every parameter and differentiable input of a sample."""
+    layer = copy.deepcopy(sample.layer)  # it will change its dtype
+    inputs = _by_name(layer, sample.inputs)
+    claimed, doutputs = analytic_gradients(layer, inputs, "float64", seed)
+    difference = {
+        array: numeric_gradient(layer, inputs, array, doutputs, 1e-4) for array in claimed
+    }
+    complex_step = {
+        array: numeric_gradient(layer, inputs, array, doutputs, 1e-30j) for array in claimed
+    }
+    float32, _ = analytic_gradients(
+        layer, inputs, "float32", seed
+    )  # last, because it rounds the weights
+    rows = []
+    for array, a in claimed.items():
+        others = (difference[array], complex_step[array], float32[array])
+        errors = (error(a, n, sample.zeros.get(array, ())) for n in others)
+        rows.append(Comparison(name or type(layer).__name__, array, a.size, *errors))
+    return rows
+
+
+def analytic_gradients(layer: Layer, inputs: dict, dtype: str, seed: int = 0) -> tuple[dict, list]:
+    """All gradients by `backward`, by name, and the weights of the outputs that were used."""
+    layer.astype(dtype)
+    layer.zero_grad()
+    arguments = {name: cast_arrays(value, dtype) for name, value in inputs.items()}
+    outputs, cache = layer.forward(*arguments.values())
+    rng = np.random.default_rng(seed)
+    doutputs = [rng.standard_normal(output.shape) for output in _leaves(outputs).values()]
+    weights = iter(doutputs)
+    doutputs_tree = map_arrays(lambda output: asarray(next(weights), dtype), outputs)
+    dinputs = layer.backward(doutputs_tree, cache)
+    dinputs = dinputs if isinstance(dinputs, tuple) and len(inputs) > 1 else (dinputs,)
+    found = {name: to_numpy(param.grad) for name, param in layer.params().items()}
+    for (name, value), dvalue in zip(arguments.items(), dinputs, strict=True):
+        wanted = {} if name in layer.constants else _leaves(value, name, kinds="fc")
+        given = _leaves(dvalue, name)
+        if wanted.keys() != given.keys():
+            raise MinilstmError(
+                f"expected gradients of {sorted(wanted)} from {type(layer).__name__}.backward, "
+                f"got {sorted(given)}: return None only for inputs that have no gradient"
+            )
+        found |= {key: to_numpy(d) for key, d in given.items()}
+    return found, doutputs
+
+
+def numeric_gradient(layer: Layer, inputs: dict, array: str, doutputs: list, h: float | complex):
+    """dL/dv of every element v of one array by differences of step h; h = 1e-30j: complex steps."""
+    dtype = "complex128" if isinstance(h, complex) else "float64"
+    layer.astype(dtype)
+    arguments = {name: cast_arrays(value, dtype) for name, value in inputs.items()}
+    places = {name: param.value for name, param in layer.params().items()}
+    for name, value in arguments.items():
+        places |= _leaves(value, name)
+    flat = places[array].reshape(-1)
+    derivative = np.empty(places[array].shape)
+
+    def weighted_sum():
+        outputs, _ = layer.forward(*arguments.values())
+        outputs = _leaves(outputs).values()
+        return sum((w * to_numpy(y)).sum() for w, y in zip(doutputs, outputs, strict=True))
+
+    for k in range(flat.size):
+        value = flat[k].copy()
+
+        def at(offset, k=k, value=value):
+            flat[k] = value + offset
+            return weighted_sum()
+
+        if isinstance(h, complex):
+            slope = at(h).imag / h.imag
+        else:
+            slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+        flat[k] = value
+        derivative.reshape(-1)[k] = slope
+    return derivative
+
+
+def error(a: np.ndarray, n: np.ndarray, zero_slices: tuple[int, ...] = ()) -> float:
+    """max|a-n| / max(max|a|, max|n|); of (T, B, D) arrays the worst time slice counts.
+
+    Infinite where a gradient is zero that should not be, or not zero where it should be.
+    """
+    if a.ndim == 3:
+        return max(_error(a[t], n[t], t in zero_slices) for t in range(len(a)))
+    return _error(a, n, False)
+
+
+def _error(a, n, must_be_zero):
+    if a.size == 0:  # the input weights of a decoder that has no input
+        return 0.0
+    largest = max(np.abs(a).max(), np.abs(n).max())
+    if must_be_zero or largest == 0:
+        return 0.0 if must_be_zero and largest == 0 else np.inf
+    worst = np.abs(a - n).max() / largest
+    return float(worst) if np.isfinite(worst) else np.inf
+
+
+def check_all(only: str = "", seed: int = 0) -> Iterator[Comparison]:
+    """The rows of every sample of every layer whose class name contains `only`."""
+    for cls in layer_classes():
+        if only.lower() not in cls.__name__.lower():
+            continue
+        with use_backend(current_backend().name, "float64"):
+            samples = cls.samples(np.random.default_rng(seed))
+            rows = [
+                row
+                for variant, sample in samples.items()
+                for row in check(sample, f"{cls.__name__} {variant}".strip(), seed)
+            ]
+        yield from rows  # outside the block: between rows the caller's own backend is in force
+
+
+def _by_name(layer, inputs):
+    """All inputs of `forward` by name, with the defaults of those that were not given."""
+    bound = inspect.signature(layer.forward).bind(*inputs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _leaves(tree, name="output", kinds="fciub"):
+    """The arrays in nested tuples, by readable names such as state.0.1."""
+    if isinstance(tree, (tuple, list)):
+        found = {}
+        for k, item in enumerate(tree):
+            found |= _leaves(item, f"{name}.{k}", kinds)
+        return found
+    return {name: tree} if hasattr(tree, "ndim") and tree.dtype.kind in kinds else {}
+
+
+def map_arrays(function, tree):
+    if isinstance(tree, (tuple, list)):
+        return tuple(map_arrays(function, item) for item in tree)
+    return function(tree) if hasattr(tree, "ndim") else tree
+
+
+def cast_arrays(tree, dtype):
+    def cast(array):
+        return asarray(array, dtype if array.dtype.kind == "f" else array.dtype).copy()
+
+    return map_arrays(cast, tree)
