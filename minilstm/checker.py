@@ -201,12 +201,15 @@ def _leaves(tree, name="output", kinds="fciub"):
 
 
 def map_arrays(function, tree):
+    """Apply `function` to every array in nested tuples; other values stay as they are."""
     if isinstance(tree, (tuple, list)):
         return tuple(map_arrays(function, item) for item in tree)
     return function(tree) if hasattr(tree, "ndim") else tree
 
 
-def cast_arrays(tree, dtype):
+def cast_arrays(tree, dtype: str):
+    """Copy nested tuples of arrays to the backend in use, floats in `dtype`, integers as they are."""
+
     def cast(array):
         return asarray(array, dtype if array.dtype.kind == "f" else array.dtype).copy()
 
