@@ -208,7 +208,7 @@ def map_arrays(function, tree):
 
 
 def cast_arrays(tree, dtype: str):
-    """Copy nested tuples of arrays to the backend in use, floats in `dtype`, integers as they are."""
+    """Copy arrays in nested tuples to the backend in use; floats become `dtype`."""
 
     def cast(array):
         return asarray(array, dtype if array.dtype.kind == "f" else array.dtype).copy()

@@ -12,14 +12,14 @@ from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.config import Config, from_toml
 from minilstm.errors import ConfigError, RunError
-from minilstm.interop import from_torch, read_arrays, to_torch
 from minilstm.layers.linear import Linear
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.rnn import ElmanRNN, SlidesRNN
 from minilstm.layers.samples import randomize
 from minilstm.layers.stack import Stack
 from minilstm.models import Autoencoder, Composite, FuturePredictor
-from minilstm.runs import build
+from minilstm.runs import build, torch_names
+from minilstm.runs.torch_names import from_torch, read_arrays, to_torch
 from minilstm.training import loop
 from minilstm.training.step import training_step
 
@@ -357,8 +357,8 @@ def test_nn_lstm_needs_an_input_as_the_docstring_says(torch):
 
 
 def run_the_docstring(**names):
-    """The code in interop's docstring, as a reader would copy it; what it defines."""
-    text = interop.__doc__
+    """The code in the docstring of torch_names.py, as a reader would copy it; what it defines."""
+    text = torch_names.__doc__
     start, stop = text.index("    import safetensors.torch"), text.index("What has no place")
     exec(textwrap.dedent(text[start:stop]), names)
     return names

@@ -18,13 +18,13 @@ import numpy as np
 
 from ..backend import xp
 from ..config import Config, Data, Model, Run
-from ..interop import from_torch, to_torch
 from ..layers.init import Blank
 from ..layers.layer import Layer
 from ..layers.lstm import LSTM, PeepholeLSTM
 from ..layers.stack import Stack
 from ..layers.workspace import Reused, use_workspace
 from ..runs import build
+from ..runs.torch_names import from_torch, to_torch
 from ..training.step import Batch, training_step
 
 
@@ -223,7 +223,7 @@ def _torch_training_step(torch, work, model, past, future):
     class Decoder(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stack = nn.LSTM(1, work.H, work.layers)  # an input of zeros: see interop.py
+            self.stack = nn.LSTM(1, work.H, work.layers)  # an input of zeros: see torch_names.py
             self.readout = nn.Linear(work.H, work.D)
 
         def forward(self, code, T):

@@ -79,6 +79,17 @@ def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], 
         ) from error
 
 
+def fault(array: np.ndarray, value: np.ndarray) -> str:
+    """Say why `array` cannot fill a parameter whose array is `value`; "" if it can."""
+    if array.shape != value.shape:
+        return f"has shape {array.shape}, not {value.shape}"
+    if array.dtype.kind != "f":
+        return f"has dtype {array.dtype}, not one of floats"
+    if not (abs(array) <= np.finfo(value.dtype).max).all():  # NaN fails the comparison, too
+        return f"is not finite in {value.dtype}"
+    return ""
+
+
 def fill(model: Layer, arrays: dict[str, np.ndarray], where: str | Path) -> None:
     """Copy arrays into the parameters of the same names; name all that are amiss in RunError."""
     params = model.params()
@@ -86,13 +97,8 @@ def fill(model: Layer, arrays: dict[str, np.ndarray], where: str | Path) -> None
     wrong = [f"{name} is missing" for name in params.keys() - arrays.keys()]
     wrong += [f"{name} is unknown" for name in arrays.keys() - params.keys()]
     for name in params.keys() & arrays.keys():
-        array, own = arrays[name], params[name].value
-        if array.shape != own.shape:
-            wrong.append(f"{name} has shape {array.shape}, not {own.shape}")
-        elif array.dtype.kind != "f":
-            wrong.append(f"{name} has dtype {array.dtype}, not one of floats")
-        elif not (abs(array) <= np.finfo(own.dtype).max).all():  # NaN is not, either
-            wrong.append(f"{name} is not finite in {own.dtype}")
+        if found := fault(arrays[name], params[name].value):
+            wrong.append(f"{name} {found}")
     if wrong:
         raise RunError(
             f"{where}: expected the parameters of this {type(model).__name__}, got others: "

@@ -48,11 +48,11 @@ import numpy as np
 import safetensors.numpy
 
 import minilstm
-from minilstm import config, data, evaluate, interop
+from minilstm import config, data, evaluate
 from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.errors import ConfigError, MinilstmError
-from minilstm.runs import build, checkpoint, run_folder
+from minilstm.runs import build, checkpoint, run_folder, torch_names
 from minilstm.training.distributed import ALONE
 from minilstm.training.progress import Interval, Progress
 
@@ -274,13 +274,13 @@ def read_checkpoint():
 
 
 def make_interop():
-    arrays = interop.to_torch(build.build_model(small_config(), D=8), keep_peepholes=True)
+    arrays = torch_names.to_torch(build.build_model(small_config(), D=8), keep_peepholes=True)
     return [{"my.safetensors": saved(checkpoint.write, arrays, {})}]
 
 
 def read_interop():
     model = build.build_model(small_config(), D=8)
-    interop.from_torch(model, interop.read_arrays("my.safetensors"))
+    torch_names.from_torch(model, torch_names.read_arrays("my.safetensors"))
     assert np.isfinite(model.flat().value).all()
 
 

@@ -1,0 +1,225 @@
+"""Weights to and from PyTorch, by PyTorch's names and in its layouts. PyTorch is not needed.
+
+A layer is what PyTorch calls a module; k counts the layers of a stack, 4H is H for an RNN.
+
+    here                  in PyTorch                    shape            note
+    LSTM, ElmanRNN        nn.LSTM, nn.RNN (tanh)
+    a Stack of them       the same, num_layers > 1
+      k.Wx  (D, 4H)         weight_ih_l{k}              (4H, D)          transposed; gates i f g o
+      k.Wh  (H, 4H)         weight_hh_l{k}              (4H, H)          transposed; gates i f g o
+      k.b   (4H,)           bias_ih_l{k}, bias_hh_l{k}  (4H,)            b is their sum, (b, 0)
+      k.Wp  (3, H)          weight_peephole_l{k}        (3, H)           not in PyTorch: see below
+    Linear                nn.Linear
+      W     (D, K)          weight                      (K, D)           transposed
+      b     (K,)            bias                        (K,)
+    model.encoder         encoder.                      an nn.LSTM
+    decoder.stack         reconstruct.stack., predict.stack.
+    decoder.readout       reconstruct.readout., predict.readout.
+
+Modules with the same attributes load an exported file as it is. Of a composite model whose
+decoders are unconditional and start with a step, all of it:
+
+    import safetensors.torch
+    from torch import nn
+
+    class Decoder(nn.Module):
+        def __init__(self, D, H, layers):
+            super().__init__()
+            self.stack = nn.LSTM(1, H, layers)  # of zeros: see below
+            self.readout = nn.Linear(H, D)
+
+        def forward(self, code, T):
+            y, _ = self.stack(code[0].new_zeros(T, code[0].shape[1], 1), code)
+            return self.readout(y)
+
+    class Composite(nn.Module):
+        def __init__(self, D, H, layers):
+            super().__init__()
+            self.encoder = nn.LSTM(D, H, layers)
+            self.reconstruct = Decoder(D, H, layers)
+            self.predict = Decoder(D, H, layers)
+
+        def forward(self, past, T):
+            _, code = self.encoder(past)
+            return self.reconstruct(code, len(past)), self.predict(code, T)
+
+    model = Composite(D, H, layers)
+    model.load_state_dict(safetensors.torch.load_file("FILE.safetensors"))
+
+What has no place in one of the two:
+
+* Peepholes. `nn.LSTM` has none, so zeros are left out and others refused, unless they are kept
+  on request, under a name that `load_state_dict` does not know. A file without them means zeros.
+* Inputs of width 0, those of an unconditional decoder. `nn.LSTM` wants at least width 1: it gets
+  a weight_ih_l0 (4H, 1) of zeros, and should be fed zeros. On import it must be zero.
+* bias=False. A module without any bias means b = 0.
+* proj_size, bidirectional, nn.GRU, the cells of the slides: refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..backend import asarray, to_numpy
+from ..config import from_toml
+from ..errors import ConfigError, RunError, named
+from ..files import write_file
+from ..layers.layer import Layer
+from ..layers.linear import Linear
+from ..layers.lstm import LSTM, PeepholeLSTM
+from ..layers.rnn import ElmanRNN
+from ..layers.stack import Stack
+from . import build, checkpoint
+
+
+def to_torch(layer: Layer, keep_peepholes: bool = False) -> dict[str, np.ndarray]:
+    """The parameters of a layer, stack or model as PyTorch's arrays, copied to the host.
+
+    Raises ConfigError for what PyTorch can't compute: the slides' cells, and peepholes that are
+    not zero. `keep_peepholes` stores peepholes in any case, as weight_peephole_l{k}.
+    """
+    arrays = {}
+    for name, part in _parts(layer):
+        found = {key: to_numpy(param.value) for key, param in part.params().items()}
+        if isinstance(part, Linear):
+            named = {"weight": found["W"].T, "bias": found["b"]}
+        else:
+            Wx, Wh, b = found["Wx"], found["Wh"], found["b"]
+            named = {
+                "weight_ih": Wx.T if part.D else np.zeros((len(b), 1), b.dtype),
+                "weight_hh": Wh.T,
+                "bias_ih": b,
+                "bias_hh": np.zeros_like(b),
+            }
+            if keep_peepholes and "Wp" in found:
+                named["weight_peephole"] = found["Wp"]
+            elif "Wp" in found and found["Wp"].any():
+                raise ConfigError(
+                    f"expected peepholes of zero for {name.format('*')}, since nn.LSTM has none, "
+                    "got others: train with --cell standard, or store them under a name of their "
+                    "own with --keep-peepholes (keep_peepholes=True)"
+                )
+        arrays |= {name.format(key): np.array(array, order="C") for key, array in named.items()}
+    return arrays
+
+
+def from_torch(layer: Layer, arrays: Mapping[str, np.ndarray]) -> None:
+    """Fill the parameters of a layer, stack or model from PyTorch's arrays, in their own dtype.
+
+    A `state_dict()` on the CPU serves as `arrays`, too. Raises RunError, which names every array
+    that is amiss, and then leaves the parameters as they were.
+    """
+    expected = to_torch(layer, keep_peepholes=True)
+    given = {name: np.asarray(array) for name, array in arrays.items()}
+    wrong = [f"{name} is unknown" for name in given.keys() - expected.keys()]
+    for name, own in expected.items():
+        if name not in given:
+            if not _may_be_absent(name, arrays):
+                wrong.append(f"{name} is missing")
+            given[name] = np.zeros_like(own)
+        elif found := checkpoint.fault(given[name], own):
+            wrong.append(f"{name} {found}")
+    for name, part in _parts(layer):
+        weight = name.format("weight_ih")
+        if weight in expected and part.D == 0 and given[weight].any():
+            wrong.append(f"{weight} is not zero, but this stack has no input")
+    if wrong:
+        raise RunError(
+            f"expected PyTorch's arrays for this {type(layer).__name__}, got others: "
+            f"{'; '.join(sorted(wrong))}: compare sizes, layers and cell (proj_size and "
+            "bidirectional have no equivalent)"
+        )
+    for name, part in _parts(layer):
+        if isinstance(part, Linear):
+            new = {"W": given[name.format("weight")].T, "b": given[name.format("bias")]}
+        else:
+            biases = given[name.format("bias_ih")], given[name.format("bias_hh")]
+            new = {
+                "Wx": given[name.format("weight_ih")].T[: part.D],
+                "Wh": given[name.format("weight_hh")].T,
+                "b": np.add(*biases, dtype=np.float64),  # rounded once, whatever theirs and ours
+                "Wp": given.get(name.format("weight_peephole")),
+            }
+        for key, param in part.params().items():
+            param.value[...] = asarray(new[key], param.value.dtype)
+
+
+def _parts(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """The layers that PyTorch knows, and their names: "encoder.{}_l0" with {} for weight_ih."""
+    inner = {name: item for name, item in vars(layer).items() if isinstance(item, Layer)}
+    if type(layer) in (LSTM, PeepholeLSTM, ElmanRNN):  # not SlidesLSTM, which is an LSTM, too
+        yield prefix + "{}_l0", layer
+    elif isinstance(layer, Linear):
+        yield prefix + "{}", layer
+    elif isinstance(layer, Stack):
+        for k, one in enumerate(layer.layers):
+            for _, part in _parts(one):
+                yield f"{prefix}{{}}_l{k}", part
+    elif len(layer.params()) == sum(len(item.params()) for item in inner.values()):
+        for name, item in inner.items():
+            yield from _parts(item, f"{prefix}{name}.")
+    else:
+        raise ConfigError(
+            f"expected LSTM, PeepholeLSTM, ElmanRNN or Linear, got {type(layer).__name__}, which "
+            "has no equivalent in PyTorch: use --cell standard, peephole or elman"
+        )
+
+
+def _may_be_absent(name, given):
+    module, dot, key = name.rpartition(".")
+    if key.startswith("bias"):  # a module has all of its biases or none
+        return not any(other.startswith(f"{module}{dot}bias") for other in given)
+    return key.startswith("weight_peephole")
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of a safetensors file, whoever wrote it. Raises RunError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(Path(path).read_bytes())
+    except (OSError, SafetensorError, KeyError) as error:
+        raise RunError(
+            f"{path}: expected a whole safetensors file of float32 or float64, got "
+            f"{named(error)}: check the path, or save it again"
+        ) from error
+
+
+def export_run(run: str | Path, path: str | Path, keep_peepholes: bool = False) -> None:
+    """Write what a run learned into a new safetensors file that PyTorch can load."""
+    from safetensors.numpy import save
+
+    arrays = to_torch(build.load_run(run), keep_peepholes)
+    if os.path.exists(path):  # it may be somebody's only copy of other weights
+        raise RunError(f"expected a new file, got {path}, which exists: choose another name")
+    write_file(path, save(arrays, metadata={"format": "pt"}))
+
+
+def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
+    """Make a run folder from a file of weights; `like` is a run or TOML file with its settings."""
+    run, is_run = Path(run), os.path.isdir(like)
+    config = build.read_config(like) if is_run else from_toml(Path(like))
+    arrays = read_arrays(path)
+    weight = arrays.get("encoder.weight_ih_l0")
+    if weight is None or weight.ndim != 2 or weight.size == 0:
+        raise RunError(
+            f"{path}: expected a model with encoder.weight_ih_l0 of shape (rows, pixels), got "
+            f"{'none' if weight is None else weight.shape}: name its modules as in "
+            "minilstm/runs/torch_names.py"
+        )
+    D = weight.shape[1]
+    model = build.build_model(config, D)
+    from_torch(model, arrays)
+    try:
+        run.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(
+            f"expected to make the run folder {run}, got {error.strerror!r}: choose another"
+        ) from error
+    checkpoint.save(run / "checkpoint.safetensors", model, None, {"step": 0, "D": D})
+    write_file(run / "config.toml", config.to_toml())  # last: it makes the folder a run
