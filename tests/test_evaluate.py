@@ -14,6 +14,7 @@ from minilstm.command import run_command
 from minilstm.data import as_vectors
 from minilstm.errors import ConfigError, MinilstmError, RunError, ShapeError
 from minilstm.evaluation import judging, metrics
+from minilstm.experiments import run_figures
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.runs import build, checkpoint
 from minilstm.training import loop
@@ -116,7 +117,7 @@ def test_best_takes_the_weights_of_the_other_file(runs, tmp_path, capsys, monkey
     opened = []
     monkeypatch.setattr(visualize, "draw", lambda runs, *_: opened.extend(runs))
     assert visualize.main([str(run), "--best"]) == visualize.main([str(run)]) == 0
-    opened += visualize.open_runs([run], best=True) + visualize.open_runs([run])
+    opened += run_figures.open_runs([run], best=True) + run_figures.open_runs([run])
     found = [minilstm.load(run, best=True), minilstm.load(run), *(r.trained for r in opened)]
     for k, model in enumerate(found):
         is_best = np.array_equal(model.flat().value, other.flat().value)

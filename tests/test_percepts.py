@@ -11,11 +11,12 @@ pytest.importorskip("h5py", reason="h5py is not installed")
 
 import h5py
 
-from minilstm import config, evaluate, report, train, visualize
+from minilstm import config, evaluate, train, visualize
 from minilstm.command import run_command
 from minilstm.data import Clips, Percepts, Scale, as_vectors, read_percepts, write_percepts
 from minilstm.errors import ConfigError, DataError, RunError, ShapeError
 from minilstm.evaluation import judging
+from minilstm.experiments.report_page import write_report
 from minilstm.runs import build
 from minilstm.runs.run_folder import read_log
 from minilstm.training import loop
@@ -289,7 +290,7 @@ def test_figures_of_pictures_are_left_out_with_a_reason(folder, tmp_path, train_
     assert visualize.main([str(tmp_path / "run"), "--only", "fig5", "fig9", "fig10"]) == 0
     assert capsys.readouterr().out.count("percepts are no pictures") == 2
     with pytest.raises(RunError, match="a run on pictures"):
-        report.write_report(tmp_path / "run")
+        write_report(tmp_path / "run")
 
 
 def test_a_run_without_a_path_or_on_a_folder_that_is_none_ends_in_one_line(tmp_path, capsys):

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import config, evaluate, report, visualize
+from minilstm import config, evaluate, report
 from minilstm.command import run_command
+from minilstm.data import as_frames
+from minilstm.experiments import run_figures
+from minilstm.experiments.report_page import ticks
 from minilstm.training import loop
 from minilstm.training.progress import Progress
 
@@ -97,7 +100,7 @@ def test_the_table_has_the_numbers_of_evaluate(runs, kind, capsys):
     for sentence in printed.strip().splitlines()[-2:]:
         assert kind == "autoencoder" or sentence in text
     # what it costs to guess the future stands beside no reconstruction
-    assert ("the best without a model" in text) == (kind != "autoencoder")
+    assert ("the best baseline" in text) == (kind != "autoencoder")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "patches"])
@@ -106,7 +109,7 @@ def test_the_frames_that_are_played_are_the_truth_and_what_the_model_makes(runs,
     raw = base64.b64decode(data["sheet"].removeprefix("data:image/webp;base64,"))
     with Image.open(io.BytesIO(raw)) as picture:
         sheet = np.array(picture.convert("RGB"))
-    (run,) = visualize.open_runs([runs / kind])
+    (run,) = run_figures.open_runs([runs / kind])
     N, h, w = data["sequences"], data["height"], data["width"]
     assert sheet.shape == (2 * N * h, 7 * w, 3) and N == min(6, run.source.num_sequences)
     cells = sheet.reshape(N, 2, h, 7, w, 3).transpose(1, 3, 0, 2, 4, 5)  # truth and model; time
@@ -115,12 +118,12 @@ def test_the_frames_that_are_played_are_the_truth_and_what_the_model_makes(runs,
     np.testing.assert_array_equal(cells[0], truth)
     if run.trained.predict:
         made = run.trained.rollout(run.past[:, :N], 4)
-        made = visualize.as_frames(made, run.source.frame_shape, run.source.scale)
+        made = as_frames(made, run.source.frame_shape, run.source.scale)
         made = np.rint(255 * np.clip(made, 0, 1))
         made = made if made.ndim == 5 else np.stack([made] * 3, axis=-1)
         assert np.abs(cells[1, 3:] - made).max() <= 1
     else:
-        assert (cells[1, 3:] == 235).all() and data["predicted"] == "not asked for"
+        assert (cells[1, 3:] == 235).all() and data["predicted"] == "not predicted"
 
 
 def test_a_report_has_every_figure_with_its_caption_and_all_settings(runs):
@@ -146,7 +149,7 @@ def test_a_run_without_a_log_or_an_environment_has_a_report_too(runs, tmp_path):
     assert report.main([str(tmp_path / "run"), *WORDS, "--best"]) == 0  # best has none
     text = page(tmp_path / "run")
     assert 'id="training"' not in text and "environment" not in text
-    assert "the weights that did best" in text
+    assert "smallest validation loss" in text
 
 
 def test_a_new_run_in_its_place_takes_the_report_away(runs, tmp_path, monkeypatch):
@@ -181,9 +184,9 @@ def test_what_cannot_be_reported_is_refused_in_one_line(runs, tmp_path, capsys):
 
 def test_the_ticks_of_the_chart_are_few_and_round():
     for highest in (0.013, 0.9, 1.0, 7, 52.3, 195, 1443, 9.99e6):
-        ticks = report._ticks(highest)
-        assert 2 <= len(ticks) <= 6 and ticks[0] == 0 and ticks[-1] < highest
-        assert f"{ticks[1]:.0e}"[0] in "125"
+        found = ticks(highest)
+        assert 2 <= len(found) <= 6 and found[0] == 0 and found[-1] < highest
+        assert f"{found[1]:.0e}"[0] in "125"
 
 
 # -------------------------------------------------------------------------- in a real browser
@@ -260,7 +263,7 @@ def test_a_browser_shows_the_page_without_complaint_and_with_all_its_pictures(ru
 @pytest.mark.parametrize("kind", ["conditional", "patches"])
 def test_the_slider_shows_the_frame_that_it_says(runs, browser, kind):
     opened(browser, runs / kind)
-    (run,) = visualize.open_runs([runs / kind])
+    (run,) = run_figures.open_runs([runs / kind])
     N = min(6, run.source.num_sequences)
     truth = run.source.batch(0, 200)[:, :N]
     truth = (truth if truth.ndim == 4 else truth[..., 0]).reshape(7, N, -1)
@@ -269,7 +272,7 @@ def test_the_slider_shows_the_frame_that_it_says(runs, browser, kind):
         canvases = at_frame(browser, t)
         np.testing.assert_array_equal(canvases[::2], truth[t - 1])
         said = browser.execute_script("return document.getElementById('said').textContent")
-        assert said == f"frame {t} of 7, {'rebuilt' if t <= 3 else 'predicted'}"
+        assert said == f"frame {t} of 7, {'reconstructed' if t <= 3 else 'predicted'}"
         cursor = browser.execute_script(
             "return document.getElementById('cursor').getBoundingClientRect().x"
         )

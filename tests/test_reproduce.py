@@ -25,8 +25,12 @@ from minilstm.data import Actions, load_digits
 from minilstm.data.actions import changes_of
 from minilstm.errors import RunError
 from minilstm.experiments import accuracy_table, action_experiments, many_runs, table2, verdicts
+from minilstm.experiments.action_fit import mean_accuracy
 from minilstm.experiments.many_runs import Trial, steps_made, train_all
+from minilstm.experiments.markdown import count
+from minilstm.experiments.scales import SCALES
 from minilstm.experiments.table_definitions import TABLES
+from minilstm.experiments.targets import FIGURES, Request
 from minilstm.runs import checkpoint
 from minilstm.runs.run_folder import RunFolder
 
@@ -196,7 +200,7 @@ def test_verdicts_of_table_2_come_out_each_way_and_are_said_plainly():
         "composite beats predictor": "holds",
         "conditional composite beats conditional predictor": "holds",
         "conditional predictor beats predictor": "does not hold",
-        "conditional composite beats composite": "not decided",
+        "conditional composite beats composite": "undecided",
         "scheduled predictor beats predictor": "holds",
         "scheduled composite beats composite": "does not hold",
         "scheduled predictor beats conditional predictor": "holds",
@@ -205,12 +209,17 @@ def test_verdicts_of_table_2_come_out_each_way_and_are_said_plainly():
     }
     said = table2.text(found)
     assert "- composite beats predictor: as in the slides." in said
-    assert re.search(r"- conditional predictor beats predictor: NOT here\. .*: -[3456]\.\d %", said)
     assert re.search(
-        r"composite beats composite: in the slides; not decided here: .* found from \d\.\d %", said
+        r"- conditional predictor beats predictor: .* NOT here\. .*: -[3456]\.\d %\.", said
     )
-    assert "not so: Composite Model with Conditional Future Predictor, scheduled" in said
-    assert "the conditional predictor costs 90.0, less than" in said and "exposure bias" in said
+    assert re.search(
+        r"composite beats composite: holds in the slides; undecided here. .* above \d\.\d %\.", said
+    )
+    assert "these are not: Composite Model with Conditional Future Predictor, scheduled" in said
+    assert (
+        "teacher forcing the conditional predictor has a loss of 90.0, less than" in said
+        and "exposure bias" in said
+    )
     assert "Because." in said and "9 sequences" in said
 
 
@@ -236,17 +245,17 @@ def test_teacher_forced_numbers_are_shown_and_decide_nothing():
     said = table2.text(analysed(levels))
     row = next(line for line in said.splitlines() if line.startswith("| Conditional Future"))
     assert row.split("|")[4].strip() == "90.0 ± 0.0"
-    assert "teacher-forced †" in said and "† fed the true frame" in said
+    assert "teacher-forced †" in said and "† given the true frame" in said
 
 
 # ---------------------------------------------------------------- action recognition in words
 
 
 def test_tables_of_accuracies_have_the_slides_numbers_and_gains():
-    effort = reproduce.SCALES["small"].actions
+    scale = SCALES["small"].actions
     slides = {}
     for name, make in TABLES.items():
-        table, asked = make(effort, {"rgb": "pixels", "flow": "changes"})
+        table, asked = make(scale, {"rgb": "pixels", "flow": "changes"})
         assert set(table.published) <= set(asked), name
         tested = verdicts.tested(
             table.families,
@@ -260,11 +269,11 @@ def test_tables_of_accuracies_have_the_slides_numbers_and_gains():
     assert slides["the composite's gain shrinks as labels grow"] == pytest.approx(0.033 - 0.013)
     assert slides["LSTM beats single frame, flow"] == pytest.approx(0.743 - 0.722)
     assert slides["both beat flow alone"] == pytest.approx(0.843 - 0.777)
-    assert len({row[1] for row in TABLES["table4"](effort, {})[0].quoted}) == 8  # seven and theirs
+    assert len({row[1] for row in TABLES["table4"](scale, {})[0].quoted}) == 8  # seven and theirs
 
 
 def test_verdicts_on_accuracies_come_out_each_way():
-    table, asked = TABLES["table3"](reproduce.SCALES["small"].actions, {"rgb": "pixels"})
+    table, asked = TABLES["table3"](SCALES["small"].actions, {"rgb": "pixels"})
     rng = np.random.default_rng(0)
     level = {row: 0.5 for row, _ in asked} | {"composite": 0.7, "autoencoder": 0.4}
     values = {(row, c): level[row] + 0.02 * rng.normal(size=5) for row, c in asked}
@@ -273,10 +282,10 @@ def test_verdicts_on_accuracies_come_out_each_way():
     verdicts = {name: claim["verdict"] for name, claim in found["claims"].items()}
     assert verdicts["composite beats baseline, small"] == "holds"
     assert verdicts["autoencoder beats baseline, full"] == "does not hold"
-    assert verdicts["predictor beats baseline, small"] == "not decided"
+    assert verdicts["predictor beats baseline, small"] == "undecided"
     said = accuracy_table.text(table, found)
     assert "- composite beats baseline, small: as in the slides." in said
-    assert "- autoencoder beats baseline, full: NOT here." in said
+    assert "- autoencoder beats baseline, full: holds in the slides, NOT here." in said
     assert re.search(r"\| Composite Model \| [67]\d\.\d ± \d\.\d % \| 67\.0 \|", said)
 
 
@@ -285,10 +294,8 @@ def test_streams_are_fused_by_their_probabilities():
         return {"labels": [0, 1], "probabilities": {"lstm": rows}}
 
     sure, wrong = result([0.9, 0.1], [0.4, 0.6]), result([0.4, 0.6], [0.6, 0.4])
-    assert action_experiments.accuracy([sure]) == 1 and action_experiments.accuracy([wrong]) == 0
-    assert (
-        action_experiments.accuracy([sure, wrong]) == 0.5
-    )  # the second clip: a tie, and the first wins
+    assert mean_accuracy([sure]) == 1 and mean_accuracy([wrong]) == 0
+    assert mean_accuracy([sure, wrong]) == 0.5  # the second clip: a tie, and the first wins
 
 
 # ---------------------------------------------------------------- the command
@@ -352,7 +359,7 @@ def test_rows_of_one_seed_start_from_the_same_weights_in_every_array_that_they_s
     assert len(different) == 3 and (different[1] != different[2]).any()
 
 
-@pytest.mark.parametrize("target", [name for name in reproduce.FIGURES if name != "fig6"])
+@pytest.mark.parametrize("target", [name for name in FIGURES if name != "fig6"])
 def test_figures_are_drawn_from_runs_that_the_table_trained(out, target, reproduced):
     printed = reproduced(target, "--scale", "smoke", "--out", out)
     missing = {"fig5": 1}.get(target, 0)
@@ -377,7 +384,7 @@ def test_figure_6_is_of_patches_and_needs_them(out, reproduced, capsys):
 @pytest.mark.parametrize(
     "target, seeds",
     [
-        pytest.param("table1", 2, marks=pytest.mark.slow),  # test_recorded.py runs it, too
+        pytest.param("table1", 2, marks=pytest.mark.slow),  # test_real_clips.py runs it, too
         ("table4", 2),
         pytest.param("table3", 1, marks=pytest.mark.slow),
         pytest.param("fig12", 2, marks=pytest.mark.slow),
@@ -388,7 +395,7 @@ def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, see
     printed = reproduced(*words)
     said = (out / f"{target}.md").read_text()
     each = "draw" if target == "fig12" else "seed"
-    assert f"over {verdicts.count(seeds, each)}" in said and "(1 of 18, 5.6 %)" in said
+    assert f"over {count(seeds, each)}" in said and "(1 of 18, 5.6 %)" in said
     found = json.loads((out / f"{target}.json").read_text())
     shares = [x for row in found["accuracies"].values() for v in row.values() for x in v]
     assert shares and all(0 <= x <= 1 for x in shares)
@@ -399,7 +406,7 @@ def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, see
 
 
 def test_a_fit_of_other_settings_in_the_same_out_is_refused(out, tmp_path):
-    fits = action_experiments.Plan(out, reproduce.SCALES["smoke"].actions, "bundled", "numpy")
+    fits = action_experiments.Plan(out, SCALES["smoke"].actions, "bundled", "numpy")
     name, fit = fits.fit("baseline", "rgb", 3, 0)
     action_experiments.fit_all({name: fit}, tmp_path, 1)
     action_experiments.fit_all({name: fit}, tmp_path, 1)  # found, and left alone
@@ -409,9 +416,7 @@ def test_a_fit_of_other_settings_in_the_same_out_is_refused(out, tmp_path):
 
 
 def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
-    plan = action_experiments.Plan(
-        Path("out"), reproduce.SCALES["smoke"].actions, "bundled", "numpy"
-    )
+    plan = action_experiments.Plan(Path("out"), SCALES["smoke"].actions, "bundled", "numpy")
     parts = [
         open_clips(Classify(**plan.fit(method, "rgb", 3, 1)[1].settings))
         for method in ("baselines", "baseline", "composite")
@@ -454,10 +459,10 @@ def test_another_digits_folder_in_the_same_out_is_refused(out, capsys, tmp_path)
 
 
 def test_scales_are_ordinary_settings_for_every_row_and_kind_of_data():
-    for name, scale in reproduce.SCALES.items():
-        command = reproduce.Command("table2", name, Path("out"), 1, 1, patches="p.npy")
+    for name, scale in SCALES.items():
+        request = Request("table2", name, Path("out"), 1, 1, patches="p.npy")
         for data in ("digits", "patches"):
-            settings = [command.trial(data, row).config for row in table2.ROWS]
+            settings = [request.trial(data, row).config for row in table2.ROWS]
             sizes = {
                 (s.run.steps, s.run.batch_size, s.model.hidden, s.model.layers) for s in settings
             }
@@ -466,9 +471,9 @@ def test_scales_are_ordinary_settings_for_every_row_and_kind_of_data():
         assert scale.seeds >= 2 and scale.why
 
 
-@pytest.mark.parametrize("name", reproduce.SCALES)
+@pytest.mark.parametrize("name", SCALES)
 def test_the_learning_rate_of_a_pretraining_falls_until_its_last_step(name, tmp_path):
-    scale = reproduce.SCALES[name]
+    scale = SCALES[name]
     plan = action_experiments.Plan(tmp_path, scale.actions, "bundled", "numpy")
     settings = plan.pretraining("composite", "rgb", 0).config
     assert settings.optimizer.schedule_steps == settings.run.steps

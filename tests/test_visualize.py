@@ -12,8 +12,9 @@ from PIL import Image
 from minilstm import visualize
 from minilstm.command import run_command
 from minilstm.data import as_frames
+from minilstm.experiments import run_figures
+from minilstm.experiments.run_figures import NAMES
 from minilstm.figures import panels, strips
-from minilstm.visualize import NAMES
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 2, "past": 3, "future": 4},
@@ -50,10 +51,10 @@ def visualized(capsys, *words):
 
 
 def drawn(runs, out, names=NAMES):
-    """What `visualize.draw` makes, as PNG only: a PDF of each would take as long again."""
-    plate = visualize.Plate(out, ("png", "gif"))
-    visualize.draw(visualize.open_runs(runs), plate, names)
-    return plate
+    """What `run_figures.draw` makes, as PNG only: a PDF of each would take as long again."""
+    folder = run_figures.FigureFolder(out, ("png", "gif"))
+    run_figures.draw(run_figures.open_runs(runs), folder, names)
+    return folder
 
 
 def refusal(capsys, *words):
@@ -101,19 +102,19 @@ def test_several_runs_share_one_truth_and_have_their_own_insides(runs, tmp_path,
     calls = []
     monkeypatch.setattr(strips, "prediction_strip", lambda *a: calls.append(a))
     three = [runs / "composite", runs / "autoencoder", runs / "slides"]
-    plate = drawn(three, tmp_path, ("fig5", "fig10", "fig7"))
+    folder = drawn(three, tmp_path, ("fig5", "fig10", "fig7"))
     models = calls[0][2]
     assert list(models) == ["composite", "autoencoder", "slides"]
     assert models["autoencoder"][1] is None and models["slides"][0] is None
     assert calls[0][0].shape == models["composite"][0].shape == (3, 3, 8, 8)
-    assert plate.left_out["fig7-autoencoder"].startswith("an autoencoder has no future")
+    assert folder.left_out["fig7-autoencoder"].startswith("an autoencoder has no future")
     names = {path.name for path in tmp_path.iterdir()}
     assert {"fig10-composite.png", "fig10-autoencoder.png", "fig7-slides.png"} <= names
 
 
 def test_runs_of_one_folder_name_are_told_apart(runs, capsys, tmp_path):
     shutil.copytree(runs / "slides", tmp_path / "composite")
-    found = visualize.open_runs([runs / "composite", tmp_path / "composite", runs / "slides"])
+    found = run_figures.open_runs([runs / "composite", tmp_path / "composite", runs / "slides"])
     names = [f"{runs.name}-composite", f"{tmp_path.name}-composite", "slides"]
     assert [run.name for run in found] == names
     message = refusal(capsys, runs / "composite", runs / "composite")
@@ -123,8 +124,8 @@ def test_runs_of_one_folder_name_are_told_apart(runs, capsys, tmp_path):
 def test_a_reconstruction_and_a_prediction_are_those_of_the_model(runs, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(strips, "prediction_strip", lambda *a: calls.append(a))
-    (run,) = visualize.open_runs([runs / "composite"])
-    visualize.draw([run], visualize.Plate(tmp_path, ("png",)), ("fig5",))
+    (run,) = run_figures.open_runs([runs / "composite"])
+    run_figures.draw([run], run_figures.FigureFolder(tmp_path, ("png",)), ("fig5",))
     past, future, models, *_ = calls[0]
     frames = np.concatenate([past, future]).reshape(7, 3, 64).astype(np.float32)
     rebuilt, predicted = models["model"]
@@ -139,16 +140,16 @@ def test_a_reconstruction_and_a_prediction_are_those_of_the_model(runs, monkeypa
 def test_patches_are_shown_in_colour_and_only_their_last_ten_frames(runs, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(strips, "prediction_strip", lambda *a: calls.append(a))
-    plate = drawn([runs / "patches"], tmp_path)
+    folder = drawn([runs / "patches"], tmp_path)
     past, future, models, _, first, _ = calls[0]
     assert past.shape == (10, 2, 8, 7, 3) and future.shape == (4, 2, 8, 7, 3) and first == 3
     assert past.min() > -1e-6 and past.max() < 1 + 1e-6, "the truth is no longer normalised"
     np.testing.assert_allclose(past * 255, np.rint(past * 255), atol=1e-3)
-    (run,) = visualize.open_runs([runs / "patches"])
+    (run,) = run_figures.open_runs([runs / "patches"])
     rebuilt = run.trained.reconstruction(run.past[:, :2])[2:]
     rebuilt = as_frames(rebuilt, (8, 7, 3), run.source.scale)
     np.testing.assert_allclose(models["model"][0], rebuilt, atol=1e-4)
-    assert {"fig5", "fig8"} <= plate.left_out.keys()
+    assert {"fig5", "fig8"} <= folder.left_out.keys()
     assert (tmp_path / "fig9.png").exists() and (tmp_path / "fig6.gif").exists()
 
 
@@ -157,8 +158,8 @@ def test_the_units_with_the_largest_weights_come_first_and_the_same_in_every_pan
 ):
     pages = []
     monkeypatch.setattr(panels, "weights", lambda rows, *_: pages.append(rows))
-    (run,) = visualize.open_runs([runs / "composite"])
-    visualize.draw([run], visualize.Plate(tmp_path, ("png",)), ("fig9", "fig10"))
+    (run,) = run_figures.open_runs([runs / "composite"])
+    run_figures.draw([run], run_figures.FigureFolder(tmp_path, ("png",)), ("fig9", "fig10"))
     for model, found in zip(run.models.values(), pages[0].values(), strict=True):
         i, f, g, o = np.split(model.encoder.layers[0].Wx.value.T, 4)
         order = np.argsort(-np.linalg.norm(g, axis=1))
@@ -201,7 +202,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(runs, capsys, tmp_path, tra
     assert "RUN" in refusal(capsys)
     assert "config.toml" in refusal(capsys, tmp_path)
     assert "fig11" in refusal(capsys, runs / "composite", "--only", "fig11")
-    assert "choose another --out" in refusal(capsys, runs / "slides", "--out", tmp_path / "file")
+    assert "choose another" in refusal(capsys, runs / "slides", "--out", tmp_path / "file")
     other = TINY | {"data": TINY["data"] | {"past": 4}}
     train_undrawn(other, tmp_path / "other")
     message = refusal(capsys, runs / "composite", tmp_path / "other", "--out", tmp_path / "out")

@@ -23,8 +23,9 @@ import kit
 import numpy as np
 from PIL import Image
 
-from minilstm import config, visualize
+from minilstm import config
 from minilstm.evaluation import activations, judging
+from minilstm.experiments import run_figures
 from minilstm.training import loop
 
 # %% [markdown]
@@ -42,7 +43,7 @@ settings = kit.small(
 )
 folder = tempfile.TemporaryDirectory()
 loop.train(settings, Path(folder.name) / "run", quiet=True)
-run = visualize.open_run(Path(folder.name) / "run")
+run = run_figures.open_run(Path(folder.name) / "run")
 print("models to compare:", *run.models)
 
 # %% [markdown]
@@ -54,9 +55,9 @@ print("models to compare:", *run.models)
 # %%
 def draw(figure, name, *runs):
     """Draw one of the library's figures, of this run or of others; return its caption."""
-    plate = visualize.Plate(Path(folder.name), ("png",), captioned=False)
-    visualize.draw(list(runs) or [run], plate, (figure,))
-    (drawn,) = plate.drawn
+    figures = run_figures.FigureFolder(Path(folder.name), ("png",), captioned=False)
+    run_figures.draw(list(runs) or [run], figures, (figure,))
+    (drawn,) = figures.drawn
     with Image.open(drawn.files[0]) as picture:
         kit.save_file(picture.save, name)
     return drawn.caption
@@ -100,7 +101,7 @@ for hidden in (32, 128):
     })  # fmt: skip
     name = f"{hidden} units"
     loop.train(own, Path(folder.name) / name, quiet=True)
-    patches[name] = visualize.open_run(Path(folder.name) / name)
+    patches[name] = run_figures.open_run(Path(folder.name) / name)
     mean = judging.mean_image(own, 400)
     result = judging.evaluate(
         patches[name].trained, patches[name].frames, 16, mean, patches[name].source.frame_shape
@@ -198,10 +199,10 @@ for name, model in run.models.items():
     H = settings.model.hidden
     takes = activations.input_weights(model.encoder.layers[0])[:, 2 * H : 3 * H].T  # of the input g
     gives = activations.output_weights(model.predict)
-    word = "trained" if name == visualize.TRAINED else "random"
+    word = "trained" if name == run_figures.TRAINED else "random"
     rows |= {f"{word}: takes": shown(takes), f"{word}: gives": shown(gives)}
     print(f"{name:<22} takes {smoothness(takes):.2f}   gives {smoothness(gives):.2f}")
-    assert (smoothness(gives) > 0.3) == (name == visualize.TRAINED)
+    assert (smoothness(gives) > 0.3) == (name == run_figures.TRAINED)
 
 drawn, ax = kit.figure(9, 3.2)
 kit.pictures(ax, np.stack(list(rows.values())), (16, 16))
@@ -220,7 +221,7 @@ kit.save(drawn, "11_weights")
 # and look at its units.
 
 # %%
-random = run.models[visualize.RANDOM]
+random = run.models[run_figures.RANDOM]
 T, B = 100, 1
 beat = np.zeros((T, B, 256), np.float32)
 beat[::10] = 1.0  # a flash every ten frames
@@ -250,11 +251,11 @@ assert peak.mean() > 0.7 and np.median(period) == 10
 # 3. About twenty: there and back.
 
 # %%
-assert {"gates", "gradients"} < set(visualize.NAMES)
+assert {"gates", "gradients"} < set(run_figures.NAMES)
 folder.cleanup()
 
 # %% [markdown]
-# **In the library:** [visualize.py](../minilstm/visualize.py) draws,
+# **In the library:** [run_figures.py](../minilstm/experiments/run_figures.py) says what is drawn,
 # [activations.py](../minilstm/evaluation/activations.py) measures,
 # [strips.py](../minilstm/figures/strips.py) and [panels.py](../minilstm/figures/panels.py) do the
 # drawing. **Next:** 12, transfer.

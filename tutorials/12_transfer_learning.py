@@ -32,10 +32,12 @@ from minilstm.config import Classify
 from minilstm.data import Actions, windows
 from minilstm.data.actions import CLASSES
 from minilstm.data.splits import grouped_folds
-from minilstm.experiments import accuracy_table, table_definitions
-from minilstm.experiments.action_experiments import METHODS, Effort
+from minilstm.experiments import accuracy_table, charts, table_definitions
+from minilstm.experiments.action_experiments import METHODS
+from minilstm.experiments.markdown import plus_minus
+from minilstm.experiments.scales import ActionScale
 from minilstm.experiments.significance import mean_of
-from minilstm.experiments.verdicts import lines, plus_minus
+from minilstm.experiments.verdicts import lines
 from minilstm.figures import tables
 from minilstm.gradcheck import check
 from minilstm.models import Classifier
@@ -283,11 +285,11 @@ assert chosen > chance + 1.5 * error > anew
 
 # %%
 draws, counts = (2, (2, 4)) if kit.FAST else (3, (2, 8, 24))
-effort = Effort({}, {}, small=counts[-2], full=most, counts=counts, draws=draws)
-table, asked = table_definitions.figure_12(effort, {"rgb": "pixels"})
+scale = ActionScale({}, {}, small=counts[-2], full=most, counts=counts, draws=draws)
+table, needed = table_definitions.figure_12(scale, {"rgb": "pixels"})
 encoders = {"baseline": "scratch", "composite": "finetuned"}
 values = {}
-for (row, column), (_, ((method, _, count),)) in asked.items():
+for (row, column), (_, ((method, _, count),)) in needed.items():
     encoder = encoders[method]
     values[row, column] = [
         classify.accuracy(fit(encoder, count, n, run, rates[encoder]).predict(test), test.labels)
@@ -298,15 +300,15 @@ for (row, column), (_, ((method, _, count),)) in asked.items():
 
 about = {"scale": "tutorial", "each": "draw"}
 figure_12 = accuracy_table.analyse(table, values, about)
-curves, _, xlabel, zero = accuracy_table.curves(table, figure_12)
+curves, _, xlabel, zero = charts.accuracy_curves(table, figure_12)
 kit.save_file(lambda path: tables.error_bars(curves, path, "", xlabel, zero), "12_labels")
-print(*lines(figure_12["claims"], "points"), sep="\n")
+print(*lines(figure_12["claims"], "percentage points"), sep="\n")
 
 # %% [markdown]
 # Each pair of networks shares its labelled clips, so we test the *differences*, draw by draw
-# ([significance.py](../minilstm/experiments/significance.py), and tutorial 13). "Could be found
-# from" is the smallest true gain that so few draws would find four times in five. (In the words of
-# statistics: the *minimum detectable effect* at a *power* of 80 %.)
+# ([significance.py](../minilstm/experiments/significance.py), and tutorial 13). "Detectable
+# with 80 % power" is the smallest true gain that so few draws would detect four times in five. (In
+# the words of statistics: the *minimum detectable effect* at a *power* of 80 %.)
 #
 # With few labels, the scratch network can't get off the ground: there is more to learn than the
 # labels say. What moves, and how, the pretrained one knows already; it has only to hear the
@@ -349,7 +351,7 @@ for method in ("autoencoder", "predictor"):
         for n in range(draws)
     ]
 table3["Composite Model"] = values["composite", middle]
-published1, _ = table_definitions.table_1(effort, {"rgb": "pixels"})
+published1, _ = table_definitions.table_1(scale, {"rgb": "pixels"})
 slides = [there for (_, column), there in published1.published.items() if column == "rgb"]
 print(f"Table 1, with {middle} labelled clips of each class")
 for (name, found_here), there in zip(table1.items(), slides, strict=True):

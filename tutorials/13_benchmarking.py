@@ -28,10 +28,11 @@ from minilstm.classify import accuracy, cross_entropy, fit, open_clips
 from minilstm.config import Classify
 from minilstm.evaluation import judging, metrics
 from minilstm.experiments import table2
-from minilstm.experiments.action_experiments import Effort
+from minilstm.experiments.markdown import percent, plus_minus
+from minilstm.experiments.scales import ActionScale
 from minilstm.experiments.significance import HOLDS, detectable, judge, mean_of
 from minilstm.experiments.table_definitions import table_4
-from minilstm.experiments.verdicts import lines, percent, plus_minus, tested
+from minilstm.experiments.verdicts import lines, tested
 from minilstm.runs import build
 
 # %% [markdown]
@@ -169,9 +170,9 @@ for better, worse in pairs.items():
           f"in pairs, {apart:.3f} without")  # fmt: skip
 
 # %% [markdown]
-# A verdict of "not decided" is not "no difference". A true gain above the value in "could be found
-# from" would be seen at least four times in five. Two of the slides' four claims were decided here,
-# against them. That need not be so at 2048 units and two million films. (`python -m
+# A verdict of "undecided" is not "no difference". A true gain above the value in "detectable with
+# 80 % power" would be seen at least four times in five. Two of the slides' four claims were decided
+# here, against them. That need not be so at 2048 units and two million films. (`python -m
 # minilstm.reproduce table2` trains a larger one, beside the slides' numbers.) Pairs helped one of
 # the two differences above and not the other: they can't cancel luck that two models do not share.
 #
@@ -214,8 +215,8 @@ assert alone / experiments > 0.1
 # The deck's Table 4 has no lines between its groups. Here they are.
 
 # %%
-effort = Effort({}, {}, small=8, full=32, counts=(8, 32), draws=1)
-quoted = table_4(effort, {"rgb": "pixels", "flow": "changes"})[0].quoted
+scale = ActionScale({}, {}, small=8, full=32, counts=(8, 32), draws=1)
+quoted = table_4(scale, {"rgb": "pixels", "flow": "changes"})[0].quoted
 for kind in ("RGB", "flow", "both"):
     group = [(name, ucf, hmdb) for which, name, ucf, hmdb in quoted if which == kind]
     print(kind)

@@ -1,12 +1,11 @@
 """Tables of accuracies, like the slides' Tables 1, 3 and 4: rows, columns, repetitions, claims.
 
-A Table says what there is; `analyse` takes the accuracies, shares of the test clips that were
-recognised, of every cell and repetition; `text` and `chart` say and show it. Accuracies on other
-clips than the slides' can't be compared with theirs; gains from row to row can be looked at side by
-side.
+A Table holds titles and claims. `analyse` takes the accuracy of every cell and repetition, as a
+share of the test clips, and `text` writes the table and its verdicts. Accuracies on different clips
+than the slides' can't be compared with theirs. The gains from row to row can.
 
 Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next:
-action_experiments.py.
+table_definitions.py.
 """
 
 from __future__ import annotations
@@ -14,23 +13,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from ..figures.tables import Dots
 from . import verdicts
+from .markdown import count, plus_minus, table_row
 from .significance import mean_of
-from .verdicts import Families, cells, count, plus_minus
+from .verdicts import Families
 
 Cell = tuple[str, str]  # row, column
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a table has: titles of rows and columns by their names, claims, the slides' numbers.
+    """A table without its numbers: titles of rows and columns by their names, and claims.
 
-    `published` has the slides' accuracies in per cent, of the cells that they have; `as_published`
-    says what the slides' column is that stands beside each of ours; `quoted` are lines of their
-    table that nobody repeats here, shown as published.
+    published      the slides' accuracies in per cent, for the cells that they have
+    as_published   the title of the slides' column beside each of ours
+    quoted         lines of the slides' table that are not repeated here, shown as published
     """
 
     title: str
@@ -44,10 +41,11 @@ class Table:
 
 
 def analyse(table: Table, values: Mapping[Cell, Sequence[float]], about: Mapping[str, str]) -> dict:
-    """Everything the table says, as plain numbers. `about`: scale, trained, shared, each, remarks.
+    """Return the numbers and verdicts of the table, ready for JSON.
 
-    values[row, column] are the accuracies of all repetitions, in the same order in every cell: the
-    gains are taken repetition by repetition.
+    values[row, column] are the accuracies of all repetitions, in the same order in every cell,
+    because gains are taken repetition by repetition. `about` is passed on, and needs: scale,
+    trained, shared, each (the noun of a repetition), remarks.
     """
     published = {cell: x / 100 for cell, x in table.published.items()}
     return {
@@ -62,7 +60,7 @@ def analyse(table: Table, values: Mapping[Cell, Sequence[float]], about: Mapping
 
 
 def text(table: Table, found: dict) -> str:
-    """The table, its verdicts and where they differ from the slides, as Markdown."""
+    """Return the table, its verdicts, and the differences from the slides, in Markdown."""
     about, accuracies = found["about"], found["accuracies"]
     n = max(len(x) for row in accuracies.values() for x in row.values())
     heads = ["method"]
@@ -72,9 +70,9 @@ def text(table: Table, found: dict) -> str:
             heads.append(f"slides: {table.as_published[column]}")
     lines = [
         f"# {table.title}", "",
-        f"Test clips recognised, means ± standard errors over {count(n, about['each'])}. "
+        f"Accuracy on test clips, means ± standard errors over {count(n, about['each'])}. "
         f"{about['trained']}", "",
-        cells(*heads), cells(*["---"] * len(heads)),
+        table_row(*heads), table_row(*["---"] * len(heads)),
     ]  # fmt: skip
     for row, title in table.rows.items():
         values = []
@@ -82,17 +80,17 @@ def text(table: Table, found: dict) -> str:
             values.append(_with_error(accuracies[row].get(column)))
             if column in table.as_published:
                 values.append(table.published.get((row, column), ""))
-        lines.append(cells(title, *values))
+        lines.append(table_row(title, *values))
     if table.quoted:
-        lines += ["", "As published, quoted from the slides, of the data sets named:", ""]
-        lines += [cells(*table.quoted_columns), cells(*["---"] * len(table.quoted_columns))]
-        lines += [cells(*quoted) for quoted in table.quoted]
+        lines += ["", "Quoted from the slides, for the data sets named:", ""]
+        lines += [table_row(*table.quoted_columns), table_row(*["---"] * len(table.quoted_columns))]
+        lines += [table_row(*quoted) for quoted in table.quoted]
     tested = found["claims"]
     lines += [
-        "", *verdicts.lines(tested, "points"), "",
+        "", *verdicts.lines(tested, "percentage points"), "",
         verdicts.method(n, about["shared"], tested, about["each"]), "",
-        "## Where this differs from the slides", "",
-        *(verdicts.differing(tested) or ["The slides give no numbers of this."]), "",
+        "## Differences from the slides", "",
+        *(verdicts.differing(tested) or ["The slides give no numbers for these claims."]), "",
         about["remarks"], "",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -103,61 +101,3 @@ def _with_error(values):
         return ""
     m = mean_of(values)
     return plus_minus(m._replace(mean=100 * m.mean, error=100 * m.error)) + " %"
-
-
-def _levels(table, found, column):
-    """{row: Dots} of a column, in per cent; rows by their names, for a chart has little room."""
-    panel = {}
-    for row in table.rows:
-        if x := found["accuracies"][row].get(column):
-            m = mean_of(x)
-            panel[row.replace("-", " ")] = Dots(100 * np.array(x), 100 * m.low, 100 * m.high)
-    return panel
-
-
-def chart(table: Table, found: dict) -> tuple[list, str, list[str]]:
-    """What `tables.dots` draws of it: levels by column, below them the gains; and its caption."""
-    levels = {
-        f"{title}:\nrecognised, %": _levels(table, found, column)
-        for column, title in table.columns.items()
-    }
-    gains: dict[str, dict] = {}
-    for name, claim in found["claims"].items():
-        gains.setdefault(f"{claim['family']}:\ngains, points", {})[name] = verdicts.dots(claim)
-    about = found["about"]
-    caption = (
-        f"{table.title}, at scale {about['scale']}. Above, how many of the test clips were "
-        f"recognised; below, the gain that each claim speaks of, {about['each']} by "
-        f"{about['each']}: right of 0 is as claimed. The verdicts are in the table."
-    )
-    rows = []
-    for panels in (list(levels.items()), list(gains.items())):
-        rows += [dict(panels[k : k + 2]) for k in range(0, len(panels), 2)]  # two side by side
-    return rows, caption, list(gains)
-
-
-def curves(table: Table, found: dict) -> tuple[dict, str, str, list[str]]:
-    """What `tables.error_bars` draws of a table whose columns are numbers of labels.
-
-    The first family of claims has one claim for each column, in their order.
-    """
-    levels: dict[str, dict] = {row: {} for row in table.rows}
-    for column in table.columns:
-        for name, point in _levels(table, found, column).items():
-            levels[name][float(column)] = point
-    first, *_ = table.families.values()
-    gains = {float(c): verdicts.dots(found["claims"][name])
-             for c, name in zip(table.columns, first, strict=True)}  # fmt: skip
-    about = found["about"]
-    caption = (
-        f"{table.title}, at scale {about['scale']}. Bars are 95 % intervals over the "
-        f"{about['each']}s, dots single values. Right, the gain of pretraining, {about['each']} by "
-        f"{about['each']}."
-    )
-    right = "gain of pretraining, points"
-    return (
-        {"recognised, %": levels, right: {"gain": gains}},
-        caption,
-        "labelled clips of each class",
-        [right],
-    )

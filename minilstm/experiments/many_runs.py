@@ -1,18 +1,18 @@
-"""Many runs, a few at a time: trained, taken up again, and judged.
+"""Many runs, a few at a time: trained, resumed, and evaluated.
 
     trials = [Trial(out / f"seed{seed}", settings) for seed, settings in ...]
-    train_all(trials, workers=2)          # what is finished is left alone
+    train_all(trials, workers=2)          # finished runs are left alone
     results = evaluate_all(trials, workers=2, sequences=1000)
 
-Every trial is an ordinary run folder of `python -m minilstm.train`, which a process of its own
-fills, on one BLAS thread: two small runs side by side are faster than one after the other on two
-threads. Beside a folder NAME lie NAME.toml, what its process was told, and what NAME was found
-to be worth, NAME.evaluation-N.json.
+Every trial is an ordinary run folder of `python -m minilstm.train`, filled by a process of its own
+on one BLAS thread. Two small runs side by side are faster than one after the other on two threads.
+Beside a folder NAME lie NAME.toml, the settings given to its process, and NAME.evaluation-N.json,
+its evaluation on N sequences.
 
-The processes end with the one that started them, however that ends: each reads from a pipe that
-nobody writes to, and that closes by itself when the process at its other end is gone.
+The processes end when the process that started them ends, even if it is killed. Each of them reads
+from a pipe to which nothing is written. The pipe closes when the process at its other end is gone.
 
-Read next: reproduce.py, which says which runs.
+Read next: targets.py, which says which runs are needed.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from typing import IO
 from ..command import Interrupted, stop_signals
 from ..config import Config, differences
 from ..errors import MinilstmError, RunError
-from ..files import write_file
+from ..files import make_folder, write_file
 from ..runs import build, checkpoint
 from ..runs.run_folder import RunFolder, read_log
 
-LOOK = 0.2  # seconds between two looks at the processes
+POLL_SECONDS = 0.2  # between two looks at the processes
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run folder, whose name is the trial's, and what is trained there."""
+    """A run folder and the settings of the run. The folder's name is the trial's name."""
 
     path: Path
     config: Config
@@ -52,9 +52,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Task:
-    """A command of this package: its words after `python -m`, and what it leaves.
+    """A command of this package to be run: its words after `python -m`.
 
-    `made` counts its steps of `steps`; what it prints goes into the file `output`, if it has one.
+    `made()` returns how many of its `steps` are done. What the command prints is written to the
+    file `output`, unless that is None.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Task:
 
 
 def train_all(trials: Sequence[Trial], workers: int) -> None:
-    """Train what is not trained yet; a trial that stopped half-way goes on from there.
+    """Train the trials that are not finished. A trial that was interrupted is resumed.
 
     Raises RunError for a folder with other settings, and for a run that fails, by name.
     """
@@ -78,7 +79,7 @@ def train_all(trials: Sequence[Trial], workers: int) -> None:
         words = ["minilstm.train", "--resume", str(trial.path)]
         if steps is None:
             settings = trial.path.with_name(f"{trial.path.name}.toml")
-            trial.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(trial.path.parent)
             write_file(settings, trial.config.to_toml())
             words[1:] = ["--config", str(settings), "--out", str(trial.path)]
         made = _counter(RunFolder(trial.path).log)
@@ -87,7 +88,10 @@ def train_all(trials: Sequence[Trial], workers: int) -> None:
 
 
 def steps_made(trial: Trial) -> int | None:
-    """The steps of which a trial has a checkpoint; None for a folder that holds no run."""
+    """Return the step of a trial's checkpoint, 0 without one, or None if there is no run yet.
+
+    Raises RunError if the folder holds a run with other settings.
+    """
     folder = RunFolder(trial.path)
     if not folder.config.exists():
         return None
@@ -102,9 +106,9 @@ def steps_made(trial: Trial) -> int | None:
 
 
 def evaluate_all(trials: Sequence[Trial], workers: int, sequences: int) -> list[dict]:
-    """What `python -m minilstm.evaluate` says of each trial on so many sequences, as it orders.
+    """Return the results of `python -m minilstm.evaluate` on so many sequences, one per trial.
 
-    It is kept beside the run, and asked for again only where the run went on since.
+    A result is kept beside its run, and made again only if the run has continued since.
     """
     paths = [t.path.with_name(f"{t.path.name}.evaluation-{sequences}.json") for t in trials]
     tasks = []
@@ -120,11 +124,11 @@ def evaluate_all(trials: Sequence[Trial], workers: int, sequences: int) -> list[
 def run_all(
     tasks: Sequence[Task], workers: int, label: str, unit: str = "run", finished: int = 0
 ) -> None:
-    """Run all tasks, so many at a time, behind one line of progress.
+    """Run all tasks, `workers` at a time, and show one progress bar.
 
-    `finished` steps were made before. SIGINT, SIGTERM or an error stop all of them as a signal
-    would stop each, so that they can be taken up again: Interrupted, or RunError that names the
-    task that failed and what it said. So does `kill -9`, after which nobody is left to say it.
+    `finished` steps were made before. SIGINT, SIGTERM or an error of a task sends a stop signal to
+    all tasks, so that they can be resumed. Then Interrupted is raised, or RunError with the name of
+    the failed task and its message. After `kill -9` of this process the tasks stop in the same way.
     """
     from tqdm import tqdm
 
@@ -140,7 +144,7 @@ def run_all(
             while (waiting or running) and not stop.received:
                 while waiting and len(running) < workers:
                     running.append(_Process(waiting.pop(0)))
-                time.sleep(LOOK)
+                time.sleep(POLL_SECONDS)
                 for process in [process for process in running if process.ended()]:
                     running.remove(process)
                     process.finish()
@@ -149,7 +153,7 @@ def run_all(
                 bar.update(finished + sum(process.task.made() for process in running) - bar.n)
         finally:
             for process in running:
-                process.let_go()
+                process.stop()
             for process in running:
                 process.popen.wait()
                 process.close()
@@ -158,7 +162,7 @@ def run_all(
 
 
 class _Process:
-    """A task at work. A Ctrl-C at the terminal doesn't reach it: `run_all` passes it on, once."""
+    """A running task. Ctrl-C at the terminal does not reach it; `run_all` passes it on, once."""
 
     def __init__(self, task: Task):
         self.task = task
@@ -176,7 +180,7 @@ class _Process:
         return self.popen.poll() is not None
 
     def finish(self) -> None:
-        """Keep what it printed; RunError if it failed."""
+        """Write what it printed to the task's output. Raises RunError if the task failed."""
         said, errors = _text(self.out), _text(self.err).strip().splitlines()
         self.close()
         if status := self.popen.returncode:
@@ -185,27 +189,24 @@ class _Process:
         if self.task.output:
             write_file(self.task.output, said)
 
-    def let_go(self) -> None:
-        """Have it stop in good order, as it would if this process were gone."""
+    def stop(self) -> None:
+        """Make it stop in good order, by closing the pipe that it reads from."""
         self.popen.stdin.close()
 
     def close(self) -> None:
-        """Forget a process that has ended, and what it printed."""
+        """Close the files of a process that has ended."""
         for file in (self.popen.stdin, self.out, self.err):
             file.close()
 
 
 def attended() -> None:
-    """In the process of a task: run its command until it ends, or until it is let go of.
-
-    A command that was started by hand knows nothing of this, and ends when it has done its work.
-    """
-    threading.Thread(target=_stop_when_let_go, daemon=True).start()
+    """Run the command of a task, inside its process, until it ends or its pipe is closed."""
+    threading.Thread(target=_stop_when_the_pipe_closes, daemon=True).start()
     runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 
 
-def _stop_when_let_go():
-    while os.read(0, 1):  # comes back empty-handed once nobody holds the other end
+def _stop_when_the_pipe_closes():
+    while os.read(0, 1):  # returns no bytes once the other end is closed
         pass
     signal.raise_signal(signal.SIGTERM)
 
@@ -216,12 +217,12 @@ def _text(file: IO[bytes]) -> str:
 
 
 def _counter(log):
-    """How many steps a run's log has come to, as a function."""
+    """Return a function that returns the last step in a run's log."""
 
     def made():
         try:
             return read_log(log)[-1]["step"]
-        except (MinilstmError, IndexError):  # not there yet, or being cut
+        except (MinilstmError, IndexError):  # no log yet, or one that is being cut on resuming
             return 0
 
     return made

@@ -1,8 +1,8 @@
-"""Transfer learning on recorded clips: folds of recordings, within which everything is chosen.
+"""Transfer learning on real clips: folds of recordings, and all choices made within the folds.
 
 Percepts of the clips (data/percepts.py) take the place of pixels. Clips of one recording are never
-in training and test at once, and what is judged on a fold has seen nothing of it: neither in the
-runs without labels, nor in the scale of the inputs, nor in the choice of settings.
+in training and test at once. A test fold influences nothing that is judged on it: not the
+pretraining, not the scale of the inputs, not the choice of settings.
 
 Slides: "Input at each timestep", "Transfer Learning for Action Recognition". Read next:
 table_definitions.py.
@@ -25,24 +25,28 @@ from ..config import Classify
 from ..data import Clips, read_percepts, write_percepts
 from ..data.splits import SPLITS, grouped_folds, hmdb51_split, ucf101_split
 from ..errors import DataError, RunError
-from ..files import write_file
-from .action_experiments import ALL, METHODS, Effort, Fit, Plan
+from ..files import make_folder, write_file
+from .action_experiments import METHODS, Plan
+from .action_fit import Fit
 from .many_runs import Trial
-from .verdicts import count
+from .markdown import count
+from .scales import ALL, ActionScale
 
 JOINED = "joined"
-INNER = 3  # folds within the clips to learn from
+INNER = 3  # folds within the training clips
 
 
 @dataclass(frozen=True)
-class Recorded(Plan):
-    """The same on percepts of recorded clips; repetition n holds out fold n of the recordings.
+class RealClipsPlan(Plan):
+    """A plan on percepts of real clips; repetition n holds out fold n of the recordings.
 
-    After the last comes the first again, with other labelled clips and first weights.
+    With F folds, repetition F holds out fold 0 again, with other labelled clips and other initial
+    weights.
 
-    folders, seen   of percepts by stream, all of the same clips; and what is in them
-    folds        (clips to learn from, clips to be judged on)
-    partly       whether official lists may name clips that are not there
+    folders   {stream: folder of percepts}, all of the same clips
+    seen      {stream: the clips in its folder}
+    folds     pairs (training clips, test clips) of numbers of clips
+    partly    official lists may name clips that are missing
     """
 
     folders: Mapping[str, Path] = field(default_factory=dict)
@@ -57,73 +61,74 @@ class Recorded(Plan):
 
     @property
     def clips(self) -> Clips:
-        """The clips as the first stream shows them: labels and recordings are those of all."""
+        """The clips of the first stream. Labels and recordings are the same in every stream."""
         return next(iter(self.seen.values()))
 
-    def _fold(self, stream, n):
+    def _fold_name(self, stream, n):
         return f"{stream}-fold{n % len(self.folds) + 1}of{len(self.folds)}"
 
-    def _name(self, stream, n):
+    def _draw_name(self, stream, n):
         draw = n // len(self.folds)
-        return self._fold(stream, n) + f"-draw{draw + 1}" * (draw > 0)
+        return self._fold_name(stream, n) + f"-draw{draw + 1}" * (draw > 0)
 
-    def about(self, table) -> dict[str, str]:
-        """What is said of a table: what was trained, what pairs share, and what to think of it."""
+    def about(self) -> dict[str, str]:
+        """Describe what was trained, what the pairs share, and how to read the numbers."""
         trial = self.pretraining("composite", next(iter(self.folders)), 0).config
         s = Classify(**self.fit("baseline", next(iter(self.folders)), ALL, 0)[1].settings)
         recordings = len(np.unique(self.clips.groups))
         return {
             "trained": f"{count(len(self.clips), 'clip')} of {len(self.clips.classes)} classes, "
-            f"{count(recordings, 'recording')}; each fold leaves recordings out, and is judged on "
-            f"those{' (listed clips that are not there are left out)' * self.partly}. Nothing sees "
-            "them before: pretraining "
+            f"{count(recordings, 'recording')}. Each fold holds out some recordings and is judged "
+            f"on them{' (listed clips that are missing are left out)' * self.partly}. Only the "
+            "other recordings are used for pretraining "
             f"({trial.run.steps * trial.run.batch_size:,} sequences, {trial.model.layers} layer of "
-            f"{trial.model.hidden} units), the scale of the inputs and the choice of settings "
-            f"({len(self.effort.candidates)} candidates, {INNER} folds of the other recordings) "
-            f"have the other recordings alone. {INNER} classifiers, each of which stopped by the "
-            f"fold that it did not learn from ({s.steps} steps at most), are asked together; so "
-            "are the baselines'. Those that were pretrained began with the best readout of the "
-            "encoder as it came.",
-            "shared": "the same clips to learn from and to be judged on, and of those with an LSTM "
-            "the scale of the inputs",
-            "remarks": "Folds share most of the clips that they learn from, so their differences "
-            "are not quite independent, and the intervals somewhat too narrow. Size and length of "
-            "a clip tell much where clips were cut to the event: compare with that row first.",
+            f"{trial.model.hidden} units), for the scale of the inputs, and for the choice of "
+            f"settings ({len(self.scale.candidates)} candidates, {INNER} folds of the other "
+            f"recordings). The probabilities of {INNER} classifiers are averaged. Each was trained "
+            f"without one of these folds (at most {s.steps} steps) and stopped early on it. The "
+            "same holds for the baselines. Pretrained classifiers started from the best readout of "
+            "the pretrained encoder.",
+            "shared": "the training clips and the test clips, and with an LSTM the scale of the "
+            "inputs",
+            "remarks": "The folds share most of their training clips, so their differences are not "
+            "quite independent, and the intervals are somewhat too narrow. Where clips were cut to "
+            "the event, size and length of a clip say much: compare with that row first.",
         }
 
     def pretraining(self, method: str, stream: str, n: int) -> Trial:
-        """The run without labels, on the clips to learn from alone: a folder of just those."""
-        folder = self.out / "percepts" / self._fold(stream, n)
+        """Return the pretraining run. Its folder of percepts holds only the training clips."""
+        folder = self.out / "percepts" / self._fold_name(stream, n)
         learn, _ = self.folds[n % len(self.folds)]
-        # `Percepts` keeps recordings number 8 and 9 of every ten apart: let the last ones be those
+        # `Percepts` takes recordings 8 and 9 of every ten for validation and test. Number the
+        # recordings so that these are the last ones.
         numbers, rank = np.unique(self.clips.groups[learn], return_inverse=True)
         _write_once(folder, self.seen[stream], learn, rank + -len(numbers) % 10)
-        overrides = {name: dict(values) for name, values in self.effort.pretraining.items()}
+        overrides = {name: dict(values) for name, values in self.scale.pretraining.items()}
         overrides["model"] = overrides.get("model", {}) | METHODS[method]
         overrides["data"] = overrides.get("data", {}) | {"source": "percepts", "path": str(folder)}
         overrides["run"] = overrides["run"] | {"seed": n, "backend": self.backend}
         settings = config.load(overrides=overrides)
-        return Trial(self.out / "runs" / f"{method}-{self._name(stream, n)}", settings)
+        return Trial(self.out / "runs" / f"{method}-{self._draw_name(stream, n)}", settings)
 
     def fit(self, method: str, stream: str, labels: int, n: int) -> tuple[str, Fit]:
-        """A fit and its name, of at most so many labelled clips of each class."""
+        """Return a fit with its name, for at most so many labelled clips per class."""
         learn, judged = self.folds[n % len(self.folds)]
         learn = learn[few(self.clips.labels[learn], labels, n)]
         recordings = self.clips.groups[learn]
         inner = grouped_folds(recordings, min(INNER, len(np.unique(recordings))))
-        settings, run = self._settings(method, stream, n)
+        settings, run = self.classifier(method, stream, n)
         fit = Fit(
             dataclasses.asdict(Classify(**settings)), run, method == "baselines",
             percepts=str(self.folders[stream]), learn=learn.tolist(), judged=judged.tolist(),
-            folds=[learn[fold].tolist() for _, fold in inner], candidates=self.effort.candidates,
+            folds=[learn[fold].tolist() for _, fold in inner], candidates=self.scale.candidates,
         )  # fmt: skip
-        return f"{method}-{labels}labels-{self._name(stream, n)}", fit
+        return f"{method}-{labels}labels-{self._draw_name(stream, n)}", fit
 
 
 def join(first: Clips, second: Clips) -> Clips:
-    """The same clips with the numbers of both, frame by frame; what one has longer is left out.
+    """Join two streams of the same clips frame by frame. The longer one is cut.
 
-    Raises DataError for other clips.
+    Raises DataError if the clips are not the same.
     """
     if first.names != second.names or (first.labels != second.labels).any():
         raise DataError(
@@ -138,28 +143,28 @@ def join(first: Clips, second: Clips) -> Clips:
     return dataclasses.replace(first, frames=np.concatenate(frames), lengths=lengths)
 
 
-def recorded(
+def plan_real_clips(
     out: Path,
-    effort: Effort,
+    scale: ActionScale,
     backend: str,
     folders: Mapping[str, Path],
     folds: int,
     lists: str = "",
     partly: bool = False,
-) -> Recorded:
-    """The plan for folders of percepts, {"rgb": ..., "flow": ...}.
+) -> RealClipsPlan:
+    """Return the plan for folders of percepts, {"rgb": ..., "flow": ...}.
 
-    Repetitions are so many folds of recordings, or the three official splits whose `lists` are in
-    that folder, UCF-101's or HMDB-51's; with `partly` these may name clips that are not there. Two
-    streams give a third, both joined frame by frame, which is written beside the runs. Of the
-    effort's numbers of labelled clips those remain that a class has. Raises DataError, and
-    RunError where `out` has results of other percepts.
+    The recordings are dealt into `folds` folds. Or `lists` is a folder with the three official
+    splits of UCF-101 or HMDB-51; with `partly` these may name clips that are missing. Two streams
+    give a third one, both joined frame by frame, which is written beside the runs. Numbers of
+    labelled clips in `scale` that exceed the largest class are dropped. Raises DataError, and
+    RunError if `out` has results of other percepts.
     """
     folders = dict(folders)
     seen = {stream: read_percepts(folder) for stream, folder in folders.items()}
     first, *second = seen.values()
     if (first.labels < 0).any():
-        raise DataError("expected labelled clips only, got others among them: leave those out")
+        raise DataError("expected only labelled clips, got some without a label: leave them out")
     if second:
         folders[JOINED] = out / "percepts" / JOINED
         seen[JOINED] = join(first, *second)
@@ -173,16 +178,19 @@ def recorded(
         official = ucf101_split if ucf101 else hmdb51_split
         splits = [official(names, lists, n, partly) for n in SPLITS]
     most = min(np.bincount(first.labels[learn]).max() for learn, _ in splits)
-    counts = tuple(n for n in effort.counts if n <= most)
+    counts = tuple(n for n in scale.counts if n <= most)
     if len(counts) > 1:
-        effort = dataclasses.replace(effort, counts=counts)
-    return Recorded(out, effort, "", backend, folders, seen, splits, partly)
+        scale = dataclasses.replace(scale, counts=counts)
+    return RealClipsPlan(out, scale, "", backend, folders, seen, splits, partly)
 
 
 def _write_once(folder, clips, which, groups):
-    """A folder of percepts of some clips, unless they are there, whole: features.h5 comes last."""
+    """Write a folder of percepts of some clips, or check that it holds these clips.
+
+    features.h5 is written last. So a folder that has it is complete.
+    """
     if not (folder / "features.h5").exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_percepts(folder, dataclasses.replace(clips.select(which), groups=groups))
         return
     names = (folder / "names.txt").read_text("utf-8").split("\n")[:-1]
@@ -194,20 +202,20 @@ def _write_once(folder, clips, which, groups):
 
 
 def _same_percepts(path, seen):
-    """Write down what the streams hold, or see that it is what is written there."""
+    """Write the digests of the streams to a file, or check them against that file."""
     found = {stream: _digest(clips) for stream, clips in seen.items()}
     there = json.loads(path.read_text()) if path.exists() else {}
     if other := [stream for stream in found if there.get(stream, found[stream]) != found[stream]]:
         raise RunError(
-            f"{path}: expected the percepts that the results beside it were made of, got other "
+            f"{path}: expected the percepts from which the results beside it were made, got other "
             f"{', '.join(other)}: choose another --out"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_file(path, json.dumps(there | found, indent=1))
 
 
 def _digest(clips):
-    """SHA-256 of all that is known of some clips."""
+    """Return the SHA-256 of frames, labels, recordings, lengths, sizes and names of some clips."""
     found = hashlib.sha256(json.dumps([clips.names, clips.classes]).encode())
     for array in (clips.labels, clips.groups, clips.lengths, clips.sizes, clips.frames):
         found.update(np.ascontiguousarray(array))

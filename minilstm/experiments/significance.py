@@ -1,16 +1,17 @@
-"""What a handful of seeds can say: means with their errors, orderings with a verdict.
+"""Statistics of a few seeds: means with standard errors, and paired tests with a verdict.
 
-An ordering such as "A costs less than B" is tested on PAIRED differences: run by run of the same
-seed, which saw the same data, so that what both share cancels out. The interval is Student's t.
+A claim such as "A costs less than B" is tested on PAIRED differences: each difference is between
+two runs of one seed, which saw the same data. What both runs share cancels out. The interval is
+Student's t interval.
 
     found = judge({"A costs less than B": [2.1, 1.7, 2.4, 1.9, 2.2]})   # B - A of five seeds
     found["A costs less than B"].verdict                                # "holds"
 
-A verdict without the test's strength says little: "not decided" can mean that there is nothing, or
-that five seeds could not have seen it. So each comes with the smallest true difference that would
-have been found in four of five such experiments (power 0.8).
+"undecided" can mean that there is no difference, or that five seeds are too few to detect it. So
+each verdict comes with the minimum detectable effect: the smallest true difference that such an
+experiment detects with 80 % power.
 
-Read next: verdicts.py, which says it in words.
+Read next: verdicts.py, which puts the verdicts into words.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEVEL = 0.05  # of every family of tests, two-sided
-POWER = 0.8
-HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
+LEVEL = 0.05  # of every family of two-sided tests: the probability of any false verdict
+POWER = 0.8  # the probability to detect a true difference of the minimum detectable size
+HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
 ROUNDING = 1e-12  # relative to the largest number: scatter below it comes from rounding
 
 
 class Mean(NamedTuple):
-    """A mean over `n` values, its standard error, and its t interval; NaN where n = 1."""
+    """A mean of `n` values, its standard error, and its t interval; NaN where n = 1."""
 
     mean: float
     error: float
@@ -38,11 +39,14 @@ class Mean(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What the differences of a claim came to, of which it says that they are positive.
+    """The test of one claim, which says that the mean of some differences is positive.
 
-    `p` is that of this test alone and `adjusted` by Holm's method for all in its family; the
-    interval is of this one at 95 %. `detectable` is the smallest true difference that the first
-    step of Holm's method would find with probability 0.8, given the scatter that was observed.
+    difference   their mean, with a 95 % interval for this claim alone
+    p            two-sided, for this claim alone
+    adjusted     p, corrected by Holm's method for all claims of its family
+    detectable   the smallest true difference that the first step of Holm's method detects with 80 %
+                 power, given the observed scatter
+    verdict      HOLDS, FAILS (the opposite holds) or OPEN
     """
 
     difference: Mean
@@ -53,11 +57,10 @@ class Finding(NamedTuple):
 
 
 def mean_of(values: Sequence[float], level: float = LEVEL, largest: float = 0.0) -> Mean:
-    """Return the mean of independent values with its interval at `level`.
+    """Return the mean of independent values, with its interval at confidence 1 - level.
 
-    The interval covers the true mean with probability 1 - level. Where the values are differences,
-    `largest` is the largest number that was subtracted. Differences that are equal within its
-    rounding have no scatter: their error is 0.
+    Where the values are differences, `largest` is the largest number that was subtracted.
+    Differences that are equal within its rounding have no scatter: their error is 0.
     """
     values = np.asarray(values, float)
     n, mean = len(values), float(np.mean(values))
@@ -76,13 +79,13 @@ def mean_of(values: Sequence[float], level: float = LEVEL, largest: float = 0.0)
 def judge(
     claims: Mapping[str, Sequence[float]], level: float = LEVEL, largest: float = 0.0
 ) -> dict[str, Finding]:
-    """Test a family of claims, each by the differences that it says are positive on average.
+    """Test a family of claims: each claims that its differences have a positive mean.
 
     `largest` is the largest number that was subtracted, as in `mean_of`.
 
-    All verdicts of a family together are wrong with a probability of `level` at most, if nothing
-    is there (Holm 1979): the smallest p is multiplied by their number, the next by one less, and
-    so on, and none gets below the one before it.
+    Holm's method (1979) multiplies the smallest p by the number of claims, the next one by one
+    less, and so on, and lets none fall below the one before it. So if no claim is true, the
+    probability of any verdict other than OPEN is at most `level`.
     """
     means = {name: mean_of(differences, largest=largest) for name, differences in claims.items()}
     ps = {name: _p(mean) for name, mean in means.items()}
@@ -101,7 +104,7 @@ def judge(
 
 
 def _p(mean):
-    """Two-sided, of a mean of 0. One value, or several without scatter, decide nothing: 1."""
+    """Return the two-sided p of a mean of 0. A single value, or no scatter, decides nothing: 1."""
     if not mean.error > 0:
         return 1.0
     from scipy import stats
@@ -110,19 +113,19 @@ def _p(mean):
 
 
 def detectable(error: float, n: int, level: float = LEVEL, power: float = POWER) -> float:
-    """The true mean that a two-sided t test at `level` on n values finds with this power.
+    """Return the true mean that a two-sided t test of n values detects with the given power.
 
-    `error` is the standard error of the mean. NaN where n = 1 or nothing scatters.
+    `error` is the standard error of the mean. Returns NaN where n = 1 or nothing scatters.
     """
     if not error > 0:
         return math.nan
     from scipy import optimize, stats
 
-    # T = (Z + shift) / sqrt(v), v the mean of n - 1 squares: how large Z must be, averaged over v
+    # T = (Z + shift) / sqrt(v), v the mean of n - 1 squares: average over v how large Z must be
     limit = stats.t.isf(level / 2, n - 1)
     v = stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, n - 1) / (n - 1)
 
-    def missing(shift):  # of the power, where the true mean is so many errors above 0
+    def missing(shift):  # power that is missing if the true mean is `shift` standard errors
         return stats.norm.sf(limit * np.sqrt(v) - shift).mean() - power
 
     return float(error * optimize.brentq(missing, 0, 10 * limit + 10))

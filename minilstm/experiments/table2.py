@@ -1,13 +1,13 @@
-"""The slides' Table 2: its rows, what they claim, and what became of both here.
+"""The slides' Table 2: its rows, its claims, and the verdicts of our runs.
 
-    found = analyse(results, about)     # of judging.py's results of every row and seed
+    found = analyse(results, about)     # results of `evaluate` for every row and seed
     print(text(found))
-    rows, caption, zero = chart(found)  # for tables.dots
 
-Only free-running numbers decide: the slides' are. Losses of other frames and other data don't
-compare in nats, so both sides are also given as a share of what predicting the mean image costs.
+Verdicts rest on free-running losses only, as in the slides. Losses of other frames and other data
+can't be compared in nats. So both ours and the slides' are also given as a share of the loss of the
+mean image.
 
-Slides: "Benchmarking". Read next: significance.py; reproduce.py, which trains the rows.
+Slides: "Benchmarking". Read next: significance.py; targets.py, which trains the rows.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..figures.tables import Dots
 from . import verdicts
+from .markdown import count, plus_minus, table_row
 from .significance import mean_of
-from .verdicts import cells, count, plus_minus
 
-MARGIN = 0.1  # below the mean image: what every row is asked for
+MARGIN = 0.1  # the share by which every row should be below the mean image
 
 
-class Row(NamedTuple):
-    """A row: its title, a short name, its preset, whether it is ours, and the slides' numbers."""
+class TableRow(NamedTuple):
+    """A row of Table 2: a model.
+
+    ours        the slides do not have this row
+    published   the slides' losses, by "digits" and "patches"
+    """
 
     title: str
     short: str
@@ -38,7 +41,7 @@ class Row(NamedTuple):
 
 def _row(title, short, digits, patches):
     preset = "table2-" + short.replace(" ", "-")
-    return Row(title, short, preset, False, {"digits": digits, "patches": patches})
+    return TableRow(title, short, preset, False, {"digits": digits, "patches": patches})
 
 
 ROWS = {
@@ -53,7 +56,7 @@ ROWS = {
         ),
     )
 }  # fmt: skip
-# ours: conditional decoders that learn to live with their own frames
+# ours: conditional decoders that are trained with scheduled sampling
 ROWS |= {
     f"scheduled-{model}": ROWS[f"conditional-{model}"]._replace(
         title=ROWS[f"conditional-{model}"].title + ", scheduled sampling",
@@ -91,20 +94,21 @@ CLAIMS = {
     ),
 }
 TITLES = {"digits": "Moving MNIST", "patches": "natural image patches"}
-# What the mean image costs on the slides' data. Digits: measured on 64x64 frames of the paper's
-# generator. Patches: half the squared error of 3072 numbers of variance 1; an upper bound.
+# The loss of the mean image on the slides' data. Digits: measured on 64x64 frames of the paper's
+# generator. Patches: half the squared error of 3072 numbers of variance 1, an upper bound.
 MEAN_IMAGE = {"digits": 629.0, "patches": 1536.0}
 
 
 def analyse(results: Mapping[str, Mapping[str, Sequence[dict]]], about: Mapping) -> dict:
-    """Everything the table says, as plain numbers, ready for JSON.
+    """Return the numbers and verdicts of the table, ready for JSON.
 
-    results[data][row] are the results of `evaluate` of its seeds, in the same order in every row:
-    the differences between rows are taken seed by seed. `about` is kept as it is.
+    results[data][row] is a list of results of `evaluate`, one for each seed, in the same order in
+    every row, because differences between rows are taken seed by seed. `about` is passed on: the
+    name of the scale, the remark `why`, and {data: what the rows were `trained` on}.
     """
     found = {"about": dict(about), "data": {}}
     for data, rows in results.items():
-        seeds = next(iter(rows.values()))  # of any row: all were judged by the same frames
+        seeds = next(iter(rows.values()))  # of any row: all were judged on the same frames
         baselines = {
             name: float(np.mean([result["baselines"][name]["mean"] for result in seeds]))
             for name in seeds[0]["baselines"]
@@ -133,7 +137,7 @@ def analyse(results: Mapping[str, Mapping[str, Sequence[dict]]], about: Mapping)
 
 
 def published_shares(data: str) -> dict[str, float]:
-    """The slides' losses of the rows that they have, as shares of the mean image's."""
+    """Return the slides' losses as shares of the mean image's, for the rows that they have."""
     return {
         row: about.published[data] / MEAN_IMAGE[data]
         for row, about in ROWS.items()
@@ -145,13 +149,13 @@ def published_shares(data: str) -> dict[str, float]:
 
 
 def text(found: dict) -> str:
-    """The table, the verdicts and where they differ from the slides, as Markdown."""
+    """Return the table, its verdicts, and the differences from the slides, in Markdown."""
     lines = [f"# Table 2 of the slides, scale {found['about']['scale']}", ""]
     for data, part in found["data"].items():
         lines += _section(data, part, found["about"])
     lines += [
-        "‡ computed, not published: see the notes in table2.py. † fed the true frame before each "
-        "one it predicts: another quantity, never compared with the others.",
+        "‡ computed by us, not published: see experiments/table2.py. † given the true frame before "
+        "each one that it predicts: a different quantity, not to be compared with the others.",
         "",
     ]
     return "\n".join(lines)
@@ -164,9 +168,9 @@ def _section(data, part, about):
     lines = [
         f"## The future on {TITLES[data]}", "",
         f"{part['unit'].capitalize()}, means ± standard errors over {count(seeds, 'seed')}, on "
-        f"{part['test_sequences']} test sequences of {shape} pixels, the same for all: intervals "
-        "say what other seeds would change, not what other sequences would. Every row trained on "
-        f"{about['trained'][data]}.", "",
+        f"{part['test_sequences']} test sequences of {shape} pixels. All seeds are judged on the "
+        "same sequences, so errors and intervals show the variation between seeds, not between "
+        f"test sequences. Every row was trained on {about['trained'][data]}.", "",
         "| model | free-running | of the mean image | teacher-forced † | slides | "
         "of the mean image ‡ |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -174,7 +178,7 @@ def _section(data, part, about):
     for row, losses in part["rows"].items():
         free, forced = mean_of(losses["free_running"]), losses.get("teacher_forced")
         published = ROWS[row].published.get(data)
-        lines.append(cells(
+        lines.append(table_row(
             ROWS[row].title + " (ours)" * ROWS[row].ours,
             plus_minus(free), f"{free.mean / mean:.3f}",
             plus_minus(mean_of(forced)) if forced else "",
@@ -183,20 +187,22 @@ def _section(data, part, about):
     for name, value in part["baselines"].items():
         slides = f"{MEAN_IMAGE[data]:.0f} ‡" if name == "mean image" else ""
         share = "1" if slides else ""
-        lines.append(cells(f"*{name}*", f"{value:.1f}", f"{value / mean:.3f}", "", slides, share))
+        lines.append(
+            table_row(f"*{name}*", f"{value:.1f}", f"{value / mean:.3f}", "", slides, share)
+        )
     tested = part["claims"]
-    shared = "the same training sequences, and the same first weights in every array that both have"
+    shared = "the training sequences, and the initial weights of every array that both have"
     return [
         *lines, "", _margin(part), "",
         *verdicts.lines(tested, "% of the mean image"), "",
         verdicts.method(seeds, shared, tested), "",
-        "### Where this differs from the slides", "", *verdicts.differing(tested), "",
-        *_exposed(part), about["why"], "",
+        "### Differences from the slides", "", *verdicts.differing(tested), "",
+        *_exposure_bias(part), about["why"], "",
     ]  # fmt: skip
 
 
-def _exposed(part):
-    """Where conditional models do better when fed the truth and worse when not: said why."""
+def _exposure_bias(part):
+    """Explain conditional models that do better with teacher forcing and worse free-running."""
     free = {row: np.mean(losses["free_running"]) for row, losses in part["rows"].items()}
     said = []
     for model in ("predictor", "composite"):
@@ -204,24 +210,24 @@ def _exposed(part):
         forced = np.mean(part["rows"][row]["teacher_forced"])
         if forced < free[model] < free[row]:
             said.append(
-                f"Fed the true frame before each, the {ROWS[row].short} costs {forced:.1f}, less "
-                f"than the {model}'s {free[model]:.1f}; fed its own, {free[row]:.1f} (and "
+                f"With teacher forcing the {ROWS[row].short} has a loss of {forced:.1f}, less than "
+                f"the {model}'s {free[model]:.1f}. Free-running it has {free[row]:.1f} (and "
                 f"{free[f'scheduled-{model}']:.1f} after scheduled sampling)."
             )
     if not said:
         return []
     said.append(
-        "It learned from true frames only, and never to live with its own: exposure bias (tutorial "
-        "10)."
+        "This is exposure bias (tutorial 10): in training it saw true frames only, and never its "
+        "own predictions."
     )
     return [" ".join(said), ""]
 
 
 def _margin(part):
-    """Whether every row beats the mean image by the margin, and the best guess at all."""
+    """Say which rows beat the mean image by the margin, and which beat the best baseline."""
     losses = {row: np.mean(modes["free_running"]) for row, modes in part["rows"].items()}
-    guesses = {name: x for name, x in part["baselines"].items() if name != "entropy bound"}
-    mean, best = guesses["mean image"], min(guesses, key=guesses.get)
+    baselines = {name: x for name, x in part["baselines"].items() if name != "entropy bound"}
+    mean, best = baselines["mean image"], min(baselines, key=baselines.get)
 
     def named(rows, none, every, some):
         if not rows:
@@ -230,37 +236,13 @@ def _margin(part):
 
     short = [row for row, loss in losses.items() if loss > (1 - MARGIN) * mean]
     if short:
-        said = f"Asked for: {100 * MARGIN:.0f} % or more below the mean image; "
-        said += named(short, "", "no row is", "not so: ")
+        said = f"Every row should be {100 * MARGIN:.0f} % or more below the mean image; "
+        said += named(short, "", "no row is", "these are not: ")
     else:
         least = math.floor(100 * (1 - max(losses.values()) / mean))
         said = f"Every row is {least} % or more below the mean image"
     if best != "mean image":
-        worse = [row for row, loss in losses.items() if loss >= guesses[best]]
-        said += f"; the {best} costs less than that, and less than "
+        worse = [row for row, loss in losses.items() if loss >= baselines[best]]
+        said += f"; the {best} has a smaller loss than the mean image, and smaller than "
         said += named(worse, "no row", "every row", "these rows: ")
     return said + "."
-
-
-def chart(found: dict) -> tuple[list, str, list[str]]:
-    """What `tables.dots` draws of it: rows of panels, caption, and the panels with a line at 0."""
-    rows, zero = [], []
-    for data, part in found["data"].items():
-        levels, published = {}, published_shares(data)
-        for row, losses in part["rows"].items():
-            shares = np.array(losses["free_running"]) / part["baselines"]["mean image"]
-            m = mean_of(shares)
-            levels[ROWS[row].short] = Dots(shares, m.low, m.high, published.get(row))
-        gains = {name: verdicts.dots(claim) for name, claim in part["claims"].items()}
-        left, right = (
-            f"{TITLES[data]}:\n{of} mean image" for of in ("loss, share of the", "gain, % of the")
-        )
-        rows.append({left: levels, right: gains})
-        zero.append(right)
-    caption = (
-        f"Slides, Table 2, at scale {found['about']['scale']}: the free-running future. Left, the "
-        "loss as a share of what predicting the mean image costs: less is better. Right, the gain "
-        "that each claim speaks of, seed by seed: right of 0 is as claimed. The verdicts are in "
-        "the table."
-    )
-    return rows, caption, zero

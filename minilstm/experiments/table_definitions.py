@@ -1,7 +1,8 @@
-"""What Tables 1, 3, 4 and Figure 12 of the slides have: rows, columns, claims, numbers.
+"""Definitions of the slides' Tables 1, 3, 4 and Figure 12: rows, columns, claims, their numbers.
 
-Each function returns the Table and what every cell of it asks for: the name of a result, and the
-(method, stream, labels per class) of the fits whose probabilities are averaged.
+Each function takes an ActionScale and the streams {name: title}. It returns a Table, and for every
+cell the results that it needs: the name of a result, and the (method, stream, labels per class) of
+the fits whose probabilities are averaged.
 
 Slides: "Transfer Learning for Action Recognition", "Benchmarking". Read next:
 action_experiments.py.
@@ -12,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .accuracy_table import Cell, Table
-from .action_experiments import ALL, Effort
-from .verdicts import count
+from .markdown import count
+from .scales import ALL, ActionScale
 
-Asked = dict[Cell, tuple[str, list[tuple[str, str, int]]]]
+Needed = dict[Cell, tuple[str, list[tuple[str, str, int]]]]
 
-TITLES = {  # of the ways of pretraining; the slides' columns of Table 3
+TITLES = {  # of pretraining methods, each with the four numbers in its row of the slides' Table 3
     "baseline": ("Baseline LSTM", (63.7, 74.5, 25.3, 42.8)),
     "autoencoder": ("Autoencoder", (66.2, 75.1, 28.6, 44.0)),
     "predictor": ("Future Predictor", (64.9, 74.9, 27.3, 43.1)),
@@ -31,33 +32,33 @@ TITLES = {  # of the ways of pretraining; the slides' columns of Table 3
 
 
 def _gain(better, worse, column):
-    """A claim: one row beats another in a column."""
+    """Return a claim: one row beats another in a column."""
     return lambda a: a[better, column] - a[worse, column]
 
 
 def _shrinks(first, last):
-    """A claim: what the Composite Model gains is less in the last column than in the first."""
+    """Return a claim: the Composite Model gains less in the last column than in the first."""
     early, late = (_gain("composite", "baseline", column) for column in (first, last))
     return lambda a: early(a) - late(a)
 
 
-def table_1(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
-    """Single frame, LSTM, LSTM with pretraining, on every stream (name: title)."""
+def table_1(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Needed]:
+    """Return Table 1: single frame, LSTM, and LSTM with pretraining, on every stream."""
     rows = {
         "one frame": "One frame, the middle (ours)",
-        "single frame": "Single frame (the mean over all of a clip)",
+        "single frame": "Single frame (averaged over all frames of a clip)",
         "mean frame": "Mean of all frames (ours)",
         "most frequent class": "Chance: the most frequent class (ours)",
         "size and length": "Size and length of the clip (ours)",
         "baseline": "LSTM classifier",
         "composite": "Composite LSTM Model + finetuning",
     }
-    asked, claims = {}, {}
+    needed, claims = {}, {}
     for stream in streams:
         for row in rows:
             lstm = row in ("baseline", "composite")
-            fit = (row if lstm else "baselines", stream, effort.full)  # one fit has all without
-            asked[row, stream] = ("lstm" if lstm else row, [fit])
+            fit = (row if lstm else "baselines", stream, scale.full)  # one fit has all baselines
+            needed[row, stream] = ("lstm" if lstm else row, [fit])
         claims[f"LSTM beats single frame, {stream}"] = _gain("baseline", "single frame", stream)
         claims[f"composite beats single frame, {stream}"] = _gain(
             "composite", "single frame", stream
@@ -75,22 +76,22 @@ def table_1(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
          ("Composite LSTM Model + Finetuning", 44.1)],
         ("method", "HMDB-51 RGB"),
     )  # fmt: skip
-    return table, asked
+    return table, needed
 
 
-def table_3(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
-    """Seven ways of pretraining, with few labels and with many, on the first stream."""
-    labels = {"small": effort.small, "full": effort.full}
+def table_3(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Needed]:
+    """Return Table 3: seven pretraining methods, with few labels and many, on the first stream."""
+    labels = {"small": scale.small, "full": scale.full}
     columns = {
-        name: "all labelled clips" if n >= ALL else f"{count(n, 'labelled clip')} of each class"
+        name: "all labelled clips" if n >= ALL else f"{count(n, 'labelled clip')} per class"
         for name, n in labels.items()
     }
     stream = next(iter(streams))
-    asked, slides, families = {}, {}, {}
+    needed, slides, families = {}, {}, {}
     for place, (column, n) in enumerate(labels.items()):
         family = families[f"pretraining, {column} set"] = {}
         for row, (_, published) in TITLES.items():
-            asked[row, column] = ("lstm", [(row, stream, n)])
+            needed[row, column] = ("lstm", [(row, stream, n)])
             slides[row, column] = published[place]
             if row != "baseline":
                 family[f"{row.replace('-', ' ')} beats baseline, {column}"] = _gain(
@@ -103,23 +104,23 @@ def table_3(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
     }
     families["labels"] = {"the composite's gain shrinks as labels grow": _shrinks("small", "full")}
     table = Table(
-        "Table 3 of the slides: ways of pretraining",
+        "Table 3 of the slides: pretraining methods",
         {row: title for row, (title, _) in TITLES.items()}, columns, families, slides,
         {"small": "UCF-101 small", "full": "UCF-101"},
         [(title, *published[2:]) for title, published in TITLES.values()],
         ("method", "HMDB-51 small", "HMDB-51"),
     )  # fmt: skip
-    return table, asked
+    return table, needed
 
 
-def table_4(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
-    """Each stream and both, beside what others published."""
+def table_4(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Needed]:
+    """Return Table 4: each stream and both together, beside published results of others."""
     streams = {stream: streams[stream] for stream in ("rgb", "flow") if stream in streams}
     rows = {"baseline": "LSTM classifier (ours)", "composite": "Composite LSTM Model"}
     columns = {**streams, "both": "both, probabilities averaged"}
-    asked = {
+    needed = {
         (row, column): (
-            "lstm", [(row, s, effort.full) for s in (streams if column == "both" else (column,))]
+            "lstm", [(row, s, scale.full) for s in (streams if column == "both" else (column,))]
         )
         for row in rows
         for column in columns
@@ -150,12 +151,12 @@ def table_4(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
         slides, {name: f"UCF-101, {name}" for name in columns}, quoted,
         ("input", "method", "UCF-101", "HMDB-51"),
     )  # fmt: skip
-    return table, asked
+    return table, needed
 
 
-def figure_12(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]:
-    """With and without pretraining as labels grow, on the first stream."""
-    stream, counts = next(iter(streams)), {str(n): n for n in effort.counts}
+def figure_12(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Needed]:
+    """Return Figure 12: with and without pretraining as labels grow, on the first stream."""
+    stream, counts = next(iter(streams)), {str(n): n for n in scale.counts}
     first, *_, last = counts
     families = {
         "pretraining": {
@@ -164,11 +165,11 @@ def figure_12(effort: Effort, streams: Mapping[str, str]) -> tuple[Table, Asked]
         "labels": {f"its gain shrinks from {first} to {last}": _shrinks(first, last)},
     }
     rows = {"baseline": "LSTM, not pretrained", "composite": "Composite Model + finetuning"}
-    asked = {
+    needed = {
         (row, name): ("lstm", [(row, stream, n)]) for row in rows for name, n in counts.items()
     }
-    title = "Figure 12 of the slides: labelled clips of each class, with and without pretraining"
-    return Table(title, rows, {name: name for name in counts}, families), asked
+    title = "Figure 12 of the slides: accuracy with and without pretraining as labels grow"
+    return Table(title, rows, {name: name for name in counts}, families), needed
 
 
 TABLES = {"table1": table_1, "table3": table_3, "table4": table_4, "fig12": figure_12}

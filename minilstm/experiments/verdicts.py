@@ -1,13 +1,13 @@
-"""What a table claims, tested, and said in words beside what the slides have.
+"""Verdicts on the claims of a table: tested, and put into words beside the slides' numbers.
 
 A claim is a function of a table's numbers that is positive where the claim is true:
 
     families = {"the slides'": {"B beats A": lambda loss: loss["A"] - loss["B"]}}
     found = tested(families, {"A": [...], "B": [...]}, published={"A": 0.55, "B": 0.54})
-    lines(found, "% of the mean image"), differing(found)     # of Markdown
+    lines(found, "% of the mean image"), differing(found)     # Markdown
 
-The same function of the slides' numbers says how large the gain was there. All gains are shares,
-shown in per cent. Read next: table2.py and accuracy_table.py, the tables.
+The same function of the slides' numbers gives the slides' gain. All gains are shares, shown in per
+cent. Read next: table2.py and accuracy_table.py, the tables.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..figures.tables import Dots
-from .significance import FAILS, HOLDS, LEVEL, POWER, Mean, judge
+from .markdown import count, p_value, percent, table_row
+from .significance import FAILS, HOLDS, LEVEL, POWER, judge
 
 # {name of a family: {claim: function of the numbers}}
 Families = Mapping[str, Mapping[str, Callable[[Mapping], np.ndarray]]]
@@ -28,9 +28,10 @@ Families = Mapping[str, Mapping[str, Callable[[Mapping], np.ndarray]]]
 def tested(
     families: Families, values: Mapping[object, Sequence[float]], published: Mapping[object, float]
 ) -> dict[str, dict]:
-    """Every claim with its family, gains, Finding, and the slides' gain (NaN if they have none).
+    """Test every claim. Returns {claim: its family, gains, Finding, and the slides' gain}.
 
-    values[key] are the numbers of all repetitions, in the same order for every key.
+    values[key] are the numbers of all repetitions, in the same order for every key. The slides'
+    gain, "published", is NaN if the slides do not have the numbers.
     """
     values = {key: np.asarray(x, float) for key, x in values.items()}
     largest = max((float(abs(x).max()) for x in values.values()), default=0.0)
@@ -52,100 +53,60 @@ def tested(
 
 
 def lines(found: Mapping[str, Mapping], unit: str) -> list[str]:
-    """A table of claims; `unit` is what their gains are given in."""
+    """Return a Markdown table of tested claims, line by line. `unit` is the unit of the gains."""
     written = [
-        f"| claim | gain, {unit} [95 % interval] | p, Holm | could be found from | slides | "
-        "verdict |",
+        f"| claim | gain, {unit} [95 % interval] | p, Holm | detectable with {100 * POWER:.0f} % "
+        "power | slides | verdict |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, claim in found.items():
         d = claim["difference"]
-        written.append(cells(
+        written.append(table_row(
             name, f"{percent(d['mean'])} [{percent(d['low'])}, {percent(d['high'])}]",
-            p_value(claim["adjusted"]), _from(claim["detectable"]), percent(claim["published"]),
+            p_value(claim["adjusted"]), _detectable(claim), percent(claim["published"]),
             f"**{claim['verdict']}**",
         ))  # fmt: skip
     return written
 
 
-def _from(least):
-    """The smallest gain that could be found, unless it is absurd."""
+def _detectable(claim):
+    """The smallest detectable gain; above 100 % the exact number says nothing."""
+    least = claim["detectable"]
     return "over 100 %" if least > 1 else percent(least)
 
 
 def differing(found: Mapping[str, Mapping]) -> list[str]:
-    """A line for each claim that the slides' numbers make: as there, the other way, or open."""
+    """Compare each claim that the slides' numbers support with the verdict here, line by line."""
     written = []
     for name, claim in found.items():
         if not claim["published"] > 0:
             continue
-        seen, least = percent(claim["difference"]["mean"]), _from(claim["detectable"])
+        seen = percent(claim["difference"]["mean"])
         if claim["verdict"] == HOLDS:
             said = "as in the slides."
         elif claim["verdict"] == FAILS:
-            said = f"NOT here. It is the other way round: {seen}."
+            said = f"holds in the slides, NOT here. Here the opposite holds: {seen}."
         else:
-            said = f"in the slides; not decided here: {seen}, and could be found from {least}."
+            said = f"holds in the slides; undecided here. The gain is {seen}"
+            if not math.isnan(claim["detectable"]):
+                said += f", and this experiment can only detect gains above {_detectable(claim)}"
+            said += "."
         written.append(f"- {name}: {said}")
     return written
 
 
 def method(pairs: int, shared: str, found: Mapping[str, Mapping], each: str = "seed") -> str:
-    """How verdicts come about: `pairs`, one for `each`, which have in common what `shared` says."""
+    """Describe the test: the number of pairs, what each pair shares, families and corrections.
+
+    `each` is the noun of a repetition.
+    """
     sizes = Counter(claim["family"] for claim in found.values())
     families = "; ".join(f"{family} ({size})" for family, size in sizes.items())
     return (
-        f"Gains are differences within {count(pairs, 'pair')}, one for each {each}: {shared}. A "
-        f"positive gain is what the claim says. Two-sided t tests at {100 * LEVEL:.0f} %, "
-        f"corrected by Holm's method within each family of claims: {families}; an interval is of "
-        "one test alone. *Could be found from*: a true gain of that size would be found by such an "
-        f"experiment with a probability of {100 * POWER:.0f} %, as the first of its family; what "
-        "is smaller may be there unseen."
+        f"Gains are differences within {count(pairs, 'pair')}, one pair for each {each}. A pair "
+        f"shares {shared}. A positive gain supports the claim. The tests are two-sided t tests at "
+        f"{100 * LEVEL:.0f} %, corrected by Holm's method within each family of claims: "
+        f"{families}. An interval is for one test alone. *Detectable*: the smallest true gain that "
+        f"such an experiment detects with {100 * POWER:.0f} % power, as the first of its family. "
+        "Smaller gains may exist and stay undetected."
     )
-
-
-def dots(claim: Mapping) -> Dots:
-    """What `tables.dots` draws of a claim, in per cent."""
-    d, published = claim["difference"], claim["published"]
-    return Dots(
-        100 * np.array(claim["gains"]), 100 * d["low"], 100 * d["high"],
-        None if math.isnan(published) else 100 * published, 100 * claim["detectable"],
-    )  # fmt: skip
-
-
-# ---------------------------------------------------------------- words and numbers
-
-
-def cells(*values: object) -> str:
-    """A line of a Markdown table."""
-    return "| " + " | ".join(map(str, values)) + " |"
-
-
-def count(n: int, noun: str) -> str:
-    """`1 seed`, `5 seeds`."""
-    return f"{n} {noun}{'s' * (n != 1)}"
-
-
-def plus_minus(mean: Mean, digits: int = 1) -> str:
-    """A mean with its standard error, if it has one."""
-    error = "" if math.isnan(mean.error) else f" ± {mean.error:.{digits}f}"
-    return f"{mean.mean:.{digits}f}{error}"
-
-
-def percent(share: float) -> str:
-    """A share in per cent; a dash for what isn't known."""
-    return "-" if math.isnan(share) else f"{round(100 * share, 1) + 0.0:.1f} %"  # no -0.0
-
-
-def p_value(p: float) -> str:
-    """A probability, as exact as anybody wants it."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def clean(value: object) -> object:
-    """The same nested values for JSON, which knows no NaN: None in their place."""
-    if isinstance(value, Mapping):
-        return {key: clean(x) for key, x in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(x) for x in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

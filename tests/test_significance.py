@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from minilstm.experiments import verdicts
+from minilstm.experiments.markdown import without_nan
 from minilstm.experiments.significance import FAILS, HOLDS, OPEN, detectable, judge, mean_of
-from minilstm.experiments.verdicts import clean
 
 
 @pytest.mark.parametrize("n", [2, 5, 30])
@@ -102,4 +102,7 @@ def test_of_families_without_any_effect_few_have_a_verdict():
 
 def test_what_is_unknown_is_null_in_json():
     values = {"a": [1.0, math.nan], "b": (2, "x", None)}
-    assert json.dumps(clean(values), allow_nan=False) == '{"a": [1.0, null], "b": [2, "x", null]}'
+    assert (
+        json.dumps(without_nan(values), allow_nan=False)
+        == '{"a": [1.0, null], "b": [2, "x", null]}'
+    )

@@ -11,12 +11,13 @@ from minilstm import classify, reproduce
 from minilstm.command import run_command
 from minilstm.data import Clips, read_percepts, write_percepts
 from minilstm.errors import ConfigError, DataError, RunError
-from minilstm.experiments import action_experiments, many_runs
-from minilstm.experiments.action_experiments import ALL
-from minilstm.experiments.real_clips import join, recorded
+from minilstm.experiments import action_fit, many_runs
+from minilstm.experiments.real_clips import join, plan_real_clips
+from minilstm.experiments.scales import ALL, SCALES
+from minilstm.experiments.targets import Request
 from minilstm.runs import build
 
-SMOKE = reproduce.SCALES["smoke"].percepts
+SMOKE = SCALES["smoke"].percepts
 CLASSES, RECORDINGS = ("hug", "kick", "push"), 6
 
 
@@ -44,7 +45,7 @@ def folders(tmp_path):
 
 
 def plan_of(folders, out, folds=3, lists=""):
-    return recorded(out, SMOKE, "numpy", folders, folds, lists)
+    return plan_real_clips(out, SMOKE, "numpy", folders, folds, lists)
 
 
 def test_no_recording_is_on_two_sides_of_any_fold_and_pretraining_sees_one_side(folders, tmp_path):
@@ -73,12 +74,12 @@ def test_what_is_held_out_changes_nothing_but_its_own_prediction(folders, tmp_pa
     _, fit = plan.fit("baseline", "rgb", ALL, 0)
     fit = dataclasses.replace(fit, candidates=({}, {"dropout": 0.5}))
     _, baselines = plan.fit("baselines", "rgb", ALL, 0)
-    before = action_experiments.judge(fit), action_experiments.judge(baselines)
+    before = action_fit.run_fit(fit), action_fit.run_fit(baselines)
     clips = read_percepts(folders["rgb"])
     poisoned = fit.judged[1]
     clips.clip(poisoned)[...] = 1e4
     write_percepts(folders["rgb"], clips)
-    after = action_experiments.judge(fit), action_experiments.judge(baselines)
+    after = action_fit.run_fit(fit), action_fit.run_fit(baselines)
     for old, new in zip(before, after, strict=True):
         assert old["chosen"] == new["chosen"]
         for name, p in old["probabilities"].items():
@@ -127,7 +128,7 @@ def test_pretrained_or_not_a_classifier_has_the_same_sizes_and_scale(folders, tm
     assert [fit.settings["encoder"] for fit in fits] == ["finetuned", "scratch"]
     fitted = []
     for fit in fits:
-        (train, validation), *_ = action_experiments.open_parts(fit)[0]
+        (train, validation), *_ = action_fit.open_parts(fit)[0]
         fitted.append(classify.fit(classify.Classify(**fit.settings), train, validation, fit.run))
     for a, b in zip(*([*vars(one.scale).values()] for one in fitted), strict=True):
         assert (a == b).all()
@@ -150,14 +151,14 @@ def test_after_the_last_fold_comes_the_first_again_with_other_labels(folders, tm
 
 def test_figure_12_takes_at_least_its_draws_and_every_fold_as_often(folders, tmp_path):
     def asked(target, **more):
-        command = reproduce.Command(
+        request = Request(
             target, "small", tmp_path / "out", 1, rgb=str(folders["rgb"]), folds=3, **more
         )
-        return command.recognition_plan()
+        return request.action_plan()
 
     plan, repetitions, each = asked("fig12")
     assert (repetitions, each) == (range(12), "draw")
-    assert plan.effort.counts == (2, 4), "no class has 8 clips to learn from"
+    assert plan.scale.counts == (2, 4), "no class has 8 clips to learn from"
     assert asked("fig12", seeds=2)[1] == range(3)
     assert asked("table1")[1:] == (range(3), "fold")
     with pytest.raises(ConfigError, match="expected no --seeds"):
@@ -185,9 +186,9 @@ def test_lists_that_name_clips_that_are_not_there_need_partly(folders, tmp_path)
             (lists / f"{kind}list{n:02}.txt").write_text("\n".join(listed) + "\n")
     with pytest.raises(DataError, match="v_hug_g99_c01 .* by --partly"):
         plan_of(folders, tmp_path / "out", lists=str(lists))
-    plan = recorded(tmp_path / "out", SMOKE, "numpy", folders, 3, str(lists), partly=True)
+    plan = plan_real_clips(tmp_path / "out", SMOKE, "numpy", folders, 3, str(lists), partly=True)
     assert plan.folds[0][1].tolist() == [0, 1, 2]
-    assert "not there are left out" in plan.about(None)["trained"]
+    assert "missing are left out" in plan.about()["trained"]
 
 
 def test_percepts_of_another_split_in_the_same_out_are_refused(folders, tmp_path):
@@ -206,7 +207,7 @@ def test_table_1_of_recorded_clips_is_written_with_its_protocol(
     with tasks_here():
         assert run_command(lambda: reproduce.main([*map(str, words)])) == 0
     said = capsys.readouterr().out
-    assert "18 clips of 3 classes, 6 recordings; each fold leaves recordings out" in said
+    assert "18 clips of 3 classes, 6 recordings. Each fold holds out some recordings" in said
     assert "over 2 folds" in said and "| Size and length of the clip (ours) |" in said
     found = json.loads((out / "table1.json").read_text())
     assert len(found["claims"]["composite beats single frame, rgb"]["gains"]) == 2

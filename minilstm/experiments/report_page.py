@@ -1,0 +1,322 @@
+"""The page about a run: report.html, everything in one file.
+
+This file fills in the words, numbers and pictures. The layout, and the script that plays the
+predictions, stand in report_page.html.
+
+Read next: run_figures.py, evaluation/judging.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import tempfile
+from html import escape
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from ..backend import use_backend
+from ..data import as_frames
+from ..errors import RunError
+from ..evaluation import judging
+from ..figures import curves, strips, style
+from ..files import write_file
+from ..runs import checkpoint
+from ..runs.run_folder import RunFolder
+from . import run_figures
+
+PAGE = Path(__file__).with_suffix(".html")
+SHOWN = 6  # sequences to play
+LOSSLESS_BYTES = 1_000_000  # larger pictures show noise, and are compressed with some loss
+CHART = (1000, 300)  # width and height of the chart of errors, in its own units
+
+
+def write_report(path: str | Path, sequences: int = 1000, best: bool = False) -> Path:
+    """Write the report.html of a run folder, judged on so many test sequences. Returns its path.
+
+    The weights are the newest, or with `best` those with the smallest validation loss. Raises
+    RunError, ConfigError, DataError.
+    """
+    folder = RunFolder(path)
+    run = run_figures.open_run(path, best=best)
+    if len(run.source.frame_shape) == 1:
+        raise RunError(
+            f"{path}: expected a run on pictures, which the page plays, got a run on percepts: use "
+            "minilstm.evaluate and minilstm.visualize"
+        )
+    with (
+        use_backend("numpy", run.config.run.dtype),
+        np.errstate(all="ignore"),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        result = _evaluated(run, sequences)
+        figures = run_figures.FigureFolder(Path(scratch), ("png",), captioned=False)
+        run_figures.draw([run], figures)
+        training = _training(run, folder, Path(scratch))
+        chart, moving = _chart(run, result)
+        about = checkpoint.read(folder.best if best else folder.checkpoint)[1]
+        page = Template(PAGE.read_text("utf-8")).substitute(
+            name=escape(run.name),
+            summary=_summary(run, about, best),
+            numbers=_numbers(result),
+            told=_introduction(run),
+            frames=len(run.frames),
+            chart=chart,
+            evaluation=_table(result),
+            training=training,
+            training_link='<a href="#training">Training</a>' if training else "",
+            figures="\n".join(_figure(figure) for figure in figures.drawn),
+            settings=_settings(run, about, folder),
+            data=json.dumps(_data(run) | moving, allow_nan=False),
+        )
+    write_file(folder.report, page)
+    return folder.report
+
+
+def _evaluated(run, N):
+    config = run.config
+    frames = judging.sequences(run.source, N).astype(config.run.dtype)
+    mean = judging.mean_image(config)
+    return judging.evaluate(run.trained, frames, config.data.past, mean, run.source.frame_shape)
+
+
+# ---------------------------------------------------------------- words and numbers
+
+
+def _summary(run, about, best):
+    c, step = run.config, about.get("step")
+    conditional = "" if c.model.conditional == "none" else f", conditional: {c.model.conditional}"
+    trained = f"trained {step:,} steps" if type(step) is int else "trained"
+    if type(seconds := about.get("seconds")) in (int, float) and seconds:
+        trained += f" in {_duration(seconds)}"
+    if best:
+        trained += ", the weights with the smallest validation loss"
+    return escape(
+        f"{c.model.kind}{conditional}, {c.model.layers} layer{'s' * (c.model.layers > 1)} of "
+        f"{c.model.hidden} units ({c.model.cell}), {run.trained.flat().value.size:,} parameters; "
+        f"{trained} on {c.data.source}, seed {c.run.seed}"
+    )
+
+
+def _duration(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _numbers(result):
+    """The large numbers at the top of the page: the loss, the best baseline, the sharpness."""
+    unit, found = result["unit"], []
+    if "future" in result:
+        future = result["future"]["free_running"]
+        found.append((f"{future['mean']:.1f}", f"{unit}, predicted future"))
+        name, best = judging.best_baseline(result)
+        found.append((f"{best['mean']:.1f}", f"{name}, the best baseline"))
+        found.append((f"{future['sharpness']:.2f}", "sharpness: 1 is as sharp as the truth"))
+    else:
+        found.append(
+            (f"{result['reconstruction']['free_running']['mean']:.1f}", f"{unit}, reconstructed")
+        )
+    return "".join(
+        f"<div><b>{escape(n)}</b><span>{escape(words)}</span></div>" for n, words in found
+    )
+
+
+def _introduction(run):
+    data = run.config.data
+    return (
+        f"Test sequences. The model sees the first {data.past} frames"
+        + (", reconstructs them" if run.trained.reconstruct else "")
+        + (f", and predicts the next {data.future} from them alone" if run.trained.predict else "")
+        + "."
+    )
+
+
+def _table(result):
+    """The table of `minilstm.evaluate`."""
+    head, *groups = judging.table_rows(result)
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("", *head))
+    body = []
+    for title, rows in groups:
+        if title:
+            body.append(f'<tr class="rule"><th colspan="{len(head) + 1}">{escape(title)}</th></tr>')
+        for name, values in rows:
+            values = [*values, *[""] * (len(head) - len(values))]
+            cells = "".join(f"<td>{escape(value)}</td>" for value in values)
+            kind = "" if title else ' class="model"'
+            body.append(f'<tr{kind}><th scope="row">{escape(name)}</th>{cells}</tr>')
+    about = f"{result['sequences']} test sequences, {result['unit']}."
+    verdict = judging.verdict(result)
+    return (
+        f"<p>{escape(about)} First, middle and last are single frames.</p>"
+        '<div class="wide"><table>'
+        f"<thead><tr>{columns}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f"<p>{escape(verdict)}</p>"
+    )
+
+
+def _settings(run, about, folder):
+    tables = []
+    for section, values in dataclasses.asdict(run.config).items():
+        tables.append(_pairs(section, values))
+    environment = about.get("environment")
+    if isinstance(environment, dict):
+        tables.append(_pairs("environment of the training", environment))
+    again = escape(
+        f"python -m minilstm.train --config {folder.path.resolve().name}/config.toml --out NEW"
+    )
+    tables = "".join(tables)
+    return f'<p>To train it again:</p><pre>{again}</pre><div class="settings">{tables}</div>'
+
+
+def _pairs(title, values):
+    rows = "".join(
+        f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(str(value))}</td></tr>'
+        for name, value in values.items()
+    )
+    return f'<table><thead><tr><th colspan="2">{escape(title)}</th></tr></thead>{rows}</table>'
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def _training(run, folder, scratch):
+    """The section with the training curves, or "" without a log."""
+    names = ("reconstruction", "future", "validation reconstruction", "validation future")
+    rows = folder.rows() if folder.log.exists() else []
+    series = curves.series_from_rows(rows, names)
+    if not series:
+        return ""
+    path = scratch / "training.png"
+    curves.plot_curves(series, path, ylabel=run.trained.loss.unit)
+    return (
+        '<section id="training"><h2>Training</h2>'
+        + _image(path, "losses over the training steps")
+        + '<p class="faint">Training losses are means over the steps between two points. '
+        "In training a conditional decoder may be given true frames; in validation it is "
+        "free-running.</p>"
+        "</section>"
+    )
+
+
+def _figure(figure):
+    caption = escape(figure.caption)
+    image = _image(figure.files[0], figure.title)
+    return (
+        f'<h3 id="{escape(figure.name)}">{escape(figure.title)}</h3>'
+        f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _image(path, alt):
+    """Return an HTML image with the picture's bytes inside."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        width, height = picture.size
+        source = _inline(picture.convert("RGB"))
+    return f'<img src="{source}" alt="{escape(alt)}" width="{width}" height="{height}">'
+
+
+def _inline(picture):
+    data = io.BytesIO()
+    picture.save(data, "WEBP", lossless=True)
+    if data.tell() > LOSSLESS_BYTES:
+        data = io.BytesIO()
+        picture.save(data, "WEBP", quality=90)
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _data(run):
+    """Return what the script of the page plays: all frames in one picture, and its layout."""
+    from PIL import Image
+
+    past, shape, scale = run.config.data.past, run.source.frame_shape, run.source.scale
+    frames = run.frames[:, :SHOWN]
+    logits = judging.decode(run.trained, frames, past)
+    rebuilt, predicted = (judging.mean_frames(run.trained.loss, z) for z in logits)
+    T, N, _ = frames.shape
+    height, width, *_ = shape
+    sheet = np.full((2 * N, height, T, width, 3), style.PALE, np.uint8)
+    for row, first, vectors in ((0, 0, frames), (1, 0, rebuilt), (1, past, predicted)):
+        if vectors is not None:
+            pixels = strips.as_bytes("frames", as_frames(vectors, shape, scale))
+            pixels = pixels if pixels.ndim == 5 else np.stack([pixels] * 3, axis=-1)
+            sheet[row::2, :, first : first + len(pixels)] = pixels.transpose(1, 2, 0, 3, 4)
+    picture = Image.fromarray(sheet.reshape(2 * N * height, T * width, 3))
+    return {
+        "sheet": _inline(picture),
+        "sequences": N,
+        "width": width,
+        "height": height,
+        "past": past,
+        "rebuilt": "reconstructed" if run.trained.reconstruct else "given",
+        "predicted": "predicted" if run.trained.predict else "not predicted",
+    }
+
+
+def _chart(run, result):
+    """Return the error of every frame as SVG, and the positions and labels of its cursor."""
+    width, height = CHART
+    T, past = len(run.frames), run.config.data.past
+    xs = [round(width * (t + 0.5) / T, 1) for t in range(T)]
+    means = {name: x["mean"] for name, x in result["baselines"].items()}
+    lines, errors = [], [""] * T  # a line: name, colour, dashes, number of its first frame, values
+    for part, name, colour, first in (
+        ("reconstruction", "reconstructed", style.FAINT, 0),
+        ("future", "predicted", style.PALETTE[0], past),
+    ):
+        if part in result:
+            values = result[part]["free_running"]["per_step"]
+            lines.append((name, colour, "", first, values))
+            errors[first : first + len(values)] = [f"{value:.1f}" for value in values]
+    for name in ("mean image", "copy of the last frame"):
+        if means[name] <= means["mean image"]:  # a worse baseline would squeeze the other curves
+            values = result["baselines"][name]["per_step"]
+            lines.append((name, style.INK, "6 5", past, values))
+    highest = 1.15 * max(max(values) for *_, values in lines)
+
+    def y(value):
+        return round(height * (1 - value / highest), 1)
+
+    parts = []
+    for tick in ticks(highest):
+        parts.append(f'<line x2="{width}" y1="{y(tick)}" y2="{y(tick)}" stroke="#ddd"/>')
+        parts.append(f'<text y="{y(tick) - 5}" style="fill:{style.FAINT}">{tick:g}</text>')
+    for name, colour, dashes, first, values in lines:
+        points = " ".join(f"{xs[first + t]},{y(value)}" for t, value in enumerate(values))
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5" '
+            f'stroke-dasharray="{dashes}"/>'
+        )
+        # the name of a model stands at the end of its line, that of a baseline at the beginning
+        t, anchor = (0, "start") if dashes else (len(values) - 1, "end")
+        at = f'x="{xs[first + t]}" y="{y(values[t]) - 9}" text-anchor="{anchor}"'
+        parts.append(f'<text {at} style="fill:{colour}">{name}</text>')
+    orange = style.PALETTE[1]
+    parts += [
+        f'<g id="cursor"><line y2="{height}" stroke="{orange}" stroke-width="2"/>'
+        f'<text id="error" y="12" style="fill:{orange}"></text></g>',
+        f'<text x="{xs[0]}" y="{height + 22}">frame 1</text>',
+        f'<text x="{xs[-1]}" y="{height + 22}" text-anchor="end">{T}</text>',
+    ]
+    drawing = (
+        f'<svg viewBox="0 0 {width} {height + 28}" role="img" aria-label="error of every frame">'
+        f"{''.join(parts)}</svg>"
+        f'<p class="faint">The error of every frame: {escape(result["unit"])}, mean over the test '
+        "sequences.</p>"
+    )
+    return drawing, {"xs": xs, "errors": errors}
+
+
+def ticks(highest):
+    """Return two to six round numbers from 0 to below `highest`."""
+    step = 10.0 ** np.floor(np.log10(highest))
+    step = next(s for s in (step / 5, step / 2, step, 2 * step) if highest / s < 5)
+    return np.arange(0, highest, step)
