@@ -288,7 +288,7 @@ def test_figures_of_pictures_are_left_out_with_a_reason(folder, tmp_path, train_
     write_percepts(folder, clips(40))
     train_undrawn(settings(folder, steps=2), tmp_path / "run")
     assert visualize.main([str(tmp_path / "run"), "--only", "fig5", "fig9", "fig10"]) == 0
-    assert capsys.readouterr().out.count("percepts are no pictures") == 2
+    assert capsys.readouterr().out.count("percepts are not pictures") == 2
     with pytest.raises(RunError, match="a run on pictures"):
         write_report(tmp_path / "run")
 
