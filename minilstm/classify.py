@@ -44,6 +44,7 @@ from .layers.workspace import Reused, use_workspace
 from .models import Classifier
 from .optim import Adam, Optimizer, clip_norm, schedule
 from .runs import build
+from .streams import progress_bar, warn_instead
 
 CHUNK = 256  # windows classified at a time
 
@@ -153,14 +154,12 @@ def _fit_readout(fitted, train, validation):
 
 
 def _fit_all(settings, fitted, train, validation, quiet):
-    from tqdm import tqdm
-
     classifier = fitted.classifier
     optimizer = Adam(classifier.flat(), l2=settings.l2)
     rate = schedule("constant", settings.learning_rate, warmup_steps=settings.warmup_steps)
     which, first = windows(train.lengths, settings.window, settings.stride)
     best, most, since = None, (-1.0, 0.0), 0
-    for k in tqdm(range(settings.steps), unit="step", disable=quiet, dynamic_ncols=True):
+    for k in progress_bar(range(settings.steps), unit="step", quiet=quiet):
         chosen = draw_balanced(train.labels[which], settings.batch_size, settings.seed, k)
         x = fitted._inputs(train, which[chosen], first[chosen])
         labels = asarray(train.labels[which[chosen]], int)
@@ -460,7 +459,8 @@ def main(arguments: list[str] | None = None) -> int:
     config.add_section(parser, "classify", Classify)
     options = parser.parse_args(arguments)
     settings = Classify(**config.given(options, "classify"))
-    out = Path(options.out or f"runs/classify-{settings.encoder}-{settings.seed}")
+    default = f"runs/classify-{settings.encoder}-{settings.seed}"
+    out = Path(default if options.out is None else options.out)
     _refuse(out, options.force)
     train, validation, test = open_clips(settings)
     fitted = fit(settings, train, validation, options.init_from, options.quiet)
@@ -475,7 +475,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise RunError(
             f"expected to make the folder {out}, got {error.strerror!r}: choose another --out"
         ) from error
-    panels.confusion(np.array(result["confusion"]), test.classes, out / "confusion.png", name)
+    with warn_instead("there is no confusion.png"):
+        panels.confusion(np.array(result["confusion"]), test.classes, out / "confusion.png", name)
     write_file(out / "table.txt", text + "\n")
     result = about | result | {"history": fitted.history}
     write_file(out / "results.json", json.dumps(result, indent=1))

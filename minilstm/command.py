@@ -1,4 +1,7 @@
-"""What every command of minilstm does with errors: one line, exit status 2, no traceback."""
+"""What every command of minilstm does with errors: one line, exit status 2, no traceback.
+
+Read next: streams.py.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,31 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 from .errors import MinilstmError
+from .streams import safe_streams
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in one line, without all the usage before it."""
+    """An argument parser that says what is wrong in one line, without all the usage before it.
+
+    An empty value is refused, because it comes from a variable of the shell that is not set:
+    `--resume "$RUN"` must not train a new run.
+    """
 
     def __init__(self, **keywords):
         super().__init__(allow_abbrev=False, **keywords)
+
+    def parse_known_args(self, args=None, namespace=None):
+        namespace, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            value = getattr(namespace, action.dest, None)
+            given = value if isinstance(value, list) else [value]
+            if "" in given and value != action.default:
+                name = "/".join(action.option_strings) or action.metavar or action.dest
+                self.error(
+                    f"argument {name}: expected a value, got an empty one: is a variable of the "
+                    "shell not set?"
+                )
+        return namespace, rest
 
     def error(self, message):
         unknown = message.removeprefix("unrecognized arguments: ")
@@ -39,9 +60,11 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[SimpleNamespace]:
-    """`with stop_signals() as stop:` SIGINT and SIGTERM set `stop.received`, once.
+    """`with stop_signals() as stop:` SIGINT, SIGTERM and SIGHUP set `stop.received`, once.
 
-    The work inside looks at it when it is convenient. A second signal ends the process at once.
+    The work inside looks at it when it is convenient. A second signal ends the process at once,
+    but for SIGHUP, which a terminal that is closed sends twice. Where `nohup` has SIGHUP ignored it
+    stays ignored.
     """
     stop = SimpleNamespace(received=None)
     if threading.current_thread() is not threading.main_thread():  # where no handler can be set
@@ -51,9 +74,13 @@ def stop_signals() -> Iterator[SimpleNamespace]:
     def received(signum, frame):
         stop.received = signum
         for number in before:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number == hangup else signal.SIG_DFL)
 
-    before = {number: signal.signal(number, received) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hangup and signal.getsignal(hangup) != signal.SIG_IGN:
+        numbers.append(hangup)
+    before = {number: signal.signal(number, received) for number in numbers}
     try:
         yield stop
     finally:
@@ -62,7 +89,21 @@ def stop_signals() -> Iterator[SimpleNamespace]:
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """The exit status of `main`: its own, 2 after an error of the user's, 128 + a stop signal."""
+    """Return the exit status of `main`.
+
+    It is main's own, 2 after an error of the user's, 128 + the number of a stop signal, and 1 where
+    the work is done but standard output could not be written.
+    """
+    with safe_streams() as stdout:
+        status = _status_of(main)
+        stdout.flush()
+        # a reader that has read enough, such as `head`, closes its pipe: no error
+        if stdout.failed is not None and not isinstance(stdout.failed, BrokenPipeError):
+            return status or 1
+        return status
+
+
+def _status_of(main):
     try:
         return main()
     except MinilstmError as error:
@@ -78,6 +119,3 @@ def run_command(main: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
         return 128 + getattr(error, "signum", signal.SIGINT)
-    except BrokenPipeError:  # `... | head` has read enough
-        sys.stderr.close()
-        return 0

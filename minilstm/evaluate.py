@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     config = build.read_config(Path(options.run))
-    if options.digits:
+    if options.digits is not None:
         data = dataclasses.replace(config.data, digits=options.digits)
         config = dataclasses.replace(config, data=data)
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision

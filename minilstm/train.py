@@ -58,28 +58,30 @@ def main(arguments: list[str] | None = None) -> int:
     )
     config.add_arguments(parser)
     options = parser.parse_intermixed_args(arguments)  # presets may stand between flags
-    if options.resume:
+    if options.resume is not None:
         settings, out = resumed_settings(options), Path(options.resume)
-    elif options.extend_to:
+    elif options.extend_to is not None:
         raise ConfigError(
             "expected --extend-to with --resume RUN, got it alone: name the run, or use --steps"
         )
     else:
         settings = config.from_arguments(options)
-        out = Path(options.out or f"runs/{settings.model.kind}-{settings.run.seed}")
-    run = settings.run
+        default = f"runs/{settings.model.kind}-{settings.run.seed}"
+        out = Path(default if options.out is None else options.out)
+    run, resumes = settings.run, options.resume is not None
     with (
         Ranks(run.backend) if options.distributed else ALONE as ranks,
         use_backend(run.backend, run.precision, run.fused),
     ):
-        loop.train(settings, out, options.force, options.quiet, bool(options.resume), ranks)
+        loop.train(settings, out, options.force, options.quiet, resumes, ranks)
     return 0
 
 
 def resumed_settings(options) -> Config:
     """The settings of the run that --resume names, which nothing but --extend-to may change."""
     others = [name for name in vars(options) if "." in name]
-    others += options.presets + ["--config"] * bool(options.config) + ["--out"] * bool(options.out)
+    others += options.presets
+    others += [f"--{name}" for name in ("config", "out") if getattr(options, name) is not None]
     if others:
         raise ConfigError(
             f"expected no settings beside --resume, which keeps those of its run, got {others[0]}: "

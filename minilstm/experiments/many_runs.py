@@ -37,6 +37,7 @@ from ..errors import MinilstmError, RunError
 from ..files import make_folder, write_file
 from ..runs import build, checkpoint
 from ..runs.run_folder import RunFolder, read_log
+from ..streams import progress_bar
 
 POLL_SECONDS = 0.2  # between two looks at the processes
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
@@ -130,15 +131,13 @@ def run_all(
     all tasks, so that they can be resumed. Then Interrupted is raised, or RunError with the name of
     the failed task and its message. After `kill -9` of this process the tasks stop in the same way.
     """
-    from tqdm import tqdm
-
     if not tasks:
         return
     waiting, running = list(tasks), []
     total = finished + sum(task.steps for task in tasks)
     with (
         stop_signals() as stop,
-        tqdm(total=total, initial=finished, desc=label, unit=unit, dynamic_ncols=True) as bar,
+        progress_bar(total=total, initial=finished, desc=label, unit=unit) as bar,
     ):
         try:
             while (waiting or running) and not stop.received:

@@ -29,6 +29,7 @@ from ..models import EncoderDecoder
 from ..optim import Optimizer
 from ..runs import build, checkpoint
 from ..runs.run_folder import RunFolder, environment
+from ..streams import progress_bar, warn_instead
 from . import resources
 from .distributed import ALONE, Alone
 from .resources import Memory
@@ -112,14 +113,10 @@ class Progress:
 
     def start(self) -> None:
         """Start the clock and the bar."""
-        from tqdm import tqdm
-
         run = self.config.run
         self.started = time.monotonic() - self.seconds
         self.until = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
-        self.bar = tqdm(
-            total=run.steps, initial=self.step, unit="step", disable=self.quiet, dynamic_ncols=True
-        )
+        self.bar = progress_bar(total=run.steps, initial=self.step, unit="step", quiet=self.quiet)
         self.finished = self.step >= run.steps
 
     def account(self, rate: float, now: dict, stop: SimpleNamespace) -> bool:
@@ -345,8 +342,18 @@ class Progress:
         self.saved = self.step
         self.folder.keep(self.step, self.config.run.keep)  # it may have been killed before that
 
-    def draw(self, N: int = 3) -> None:
-        """curves.png, and unless frames are no pictures, prediction.png and prediction.gif."""
+    def draw(self) -> None:
+        """Draw curves.png, and unless frames are no pictures, prediction.png and prediction.gif.
+
+        A picture that can't be drawn is a warning: the run has learned.
+        """
+        with warn_instead("there is no picture of the loss"):
+            self._draw_curves()
+        if len(self.source.frame_shape) > 1:  # percepts are no pictures
+            with warn_instead("there is no picture of predictions"):
+                self._draw_predictions()
+
+    def _draw_curves(self):
         names = ("reconstruction", "future", "validation reconstruction", "validation future")
         mean = judging.mean_image(self.config)
         mean = judging.loss_of_mean_image(
@@ -355,8 +362,8 @@ class Progress:
         series = curves.series_from_rows(self.folder.rows(), names)
         baseline, unit = {"mean image": mean}, self.model.loss.unit
         curves.plot_curves(series, self.folder.path / "curves.png", baseline, unit)
-        if len(self.source.frame_shape) == 1:  # percepts
-            return
+
+    def _draw_predictions(self, N=3):
         test, past = build.open_source(self.config, "test"), self.config.data.past
         frames = judging.sequences(test, N)
         logits = judging.decode(self.model, frames, past)

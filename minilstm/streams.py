@@ -1,0 +1,135 @@
+"""What a command prints: streams that can't end its work, and progress bars that suit a log file.
+
+`run_command` uses `safe_streams` around every command. Read next: command.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TextIO
+
+from .errors import MinilstmError, named, one_line
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+SECONDS = 60.0  # between two lines of a progress bar that is written to a file
+
+
+class Output:
+    """A text stream that goes on when it can't be written: later text is dropped.
+
+    A letter that the stream's encoding lacks is written as an escape such as \\xdc. `failed` is the
+    error of the first text that was dropped, or None. All other attributes are those of the stream.
+    """
+
+    def __init__(self, stream: TextIO, name: str):
+        self._stream, self._name = stream, name
+        self.failed: OSError | None = None
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text, unless the stream has failed before. Returns its length."""
+        try:
+            self._stream.write(text)
+        except OSError as error:
+            self._drop(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand to the system what was written so far."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error):
+        """Send this text and all that follows nowhere, and say so once where that is possible."""
+        if self.failed is not None:
+            return
+        self.failed = error
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # also what the stream still holds
+            os.close(nowhere)
+        if self is not sys.stderr:
+            print(
+                f"warning: {self._name} can't be written ({one_line(error)}): the work goes on "
+                "without it",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+@contextlib.contextmanager
+def safe_streams() -> Iterator[Output]:
+    """`with safe_streams() as stdout:` no error of stdout or stderr ends the work inside.
+
+    Streams that were closed before the process began write to nowhere.
+    """
+    before = sys.stdout, sys.stderr
+    if None in before:
+        _open_standard_files()
+    sys.stderr = Output(before[1] or open(os.devnull, "w"), "standard error")  # noqa: SIM115
+    sys.stdout = stdout = Output(before[0] or open(os.devnull, "w"), "standard output")  # noqa: SIM115
+    try:
+        yield stdout
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _open_standard_files():
+    """Open the file numbers 0, 1 and 2 that are closed, so that no file of ours gets them.
+
+    A library that prints would otherwise write into a checkpoint.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
+@contextlib.contextmanager
+def warn_instead(what: str) -> Iterator[None]:
+    """`with warn_instead("there are no pictures"):` an error inside becomes a warning.
+
+    Use it for what may fail without harm to results that took hours.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = str(error) if isinstance(error, MinilstmError) else named(error)
+        print("warning:", what, "because of:", *said.splitlines(), file=sys.stderr)
+
+
+class _Lines:
+    """The file of a progress bar that is no terminal: every state of the bar is a line."""
+
+    def write(self, text):
+        if text := text.strip("\r\n "):
+            sys.stderr.write(text + "\n")
+
+    def flush(self):
+        sys.stderr.flush()
+
+
+def progress_bar(iterable: Iterable | None = None, *, quiet: bool = False, **keywords) -> tqdm:
+    """Return tqdm's progress bar on stderr. `keywords` are tqdm's own.
+
+    A terminal gets a bar that moves. A file gets a line a minute.
+    """
+    from tqdm import tqdm
+
+    if sys.stderr is not None and sys.stderr.isatty():
+        keywords |= {"file": sys.stderr, "dynamic_ncols": True}
+    else:
+        keywords |= {"file": _Lines(), "mininterval": SECONDS, "maxinterval": SECONDS}
+    return tqdm(iterable, disable=quiet, **keywords)
