@@ -59,11 +59,14 @@ def current_backend() -> Backend:
 
 
 class _Library:
-    def __getattr__(self, name):
+    def __getattr__(self, name):  # called for a name that is not in vars(xp)
         return getattr(current_backend().library, name)
 
 
-xp = _Library()  # an attribute of `xp` is looked up anew at each use, so threads never disturb it
+xp = _Library()
+# While nobody has chosen CuPy, xp.tanh is a plain attribute read. The first choice of CuPy empties
+# vars(xp); from then on each name is looked up in the library of the reader's own context.
+vars(xp).update(vars(np))
 
 
 def set_backend(name: str = "numpy", dtype: str = "float32", fused: bool = True) -> None:
@@ -153,7 +156,9 @@ def _backend(name, dtype, fused):
         return Backend(name, dtype, tf32, fused)
     from .gpu.diagnosis import import_cupy
 
-    return Backend(name, dtype, tf32, fused, import_cupy())
+    cupy = import_cupy()
+    vars(xp).clear()
+    return Backend(name, dtype, tf32, fused, cupy)
 
 
 def _claim(backend):

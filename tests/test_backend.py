@@ -86,10 +86,15 @@ def test_a_thread_in_a_copied_context_shares_the_choice():
 
 
 @pytest.mark.parametrize(
-    "use", [lambda: asarray([1.0]), lambda: xp.tanh, lambda: current_backend().name], ids=str
+    "library, use",
+    [
+        ("numpy", lambda: asarray([1.0])),
+        ("numpy", lambda: current_backend().name),
+        ("cupy", lambda: xp.tanh),
+    ],
 )
-def test_use_backend_without_with_is_refused_at_the_next_use(use):
-    use_backend("numpy", "float64")
+def test_use_backend_without_with_is_refused_at_the_next_use(cupy, library, use):
+    use_backend(library, "float64")
     with pytest.raises(BackendError, match="without `with`: write set_backend"):
         use()
     set_backend("numpy", "float64")  # as the message says
@@ -139,6 +144,21 @@ def fails_while_another_thread_chooses(read, choose, seconds):
 
     run_in_threads(run, [True, False])
     return bool(failed)
+
+
+def test_a_thread_reads_numpy_while_another_chooses_cupy_for_the_first_time(cupy):
+    assert vars(xp).pop("tanh", np.tanh) is np.tanh
+
+    def choose():
+        vars(xp).update(vars(np))  # as when the package is imported
+        with use_backend("cupy"):
+            assert xp.tanh is cupy.tanh and not vars(xp)
+
+    def read():
+        assert xp.tanh is np.tanh
+
+    assert not fails_while_another_thread_chooses(read, choose, 0.1)
+    assert xp.tanh is np.tanh
 
 
 def test_a_thread_reads_xp_while_another_enters_and_leaves_blocks():
