@@ -47,8 +47,7 @@ BELOW["commands"] = BELOW["experiments"] | {"experiments", "benchmark"}
 # alone never loads these two. They import only errors.py.
 EXCEPTIONS = {("backend", "gpu.diagnosis"), ("backend", "gpu.tf32")}
 NOT_YET = {  # a command still holds what others use
-    "benchmark.contenders", "benchmark.device", "experiments.action_fit",
-    "experiments.real_clips",
+    "experiments.action_fit", "experiments.real_clips",
 }  # fmt: skip
 
 
