@@ -56,8 +56,3 @@ def test_every_training_command_of_the_readme_is_understood(monkeypatch, line):
         monkeypatch.setattr(Parser, "print_help", stop)
     with pytest.raises(Understood):
         train.main(arguments)
-
-
-def test_every_file_that_the_readme_names_exists():
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT):
-        assert (README.parent / target).exists(), target

@@ -77,3 +77,11 @@ def test_a_command_that_is_shown_is_understood(monkeypatch, line):
         return
     with pytest.raises(Understood):
         command(words[1:])
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in files() if path.suffix == ".md"], ids=lambda path: path.parent.name
+)
+def test_every_link_of_a_readme_leads_to_a_file(path):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text("utf-8")):
+        assert (path.parent / target).exists(), target
