@@ -94,7 +94,7 @@ def list_videos(root: Path, list_file: str | None, groups: str | None) -> list[V
 
 def _lines(path):
     try:
-        return [line for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+        return [line for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: expected a list of videos, got {one_line(error)}: check the path"

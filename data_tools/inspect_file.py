@@ -222,7 +222,7 @@ def beside(path: Path) -> Iterator[str]:
             f"{data.source}, {data.past} frames in and {data.future} to predict, seed {run.seed}"
         )
     for text in sorted(filter(Path.is_file, path.glob("*.txt"))):
-        lines = text.read_text("utf-8", "replace").split("\n")
+        lines = text.read_text("utf-8-sig", "replace").split("\n")
         lines = [line.strip() for line in lines if line.strip()]
         try:
             numbers = [float(line) for line in lines]

@@ -35,6 +35,7 @@ from .data import Actions, Clips, Scale, as_vectors, windows
 from .data.percepts import read_percepts
 from .data.rng import Purpose, keyed_rng
 from .data.splits import grouped_folds
+from .data.vectors import scale_of
 from .errors import ConfigError, DataError, RunError
 from .evaluation.logistic import choose_logistic
 from .figures import panels
@@ -130,6 +131,8 @@ def fit(
                 f"{(clips.labels < 0).sum()} have no label: leave those out"
             )
     with use_backend(settings.backend, "float32"), use_workspace(Reused()):
+        if run is not None and settings.encoder != "scratch":
+            _expect_what_was_learned(train, run)
         scale = _scale(train, run)
         D = vectors(train.frames[:1, None], scale).shape[-1]
         classifier = build_classifier(settings, D, len(train.classes), run)
@@ -159,6 +162,15 @@ def _fit_all(settings, fitted, train, validation, quiet):
     rate = schedule("constant", settings.learning_rate, warmup_steps=settings.warmup_steps)
     which, first = windows(train.lengths, settings.window, settings.stride)
     best, most, since = None, (-1.0, 0.0), 0
+
+    def validate(step):
+        p = fitted.predict(validation)
+        right, nats = (number(p, validation.labels) for number in (accuracy, cross_entropy))
+        fitted.history.append({"step": step, "loss": nats, "accuracy": right})
+        return right, -nats
+
+    if settings.encoder == "finetuned":  # its start is the best frozen classifier
+        best, most = classifier.flat().value.copy(), validate(0)
     for k in progress_bar(range(settings.steps), unit="step", quiet=quiet):
         chosen = draw_balanced(train.labels[which], settings.batch_size, settings.seed, k)
         x = fitted._inputs(train, which[chosen], first[chosen])
@@ -166,12 +178,9 @@ def _fit_all(settings, fitted, train, validation, quiet):
         masks = draw_masks(settings, classifier, len(chosen), k)
         classify_step(classifier, optimizer, x, labels, masks, rate(k), settings.clip_norm)
         if (k + 1) % settings.validate_every == 0 or k + 1 == settings.steps:
-            p = fitted.predict(validation)
-            right, nats = (number(p, validation.labels) for number in (accuracy, cross_entropy))
-            fitted.history.append({"step": k + 1, "loss": nats, "accuracy": right})
-            since += 1
-            if (right, -nats) > most:
-                best, most, since = classifier.flat().value.copy(), (right, -nats), 0
+            found, since = validate(k + 1), since + 1
+            if found > most:
+                best, most, since = classifier.flat().value.copy(), found, 0
             if since == settings.patience:
                 break
     classifier.flat().value[...] = best
@@ -250,6 +259,20 @@ def vectors(frames: np.ndarray, scale: Scale | None) -> np.ndarray:
     return x if scale is None else (x - scale.mean) / scale.std
 
 
+def _expect_what_was_learned(clips, run):
+    """Raise ConfigError for pixels where the encoder has learned changes of pixels, or other way.
+
+    Patches and percepts are normalised as the run has normalised them.
+    """
+    learned = build.read_config(run).data.source
+    changes = clips.frames.dtype == np.uint8 and clips.scale is not None
+    if changes != (learned == "action-changes") and learned not in ("patches", "percepts"):
+        raise ConfigError(
+            f"expected clips such as the encoder in {run} was trained on, {learned}, got "
+            f"{'changes of' * changes} pixels: {'remove' if changes else 'add'} --changes"
+        )
+
+
 def _scale(train, run=None):
     """What frames are normalised by: what the run did, or the training clips' own mean and std.
 
@@ -260,9 +283,7 @@ def _scale(train, run=None):
         return build.open_source(trained, "train").scale
     if train.frames.dtype == np.uint8:
         return train.scale
-    std = train.frames.std(axis=0, dtype=np.float32)
-    mean = train.frames.mean(axis=0, dtype=np.float32)
-    return Scale(mean, np.where(std > 1e-6, std, np.float32(1)))
+    return scale_of(train.frames)
 
 
 # ---------------------------------------------------------------- without an LSTM

@@ -51,6 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     config = build.read_config(Path(options.run))
     if options.digits is not None:
+        source = config.data.source if options.data is None else options.data
+        if source not in ("moving-mnist", "actions", "action-changes"):
+            raise ConfigError(
+                f"expected no --digits for {source}, which has none, got {options.digits}: leave "
+                "it out"
+            )
         data = dataclasses.replace(config.data, digits=options.digits)
         config = dataclasses.replace(config, data=data)
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision

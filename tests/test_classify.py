@@ -12,6 +12,7 @@ from minilstm.command import run_command
 from minilstm.config import Classify, load
 from minilstm.data import Clips, windows
 from minilstm.data.percepts import write_percepts
+from minilstm.data.vectors import scale_of
 from minilstm.errors import ConfigError, DataError
 from minilstm.evaluation.logistic import fit_logistic
 from minilstm.models import Classifier
@@ -169,6 +170,45 @@ def test_an_encoder_is_taken_over_and_stays_learns_or_is_new(run, encoder):
     assert own.keys() == trained.keys()
     if encoder == "finetuned":  # a few small steps away
         assert all(abs(own[name].value - trained[name].value).max() < 0.01 for name in trained)
+
+
+def test_finetuning_never_ends_below_its_start(run):
+    """With a learning rate that ruins every weight, the frozen classifier is what is left."""
+    settings = Classify(**SMALL | {"encoder": "finetuned", "learning_rate": 10.0, "steps": 3})
+    parts = few("train"), few("validation")
+    fitted = fit(settings, *parts, run)
+    assert [row["step"] for row in fitted.history][:2] == [0, 1]
+    frozen = fit(Classify(**SMALL | {"encoder": "frozen"}), *parts, run)
+    found, start = (
+        classify.accuracy(f.predict(parts[1]), parts[1].labels) for f in (fitted, frozen)
+    )
+    assert found >= start and fitted.history[0]["accuracy"] == start
+    assert max(row["accuracy"] for row in fitted.history) == found
+
+
+@pytest.mark.parametrize("learned, changes", [("actions", True), ("action-changes", False)])
+def test_clips_of_another_kind_than_the_encoder_learned_are_refused(
+    tmp_path, train_undrawn, learned, changes
+):
+    data = {"source": learned, "frame_size": SIZE, "past": 3, "future": 3}
+    settings = load(
+        overrides={"data": data, "model": {"hidden": H}, "run": {"steps": 1, "batch_size": 4}}
+    )
+    train_undrawn(settings, tmp_path / "run")
+    chosen = Classify(**SMALL | {"changes": changes, "encoder": "frozen"})
+    parts = classify.open_clips(chosen)[:2]
+    word = "remove" if changes else "add"
+    with pytest.raises(ConfigError, match=f"trained on, {learned}, got .*{word} --changes"):
+        fit(chosen, *parts, tmp_path / "run")
+    fit(Classify(**vars(chosen) | {"encoder": "scratch"}), *parts, tmp_path / "run")
+
+
+def test_means_and_deviations_are_those_of_float64_however_many_frames():
+    x = np.random.default_rng(0).normal(1000, [0.01, 3], (50_000, 2)).astype(np.float32)
+    scale = scale_of(x)
+    np.testing.assert_allclose(scale.mean, x.mean(axis=0, dtype=float), rtol=1e-7)
+    np.testing.assert_allclose(scale.std, x.astype(float).std(axis=0), rtol=1e-6)
+    assert scale_of(np.full((3, 1), 7, np.float32)).std == 1
 
 
 def test_an_encoder_for_other_frames_is_refused_by_name(run):

@@ -231,6 +231,11 @@ def test_bytes_that_are_no_text_and_folders_are_no_configuration(capsys):
     assert "directory" in train_refusal(capsys, "--config", ".").lower()
 
 
+def test_a_configuration_may_begin_with_a_byte_order_mark():
+    Path("my.toml").write_bytes(b"\xef\xbb\xbf[model]\nhidden = 9\n")
+    assert from_toml(Path("my.toml")).model.hidden == 9
+
+
 def test_a_name_of_two_lines_is_still_refused_in_one(capsys):
     train_refusal(capsys, "--config", "two\nlines.toml")
     train_refusal(capsys, "--data", "two\nlines.npy")

@@ -318,6 +318,34 @@ def test_a_run_trained_on_a_file_is_judged_on_its_held_out_sequences(tmp_path, c
     assert all(frame.tobytes() in in_file for frame in held_out[0])
 
 
+def test_a_still_film_is_predicted_exactly_by_its_last_frame_and_a_verdict_says_by_how_much():
+    settings = config.load(overrides=TINY | {"data": {"source": "patches"}})
+    model = build.build_model(settings, 64)
+    frame = np.random.default_rng(0).standard_normal((1, 5, 64)).astype("float32")
+    still = np.repeat(frame, 7, axis=0)
+    result = judging.evaluate(model, still, 3, still.mean(axis=(0, 1)), (8, 8))
+    free = result["future"]["free_running"]
+    assert f"is {free['mean']:.3g} above the copy of the last frame" in judging.table(result)
+    nothing = np.zeros_like(still)  # what constant percepts are, once normalised
+    for param in model.params().values():
+        param.value.fill(0)
+    result = judging.evaluate(model, nothing, 3, nothing[0, 0], (64,))
+    assert "is equal to the copy of the last frame" in judging.table(result)
+
+
+def test_a_run_on_changes_is_judged_on_its_own_data_alone(test_file):
+    settings = config.load(overrides={"data": {"source": "action-changes", "frame_size": 8}})
+    for data in (str(test_file), "moving-mnist"):
+        with pytest.raises(ConfigError, match="expected no --data for a run on action-changes"):
+            build.open_test_source(settings, data)
+    assert build.open_test_source(settings, None).changes
+
+
+def test_digits_are_refused_where_the_data_have_none(runs, test_file):
+    with pytest.raises(ConfigError, match="expected no --digits for"):
+        evaluate.main([str(runs / "conditional"), "--data", str(test_file), "--digits", "folder"])
+
+
 def test_squared_error_has_a_table_of_its_own():
     settings = config.load(overrides=TINY | {"data": {"source": "patches"}})
     model = build.build_model(settings, 64)

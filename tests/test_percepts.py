@@ -131,6 +131,20 @@ def test_texts_that_do_not_fit_are_refused_in_a_line(folder, name):
     assert name in refused(read_percepts, folder)
 
 
+def test_texts_may_begin_with_a_byte_order_mark(folder):
+    expected = read_percepts(folder)
+    for path in folder.glob("*.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    found = read_percepts(folder)
+    assert (found.classes, found.names) == (expected.classes, expected.names)
+    np.testing.assert_array_equal(found.lengths, expected.lengths)
+
+
+def test_classes_that_look_alike_are_refused(folder):
+    (folder / "classes.txt").write_text("walk\nwalk \nsit\n")
+    assert "got 'walk' twice" in refused(read_percepts, folder)
+
+
 @pytest.mark.parametrize("what", ARRAYS)
 def test_arrays_that_do_not_fit_are_refused_in_a_line(folder, what):
     h5(folder / "features.h5", **ARRAYS[what])

@@ -55,6 +55,18 @@ def test_hmdb51_lists_leave_out_what_is_for_neither(tmp_path):
     assert train.tolist() == [2, 3] and test.tolist() == [0, 4]
 
 
+@pytest.mark.parametrize("write, split", [(write_ucf, ucf101_split), (write_hmdb, hmdb51_split)])
+def test_lists_that_an_editor_has_given_a_byte_order_mark_are_the_same(tmp_path, write, split):
+    write(tmp_path)
+    names = UCF_NAMES if split is ucf101_split else HMDB_NAMES
+    expected = [part.tolist() for part in split(names, tmp_path, 1)]
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [part.tolist() for part in split(names, tmp_path, 1)] == expected
+    # --partly says nothing of clips that are listed and not there: the first must not be lost
+    assert [part.tolist() for part in split(names, tmp_path, 1, partly=True)] == expected
+
+
 def test_a_part_of_the_set_is_an_error_unless_that_is_meant(tmp_path):
     write_ucf(tmp_path)
     assert "v_Archery_g08_c01" in refused(ucf101_split, UCF_NAMES[:2], tmp_path, 1)

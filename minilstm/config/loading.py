@@ -159,10 +159,10 @@ def _checked_tree(tree, where):
 
 
 def _read(source):
-    """The checked tree in a TOML file (`Path`) or text (`str`)."""
+    """The checked tree in a TOML file (`Path`), whatever its byte-order mark, or text (`str`)."""
     where = str(source) if isinstance(source, Path) else "the TOML text"
     try:
-        text = source.read_text("utf-8") if isinstance(source, Path) else source
+        text = source.read_text("utf-8-sig") if isinstance(source, Path) else source
         tree = tomllib.loads(text)
     except OSError as error:
         raise refusal(f"a TOML file at {where}", error.strerror, "check the path") from None

@@ -79,6 +79,11 @@ class Clips:
                 f"expected {self.lengths.sum()} frames, the sum of all lengths, got "
                 f"{len(self.frames)}: are lengths and frames of the same file?"
             )
+        known = [name.strip() for name in self.classes]  # " walk" is "walk" to a reader
+        if twice := [name for name in known if known.count(name) > 1]:
+            raise DataError(
+                f"expected classes of different names, got {twice[0]!r} twice: rename one of them"
+            )
         wrong = (self.labels < UNLABELLED) | (self.labels >= len(self.classes))
         if wrong.any():
             n = int(wrong.argmax())

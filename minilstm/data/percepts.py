@@ -129,8 +129,9 @@ def _read_frames(path, lengths, which):
 
 
 def _lines(path, default):
+    """The lines of a text, whose first three bytes may be the byte-order mark of an editor."""
     try:
-        return path.read_text("utf-8").splitlines()
+        return path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError as error:
         if default is None:
             return None

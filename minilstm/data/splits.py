@@ -106,8 +106,9 @@ def _known(split):
 
 
 def _lines(path):
+    """Lines that are not empty; the text may begin with the byte-order mark of an editor."""
     try:
-        lines = [line for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+        lines = [line for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: expected a list of an official split, got {one_line(error)}: look there"

@@ -28,6 +28,24 @@ class Scale:
     std: np.ndarray
 
 
+CHUNK = 1000  # frames at a time
+
+
+def scale_of(frames: np.ndarray) -> Scale:
+    """Return the mean and standard deviation of each number of frames, floats (N, D).
+
+    Sums are made in float64, because in float32 a sum of millions of frames stops growing. A number
+    that never changes has the deviation 1.
+    """
+    mean = frames.mean(axis=0, dtype=np.float64)
+    squares = np.zeros_like(mean)
+    for n in range(0, len(frames), CHUNK):
+        squares += ((frames[n : n + CHUNK] - mean) ** 2).sum(axis=0)
+    std = np.sqrt(squares / len(frames))
+    std[std <= 1e-6] = 1
+    return Scale(mean.astype(np.float32), std.astype(np.float32))
+
+
 def as_vectors(frames: np.ndarray, scale: Scale | None = None) -> np.ndarray:
     """Bytes (T, B, height, width[, colours]) as float32 (T, B, D), D the product of the rest.
 

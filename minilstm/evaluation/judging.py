@@ -207,5 +207,7 @@ def table(result: dict) -> str:
 
 
 def _compared(value, baseline):
+    if baseline == 0:  # a still film is predicted exactly by its last frame
+        return "equal to" if value == 0 else f"{value:.3g} above"
     share = value / baseline - 1
     return f"{abs(100 * share):.0f} % {'above' if share > 0 else 'below'}"

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import use_backend
+from ..data.vectors import scale_of
 from ..layers.init import Blank
 from ..layers.linear import Linear, affine_dw
 from ..layers.losses import SoftmaxCrossEntropy
@@ -53,8 +54,8 @@ def fit_logistic(x: np.ndarray, labels: np.ndarray, K: int, l2: float, start=Non
     """
     from scipy.optimize import minimize
 
-    mean, std = x.mean(axis=0), x.std(axis=0)
-    std = np.where(std > 1e-6, std, 1).astype(np.float32)  # a column that is constant stays so
+    scale = scale_of(x)
+    mean, std = scale.mean, scale.std
     z, target = _standardised(x, mean, std), labels[None]
     with use_backend("numpy", "float32"), use_workspace(Fresh()):
         readout, loss = Linear(z.shape[2], K, None, Blank()), SoftmaxCrossEntropy()

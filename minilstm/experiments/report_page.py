@@ -280,7 +280,7 @@ def _chart(run, result):
         if means[name] <= means["mean image"]:  # a worse baseline would squeeze the other curves
             values = result["baselines"][name]["per_step"]
             lines.append((name, style.INK, "6 5", past, values))
-    highest = 1.15 * max(max(values) for *_, values in lines)
+    highest = 1.15 * max(max(values) for *_, values in lines) or 1.0
 
     def y(value):
         return round(height * (1 - value / highest), 1)

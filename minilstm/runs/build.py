@@ -116,10 +116,16 @@ def seed_of(split: str, seed: int) -> int:
 def open_test_source(config: Config, data: str | None) -> MovingMNIST | SequenceFile | Percepts:
     """Test sequences: of the run's own data, of another source, or all of a file of the same kind.
 
-    Patches or percepts from elsewhere are normalised as the training data were.
+    Patches or percepts from elsewhere are normalised as the training data were. Raises ConfigError
+    for data that a run can't be judged on.
     """
     if data is None:
         return open_source(config, "test")
+    if config.data.source == "action-changes":
+        raise ConfigError(
+            f"expected no --data for a run on action-changes, whose frames no file has, got "
+            f"{data}: leave it out"
+        )
     T = config.data.past + config.data.future
     if config.data.source == "patches":
         return Patches(data, T, scale=open_source(config, "train").scale)
