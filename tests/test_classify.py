@@ -191,9 +191,7 @@ def test_clips_of_another_kind_than_the_encoder_learned_are_refused(
     tmp_path, train_undrawn, learned, changes
 ):
     data = {"source": learned, "frame_size": SIZE, "past": 3, "future": 3}
-    settings = load(
-        overrides={"data": data, "model": {"hidden": H}, "run": {"steps": 1, "batch_size": 4}}
-    )
+    settings = {"data": data, "model": {"hidden": H}, "run": {"steps": 1, "batch_size": 4}}
     train_undrawn(settings, tmp_path / "run")
     chosen = Classify(**SMALL | {"changes": changes, "encoder": "frozen"})
     parts = classify.open_clips(chosen)[:2]
