@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from test_mobilenet import random_arrays
 
 import minilstm
-from minilstm import checker, classify, config, evaluate, train
+from minilstm import checker, config, evaluate, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.command import run_command
 from minilstm.data.mobilenet import network_of
@@ -26,6 +26,7 @@ from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.samples import randomize
 from minilstm.models import Decoder
 from minilstm.runs import build, checkpoint
+from minilstm.training import classifier
 from minilstm.training.batches import BatchesAhead, draw_batch
 from minilstm.training.progress import Progress
 from minilstm.training.step import Batch, training_step
@@ -290,8 +291,8 @@ def classified(backend, encoder):
         frame_size=8, length=6, labels=2, validation=1, test=1, hidden=4, window=4, stride=2,
         layers=2, steps=3, validate_every=1, batch_size=7, encoder=encoder, backend=backend,
     )  # fmt: skip
-    train_clips, validation, test = classify.open_clips(settings)
-    fitted = classify.fit(settings, train_clips, validation, "run")
+    train_clips, validation, test = build.open_clips(settings)
+    fitted = classifier.fit(settings, train_clips, validation, "run")
     return fitted.predict(test), np.array([row["loss"] for row in fitted.history])
 
 

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from data_tools import make_actions
-from minilstm.classify import fit, open_clips
 from minilstm.command import run_command
 from minilstm.config import Classify, load
 from minilstm.data import Actions, MovingMNIST, actions, as_vectors, load_digits
@@ -13,7 +12,8 @@ from minilstm.data.actions import ACTIONS, CLASSES, States, draw_digits, states
 from minilstm.errors import ConfigError, DataError, ShapeError
 from minilstm.evaluation.logistic import fit_logistic
 from minilstm.layers.losses import SquaredError
-from minilstm.runs.build import build_loss, split_digits
+from minilstm.runs.build import build_loss, open_clips, split_digits
+from minilstm.training.classifier import fit
 
 DIGITS = load_digits()[0][:50]
 
@@ -308,5 +308,5 @@ def test_changes_have_squared_error_and_a_classifier_sees_them_normalised():
     clips = Actions(DIGITS, 16, 4, changes=True).clips(2)
     settings = Classify(encoder="scratch", hidden=4, window=4, steps=1, batch_size=4)
     fitted = fit(settings, clips, clips)
-    x = fitted._inputs(clips, np.arange(36), np.zeros(36, int))
+    x = fitted.inputs(clips, np.arange(36), np.zeros(36, int))
     assert abs(x.mean()) < 0.1 and 0.5 < x.std() < 2

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 
 from minilstm import classify, train
-from minilstm.classify import accuracy, baselines, confusion, cross_entropy, draw_balanced, fit
 from minilstm.command import run_command
 from minilstm.config import Classify, load
-from minilstm.data import Clips, windows
+from minilstm.data import Clips, splits, windows
 from minilstm.data.percepts import write_percepts
 from minilstm.data.vectors import scale_of
 from minilstm.errors import ConfigError, DataError
+from minilstm.evaluation import baselines, clip_scores
+from minilstm.evaluation.baselines import clip_baselines
+from minilstm.evaluation.clip_scores import accuracy, confusion, nats_per_clip
 from minilstm.evaluation.logistic import fit_logistic
 from minilstm.models import Classifier
 from minilstm.runs import build
+from minilstm.training.classifier import draw_balanced, draw_classifier_masks, fit
 from minilstm.training.progress import Progress
 
 SIZE, H = 6, 4
@@ -73,7 +76,7 @@ def test_an_lstm_learns_from_scratch_what_no_single_frame_tells():
     p = fitted.predict(parts[2])
     assert p.shape == (200, 2) and np.allclose(p.sum(axis=1), 1)
     assert accuracy(p, parts[2].labels) > 0.95
-    alone = baselines(*parts)["one frame"]
+    alone = clip_baselines(*parts)["one frame"]
     assert abs(accuracy(alone, parts[2].labels) - 0.5) < 3 * 0.5 / 200**0.5
 
 
@@ -95,8 +98,8 @@ def test_the_weights_kept_are_those_that_did_best_in_validation(monkeypatch):
         seen.append(p.copy())
         return next(accuracies)
 
-    monkeypatch.setattr(classify, "accuracy", given)
-    monkeypatch.setattr(classify, "cross_entropy", lambda p, labels: 1.0)
+    monkeypatch.setattr("minilstm.training.classifier.accuracy", given)
+    monkeypatch.setattr("minilstm.training.classifier.nats_per_clip", lambda p, labels: 1.0)
     settings = Classify(**vars(SCRATCH) | {"validate_every": 1, "patience": 3})
     fitted = fit(settings, *parts)
     assert [row["step"] for row in fitted.history] == [1, 2, 3, 4, 5]
@@ -107,11 +110,11 @@ def test_masks_drop_the_share_that_was_asked_for_and_differ_from_batch_to_batch(
     rng = np.random.default_rng(0)
     classifier = Classifier(3, 50, 2, 2, rng)
     settings = Classify(**SMALL | {"dropout": 0.25, "window": 10})
-    first, second = (classify.draw_masks(settings, classifier, 20, k) for k in range(2))
+    first, second = (draw_classifier_masks(settings, classifier, 20, k) for k in range(2))
     assert len(first) == 2 and first[0].shape == (10, 20, 50)
     assert abs(np.mean(first) - 0.75) < 0.02 and (first[0] != second[0]).any()
     assert (first[0] != first[1]).any()
-    assert classify.draw_masks(Classify(dropout=0.0), classifier, 20, 0) is None
+    assert draw_classifier_masks(Classify(dropout=0.0), classifier, 20, 0) is None
 
 
 def test_batches_have_as_many_of_a_rare_class_as_of_a_common_one():
@@ -149,7 +152,7 @@ def test_clips_shorter_than_a_window_do_not_move_the_others(monkeypatch):
     clips = motion(12, 4)
     fitted = fit(Classify(**vars(SCRATCH) | {"steps": 2}), clips, clips)
     alone = np.concatenate([fitted.predict(clips.select([n])) for n in range(12)])
-    monkeypatch.setattr(classify, "CHUNK", 3)
+    monkeypatch.setattr("minilstm.training.classifier.CHUNK", 3)
     np.testing.assert_allclose(fitted.predict(clips), alone, atol=1e-6)
 
 
@@ -157,7 +160,7 @@ def test_clips_shorter_than_a_window_do_not_move_the_others(monkeypatch):
 
 
 def few(split, n=2):
-    return classify.open_clips(Classify(**SMALL))[("train", "validation", "test").index(split)]
+    return build.open_clips(Classify(**SMALL))[("train", "validation", "test").index(split)]
 
 
 @pytest.mark.parametrize("encoder", ["frozen", "finetuned", "scratch"])
@@ -180,7 +183,7 @@ def test_finetuning_never_ends_below_its_start(run):
     assert [row["step"] for row in fitted.history][:2] == [0, 1]
     frozen = fit(Classify(**SMALL | {"encoder": "frozen"}), *parts, run)
     found, start = (
-        classify.accuracy(f.predict(parts[1]), parts[1].labels) for f in (fitted, frozen)
+        clip_scores.accuracy(f.predict(parts[1]), parts[1].labels) for f in (fitted, frozen)
     )
     assert found >= start and fitted.history[0]["accuracy"] == start
     assert max(row["accuracy"] for row in fitted.history) == found
@@ -194,7 +197,7 @@ def test_clips_of_another_kind_than_the_encoder_learned_are_refused(
     settings = {"data": data, "model": {"hidden": H}, "run": {"steps": 1, "batch_size": 4}}
     train_undrawn(settings, tmp_path / "run")
     chosen = Classify(**SMALL | {"changes": changes, "encoder": "frozen"})
-    parts = classify.open_clips(chosen)[:2]
+    parts = build.open_clips(chosen)[:2]
     word = "remove" if changes else "add"
     with pytest.raises(ConfigError, match=f"trained on, {learned}, got .*{word} --changes"):
         fit(chosen, *parts, tmp_path / "run")
@@ -210,7 +213,7 @@ def test_means_and_deviations_are_those_of_float64_however_many_frames():
 
 
 def test_an_encoder_for_other_frames_is_refused_by_name(run):
-    clips = classify.open_clips(Classify(**SMALL | {"frame_size": SIZE + 1}))
+    clips = build.open_clips(Classify(**SMALL | {"frame_size": SIZE + 1}))
     with pytest.raises(ConfigError, match=r"0.Wx \(36, 16\), not \(49, 16\).*frames of the same"):
         fit(Classify(**SMALL), *clips[:2], run)
 
@@ -219,8 +222,10 @@ def test_a_frozen_classifier_says_what_its_logistic_regression_says(run):
     train_clips, validation = few("train"), few("validation")
     fitted = fit(Classify(**SMALL | {"encoder": "frozen"}), train_clips, validation, run)
     x, which = fitted.codes(validation)
-    logistic = classify._logistic(fitted.codes(train_clips), train_clips, (x, which), validation)
-    expected = classify.mean_by(logistic.probabilities(x), which)
+    logistic = baselines.logistic_of_clips(
+        fitted.codes(train_clips), train_clips, (x, which), validation
+    )
+    expected = baselines.mean_by(logistic.probabilities(x), which)
     np.testing.assert_allclose(fitted.predict(validation), expected, atol=1e-5)
 
 
@@ -244,7 +249,7 @@ def test_percepts_are_split_by_recordings_and_all_of_them_are_tested_once(tmp_pa
     settings = {"source": "percepts", "path": str(tmp_path), "folds": 3, "labels": 2}
     tested = []
     for fold in range(3):
-        parts = classify.open_clips(Classify(**settings, fold=fold))
+        parts = build.open_clips(Classify(**settings, fold=fold))
         groups = [set(part.groups) for part in parts]
         assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
         assert np.bincount(parts[0].labels).tolist() == [2, 2] and len(parts[1]) == 8
@@ -254,10 +259,10 @@ def test_percepts_are_split_by_recordings_and_all_of_them_are_tested_once(tmp_pa
 
 def test_few_clips_of_each_class_are_drawn_by_their_seed_and_more_include_them():
     labels = np.arange(31) % 3
-    two, four = (classify.few(labels, n, seed=1) for n in (2, 4))
+    two, four = (splits.few_per_class(labels, n, seed=1) for n in (2, 4))
     assert np.bincount(labels[two]).tolist() == [2, 2, 2] and set(two) < set(four)
-    assert set(classify.few(labels, 2, seed=2)) != set(two)
-    assert len(classify.few(labels, 100, seed=0)) == 31
+    assert set(splits.few_per_class(labels, 2, seed=2)) != set(two)
+    assert len(splits.few_per_class(labels, 100, seed=0)) == 31
 
 
 # ---------------------------------------------------------------- without an LSTM
@@ -298,7 +303,9 @@ def test_each_baseline_sees_what_it_says_and_nothing_else():
         clips = Clips(
             **{"frames": frames, "lengths": lengths, "labels": labels} | parts, classes="ab"
         )
-        return {name: accuracy(p, labels) for name, p in baselines(clips, clips, clips).items()}
+        return {
+            name: accuracy(p, labels) for name, p in clip_baselines(clips, clips, clips).items()
+        }
 
     by_size, by_frame = accuracies(sizes=sizes), accuracies(frames=frames + telling)
     by_length = accuracies(lengths=np.where(labels, 5, 3), frames=frames)
@@ -315,14 +322,14 @@ def test_accuracy_nats_and_confusion_by_hand():
     p = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
     labels = np.array([0, 1, 1, 2])
     assert accuracy(p, labels) == 0.75
-    assert cross_entropy(p, labels) == pytest.approx(-np.log([0.5, 0.8, 0.3, 0.6]).mean())
+    assert nats_per_clip(p, labels) == pytest.approx(-np.log([0.5, 0.8, 0.3, 0.6]).mean())
     assert confusion(p, labels).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
 
 
 def test_a_class_without_a_clip_has_no_recall():
     test = Clips(np.zeros((2, 1)), np.array([1, 1]), np.array([0, 0]), ("a", "b"))
-    result = classify.judge("model", {"model": np.array([[0.9, 0.1], [0.4, 0.6]])}, test)
-    assert result["recall"] == [0.5, None] and "none" in classify.table(result)
+    result = clip_scores.results_of("model", {"model": np.array([[0.9, 0.1], [0.4, 0.6]])}, test)
+    assert result["recall"] == [0.5, None] and "none" in clip_scores.results_table(result)
 
 
 # ---------------------------------------------------------------- the command

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from minilstm import classify, config
+from minilstm import config
 from minilstm.data import load_digits
 from minilstm.errors import ConfigError
 from minilstm.evaluation import judging
@@ -57,9 +57,9 @@ def test_a_seed_that_validation_or_test_motions_have_is_refused(seed):
     settings = tiny(run={"seed": seed})
     with pytest.raises(ConfigError, match=f"expected a seed other than .* got {seed}"):
         build.open_source(settings, "train")
-    chosen = dataclasses.replace(classify.Classify(), seed=seed)
+    chosen = dataclasses.replace(config.Classify(), seed=seed)
     with pytest.raises(ConfigError, match=f"got {seed}"):
-        classify.open_clips(chosen)
+        build.open_clips(chosen)
 
 
 def test_validation_is_free_running(tmp_path, monkeypatch):

@@ -46,9 +46,6 @@ BELOW["commands"] = BELOW["experiments"] | {"experiments", "benchmark"}
 # backend.py asks a GPU what it lacks only when CuPy is chosen: inside a function, so that NumPy
 # alone never loads these two. They import only errors.py.
 EXCEPTIONS = {("backend", "gpu.diagnosis"), ("backend", "gpu.tf32")}
-NOT_YET = {  # a command still holds what others use
-    "experiments.action_fit", "experiments.real_clips",
-}  # fmt: skip
 
 
 def storey(module):
@@ -81,7 +78,7 @@ def imports_within(module):
     return found
 
 
-@pytest.mark.parametrize("module", sorted(set(TREES) - NOT_YET))
+@pytest.mark.parametrize("module", TREES)
 def test_imports_point_in_one_direction(module):
     own = storey(module)
     wrong = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import classify, reproduce
+from minilstm import config, reproduce
 from minilstm.command import run_command
 from minilstm.data import Clips, read_percepts, write_percepts
 from minilstm.errors import ConfigError, DataError, RunError
@@ -16,6 +16,7 @@ from minilstm.experiments.real_clips import join, plan_real_clips
 from minilstm.experiments.scales import ALL, SCALES
 from minilstm.experiments.targets import Request
 from minilstm.runs import build
+from minilstm.training import classifier
 
 SMOKE = SCALES["smoke"].percepts
 CLASSES, RECORDINGS = ("hug", "kick", "push"), 6
@@ -129,7 +130,7 @@ def test_pretrained_or_not_a_classifier_has_the_same_sizes_and_scale(folders, tm
     fitted = []
     for fit in fits:
         (train, validation), *_ = action_fit.open_parts(fit)[0]
-        fitted.append(classify.fit(classify.Classify(**fit.settings), train, validation, fit.run))
+        fitted.append(classifier.fit(config.Classify(**fit.settings), train, validation, fit.run))
     for a, b in zip(*([*vars(one.scale).values()] for one in fitted), strict=True):
         assert (a == b).all()
     trained = build.open_source(build.read_config(fits[0].run), "train")

@@ -18,7 +18,6 @@ from PIL import Image
 
 from minilstm import config, reproduce
 from minilstm.backend import to_numpy
-from minilstm.classify import open_clips
 from minilstm.command import run_command
 from minilstm.config import Classify
 from minilstm.data import Actions, load_digits
@@ -32,6 +31,7 @@ from minilstm.experiments.scales import SCALES
 from minilstm.experiments.table_definitions import TABLES
 from minilstm.experiments.targets import FIGURES, Request
 from minilstm.runs import checkpoint
+from minilstm.runs.build import open_clips
 from minilstm.runs.run_folder import RunFolder
 
 SMALLEST = {

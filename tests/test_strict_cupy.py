@@ -31,7 +31,6 @@ from test_resume import same, stop_after
 
 from minilstm import checker, evaluate, train
 from minilstm.backend import asarray, current_backend, use_backend, xp
-from minilstm.classify import classify_step
 from minilstm.command import run_command
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import Classifier
@@ -39,6 +38,7 @@ from minilstm.optim import Adam
 from minilstm.runs import build, checkpoint
 from minilstm.training import batches, progress
 from minilstm.training.batches import BatchesAhead, draw_batch
+from minilstm.training.classifier import classify_step
 from minilstm.training.step import Batch, training_step
 
 BACKENDS = ("numpy", "cupy")

@@ -27,11 +27,13 @@ from pathlib import Path
 import kit
 import numpy as np
 
-from minilstm import classify, config
+from minilstm import config
 from minilstm.config import Classify
 from minilstm.data import Actions, windows
 from minilstm.data.actions import CLASSES
+from minilstm.data.clips import clip_vectors
 from minilstm.data.splits import grouped_folds
+from minilstm.evaluation import baselines, clip_scores
 from minilstm.experiments import accuracy_table, charts, table_definitions
 from minilstm.experiments.action_experiments import METHODS
 from minilstm.experiments.markdown import plus_minus
@@ -42,7 +44,7 @@ from minilstm.figures import tables
 from minilstm.gradcheck import check
 from minilstm.models import Classifier
 from minilstm.runs import build
-from minilstm.training import loop
+from minilstm.training import classifier, loop
 
 # %% [markdown]
 # ## Eighteen actions
@@ -67,7 +69,7 @@ def ask(encoder, labels, seed=0, learning_rate=2e-3):
 
 
 labels = 2 if kit.FAST else 8
-labelled, validation, test = classify.open_clips(ask("scratch", labels))
+labelled, validation, test = build.open_clips(ask("scratch", labels))
 for name, clips in (("learn", labelled), ("decide", validation), ("judge", test)):
     print(f"{len(clips)} clips to {name} by")
 
@@ -92,15 +94,15 @@ kit.save(drawn, "12_actions")
 # %%
 films = test.frames.reshape(len(test), 20, 16, 16)
 backwards = dataclasses.replace(test, frames=films[:, ::-1].reshape(test.frames.shape))
-found = classify.baselines(labelled, validation, test)
-again = classify.baselines(labelled, validation, backwards)
+found = baselines.clip_baselines(labelled, validation, test)
+again = baselines.clip_baselines(labelled, validation, backwards)
 
 chance = 1 / len(CLASSES)
 error = np.sqrt(chance * (1 - chance) / len(test))  # of one who guesses
 print(f"{'a guess':<22}{chance:.3f} ± {error:.3f}")
 for name, p in found.items():
-    print(f"{name:<22}{classify.accuracy(p, test.labels):.3f}")
-assert abs(classify.accuracy(found["one frame"], test.labels) - chance) < 4 * error
+    print(f"{name:<22}{clip_scores.accuracy(p, test.labels):.3f}")
+assert abs(clip_scores.accuracy(found["one frame"], test.labels) - chance) < 4 * error
 assert np.allclose(found["single frame"], again["single frame"], atol=1e-4)
 
 # %% [markdown]
@@ -189,8 +191,8 @@ print(f"trained on {32 * steps:,} clips without labels")
 def fit(encoder, labels, seed=0, source=None, learning_rate=2e-3):
     """A classifier, trained on so many labelled clips of each action."""
     settings = ask(encoder, labels, seed, learning_rate)
-    clips, *_ = classify.open_clips(settings)
-    return classify.fit(settings, clips, validation, None if encoder == "scratch" else source)
+    clips, *_ = build.open_clips(settings)
+    return classifier.fit(settings, clips, validation, None if encoder == "scratch" else source)
 
 
 pretrained = build.load_run(run).encoder.params()
@@ -200,7 +202,7 @@ for name, fitted in (("frozen", frozen), ("finetuned", finetuned)):
     p = fitted.predict(test)
     moved = [np.abs(param.value - pretrained[key].value).max() / np.abs(param.value).max()
              for key, param in fitted.classifier.encoder.params().items()]  # fmt: skip
-    recognised = classify.accuracy(p, test.labels)
+    recognised = clip_scores.accuracy(p, test.labels)
     print(f"{name:<10} recognised {recognised:.3f}   weights moved by {max(moved):.3f}")
     assert (max(moved) == 0) == (name == "frozen")
 
@@ -209,12 +211,12 @@ for name, fitted in (("frozen", frozen), ("finetuned", finetuned)):
 
 # %%
 which, first = windows(test.lengths, window=16, stride=4)
-x = classify.vectors(test.cut(which, first, 16), None)  # (16, windows, 256)
+x = clip_vectors(test.cut(which, first, 16), None)  # (16, windows, 256)
 logits, _ = finetuned.classifier.forward(x)
 e = np.exp(logits - logits.max(axis=2, keepdims=True))
 p = e / e.sum(axis=2, keepdims=True)  # (16, windows, 18)
-by_step = [classify.accuracy(classify.mean_by(p_t, which), test.labels) for p_t in p]
-by_hand = classify.mean_by(p.mean(axis=0), which)
+by_step = [clip_scores.accuracy(baselines.mean_by(p_t, which), test.labels) for p_t in p]
+by_hand = baselines.mean_by(p.mean(axis=0), which)
 print(f"{len(which)} windows of {len(test)} clips")
 print("recognised at step 1, 2, ...:", *(f"{a:.2f}" for a in by_step))
 assert np.allclose(by_hand, finetuned.predict(test), atol=1e-5)
@@ -236,9 +238,9 @@ forwards, reversed_ = (finetuned.predict(clips)[has_mirror] for clips in (test, 
 own, mirror = test.labels[has_mirror], mirror[has_mirror]
 print("                 says its action   says the mirrored action")
 for name, p in (("forwards", forwards), ("backwards", reversed_)):
-    print(f"{name:<17}{classify.accuracy(p, own):15.2f}{classify.accuracy(p, mirror):27.2f}")
+    print(f"{name:<17}{clip_scores.accuracy(p, own):15.2f}{clip_scores.accuracy(p, mirror):27.2f}")
 if not kit.FAST:
-    assert classify.accuracy(reversed_, mirror) > classify.accuracy(reversed_, own)
+    assert clip_scores.accuracy(reversed_, mirror) > clip_scores.accuracy(reversed_, own)
 
 # %% [markdown]
 # ## Choose settings without cheating
@@ -251,7 +253,7 @@ if not kit.FAST:
 most = 4 if kit.FAST else 24
 rates = {}
 for encoder in ("scratch", "finetuned"):
-    nats = {rate: classify.cross_entropy(
+    nats = {rate: clip_scores.nats_per_clip(
                 fit(encoder, most, 0, run, rate).predict(validation), validation.labels)
             for rate in (2e-3, 5e-3)}  # fmt: skip
     rates[encoder] = min(nats, key=nats.get)
@@ -268,7 +270,7 @@ print(f"a guess: {guess:.3f} nats; chosen:", rates)
 # %%
 rng = np.random.default_rng(0)
 guesses = rng.random((2, 50, len(test), len(CLASSES)))
-scores = np.array([[classify.accuracy(p, test.labels) for p in half] for half in guesses])
+scores = np.array([[clip_scores.accuracy(p, test.labels) for p in half] for half in guesses])
 best = scores[0].argmax()
 chosen, anew = scores[:, best]
 print(f"the best of 50: {chosen:.3f}; the same one on new clips: {anew:.3f}")
@@ -292,7 +294,7 @@ values = {}
 for (row, column), (_, ((method, _, count),)) in needed.items():
     encoder = encoders[method]
     values[row, column] = [
-        classify.accuracy(fit(encoder, count, n, run, rates[encoder]).predict(test), test.labels)
+        clip_scores.accuracy(fit(encoder, count, n, run, rates[encoder]).predict(test), test.labels)
         for n in range(draws)
     ]
     mean = mean_of(100 * np.array(values[row, column]))
@@ -337,7 +339,7 @@ if not kit.FAST:
 # %%
 middle = str(counts[-2])
 table1 = {
-    "Single Frame": [classify.accuracy(found["single frame"], test.labels)],
+    "Single Frame": [clip_scores.accuracy(found["single frame"], test.labels)],
     "LSTM classifier": values["baseline", middle],
     "Composite LSTM Model + Finetuning": values["composite", middle],
 }
@@ -345,7 +347,7 @@ table3 = {"Baseline LSTM": values["baseline", middle]}
 for method in ("autoencoder", "predictor"):
     other = pretrain(method, steps)
     table3[table_definitions.TITLES[method][0]] = [
-        classify.accuracy(
+        clip_scores.accuracy(
             fit("finetuned", int(middle), n, other, rates["finetuned"]).predict(test), test.labels
         )
         for n in range(draws)
@@ -434,8 +436,8 @@ for name, groups in (("clips shuffled", np.arange(240)), ("recordings shuffled",
     for rest, fold in grouped_folds(groups, 4):
         inner, decide = next(grouped_folds(groups[rest], 4))
         parts = clips.select(rest[inner]), clips.select(rest[decide]), clips.select(fold)
-        p = classify.baselines(*parts)["mean frame"]
-        scores.append(classify.accuracy(p, parts[2].labels))
+        p = baselines.clip_baselines(*parts)["mean frame"]
+        scores.append(clip_scores.accuracy(p, parts[2].labels))
         sisters.append(np.isin(parts[2].groups, parts[0].groups).mean())
     print(f"{name:<21} {np.mean(sisters):4.0%} of the test clips have a sister in training: "
           f"{np.mean(scores):.2f} right")  # fmt: skip
@@ -464,7 +466,8 @@ for name, groups in (("clips shuffled", np.arange(240)), ("recordings shuffled",
 folder.cleanup()
 
 # %% [markdown]
-# **In the library:** [classify.py](../minilstm/classify.py) `fit`, `Fitted.predict`, `baselines`;
+# **In the library:** [training/classifier.py](../minilstm/training/classifier.py) `fit`,
+# `Fitted.predict`; [baselines.py](../minilstm/evaluation/baselines.py) `clip_baselines`;
 # [models/classifier.py](../minilstm/models/classifier.py);
 # [data/actions.py](../minilstm/data/actions.py), [data/clips.py](../minilstm/data/clips.py);
 # `python -m minilstm.classify`. **Next:** 13, comparing numbers.

@@ -24,9 +24,9 @@ import kit
 import numpy as np
 
 from minilstm import config, data, reproduce
-from minilstm.classify import accuracy, cross_entropy, fit, open_clips
 from minilstm.config import Classify
 from minilstm.evaluation import judging, metrics
+from minilstm.evaluation.clip_scores import accuracy, nats_per_clip
 from minilstm.experiments import table2
 from minilstm.experiments.markdown import percent, plus_minus
 from minilstm.experiments.scales import ActionScale
@@ -34,6 +34,8 @@ from minilstm.experiments.significance import HOLDS, detectable, judge, mean_of
 from minilstm.experiments.table_definitions import table_4
 from minilstm.experiments.verdicts import lines, tested
 from minilstm.runs import build
+from minilstm.runs.build import open_clips
+from minilstm.training.classifier import fit
 
 # %% [markdown]
 # ## What each number is
@@ -288,7 +290,7 @@ for name in ("pixels", "changes"):
     p[name] = fit(settings, learn_from, decide_by).predict(test)
 truth = test.labels
 p["both"] = (p["pixels"] + p["changes"]) / 2
-nats = {name: cross_entropy(probabilities, truth) for name, probabilities in p.items()}
+nats = {name: nats_per_clip(probabilities, truth) for name, probabilities in p.items()}
 for name, probabilities in p.items():
     print(f"{name:<8}{percent(accuracy(probabilities, truth)):>8} recognised{nats[name]:8.3f} nats")
 right = {name: probabilities.argmax(axis=1) == truth for name, probabilities in p.items()}

@@ -12,7 +12,7 @@ distribution in every class and at every frame: only what CHANGES from frame to 
     draw_digits   pixels
 
 The paper's action data (UCF-101, HMDB-51) are large, and a single frame of them gives much away.
-Read next: ../classify.py.
+Read next: training/classifier.py.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ release, so a clip is a slice of it:
     x = clips.cut(which[:32], first[:32], 16)      # (16, 32, ...): time first, then the batch
 
 Paper: section 4 (action recognition). Slides: "Transfer Learning for Action Recognition" (Fig 11).
-Read next: actions.py, which draws such clips; percepts.py, which reads them; ../classify.py.
+Read next: actions.py, which draws such clips; percepts.py, which reads them;
+training/classifier.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from ..errors import DataError
 from .rng import whole_number
-from .vectors import Scale
+from .vectors import Scale, as_vectors, scale_of
 
 UNLABELLED = -1
 
@@ -142,6 +143,28 @@ def windows(lengths: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, 
     which = np.repeat(np.arange(len(last)), count)
     number = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
     return which, np.minimum(number * stride, last[which])
+
+
+def clip_vectors(frames: np.ndarray, scale: Scale | None) -> np.ndarray:
+    """Frames of clips (T, B, ...) as the vectors that a layer takes: float32 (T, B, D).
+
+    Bytes go to [0, 1], or are normalised by `scale`. Floats are normalised by `scale` if it is
+    given.
+    """
+    if frames.dtype == np.uint8:
+        return as_vectors(frames, scale)
+    x = frames.astype(np.float32)
+    return x if scale is None else (x - scale.mean) / scale.std
+
+
+def clip_scale(clips: Clips) -> Scale | None:
+    """The scale by which frames of `clips` are normalised: the mean and standard deviation of each.
+
+    Bytes have the scale that comes with them; digits come without one and stay in [0, 1].
+    """
+    if clips.frames.dtype == np.uint8:
+        return clips.scale
+    return scale_of(clips.frames)
 
 
 def _whole_numbers(name, values):

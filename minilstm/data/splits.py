@@ -8,7 +8,7 @@ All are indices of clips, int64, in their order. Videos of one recording look al
 same room. Where some are in training and some in test, a model can do well by knowing the room.
 The official lists keep recordings apart; `grouped_folds` does so for any other set.
 
-Paper: section 4.2 ("the three splits"). Read next: ../classify.py.
+Paper: section 4.2 ("the three splits"). Read next: training/classifier.py.
 """
 
 from __future__ import annotations
@@ -97,6 +97,17 @@ def grouped_folds(groups: Indices, count: int, seed: int = 0) -> Iterator[tuple[
     fold = fold_of[np.searchsorted(members, groups)]
     for n in range(count):
         yield np.flatnonzero(fold != n), np.flatnonzero(fold == n)
+
+
+def few_per_class(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
+    """Indices of `per_class` clips of every label in labels (N,), or of all where there are fewer.
+
+    They depend on `seed`. A larger `per_class` includes the clips of a smaller one.
+    """
+    order = keyed_rng(Purpose.LABELLED_CLIPS, seed).permutation(len(labels))
+    return np.sort(
+        np.concatenate([order[labels[order] == k][:per_class] for k in np.unique(labels)])
+    )
 
 
 def _known(split):

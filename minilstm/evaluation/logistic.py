@@ -6,7 +6,7 @@ states of an encoder in place of frames, a frozen encoder's classifier.
 
 The layer is linear.py's, the loss losses.py's; their analytic gradient goes to SciPy's L-BFGS.
 
-Paper: section 4, Table 1. Read next: classify.py.
+Paper: section 4, Table 1. Read next: training/classifier.py.
 """
 
 from __future__ import annotations

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import classify
 from ..command import Parser, run_command
 from ..config import Classify
 from ..data import Clips, read_percepts
 from ..errors import RunError, named
+from ..evaluation import baselines, clip_scores
+from ..runs import build
+from ..training import classifier
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Fit:
 def open_parts(fit: Fit) -> tuple[list[tuple[Clips, Clips]], Clips]:
     """Return pairs of (training, validation) clips, and the test clips."""
     if not fit.percepts:
-        train, validation, test = classify.open_clips(Classify(**fit.settings))
+        train, validation, test = build.open_clips(Classify(**fit.settings))
         return [(train, validation)], test
     needed = np.union1d(fit.learn, fit.judged)  # with few labels, a small part of a large set
     clips = read_percepts(fit.percepts, needed)
@@ -74,14 +76,14 @@ def run_fit(fit: Fit) -> dict:
     parts, test = open_parts(fit)
     chosen = {}
     if fit.baselines:
-        found = [classify.baselines(train, validation, test) for train, validation in parts]
+        found = [baselines.clip_baselines(train, validation, test) for train, validation in parts]
     else:
         least = np.inf
         for candidate in fit.candidates:
             settings = Classify(**{**fit.settings, **candidate})
-            fitted = [classify.fit(settings, *part, fit.run or None) for part in parts]
+            fitted = [classifier.fit(settings, *part, fit.run or None) for part in parts]
             losses = [
-                classify.cross_entropy(one.predict(validation), validation.labels)
+                clip_scores.nats_per_clip(one.predict(validation), validation.labels)
                 for one, (_, validation) in zip(fitted, parts, strict=True)
             ]
             if np.mean(losses) < least:
@@ -101,7 +103,7 @@ def run_fit(fit: Fit) -> dict:
 def mean_accuracy(results: Sequence[Mapping], name: str = "lstm") -> float:
     """Average the probabilities `name` of several results of `run_fit`; return their accuracy."""
     mean = np.mean([result["probabilities"][name] for result in results], axis=0)
-    return classify.accuracy(mean, np.array(results[0]["labels"]))
+    return clip_scores.accuracy(mean, np.array(results[0]["labels"]))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from .. import config
-from ..classify import few
 from ..config import Classify
 from ..data import Clips, read_percepts, write_percepts
-from ..data.splits import SPLITS, grouped_folds, hmdb51_split, ucf101_split
+from ..data.splits import SPLITS, few_per_class, grouped_folds, hmdb51_split, ucf101_split
 from ..errors import DataError, RunError
 from ..files import make_folder, write_file
 from .action_experiments import METHODS, Plan
@@ -113,7 +112,7 @@ class RealClipsPlan(Plan):
     def fit(self, method: str, stream: str, labels: int, n: int) -> tuple[str, Fit]:
         """Return a fit with its name, for at most so many labelled clips per class."""
         learn, judged = self.folds[n % len(self.folds)]
-        learn = learn[few(self.clips.labels[learn], labels, n)]
+        learn = learn[few_per_class(self.clips.labels[learn], labels, n)]
         recordings = self.clips.groups[learn]
         inner = grouped_folds(recordings, min(INNER, len(np.unique(recordings))))
         settings, run = self.classifier(method, stream, n)

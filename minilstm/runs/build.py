@@ -16,9 +16,19 @@ import numpy as np
 
 from .. import models
 from ..backend import asarray, current_backend, use_backend
-from ..config import Config, from_toml
-from ..data import Actions, MovingMNIST, Patches, Percepts, SequenceFile, load_digits
+from ..config import Classify, Config, from_toml
+from ..data import (
+    Actions,
+    Clips,
+    MovingMNIST,
+    Patches,
+    Percepts,
+    SequenceFile,
+    load_digits,
+    read_percepts,
+)
 from ..data.rng import Purpose, keyed_rng, part
+from ..data.splits import few_per_class, grouped_folds
 from ..errors import ConfigError, RunError
 from ..layers.init import Init
 from ..layers.losses import BernoulliCrossEntropy, Loss, SquaredError
@@ -190,6 +200,37 @@ def build_schedule(config: Config):
         decay_every=o.decay_every,
         warmup_steps=o.warmup_steps,
     )
+
+
+def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
+    """Labelled clips to learn from, to stop by, and to judge by.
+
+    Actions share no digit, percepts no recording: of their folds one is the test, another decides
+    when to stop, and of the others every class has `labels` clips at most. Raises ConfigError.
+    """
+    c = settings
+    if c.source == "percepts":
+        if not c.path:
+            raise ConfigError("expected the folder of percepts, got none: name it by --path")
+        if c.fold >= c.folds:
+            raise ConfigError(
+                f"expected --fold 0 to {c.folds - 1}, one of {c.folds} folds, got {c.fold}: choose "
+                "one of those"
+            )
+        clips = read_percepts(c.path)
+        clips = clips.select(clips.labels >= 0)
+        rest, test = (clips.select(n) for n in list(grouped_folds(clips.groups, c.folds))[c.fold])
+        train, validation = next(grouped_folds(rest.groups, c.folds - 1))
+        train = train[few_per_class(rest.labels[train], c.labels, c.seed)]
+        return rest.select(train), rest.select(validation), test
+    counts = {"train": c.labels, "validation": c.validation, "test": c.test}
+    return tuple(
+        Actions(
+            split_digits(c.digits, split), c.frame_size, c.length,
+            seed_of(split, c.seed), c.changes,
+        ).clips(count)
+        for split, count in counts.items()
+    )  # fmt: skip
 
 
 def read_config(run: str | Path) -> Config:

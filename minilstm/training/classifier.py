@@ -1,0 +1,267 @@
+"""Train a classifier of clips, from an encoder that was trained without labels or from scratch.
+
+The classifier gives class probabilities at every step, and every step has its loss. The
+probabilities of a clip are the mean over the steps of a window, then over the windows of the clip.
+`classify_step` is one update. `fit` draws the batches and stops early.
+
+    fitted = fit(settings, train, validation, run)
+    probabilities = fitted.predict(test)                        # (N, classes)
+    accuracy(probabilities, test.labels)
+
+Paper: section 4. Slides: "Transfer Learning for Action Recognition" (Fig 11, Fig 12, Tables 1, 3).
+Read next: evaluation/baselines.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..backend import asarray, to_numpy, use_backend, xp
+from ..config import Classify
+from ..data import Clips, Scale, windows
+from ..data.clips import clip_scale, clip_vectors
+from ..data.rng import Purpose, keyed_rng
+from ..errors import ConfigError, DataError
+from ..evaluation.baselines import logistic_of_clips
+from ..evaluation.clip_scores import accuracy, nats_per_clip
+from ..layers.init import Init
+from ..layers.workspace import Reused, use_workspace
+from ..models import Classifier
+from ..optim import Adam, Optimizer, clip_norm, schedule
+from ..runs import build
+from ..streams import progress_bar
+
+CHUNK = 256  # windows classified at a time
+
+
+def classify_step(
+    classifier: Classifier,
+    optimizer: Optimizer,
+    x: np.ndarray,
+    labels: np.ndarray,
+    masks: tuple | None,
+    rate: float,
+    clip: float,
+):
+    """One update from windows x (T, B, D) of classes `labels` (B,). Returns the loss, 0-d."""
+    logits, cache = classifier.forward(x, masks)
+    target = xp.broadcast_to(labels, logits.shape[:2])  # the same at every step
+    loss, loss_cache = classifier.loss.forward(logits, target)
+    dlogits, _ = classifier.loss.backward(1.0, loss_cache)
+    grad = classifier.flat().grad
+    grad.fill(0)
+    classifier.backward(dlogits, cache, want_dx=False)
+    norm = clip_norm(grad, clip)
+    optimizer.step(rate, xp.isfinite(norm + loss))
+    return loss
+
+
+@dataclass
+class Fitted:
+    """A classifier with what it needs to be asked: library, windows, the scale of its inputs."""
+
+    backend: str
+    classifier: Classifier
+    scale: Scale | None
+    window: int
+    stride: int
+    history: list[dict]  # of early stopping: step, validation loss and accuracy
+
+    def predict(self, clips: Clips) -> np.ndarray:
+        """Probabilities (N, K): the mean over steps, then over the windows of each clip."""
+        which, first = windows(clips.lengths, self.window, self.stride)
+        total = np.zeros((len(clips), self.classifier.readout.b.value.size))
+        with use_backend(self.backend, "float32"):  # also long after `fit`
+            for part in _chunks(len(which)):
+                x = self.inputs(clips, which[part], first[part])
+                logits, _ = self.classifier.forward(x)
+                p = to_numpy(self.classifier.loss.mean(logits, out=logits)).mean(axis=0)
+                np.add.at(total, which[part], p)
+        return total / np.bincount(which)[:, None]
+
+    def codes(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+        """What the encoder says of every step of every window: (T * W, H), and the clip of each."""
+        which, first = windows(clips.lengths, self.window, self.stride)
+        found = []
+        with use_backend(self.backend, "float32"):
+            for part in _chunks(len(which)):
+                x = self.inputs(clips, which[part], first[part])
+                (y, _), _ = self.classifier.encoder.forward(x)
+                found.append(to_numpy(y))
+        return np.concatenate(found, axis=1).reshape(-1, y.shape[-1]), np.tile(which, self.window)
+
+    def inputs(self, clips: Clips, which: np.ndarray, first: np.ndarray):
+        """Cut windows (T, B, D) of clips `which` (B,), each from its frame `first` (B,)."""
+        x = clip_vectors(clips.cut(which, first, self.window), self.scale)
+        return asarray(x, self.classifier.dtype)
+
+
+def fit(
+    settings: Classify,
+    train: Clips,
+    validation: Clips,
+    run: str | Path | None = None,
+    quiet: bool = True,
+) -> Fitted:
+    """Train a classifier on `train`, with an encoder from the run folder `run` (or none).
+
+    Settings, validation, stopping: all by `validation`. The result is a function of the arguments
+    alone. Raises ConfigError for a run that is missing or whose frames have another size, DataError
+    for clips that are no use.
+    """
+    for name, clips in (("train", train), ("validation", validation)):
+        if not len(clips) or (clips.labels < 0).any():
+            raise DataError(
+                f"expected labelled clips to {name} with, got {len(clips)} of which "
+                f"{(clips.labels < 0).sum()} have no label: leave those out"
+            )
+    with use_backend(settings.backend, "float32"), use_workspace(Reused()):
+        if run is not None and settings.encoder != "scratch":
+            _expect_what_was_learned(train, run)
+        scale = _scale(train, run)
+        D = clip_vectors(train.frames[:1, None], scale).shape[-1]
+        classifier = build_classifier(settings, D, len(train.classes), run)
+        fitted = Fitted(settings.backend, classifier, scale, settings.window, settings.stride, [])
+        if settings.encoder != "scratch":
+            _fit_readout(fitted, train, validation)
+        if settings.encoder != "frozen":
+            _fit_all(settings, fitted, train, validation, quiet)
+    return fitted
+
+
+def _fit_readout(fitted, train, validation):
+    """The best readout of the encoder as it came: a logistic regression, to the end.
+
+    That of a frozen one, and where finetuning begins.
+    """
+    parts = fitted.codes(train), fitted.codes(validation)
+    logistic = logistic_of_clips(parts[0], train, parts[1], validation)
+    W, b = logistic.folded()
+    fitted.classifier.readout.W.value[...] = asarray(W)
+    fitted.classifier.readout.b.value[...] = asarray(b)
+
+
+def _fit_all(settings, fitted, train, validation, quiet):
+    classifier = fitted.classifier
+    optimizer = Adam(classifier.flat(), l2=settings.l2)
+    rate = schedule("constant", settings.learning_rate, warmup_steps=settings.warmup_steps)
+    which, first = windows(train.lengths, settings.window, settings.stride)
+    best, most, since = None, (-1.0, 0.0), 0
+
+    def validate(step):
+        p = fitted.predict(validation)
+        right, nats = (number(p, validation.labels) for number in (accuracy, nats_per_clip))
+        fitted.history.append({"step": step, "loss": nats, "accuracy": right})
+        return right, -nats
+
+    if settings.encoder == "finetuned":  # its start is the best frozen classifier
+        best, most = classifier.flat().value.copy(), validate(0)
+    for k in progress_bar(range(settings.steps), unit="step", quiet=quiet):
+        chosen = draw_balanced(train.labels[which], settings.batch_size, settings.seed, k)
+        x = fitted.inputs(train, which[chosen], first[chosen])
+        labels = asarray(train.labels[which[chosen]], int)
+        masks = draw_classifier_masks(settings, classifier, len(chosen), k)
+        classify_step(classifier, optimizer, x, labels, masks, rate(k), settings.clip_norm)
+        if (k + 1) % settings.validate_every == 0 or k + 1 == settings.steps:
+            found, since = validate(k + 1), since + 1
+            if found > most:
+                best, most, since = classifier.flat().value.copy(), found, 0
+            if since == settings.patience:
+                break
+    classifier.flat().value[...] = best
+
+
+def draw_balanced(labels: np.ndarray, B: int, seed: int, k: int) -> np.ndarray:
+    """B indices into `labels` (W,), about equally many of every label there is: of batch k."""
+    rng = keyed_rng(Purpose.CLASSIFIER_BATCH, seed, k)
+    present = np.unique(labels)
+    wanted = np.sort(np.resize(rng.permutation(present), B))
+    order = np.argsort(labels, kind="stable")
+    begin, end = (np.searchsorted(labels[order], wanted, side) for side in ("left", "right"))
+    return order[begin + (rng.random(B) * (end - begin)).astype(int)]
+
+
+def draw_classifier_masks(
+    settings: Classify, classifier: Classifier, B: int, k: int
+) -> tuple | None:
+    """Dropout masks of batch k, (T, B, H) for every layer's output."""
+    if settings.dropout == 0:
+        return None
+    layers = classifier.encoder.layers
+    shape = (len(layers), settings.window, B, layers[0].H)
+    masks = (
+        keyed_rng(Purpose.CLASSIFIER_DROPOUT, settings.seed, k).random(shape, np.float32)
+        >= settings.dropout
+    )
+    return tuple(asarray(mask, bool) for mask in masks)
+
+
+def build_classifier(
+    settings: Classify, D: int, K: int, run: str | Path | None = None
+) -> Classifier:
+    """A classifier of frames of D numbers into K classes, its encoder that of a run folder."""
+    rng = keyed_rng(Purpose.WEIGHTS, settings.seed)
+    if run is None:
+        if settings.encoder != "scratch":
+            raise ConfigError(
+                "expected a run to take the encoder from, got none: name it by --init-from, or "
+                "use --encoder scratch"
+            )
+        init = Init("weak-recurrence", forget_bias=1.0)
+        return Classifier(
+            D, settings.hidden, settings.layers, K, rng, init=init, dropout=settings.dropout
+        )
+    trained = build.read_config(run)
+    c, i = trained.model, trained.init
+    init = Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
+    cell = build.CELLS[c.cell]
+    classifier = Classifier(D, c.hidden, c.layers, K, rng, cell, init, settings.dropout)
+    if settings.encoder != "scratch":
+        copy_encoder(classifier, build.load_run(run), run)
+    return classifier
+
+
+def copy_encoder(classifier: Classifier, model, run: str | Path) -> None:
+    """Give a classifier the encoder of a trained model, array by array. Raises ConfigError."""
+    source, own = model.encoder.params(), classifier.encoder.params()
+    wrong = [
+        f"{name} {source[name].value.shape if name in source else 'missing'}, not {p.value.shape}"
+        for name, p in own.items()
+        if name not in source or source[name].value.shape != p.value.shape
+    ]
+    if wrong:
+        raise ConfigError(
+            f"expected an encoder for these clips in {run}, got {'; '.join(wrong)}: train it on "
+            "frames of the same size"
+        )
+    for name, p in own.items():
+        p.value[...] = source[name].value
+
+
+def _expect_what_was_learned(clips, run):
+    """Raise ConfigError for pixels where the encoder has learned changes of pixels, or other way.
+
+    Patches and percepts are normalised as the run has normalised them.
+    """
+    learned = build.read_config(run).data.source
+    changes = clips.frames.dtype == np.uint8 and clips.scale is not None
+    if changes != (learned == "action-changes") and learned not in ("patches", "percepts"):
+        raise ConfigError(
+            f"expected clips such as the encoder in {run} was trained on, {learned}, got "
+            f"{'changes of' * changes} pixels: {'remove' if changes else 'add'} --changes"
+        )
+
+
+def _scale(train, run):
+    """The scale of the run's own training data, if it has one, or that of the training clips."""
+    trained = run and build.read_config(run)
+    if trained and trained.data.source in ("patches", "percepts"):
+        return build.open_source(trained, "train").scale
+    return clip_scale(train)
+
+
+def _chunks(count):
+    return (slice(n, n + CHUNK) for n in range(0, count, CHUNK))
