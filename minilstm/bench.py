@@ -34,7 +34,7 @@ from .benchmark.growth import (
 from .benchmark.processes import TUNED, UNSET
 from .benchmark.profile import profile, profile_in_words
 from .benchmark.ranks import ranks_in_words
-from .benchmark.timing import QUICK, Duration, all_comparisons, conditions, measure, table
+from .benchmark.timing import QUICK, Duration, all_comparisons, compare, conditions, table
 from .command import Parser, run_command
 from .errors import ConfigError
 from .files import write_file
@@ -117,7 +117,7 @@ def print_comparisons(options) -> int:
     libraries = {}
     for k, row in enumerate(rows, 1):
         print(f"{k}/{len(rows)} {row.name}", file=sys.stderr, flush=True)
-        libraries |= measure(row, options.threads, _duration(options))
+        libraries |= compare(row, options.threads, _duration(options))
     print(conditions(options.threads, libraries), table(rows), sep="\n\n")
     if options.json:
         found = {

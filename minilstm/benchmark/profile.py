@@ -54,12 +54,12 @@ class Stopwatch:
 
 
 @contextlib.contextmanager
-def training(
+def prepared_training(
     settings: config.Config, steps: int, ranks: Alone = ALONE
 ) -> Iterator[SimpleNamespace]:
     """Prepare a model for at most `steps` timed training steps, after two untimed ones.
 
-    `with training(...) as run:` gives `run.step()`, and `run.model`, `run.optimizer`,
+    `with prepared_training(...) as run:` gives `run.step()`, and `run.model`, `run.optimizer`,
     `run.batches`. Raises RunError if there is not enough memory.
     """
     source = build.open_source(settings, "train")
@@ -85,7 +85,7 @@ def training(
 def profile(settings: config.Config, steps: int) -> dict[str, float]:
     """Return the seconds per training step by part of the work, and of the "whole" step."""
     watch = Stopwatch()
-    with training(settings, steps) as run, contextlib.ExitStack() as stack:
+    with prepared_training(settings, steps) as run, contextlib.ExitStack() as stack:
         watch.wrap(stack, xp, "matmul", "matrix products")
         for name in _cell_functions():
             watch.wrap(stack, cells, name, "cells")

@@ -16,10 +16,10 @@ from ..layers.init import Blank
 from ..runs import build
 from ..training import resources
 from ..training.distributed import Alone
-from .profile import training
+from .profile import prepared_training
 
 # GFLOP/s of a rank and GB/s that it sends: assumed round numbers, to be replaced by yours
-ASSUMED = {
+ASSUMED: dict[str, tuple[float, float]] = {
     "CPU, 10 Gb/s Ethernet": (500, 1.25),
     "CPU, 100 Gb/s InfiniBand": (500, 12.5),
     "GPU, 100 Gb/s InfiniBand": (20_000, 12.5),
@@ -59,7 +59,7 @@ def measured_ranks(settings: config.Config, steps: int, ranks: Alone) -> tuple[f
 
     The ranks wait for each other before each.
     """
-    with training(settings, steps, ranks) as run:
+    with prepared_training(settings, steps, ranks) as run:
         grad, medians = run.model.flat().grad, []
         for work in (run.step, lambda: ranks.sum(grad)):
             seconds = []
@@ -72,7 +72,7 @@ def measured_ranks(settings: config.Config, steps: int, ranks: Alone) -> tuple[f
                 synchronize()
                 seconds.append(time.perf_counter() - begun)
             medians.append(float(np.median(seconds)))
-    return tuple(medians)
+    return medians[0], medians[1]
 
 
 def scaling(gflop: float, nbytes: float, machines: dict[str, tuple[float, float]]) -> str:

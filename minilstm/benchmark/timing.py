@@ -38,7 +38,7 @@ COMPOSITE = (10, 100, 4096, 512)
 QUICK_SIZE, QUICK_COMPOSITE = (3, 4, 6, 5), (3, 4, 16, 5)
 
 # kind of work, contender that we are compared with, the ratio aimed at by H
-LAYER_RIVALS = (
+LAYER_RIVALS: tuple[tuple[str, str, dict[int, float]], ...] = (
     ("standard", "products", {2048: 0.95, 512: 0.88, 128: 0.78, 64: 0.52}),
     ("standard", "torch", {2048: 1.40, 512: 1.08, 128: 1.0, 64: 0.85}),
     ("standard", "torch tuned", {2048: 0.92, 512: 0.90, 128: 0.95, 64: 0.85}),
@@ -114,7 +114,7 @@ class Duration:
 QUICK = Duration(0.0, 2, 0.001)
 
 
-def measure(row: Comparison, threads: int, duration: Duration) -> dict:
+def compare(row: Comparison, threads: int, duration: Duration) -> dict:
     """Measure a row, in place. Returns {name: versions and threads} of the two processes.
 
     Raises RunError if the two sides do not compute the same.
@@ -175,7 +175,7 @@ def take_turns(ours: Process, other: Process, duration: Duration) -> list[tuple[
         for side, count in zip((ours, other), counts, strict=True):
             time.sleep(PAUSE_SECONDS)
             pair.append(side.ask("time", count))
-        pairs.append(tuple(pair))
+        pairs.append((pair[0], pair[1]))
     return pairs
 
 

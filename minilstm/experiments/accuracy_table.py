@@ -36,7 +36,7 @@ class Table:
     families: Families
     published: Mapping[Cell, float] = field(default_factory=dict)
     as_published: Mapping[str, str] = field(default_factory=dict)
-    quoted: Sequence[tuple[str, ...]] = ()
+    quoted: Sequence[tuple[object, ...]] = ()
     quoted_columns: Sequence[str] = ()
 
 

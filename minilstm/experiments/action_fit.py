@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,14 +42,14 @@ class Fit:
     candidates             changes of settings to choose from, by mean validation loss
     """
 
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     run: str = ""
     baselines: bool = False
     percepts: str = ""
     learn: Sequence[int] = ()
     judged: Sequence[int] = ()
     folds: Sequence[Sequence[int]] = ()
-    candidates: Sequence[Mapping[str, object]] = ({},)
+    candidates: Sequence[Mapping[str, Any]] = ({},)
 
 
 def open_parts(fit: Fit) -> tuple[list[tuple[Clips, Clips]], Clips]:

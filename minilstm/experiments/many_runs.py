@@ -176,6 +176,7 @@ class _Process:
         )
 
     def ended(self) -> bool:
+        """Return whether the process has ended."""
         return self.popen.poll() is not None
 
     def finish(self) -> None:

@@ -55,6 +55,7 @@ class RealClipsPlan(Plan):
 
     @property
     def streams(self) -> dict[str, str]:
+        """The streams, each with its title."""
         names = {"rgb": "RGB", "flow": "flow", JOINED: "RGB and flow, joined"}
         return {stream: names[stream] for stream in self.folders}
 

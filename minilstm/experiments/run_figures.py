@@ -11,7 +11,7 @@ measured), figures/strips.py and figures/panels.py (how it is drawn).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..backend import use_backend
 from ..config import Config
-from ..data import MovingMNIST, SequenceFile, as_frames
+from ..data import Actions, MovingMNIST, Percepts, SequenceFile, as_frames
 from ..data.rng import Purpose, keyed_rng
 from ..errors import ConfigError, RunError
 from ..evaluation import activations, judging
@@ -62,7 +62,7 @@ class TrainedRun:
 
     name: str
     config: Config
-    source: MovingMNIST | SequenceFile
+    source: MovingMNIST | Actions | SequenceFile | Percepts
     frames: np.ndarray
     trained: EncoderDecoder
     random: EncoderDecoder
@@ -98,21 +98,21 @@ def open_run(path: str | Path, name: str | None = None, best: bool = False) -> T
     return TrainedRun(name or Path(path).resolve().name, config, source, frames, trained, random)
 
 
-def open_runs(paths: list[str | Path], best: bool = False) -> list[TrainedRun]:
+def open_runs(paths: Sequence[str | Path], best: bool = False) -> list[TrainedRun]:
     """Read several run folders. Runs whose folders have the same name get the parent's name, too.
 
     Raises ConfigError if two names are still equal, and what `open_run` raises.
     """
-    paths = [Path(path).resolve() for path in paths]
-    names = [path.name for path in paths]
-    for k, path in enumerate(paths):
-        if [p.name for p in paths].count(path.name) > 1:
+    folders = [Path(path).resolve() for path in paths]
+    names = [path.name for path in folders]
+    for k, path in enumerate(folders):
+        if [p.name for p in folders].count(path.name) > 1:
             names[k] = f"{path.parent.name}-{path.name}"
     if len(set(names)) < len(names):
         raise ConfigError(
             f"expected runs of different names, got {', '.join(names)}: name each once"
         )
-    return [open_run(path, name, best) for path, name in zip(paths, names, strict=True)]
+    return [open_run(path, name, best) for path, name in zip(folders, names, strict=True)]
 
 
 # ---------------------------------------------------------------- Figures 5, 6 and 8

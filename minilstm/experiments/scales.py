@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 ALL = 10**6  # labelled clips per class: all there are
 
@@ -27,12 +28,12 @@ class ActionScale:
     """
 
     pretraining: Mapping[str, Mapping]
-    classifier: Mapping[str, object]
+    classifier: Mapping[str, Any]
     small: int
     full: int
     counts: tuple[int, ...]
     draws: int
-    candidates: tuple[Mapping[str, object], ...] = ({},)
+    candidates: tuple[Mapping[str, Any], ...] = ({},)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ Read next: verdicts.py, which puts the verdicts into words.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 LEVEL = 0.05  # of every family of two-sided tests: the probability of any false verdict
 POWER = 0.8  # the probability to detect a true difference of the minimum detectable size
@@ -56,20 +57,20 @@ class Finding(NamedTuple):
     verdict: str
 
 
-def mean_of(values: Sequence[float], level: float = LEVEL, largest: float = 0.0) -> Mean:
+def mean_of(values: ArrayLike, level: float = LEVEL, largest: float = 0.0) -> Mean:
     """Return the mean of independent values, with its interval at confidence 1 - level.
 
     Where the values are differences, `largest` is the largest number that was subtracted.
     Differences that are equal within its rounding have no scatter: their error is 0.
     """
-    values = np.asarray(values, float)
-    n, mean = len(values), float(np.mean(values))
+    x = np.asarray(values, float)
+    n, mean = len(x), float(np.mean(x))
     if n < 2:
         return Mean(mean, math.nan, math.nan, math.nan, n)
     from scipy import stats
 
-    deviation = float(np.std(values, ddof=1))
-    if deviation <= ROUNDING * max(largest, float(abs(values).max())):
+    deviation = float(np.std(x, ddof=1))
+    if deviation <= ROUNDING * max(largest, float(abs(x).max())):
         deviation = 0.0
     error = deviation / math.sqrt(n)
     reach = float(stats.t.ppf(1 - level / 2, n - 1)) * error
@@ -77,7 +78,7 @@ def mean_of(values: Sequence[float], level: float = LEVEL, largest: float = 0.0)
 
 
 def judge(
-    claims: Mapping[str, Sequence[float]], level: float = LEVEL, largest: float = 0.0
+    claims: Mapping[str, ArrayLike], level: float = LEVEL, largest: float = 0.0
 ) -> dict[str, Finding]:
     """Test a family of claims: each claims that its differences have a positive mean.
 

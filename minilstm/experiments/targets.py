@@ -110,8 +110,8 @@ class Request:
         Raises ConfigError for options that do not fit together, and what `plan_real_clips` raises.
         """
         scale, drawn = self.scale.percepts, self.target == "fig12"
-        folders = {"rgb": self.rgb, "flow": self.flow}
-        folders = {stream: Path(folder) for stream, folder in folders.items() if folder}
+        given = {"rgb": self.rgb, "flow": self.flow}
+        folders = {stream: Path(folder) for stream, folder in given.items() if folder}
         if not folders:
             plan = Plan(self.out, self.scale.actions, self.digits, self.backend)
             return plan, self.repetitions(), "draw" if drawn else "seed"
@@ -185,11 +185,11 @@ def make_table2(request: Request) -> str:
     request.train(list(trials.values()))
     if request.plan:
         return ""
-    results = evaluate_all(list(trials.values()), request.workers, request.scale.evaluated)
-    results = dict(zip(trials, results, strict=True))
+    judged = evaluate_all(list(trials.values()), request.workers, request.scale.evaluated)
+    by_trial = dict(zip(trials, judged, strict=True))
     results = {
         data: {
-            row: [results[data, row, seed] for seed in request.repetitions(data)]
+            row: [by_trial[data, row, seed] for seed in request.repetitions(data)]
             for row in table2.ROWS
         }
         for data in kinds

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .markdown import count, p_value, percent, table_row
 from .significance import FAILS, HOLDS, LEVEL, POWER, judge
@@ -26,18 +28,18 @@ Families = Mapping[str, Mapping[str, Callable[[Mapping], np.ndarray]]]
 
 
 def tested(
-    families: Families, values: Mapping[object, Sequence[float]], published: Mapping[object, float]
+    families: Families, values: Mapping[Any, ArrayLike], published: Mapping[Any, float]
 ) -> dict[str, dict]:
     """Test every claim. Returns {claim: its family, gains, Finding, and the slides' gain}.
 
     values[key] are the numbers of all repetitions, in the same order for every key. The slides'
     gain, "published", is NaN if the slides do not have the numbers.
     """
-    values = {key: np.asarray(x, float) for key, x in values.items()}
-    largest = max((float(abs(x).max()) for x in values.values()), default=0.0)
+    arrays = {key: np.asarray(x, float) for key, x in values.items()}
+    largest = max((float(abs(x).max()) for x in arrays.values()), default=0.0)
     found = {}
     for family, claims in families.items():
-        gains = {name: gain(values) for name, gain in claims.items()}
+        gains = {name: gain(arrays) for name, gain in claims.items()}
         for name, finding in judge(gains, largest=largest).items():
             try:
                 slides = float(claims[name](published))

@@ -37,7 +37,7 @@ class Dots(NamedTuple):
     to detect with 80 % power.
     """
 
-    values: Sequence[float]
+    values: np.ndarray | Sequence[float]
     low: float
     high: float
     published: float | None = None
@@ -65,7 +65,7 @@ def dots(
                 a[k].axvline(0, color=INK, linewidth=1.2, zorder=1)
         for unused in a[len(row) :]:
             unused.set_visible(False)
-    handles = {}  # of the legend: each label once, in whatever panel it occurs
+    handles: dict = {}  # of the legend: each label once, in whatever panel it occurs
     for a in axes.flat:
         handles |= {
             label: handle for handle, label in zip(*a.get_legend_handles_labels(), strict=True)
