@@ -1,8 +1,8 @@
 """The CuPy path: tests/on_cupy.py and the commands, on a GPU or on the real CuPy without one.
 
-Without a GPU the environment variable MINILSTM_EMULATED_CUDA names a folder whose `run` starts
-Python with a stand-in for the CUDA driver and cuBLAS. CuPy compiles its kernels with the real
-NVRTC; they are then executed on the CPU. That is no part of this repository.
+Without a GPU, the environment variable MINILSTM_EMULATED_CUDA names a folder with a program `run`.
+It starts Python with an emulated CUDA driver and cuBLAS. CuPy compiles its kernels with the real
+NVRTC, and the emulation executes them on the CPU. The emulation is not part of this repository.
 """
 
 import functools
@@ -19,13 +19,16 @@ from minilstm.backend import use_backend
 from minilstm.errors import BackendError
 
 ROOT = Path(__file__).parents[1]
-EMULATED = {"cupy-cuda13x": "14.2.0", "nvidia-cuda-nvrtc": "13"}  # what the stand-in is made for
+EMULATED = {
+    "cupy-cuda13x": "14.2.0",
+    "nvidia-cuda-nvrtc": "13",
+}  # the versions that the emulation supports
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4 --steps 2"
 
 
 @functools.cache
 def launcher():
-    """The words before `python` that give it a device; a reason to skip where there is none."""
+    """Return the words before `python` that give it a device, or a reason to skip."""
     try:
         with use_backend("cupy"):
             return []
@@ -47,7 +50,7 @@ def launcher():
 
 
 def on_device(*words, cwd=None):
-    """The finished process of `python words` on a device."""
+    """Run `python words` on a device; return the finished process."""
     if isinstance(launcher(), str):
         pytest.skip(launcher())
     python = [*launcher(), sys.executable, *map(str, words)]
@@ -56,8 +59,8 @@ def on_device(*words, cwd=None):
 
 
 def pytest_on_device(tmp_path, *words):
-    """Run tests/on_cupy.py; nothing may fail, and nothing be skipped without a device's reason."""
-    emulation = ["-W", "ignore::ResourceWarning"]  # the stand-in leaves files open
+    """Run tests/on_cupy.py. No test may fail; only tests of the emulation may be skipped."""
+    emulation = ["-W", "ignore::ResourceWarning"]  # the emulation leaves files open
     results = tmp_path / "tests.xml"
     options = ["-q", "-n", "0", "-p", "no:cacheprovider", *emulation, f"--junitxml={results}"]
     done = on_device("-m", "pytest", ROOT / "tests" / "on_cupy.py", *options, *words, cwd=ROOT)
@@ -78,7 +81,7 @@ def test_every_gradient_agrees_with_differences_on_the_device(tmp_path):
 
 
 def test_the_commands_train_resume_and_evaluate_on_the_device(tmp_path):
-    """As a user types them, each in a process of its own, with pictures."""
+    """Each command is a process of its own, and draws its pictures."""
     for words, said in (
         (f"train {SMALL} --backend cupy --out run", "on cupy in float32"),
         ("train --resume run --extend-to 4", "resumed   after step 2"),

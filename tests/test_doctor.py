@@ -1,6 +1,6 @@
-"""Every piece that a GPU needs, missing or broken, is one line that says what to do; status 2.
+"""The doctor and `--backend cupy` name each missing piece in one line, with exit status 2.
 
-A stand-in made of NumPy plays CuPy, so that each piece can be taken away on any machine.
+A stand-in made of NumPy plays CuPy, so that each piece can be removed on any machine.
 """
 
 import subprocess
@@ -38,7 +38,7 @@ def cupy(monkeypatch):
 
 
 def broken(error):
-    """A module finder's answer: importing CuPy fails with this."""
+    """Return a function that makes `import cupy` fail with this error."""
     finder = types.SimpleNamespace(find_spec=raising(error))
     return lambda fake, monkeypatch: (
         monkeypatch.delitem(sys.modules, "cupy"),
@@ -47,7 +47,7 @@ def broken(error):
 
 
 def patched(path, value):
-    """Something else in place of an attribute of the stand-in."""
+    """Return a function that replaces an attribute of the stand-in."""
 
     def patch(fake, monkeypatch):
         *owners, name = path.split(".")
@@ -63,7 +63,7 @@ class NoHandle(strict_cupy.Device):
     cublas_handle = property(raising(RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED")))
 
 
-MISSING = {  # what is taken away: how, the check that finds it, and words of the advice
+MISSING = {  # missing piece: how to remove it, the check that finds it, words of the advice
     "no CuPy": (
         lambda fake, monkeypatch: monkeypatch.setitem(sys.modules, "cupy", None),
         "import",
@@ -138,7 +138,7 @@ MISSING = {  # what is taken away: how, the check that finds it, and words of th
 }
 TANH, SQRT, times = strict_cupy.cupy.tanh, strict_cupy.cupy.sqrt, strict_cupy.cupy.multiply
 WRONG_SLOPE = kernels.source().replace("i * (1 - g * g)", "i * (1 - g)")
-WRONG = {  # pieces that are there, and compute wrongly: only the doctor looks for these
+WRONG = {  # pieces that compute wrongly: only the doctor looks for these
     "a wrong tanh": (
         patched("tanh", lambda x, out=None: times(1.001, TANH(x, out=out), out=out)),
         "gradients",
@@ -247,7 +247,7 @@ def test_a_refused_choice_leaves_the_one_before(cupy, monkeypatch):
 
 
 def test_the_doctor_and_this_machine_agree(tmp_path):
-    """With the real CuPy, or none, and a real GPU, or none: as `--backend cupy` finds it."""
+    """The doctor says what `--backend cupy` says, with or without a real CuPy and a real GPU."""
     words = [sys.executable, "-m", "minilstm.doctor"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""Every layer, model and training step on a CuPy that refuses and counts: no traffic in a step."""
+"""No copy and no wait in a training step, nor in any layer or model: counted by a strict CuPy."""
 
 import contextlib
 import re
@@ -119,7 +119,7 @@ def test_the_audit_finds_what_cupy_lacks(monkeypatch):
 
 @pytest.fixture
 def sample(request):
-    """A function that makes a layer with inputs in the library in use."""
+    """Return a function that makes a layer with inputs in the library in use."""
     cls, variant = request.param
     return lambda: cls.samples(np.random.default_rng(0))[variant]
 
@@ -209,7 +209,7 @@ def test_a_step_makes_no_traffic_and_its_batch_is_one_copy(there, case):
                     batch = batches.next()
                     training_step(model, optimizer, batch, settings, 1e-3)
         finally:
-            batches.stop()  # waits, once, for copies under way
+            batches.stop()  # waits once, for unfinished copies
     assert {kind: counts[kind] for kind in TRAFFIC} == {"upload": 4, "download": 0, "sync": 1}
 
 
@@ -262,16 +262,15 @@ SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-si
 
 @pytest.fixture
 def called(strict, tmp_path, monkeypatch):
-    """A function that trains with the words given; what it returns is the status."""
+    """Return a function that trains with the given words and returns the exit status."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(progress.Progress, "draw", lambda run: None)
     monkeypatch.setattr(progress, "VALIDATION", 10)
-    with use_backend("cupy"):  # asks for the pieces, which would count
+    with use_backend("cupy"):  # the first choice looks for the pieces, which would be counted
         pass
 
     def call(words):
-        with use_backend("numpy", "float32"):  # what a command chooses ends with it
-            return run_command(lambda: train.main(f"{SMALL} {words}".split()))
+        return run_command(lambda: train.main(f"{SMALL} {words}".split()))
 
     return call
 
@@ -304,7 +303,7 @@ def test_a_classifier_learns_from_a_run_and_judges_as_on_the_host(called, encode
     words = "--data actions --future 3 --layers 2 --validate-every 0 --steps 2 --backend cupy"
     assert called(f"{words} --out run") == 0
     for there, here in zip(*(classified(name, encoder) for name in ("cupy", "numpy")), strict=True):
-        assert close(there, here, 1e-3)  # L-BFGS, for the readout, ends where float32 sees no fall
+        assert close(there, here, 1e-3)  # L-BFGS stops where float32 sees no further decrease
 
 
 def spoil(monkeypatch, steps):
@@ -323,7 +322,7 @@ def spoil(monkeypatch, steps):
 @pytest.mark.parametrize("bad", [{6}, {6, 7, 13}, set(range(6, 99)), {1}, {16}], ids=len)
 @pytest.mark.parametrize("on_nan", ["stop", "skip", "rewind"])
 def test_news_that_come_late_change_nothing(called, monkeypatch, capsys, on_nan, bad, late):
-    """Log, checkpoint and error are those of NumPy, which sees every number at once."""
+    """The log, the checkpoint and the error equal those of NumPy, which sees numbers at once."""
     spoil(monkeypatch, bad)
     monkeypatch.setattr(strict_cupy.Event, "LATE", late)
     words = f"--steps 30 --log-every 3 --validate-every 8 --checkpoint-every 5 --on-nan {on_nan}"
@@ -367,7 +366,7 @@ def test_a_run_is_resumed_to_the_bit_although_its_log_is_behind(called, monkeypa
     with monkeypatch.context() as context:
         if end == "signal":
             stop_after(context, 6)
-        else:  # of the source, which the step finds in place of a batch
+        else:  # the source fails, and the loop gets the error in place of a batch
             draw = draw_batch
             context.setattr(batches, "draw_batch", lambda *a: draw(*a) if a[2] != 7 else 1 / 0)
         with contextlib.suppress(ZeroDivisionError):

@@ -263,6 +263,6 @@ assert round(size / 1e6, 1) == 201.4 and round(4 * 4 * size / 1e9, 1) == 3.2
 # they go. Numbers beside baselines say how well (09). And every step of it was checked against the
 # definition of a derivative (02), not believed.
 #
-# **In the library:** [backend.py](../minilstm/backend.py), the only file that imports CuPy;
+# **In the library:** [backend.py](../minilstm/backend.py), which chooses between NumPy and CuPy;
 # [kernels.py](../minilstm/gpu/kernels.py); [doctor.py](../minilstm/doctor.py);
 # [resources.py](../minilstm/training/resources.py).

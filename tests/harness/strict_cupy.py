@@ -1,17 +1,18 @@
-"""A CuPy made of NumPy that refuses what CuPy refuses, and counts what it asks of the device.
+"""A strict stand-in for CuPy, made of NumPy: it refuses what CuPy refuses, and counts operations.
 
     import strict_cupy
     strict_cupy.install(monkeypatch)
     with use_backend("cupy"), strict_cupy.counting() as counts:
         ...                                             # counts["upload"], counts["launch"], ...
 
-It models what the package uses and nothing else: any other name is an AttributeError here, so that
-nothing unchecked creeps in. `audit` compares all of it with a CuPy that is installed. Arrays are
-never converted on the way, host and device never mix, every read of a value counts as a wait, and
-copies that nobody waits for arrive as late as they can. Kernels in CUDA C++ (`RawModule`) are
-compiled for the CPU, where there is a compiler.
+It has only the functions that the package uses. Any other name raises AttributeError, so that no
+function is used unchecked. `audit` compares all of it with an installed CuPy.
 
-What a launch is was read off the real CuPy 14.2, which tests/on_cupy.py runs.
+Arrays are never converted silently, and arrays of host and device never mix. Every read of a value
+counts as a wait. An asynchronous copy arrives as late as possible. Kernels in CUDA C++
+(`RawModule`) are compiled for the CPU if there is a compiler.
+
+The launches per operation are those of the real CuPy 14.2, on which tests/on_cupy.py counts them.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ _forbidden = []
 
 
 def happened(kind, times=1):
-    """Count; an AssertionError where `forbidding` says that this must not happen."""
+    """Count an operation. Raises AssertionError inside `forbidding` of this kind."""
     TOTAL[kind] += times
     here = threading.get_ident()
     if times and any(kind in kinds and thread == here for kinds, thread in _forbidden):
@@ -46,7 +47,7 @@ def happened(kind, times=1):
 
 @contextlib.contextmanager
 def counting():
-    """with counting() as counts: ...     afterwards `counts` holds what happened inside."""
+    """Count the operations of a block: `with counting() as counts: ...`."""
     before, counts = dict(TOTAL), {}
     yield counts
     counts |= {kind: TOTAL[kind] - before[kind] for kind in KINDS}
@@ -54,7 +55,7 @@ def counting():
 
 @contextlib.contextmanager
 def forbidding(*kinds):
-    """with forbidding("sync"): ...       fails at the line that does it, in this thread."""
+    """Let operations of these kinds fail in this thread: `with forbidding("sync"): ...`."""
     entry = (kinds, threading.get_ident())
     _forbidden.append(entry)
     try:
@@ -71,7 +72,7 @@ def number(x):
 
 
 def inner(x):
-    """The NumPy array in a device array; scalars travel as arguments of the kernel."""
+    """Return the NumPy array of a device array; a scalar stays, as an argument of the kernel."""
     if isinstance(x, ndarray):
         return x._a
     if number(x):
@@ -89,7 +90,7 @@ def wrap(a):
 
 
 class ndarray:  # noqa: N801  (CuPy's name)
-    """An array on the device. What needs its values on the host is counted as a wait."""
+    """An array on the device. Reading a value on the host counts as a wait."""
 
     __array_priority__ = 100
     __hash__ = None
@@ -166,7 +167,7 @@ class ndarray:  # noqa: N801  (CuPy's name)
         if stream is None or not is_pinned(arr):
             raise ValueError("a copy that nobody waits for needs pinned memory and a stream")
         happened("upload")
-        self._a.reshape(-1).view(np.uint8).fill(255)  # NaN, until it is waited for
+        self._a.reshape(-1).view(np.uint8).fill(255)  # NaN until the copy arrives
         stream.pending.append(lambda: np.copyto(self._a, arr))
 
     def _value(self):
@@ -208,7 +209,7 @@ class ndarray:  # noqa: N801  (CuPy's name)
                 raise TypeError("not used by the package: model it first")
             parts.append(part)
         ended = any(part is ... for part in parts)
-        return tuple(parts) if ended else (*parts, ...)  # an element is an array of no dimension
+        return tuple(parts) if ended else (*parts, ...)  # an element is a 0-d array
 
     def __getitem__(self, key):
         return wrap(self._a[self._key(key)])
@@ -218,13 +219,13 @@ class ndarray:  # noqa: N801  (CuPy's name)
         if isinstance(value, ndarray):
             same = value._a.__array_interface__["data"] == place.__array_interface__["data"]
             if same and value.shape == place.shape:
-                happened("launch", 2 * (1 in place.shape))  # CuPy does not see that it is the same
+                happened("launch", 2 * (1 in place.shape))  # CuPy copies it all the same
                 return  # a[k] += b writes a[k] back to itself
             same = value.shape == place.shape and value.dtype == place.dtype
             contiguous = value._a.flags.c_contiguous and place.flags.c_contiguous
             happened("copy" if same and contiguous else "launch", place.size > 0)
         else:
-            happened("launch", place.size > 0)  # nothing is asked for no elements
+            happened("launch", place.size > 0)  # CuPy launches nothing for an empty array
         place[...] = inner(value)
 
     def fill(self, value):
@@ -321,7 +322,7 @@ def matmul(x1, x2, /, *, out=None):
         if not isinstance(x, ndarray):
             raise TypeError(f"Argument has incorrect type (got {type(x).__name__})")
         if not (x.flags.c_contiguous or x.flags.f_contiguous):
-            happened("launch")  # a copy that cuBLAS can read
+            happened("launch")  # CuPy copies it first, in an order that cuBLAS reads
     if x1.dtype != x2.dtype:
         raise TypeError("not used by the package: operands of two dtypes")
     happened("gemm")
@@ -336,7 +337,7 @@ def matmul(x1, x2, /, *, out=None):
     return out
 
 
-compute_types = {}  # how each dtype is multiplied
+compute_types = {}  # dtype -> compute type of matrix products
 
 
 def dot(a, b, out=None):
@@ -357,7 +358,7 @@ def dot(a, b, out=None):
 
 def empty(shape, dtype=float, order="C"):
     array = np.empty(shape, dtype, order)
-    array.reshape(-1).view(np.uint8).fill(255)  # NaN, where it is floats
+    array.reshape(-1).view(np.uint8).fill(255)  # NaN if it is floating
     return wrap(array)
 
 
@@ -433,7 +434,7 @@ def take_along_axis(a, indices, axis):
 
 # ---------------------------------------------------------------- cupy.cuda
 
-_pinned = []  # the memory that was given out; the garbage collector may have some of it back
+_pinned = []  # addresses that were given out; some may be freed by now
 
 
 def alloc_pinned_memory(size):
@@ -450,7 +451,7 @@ def is_pinned(array):
 
 
 class Stream:
-    """Copies asked for in this stream happen when an event after them is waited for, not before."""
+    """A queue of copies. They are made when an event recorded after them is waited for."""
 
     null = None
 
@@ -469,7 +470,7 @@ class Stream:
 
 
 class Event:
-    """A mark in a stream; `done` says no the first `LATE` times it is asked."""
+    """A mark in a stream. `done` is False the first `LATE` times."""
 
     LATE = 0
 
@@ -502,7 +503,7 @@ Stream.null = Stream(null=True)
 
 
 class Device:
-    """The one device, and how to be in it."""
+    """The one device, as a context manager."""
 
     cublas_handle, compute_capability = 1, "90"
 
@@ -516,7 +517,7 @@ class Device:
 class RawModule:
     """CUDA C++ compiled for the CPU: one thread after another, so without __syncthreads.
 
-    As CuPy, it looks at no argument's type: here the kernel's own text says what it must be.
+    CuPy checks no argument's type. The stand-in compares them with the kernel's text.
     """
 
     def __init__(self, *, code, options=()):
@@ -579,13 +580,13 @@ void run(void (*kernel)(A...), unsigned grid, unsigned block, void** p) {
 
 
 def compiler():
-    """The C++ compiler of this machine, or None."""
+    """Return the path of this machine's C++ compiler, or None."""
     return shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
 
 
 @functools.cache
 def host_library(code, options, sanitize=()):
-    """Kernels in CUDA C++ as a library of this machine: `NAME_run(grid, block, arguments)`."""
+    """Compile kernels in CUDA C++ for the CPU: `NAME_run(grid, block, arguments)`."""
     if compiler() is None:
         pytest.skip("no C++ compiler here: kernels can't be run on the CPU")
     names = re.findall(r"__global__\s+void\s+(\w+)\s*\(", code)
@@ -650,7 +651,7 @@ cupy, cuda = _modules()
 
 
 def install(monkeypatch):
-    """Let `import cupy` find a new one of these. What was asked of an old one is forgotten."""
+    """Let `import cupy` find a new stand-in, in its initial state."""
     global cupy, cuda
     cupy, cuda = _modules()
     monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -659,7 +660,7 @@ def install(monkeypatch):
 
 
 def audit(real):
-    """What is modelled here and is not so in the CuPy that is installed: one line for each."""
+    """Return one line for each difference between the stand-in and the installed CuPy."""
     wrong = []
     for ours, theirs, where_ in (
         (vars(cupy), real, "cupy"),
@@ -675,7 +676,7 @@ def audit(real):
             if name.startswith("__") and ours is not vars(ndarray):
                 continue
             if isinstance(item, types.ModuleType | types.SimpleNamespace):
-                continue  # asked for by --backend cupy itself, and by the doctor
+                continue  # used by diagnosis, which tests/test_doctor.py covers
             if not hasattr(theirs, name):
                 wrong.append(f"{where_} has no {name}")
             elif isinstance(item, ufunc) and type(getattr(theirs, name)).__name__ != "ufunc":
@@ -688,7 +689,7 @@ def audit(real):
 def _parameters_unknown(ours, theirs, name):
     try:
         known = inspect.signature(theirs).parameters
-    except (ValueError, TypeError):  # compiled, and its signature left out
+    except (ValueError, TypeError):  # compiled without a signature
         return []
     if any(p.kind is p.VAR_POSITIONAL or p.kind is p.VAR_KEYWORD for p in known.values()):
         return []
