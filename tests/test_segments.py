@@ -22,8 +22,7 @@ from minilstm.layers.losses import SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.rnn import Recurrent
 from minilstm.layers.samples import randomize
-from minilstm.layers.segments import WHOLE, Segments, Unrolling
-from minilstm.layers.stack import Stack
+from minilstm.layers.segments import WHOLE, SegmentedStack, Segments, Unrolling
 from minilstm.layers.workspace import Fresh, Reused, use_workspace
 from minilstm.models import STARTS, Autoencoder, Composite, Decoder, Encoder, FuturePredictor
 from minilstm.runs import build
@@ -81,7 +80,7 @@ def identical(got, expected):
 
 def set_unrolling(layer, **lengths):
     """For any layer: all stacks in it."""
-    if isinstance(layer, Stack):
+    if isinstance(layer, SegmentedStack):
         layer.unrolling = Unrolling(**lengths)
     elif isinstance(layer, Decoder):
         layer.stack.unrolling = Unrolling(**lengths)
@@ -96,7 +95,7 @@ def kept_units(rng, steps, layer_count):
 def stack_with_inputs(cell=PeepholeLSTM, layer_count=2, steps=T, start=True):
     rng = np.random.default_rng(0)
     with use_backend("numpy", "float64"):
-        stack = randomize(Stack(D, H, layer_count, rng, cell, dropout=0.3), rng)
+        stack = randomize(SegmentedStack(D, H, layer_count, rng, cell, dropout=0.3), rng)
         state = code(rng, cell, layer_count) if start else None
         masks = kept_units(rng, steps, layer_count)
         return stack, (rng.standard_normal((steps, B, D)), state, masks)
@@ -362,10 +361,11 @@ def recomputed_samples():
 
 def test_the_gradient_check_has_recomputed_samples_of_several_segments():
     found = recomputed_samples()
-    assert {name.split()[0] for name in found} == {"Stack", "Encoder", "Decoder", "Composite"}
+    kinds = {"SegmentedStack", "Encoder", "Decoder", "Composite"}
+    assert {name.split()[0] for name in found} == kinds
     for name, sample in found.items():
-        stacks = [item for item in vars(sample.layer).values() if isinstance(item, Stack)]
-        stacks += [sample.layer] if isinstance(sample.layer, Stack) else []
+        stacks = [item for item in vars(sample.layer).values() if isinstance(item, SegmentedStack)]
+        stacks += [sample.layer] if isinstance(sample.layer, SegmentedStack) else []
         assert all(len(stack.unrolling.segments(4)) > 1 for stack in stacks), name
 
 
@@ -486,7 +486,7 @@ def test_a_decoder_that_feeds_itself_is_cut_where_its_window_starts(K, start):
     decoder, (code, _, _, _, _) = decoder_with_inputs("free", start)
     logits, cache = decoder.forward(code, T)
     _, kept = cache._values["feedback"]._values["segments"].kept[0]
-    runs, own = kept._values["runs"], kept._values["own"]
+    runs, own = kept._values["stack"].runs, kept._values["own"]
     dlogits = random_like(logits)
 
     decoder.zero_grad()
@@ -548,7 +548,7 @@ def formula(steps, batch, D, H, layer_count, K=0, itemsize=4):
 
 def long_stack(cell, layer_count, steps, batch=24, D=1, H=24):
     rng = np.random.default_rng(4)
-    stack = randomize(Stack(D, H, layer_count, rng, cell), rng)
+    stack = randomize(SegmentedStack(D, H, layer_count, rng, cell), rng)
     x = rng.standard_normal((steps, batch, D)).astype("float32")
     dy = rng.standard_normal((steps, batch, H)).astype("float32")
     return stack, (x,), (dy, None), (steps, batch, D, H, layer_count)

@@ -150,7 +150,7 @@ def test_input_weights_are_what_an_input_adds_before_the_squashing(cell):
 
     def before_squashing(x):
         found, y = activations.unrolled(layer, x, None)
-        if layer.gates == 4:
+        if layer.num_gates == 4:
             i, f, g, o = (found[letter][0] for letter in "ifgo")
             inner = np.log(i / (1 - i)), np.log(f / (1 - f)), np.arctanh(g), np.log(o / (1 - o))
             if cell is PeepholeLSTM:  # o also sees the new cell

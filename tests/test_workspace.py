@@ -7,16 +7,14 @@ import pytest
 from threads import run_in_threads
 
 from minilstm.errors import ConfigError
-from minilstm.layers.linear import rows
+from minilstm.layers import memory_order
+from minilstm.layers.lstm import PeepholeLSTM
+from minilstm.layers.memory_order import loop_array, multiply, product_array, product_copy, rows
 from minilstm.layers.workspace import (
-    BY_FEATURE,
-    BY_STEP,
-    PLAIN,
     Fresh,
     Reused,
     current_workspace,
     empty,
-    reordered,
     use_workspace,
     zeros,
 )
@@ -46,23 +44,57 @@ def test_live_buffers_never_share_memory(workspace):
 def test_the_order_in_memory_changes_neither_shape_nor_numbers(workspace, shape):
     numbers = np.random.default_rng(0).standard_normal(shape).astype("float32")
     with use_workspace(workspace()):
-        for order in (PLAIN, BY_STEP, BY_FEATURE):
-            array = reordered(numbers, order)
+        for array in (product_copy(numbers), loop_array(shape, "float32")):
             assert (array.shape, array.dtype) == (numbers.shape, numbers.dtype)
-            assert np.array_equal(array, numbers) and not np.shares_memory(array, numbers)
-            assert not zeros(shape, "float32", order).any()
+            assert not np.shares_memory(array, numbers)
+            array[...] = numbers
+            assert np.array_equal(
+                rows(array), numbers.reshape(-1 if 0 not in shape else 15, shape[-1])
+            )
 
 
 def test_a_gate_of_a_step_is_one_block_and_the_rows_of_all_steps_are_one_matrix():
     T, B, H = 5, 3, 4
-    by_step = empty((T, B, 4 * H), "float32", BY_STEP)
-    assert by_step[2, :, H : 2 * H].T.flags.c_contiguous
-    by_feature = empty((T, B, H), "float32", BY_FEATURE)
-    assert np.shares_memory(rows(by_feature), by_feature)
-    assert rows(by_feature).T.flags.c_contiguous
-    assert not np.shares_memory(rows(by_step), by_step)  # a copy, with the same numbers
-    by_step[...] = np.random.default_rng(0).standard_normal(by_step.shape)
-    assert np.array_equal(rows(by_step), by_step.reshape(T * B, 4 * H))
+    in_loop = loop_array((T, B, 4 * H), "float32")
+    assert in_loop[2, :, H : 2 * H].T.flags.c_contiguous
+    for_product = product_array((T, B, H), "float32")
+    assert np.shares_memory(rows(for_product), for_product)
+    assert rows(for_product).T.flags.c_contiguous
+    assert not np.shares_memory(rows(in_loop), in_loop)  # a copy, with the same numbers
+    in_loop[...] = np.random.default_rng(0).standard_normal(in_loop.shape)
+    assert np.array_equal(rows(in_loop), in_loop.reshape(T * B, 4 * H))
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 4), (1, 3, 4), (5, 1, 4), (5, 3, 0), (3, 4), (0, 3, 4)])
+@pytest.mark.parametrize("new", [loop_array, product_array, empty])
+def test_a_product_reads_and_writes_arrays_in_any_order(new, shape):
+    rng = np.random.default_rng(0)
+    x, W = new(shape, "float64"), rng.standard_normal((shape[-1], 6))
+    x[...] = rng.standard_normal(shape)
+    expected = x @ W
+    for out in (
+        None,
+        *(of((*shape[:-1], 6), "float64") for of in (loop_array, product_array, empty)),
+    ):
+        got = multiply(x, W, out)
+        assert out is None or got is out
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-14, strict=True)
+
+
+def test_plain_order_everywhere_changes_no_result_beyond_rounding(monkeypatch):
+    """The switch by which the gain of the orders is measured."""
+    rng = np.random.default_rng(0)
+    layer, x = PeepholeLSTM(3, 4, rng), rng.standard_normal((5, 2, 3)).astype("float32")
+    found = []
+    for plain in (False, True):
+        monkeypatch.setattr(memory_order, "PLAIN", plain)
+        layer.zero_grad()
+        (y, _), cache = layer.forward(x)
+        assert y[0].flags.c_contiguous is plain
+        dx, _ = layer.backward((np.ones_like(y), None), cache)
+        found.append([y, dx, *(param.grad.copy() for param in layer.params().values())])
+    for ordered, in_plain_order in zip(*found, strict=True):
+        np.testing.assert_allclose(ordered, in_plain_order, rtol=1e-5, atol=1e-6)
 
 
 def test_the_bytes_lent_are_those_that_somebody_refers_to():

@@ -43,8 +43,8 @@ def unrolled(
     (y, _), cache = layer.forward(x, state)
     run = cache.consume().run
     found = {"h": run.h[1:]}
-    if layer.gates == 4:
-        found = dict(zip(GATES, cells.gates(run.a), strict=True)) | {"c": run.c[1:]} | found
+    if layer.num_gates == 4:
+        found = dict(zip(GATES, cells.split_gates(run.a), strict=True)) | {"c": run.c[1:]} | found
     return found, y
 
 

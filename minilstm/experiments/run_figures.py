@@ -276,12 +276,12 @@ def fig9(run: TrainedRun, folder: FigureFolder) -> None:
     rows = {}
     for name, model in run.models.items():
         layer = model.encoder.layers[0]
-        found = np.split(activations.input_weights(layer).T, layer.gates)  # (H, D) each
+        found = np.split(activations.input_weights(layer).T, layer.num_gates)  # (H, D) each
         titles = ["input gate i", "forget gate f", "input g", "output gate o"]
-        if layer.gates == 1:
+        if layer.num_gates == 1:
             titles = ["input"]
         chosen = activations.largest(
-            found[titles.index("input g") if layer.gates == 4 else 0], UNITS
+            found[titles.index("input g") if layer.num_gates == 4 else 0], UNITS
         )
         rows[name] = {t: w[chosen] for t, w in zip(titles, found, strict=True)}
     caption = (
@@ -325,7 +325,7 @@ def _weights(rows, run):
 
 def gates(run: TrainedRun, folder: FigureFolder) -> None:
     """Draw histograms of the gates of the encoder and of the future decoder."""
-    if run.trained.encoder.layers[0].gates == 1:
+    if run.trained.encoder.layers[0].num_gates == 1:
         return folder.leave_out("gates", "an RNN has no gates")
     rows: dict = {}
     for name, model in run.models.items():

@@ -11,8 +11,8 @@ __device__ inline REAL sigmoid(REAL a) { return REAL(0.5) * tanh(REAL(0.5) * a) 
     for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < (long long)B * H;     \
          k += (long long)gridDim.x * blockDim.x)
 
-// Where the gates i f g o of unit k are in (B, 4H): here, and H, 2H and 3H further on.
-__device__ inline long long gates(long long k, int H) { return k / H * 4 * H + k % H; }
+// The index of gate i of unit k in (B, 4H); the gates f, g and o lie H, 2H and 3H further on.
+__device__ inline long long gate_i(long long k, int H) { return k / H * 4 * H + k % H; }
 
 // ------------------------------------------------------------- paper, section 2.1: the LSTM
 
@@ -23,21 +23,19 @@ __device__ inline long long gates(long long k, int H) { return k / H * 4 * H + k
 extern "C" __global__ void lstm_cell(int B, int H, REAL* a, const REAL* product,
                                      const REAL* c_prev, const REAL* Wp, REAL* c, REAL* h) {
     FOR_EVERY_UNIT(k) {
-        const long long at = gates(k, H), j = k % H;
-        REAL i = a[at] + product[at];
-        REAL f = a[at + H] + product[at + H];
-        REAL g = a[at + 2 * H] + product[at + 2 * H];
-        REAL o = a[at + 3 * H] + product[at + 3 * H];
+        const long long at = gate_i(k, H), j = k % H;
+        REAL a_i = a[at] + product[at];
+        REAL a_f = a[at + H] + product[at + H];
+        REAL a_g = a[at + 2 * H] + product[at + 2 * H];
+        REAL a_o = a[at + 3 * H] + product[at + 3 * H];
         if (Wp) {
-            i += Wp[j] * c_prev[k];
-            f += Wp[H + j] * c_prev[k];
+            a_i += Wp[j] * c_prev[k];
+            a_f += Wp[H + j] * c_prev[k];
         }
-        i = sigmoid(i);
-        f = sigmoid(f);
-        g = tanh(g);
+        const REAL i = sigmoid(a_i), f = sigmoid(a_f), g = tanh(a_g);
         c[k] = f * c_prev[k] + i * g;
-        if (Wp) o += Wp[2 * H + j] * c[k];
-        o = sigmoid(o);
+        if (Wp) a_o += Wp[2 * H + j] * c[k];
+        const REAL o = sigmoid(a_o);
         h[k] = o * tanh(c[k]);
         a[at] = i;
         a[at + H] = f;
@@ -48,14 +46,14 @@ extern "C" __global__ void lstm_cell(int B, int H, REAL* a, const REAL* product,
 
 // One step back through any LSTM whose slopes are given: cells.lstm_cell_backward.
 //
-// Returns dc_prev; a receives da_i, da_f, da_g and da_o.
+// Returns dc_prev; da receives da_i, da_f, da_g and da_o.
 __device__ inline REAL back(REAL dh, REAL dc, REAL s_i, REAL s_f, REAL s_g, REAL s_o, REAL h_to_c,
-                            REAL c_to_c, REAL* a, int H) {
-    a[3 * H] = dh * s_o;
+                            REAL c_to_c, REAL* da, int H) {
+    da[3 * H] = dh * s_o;
     dc += dh * h_to_c;
-    a[0] = dc * s_i;
-    a[H] = dc * s_f;
-    a[2 * H] = dc * s_g;
+    da[0] = dc * s_i;
+    da[H] = dc * s_f;
+    da[2 * H] = dc * s_g;
     return dc * c_to_c;
 }
 
@@ -67,7 +65,7 @@ extern "C" __global__ void lstm_cell_backward(int B, int H, const REAL* dy, cons
                                               REAL* dc, REAL* a, const REAL* c_prev, const REAL* c,
                                               const REAL* Wp) {
     FOR_EVERY_UNIT(k) {
-        const long long at = gates(k, H), j = k % H;
+        const long long at = gate_i(k, H), j = k % H;
         const REAL i = a[at], f = a[at + H], g = a[at + 2 * H], o = a[at + 3 * H];
         const REAL tanh_c = tanh(c[k]);
         const REAL s_i = i * g * (1 - i);
@@ -91,7 +89,7 @@ extern "C" __global__ void lstm_cell_backward(int B, int H, const REAL* dy, cons
 extern "C" __global__ void slides_lstm_cell(int B, int H, REAL* a, const REAL* product,
                                             const REAL* m_prev, REAL* m, REAL* h) {
     FOR_EVERY_UNIT(k) {
-        const long long at = gates(k, H);
+        const long long at = gate_i(k, H);
         const REAL i = sigmoid(a[at] + product[at]);
         const REAL f = sigmoid(a[at + H] + product[at + H]);
         const REAL g = tanh(a[at + 2 * H] + product[at + 2 * H]);
@@ -110,7 +108,7 @@ extern "C" __global__ void slides_lstm_cell_backward(int B, int H, const REAL* d
                                                      REAL* dm, REAL* a, const REAL* m_prev,
                                                      const REAL* m, const REAL* h) {
     FOR_EVERY_UNIT(k) {
-        const long long at = gates(k, H);
+        const long long at = gate_i(k, H);
         const REAL i = a[at], f = a[at + H], g = a[at + 2 * H], o = a[at + 3 * H];
         const REAL s_i = i * g * (1 - i);
         const REAL s_f = f * (1 - f) * m_prev[k];

@@ -1,18 +1,23 @@
 """The cells of the slides: pure pointwise functions, each next to its backward.
 
-This is the mathematics of one time step, without the matrix products around it. What is read
-here is what runs: rnn.py and lstm.py call these very functions. They work in place, in buffers
-that the caller owns, on arrays of any leading shape; the last axis is H, or 4H for gates in the
-order i f g o.
+This is the mathematics of one time step, without the matrix products around it. The layers in
+rnn.py and lstm.py call these very functions, so the equations that are read here are the ones that
+run. Vectors are rows: a state h is (B, H), with one sequence per row, and a weight stands on its
+right, h W. The slides write columns, W h.
 
-The backward of an LSTM step has two parts. `..._slopes` holds every factor that needs no
-recurrence, so it is called once for all time steps; `lstm_cell_backward` is what remains inside
-the loop: four products.
+The functions work in place, in arrays that the caller owns, of any leading shape. The last axis is
+H, or 4H for the gates in the order i f g o. A name keeps its meaning: a_i is the pre-activation of
+the input gate, i the gate, s_i its slope, da_i its gradient. All four may share one piece of
+memory, one after the other; then a name ends where the next begins.
 
-Complex numbers pass through, as the gradient check needs: nothing compares them.
+The backward of an LSTM step has two parts. `..._slopes` computes every factor that needs no
+recurrence, so it is called once for all time steps. `lstm_cell_backward` is the rest, inside the
+loop: six products and a sum.
+
+Complex numbers pass through, as the gradient check needs, because no function compares numbers.
 
 Slides: "Cells: Simple RNN", "Cells: Long-Short Term Memory". Paper: section 2.1.
-Read next: rnn.py.
+Read next: linear.py, rnn.py.
 """
 
 from __future__ import annotations
@@ -30,20 +35,20 @@ def sigmoid(a, out):
 
 
 def absolute(a, out):
-    """out = |a|, of complex numbers by the sign of the real part, as the complex step needs it."""
+    """out = |a|. Of complex numbers a with the sign of its real part, for the complex step."""
     if a.dtype.kind == "c":
         return xp.multiply(a, xp.sign(a.real), out=out)
     return xp.abs(a, out=out)
 
 
-def gates(a):
-    """The four gates i, f, g, o as views: (..., 4H) -> four times (..., H)."""
+def split_gates(a):
+    """Return the parts for i, f, g and o as views: (..., 4H) -> four times (..., H)."""
     H = a.shape[-1] // 4
     return a[..., :H], a[..., H : 2 * H], a[..., 2 * H : 3 * H], a[..., 3 * H :]
 
 
-def i_and_f(a):
-    """The gates i and f, which lie side by side, as one view: (..., 4H) -> (..., 2H)."""
+def part_for_i_and_f(a):
+    """Return the parts for i and f, which lie side by side, as one view: (..., 4H) -> (..., 2H)."""
     return a[..., : a.shape[-1] // 2]
 
 
@@ -55,18 +60,18 @@ def slides_rnn_cell(a, h, out):
 
     o = sigmoid(Wi x + h + b)        with h = W h_prev, and a = Wi x + b
 
-    a, h (..., H) -> output o (..., H), state h.
+    a, h (..., H) -> output o (..., H), state (h,).
     """
     xp.add(a, h, out=out)
     return sigmoid(out, out=out), (h,)
 
 
 def slides_rnn_cell_backward(do, o, out):
-    """da = do * o (1 - o); the gradient of h is the same. (..., H)"""
-    xp.subtract(1, o, out=out)
-    out *= o
-    out *= do
-    return out
+    """da = do * o (1 - o). The gradient of h is the same. (..., H)"""
+    da = xp.subtract(1, o, out=out)
+    da *= o
+    da *= do
+    return da
 
 
 # ------------------------------------------------------------- the standard (Elman) RNN
@@ -75,7 +80,7 @@ def slides_rnn_cell_backward(do, o, out):
 def elman_cell(a, out):
     """h = tanh(a)        with a = x Wx + h_prev Wh + b
 
-    a (..., H) -> output h (..., H), state h.
+    a (..., H) -> output h (..., H), state (h,).
     """
     h = xp.tanh(a, out=out)
     return h, (h,)
@@ -83,10 +88,10 @@ def elman_cell(a, out):
 
 def elman_cell_backward(dh, h, out):
     """da = dh * (1 - h^2). (..., H)"""
-    xp.multiply(h, h, out=out)
-    xp.subtract(1, out, out=out)
-    out *= dh
-    return out
+    da = xp.multiply(h, h, out=out)
+    xp.subtract(1, da, out=da)
+    da *= dh
+    return da
 
 
 # ------------------------------------------------------------- paper, section 2.1: the LSTM
@@ -102,68 +107,74 @@ def lstm_cell(a, c_prev, Wp, c, h):
     o = s(a_o + Wp_o * c)              o sees the NEW cell
     h = o * tanh(c)
 
-    a (..., 4H) becomes the gates, c_prev (..., H), Wp (3, H) or None; writes c, h (..., H).
+    a (..., 4H) becomes the gates; c_prev (..., H), Wp (3, H) or None; writes c, h (..., H).
     Returns output h, state (h, c).
     """
-    i, f, g, o = gates(a)
+    a_i, a_f, a_g, a_o = split_gates(a)
+    scratch = h  # h is computed last; before that its memory is free
     if Wp is not None:
-        i += xp.multiply(Wp[0], c_prev, out=h)
-        f += xp.multiply(Wp[1], c_prev, out=h)
-    both = i_and_f(a)
-    sigmoid(both, out=both)
-    xp.tanh(g, out=g)
+        a_i += xp.multiply(Wp[0], c_prev, out=scratch)
+        a_f += xp.multiply(Wp[1], c_prev, out=scratch)
+    a_i_and_f = part_for_i_and_f(a)
+    sigmoid(a_i_and_f, out=a_i_and_f)
+    i, f = a_i, a_f
+    g = xp.tanh(a_g, out=a_g)
     xp.multiply(f, c_prev, out=c)
-    c += xp.multiply(i, g, out=h)
+    c += xp.multiply(i, g, out=scratch)
     if Wp is not None:
-        o += xp.multiply(Wp[2], c, out=h)
-    sigmoid(o, out=o)
+        a_o += xp.multiply(Wp[2], c, out=scratch)
+    o = sigmoid(a_o, out=a_o)
     xp.tanh(c, out=h)
     h *= o
     return h, (h, c)
 
 
-def lstm_slopes(a, c_prev, Wp, c, h, h_to_c, c_to_c, scratch):
+def lstm_slopes(gates, c_prev, Wp, c, h, h_to_c, c_to_c, scratch):
     """Every factor of the LSTM's backward pass that needs no recurrence, for any number of steps.
 
     s_i, s_f, s_g and f as c_to_c         see `_cell_slopes`
-    h_to_c = o (1 - tanh(c)^2)            how a gradient at h reaches c
+    h_to_c = o (1 - tanh(c)^2)            slope of h with respect to c
            = o - h tanh(c)
     s_o = tanh(c) o (1 - o) = h (1 - o)
-    h_to_c += s_o Wp_o                    the peepholes are further ways from h to c
-    c_to_c += s_i Wp_i + s_f Wp_f         and from c to c_prev
+    h_to_c += s_o Wp_o                    the peepholes are further paths from c to h
+    c_to_c += s_i Wp_i + s_f Wp_f         and from c_prev to c
 
-    a (..., 4H), the gates, become the slopes s_i s_f s_g s_o; writes h_to_c, c_to_c (..., H).
+    gates (..., 4H) become the slopes s_i s_f s_g s_o; writes h_to_c, c_to_c (..., H). scratch
+    (..., H) is overwritten.
     """
-    i, f, g, o = gates(a)
-    _cell_slopes(i, f, g, c_prev, c_to_c, scratch)
+    i, f, g, o = split_gates(gates)
+    s_i, s_f, s_g = _cell_slopes(i, f, g, c_prev, c_to_c, scratch)
     xp.tanh(c, out=h_to_c)
     h_to_c *= h
     xp.subtract(o, h_to_c, out=h_to_c)
-    xp.subtract(1, o, out=o)
-    o *= h
+    s_o = xp.subtract(1, o, out=o)
+    s_o *= h
     if Wp is not None:
-        c_to_c += xp.multiply(Wp[0], i, out=scratch)
-        c_to_c += xp.multiply(Wp[1], f, out=scratch)
-        h_to_c += xp.multiply(Wp[2], o, out=scratch)
+        c_to_c += xp.multiply(Wp[0], s_i, out=scratch)
+        c_to_c += xp.multiply(Wp[1], s_f, out=scratch)
+        h_to_c += xp.multiply(Wp[2], s_o, out=scratch)
 
 
 def _cell_slopes(i, f, g, c_prev, c_to_c, scratch):
-    """The slopes of c = f * c_prev + i * g, which both LSTMs share; i f g become their slopes.
+    """The slopes of c = f * c_prev + i * g, which both LSTMs share, in the memory of the gates.
 
     s_g = i (1 - g^2) = i - (i g) g
     s_i = (i g) (1 - i)
-    c_to_c = f                            how a gradient at c reaches c_prev
+    c_to_c = f                            slope of c with respect to c_prev
     s_f = f (1 - f) c_prev
+
+    Returns s_i, s_f, s_g.
     """
-    xp.multiply(i, g, out=scratch)
-    g *= scratch
-    xp.subtract(i, g, out=g)
-    xp.subtract(1, i, out=i)
-    i *= scratch
+    i_g = xp.multiply(i, g, out=scratch)
+    s_g = xp.multiply(i_g, g, out=g)
+    xp.subtract(i, s_g, out=s_g)
+    s_i = xp.subtract(1, i, out=i)
+    s_i *= i_g
     c_to_c[...] = f
-    xp.subtract(1, f, out=f)
-    f *= c_to_c
-    f *= c_prev
+    s_f = xp.subtract(1, f, out=f)
+    s_f *= c_to_c
+    s_f *= c_prev
+    return s_i, s_f, s_g
 
 
 def lstm_cell_backward(dh, dc, slopes, h_to_c, c_to_c):
@@ -174,16 +185,16 @@ def lstm_cell_backward(dh, dc, slopes, h_to_c, c_to_c):
     da_i, da_f, da_g = dc * s_i, dc * s_f, dc * s_g
     dc_prev = dc * c_to_c
 
-    dh, dc (..., H) and slopes (..., 4H) are overwritten: slopes become da, dc becomes dc_prev.
+    slopes (..., 4H) become da, dc (..., H) becomes dc_prev, dh (..., H) is overwritten.
     """
-    i, f, g, o = gates(slopes)
-    o *= dh
-    dh *= h_to_c
-    dc += dh
-    i *= dc
-    f *= dc
-    g *= dc
-    dc *= c_to_c
+    s_i, s_f, s_g, s_o = split_gates(slopes)
+    xp.multiply(s_o, dh, out=s_o)  # da_o
+    scratch = xp.multiply(dh, h_to_c, out=dh)
+    dc += scratch
+    xp.multiply(s_i, dc, out=s_i)  # da_i
+    xp.multiply(s_f, dc, out=s_f)  # da_f
+    xp.multiply(s_g, dc, out=s_g)  # da_g
+    xp.multiply(dc, c_to_c, out=dc)  # dc_prev
 
 
 # ------------------------------------------------------------- slides: "Cells: LSTM"
@@ -197,32 +208,34 @@ def slides_lstm_cell(a, m_prev, m, h):
     h = tanh(g^o * m)
 
     The deck's letters u f c o are this package's i f g o, its m is c.
-    a (..., 4H) becomes the gates, m_prev (..., H); writes m, h (..., H). Returns h, (h, m).
+    a (..., 4H) becomes the gates; m_prev (..., H); writes m, h (..., H). Returns h, (h, m).
     """
-    i, f, g, o = gates(a)
-    both = i_and_f(a)
-    sigmoid(both, out=both)
-    xp.tanh(g, out=g)
-    sigmoid(o, out=o)
+    a_i, a_f, a_g, a_o = split_gates(a)
+    scratch = h  # h is computed last; before that its memory is free
+    a_i_and_f = part_for_i_and_f(a)
+    sigmoid(a_i_and_f, out=a_i_and_f)
+    i, f = a_i, a_f
+    g = xp.tanh(a_g, out=a_g)
+    o = sigmoid(a_o, out=a_o)
     xp.multiply(f, m_prev, out=m)
-    m += xp.multiply(i, g, out=h)
+    m += xp.multiply(i, g, out=scratch)
     xp.multiply(o, m, out=h)
     xp.tanh(h, out=h)
     return h, (h, m)
 
 
-def slides_lstm_slopes(a, m_prev, m, h, h_to_m, m_to_m, scratch):
+def slides_lstm_slopes(gates, m_prev, m, h, h_to_m, m_to_m, scratch):
     """As `lstm_slopes`, for the slides' cell.
 
     s_i, s_f, s_g and g^f as m_to_m       see `_cell_slopes`
     h_to_m = (1 - h^2) g^o
     s_o = (1 - h^2) g^o (1 - g^o) m
     """
-    i, f, g, o = gates(a)
+    i, f, g, o = split_gates(gates)
     _cell_slopes(i, f, g, m_prev, m_to_m, scratch)
     xp.multiply(h, h, out=h_to_m)
     xp.subtract(1, h_to_m, out=h_to_m)
     h_to_m *= o
-    xp.subtract(1, o, out=o)
-    o *= h_to_m
-    o *= m
+    s_o = xp.subtract(1, o, out=o)
+    s_o *= h_to_m
+    s_o *= m

@@ -1,9 +1,9 @@
 """The LSTM layers: the paper's with peepholes, the standard one, and the slides' literal one.
 
-All matrix products that need no recurrence are made once for all time steps: the inputs' before
-the forward loop, the weight gradients' and the inputs' gradients after the backward loop. What
-remains in the loops is one product with Wh and the pointwise cell; on a GPU that cell is one kernel
-(kernels.py).
+All matrix products that need no recurrence are made once for all time steps: those of the inputs
+before the forward loop; those of the weights' and the inputs' gradients after the backward loop.
+In the loops there remain one product with Wh and the pointwise cell. On a GPU that cell is one
+kernel (gpu/kernels.py).
 
 Slides: "Cells: Long-Short Term Memory (LSTM)". Paper: section 2.1. Read next: stack.py.
 """
@@ -16,19 +16,30 @@ from ..backend import xp
 from ..gpu import kernels
 from . import cells
 from .init import PAPER_INIT, Init
-from .linear import affine, affine_by_feature, affine_dw, affine_dx, sum_of_rows
+from .linear import affine, affine_dw, affine_dx, sum_of_rows
+from .memory_order import multiply
 from .rnn import Recurrent
-from .workspace import BY_FEATURE, BY_STEP, empty, reordered
+from .unrolled import UnrolledLSTM, UnrolledSlidesLSTM
 
 
 class LSTM(Recurrent):
     """The standard LSTM, without peepholes; PyTorch's `nn.LSTM`. Output h, state (h, c).
 
     Wx (D, 4H), Wh (H, 4H), b (4H,), gates in the order i f g o. The equations: cells.lstm_cell.
+
+    An LSTM with other equations replaces these methods:
+
+    cell(run, t)                      gates from run.a[t], then h and c after step t
+    slopes(run, scratch)              turn the gates of all steps into slopes; scratch (T, B, H)
+    fused_cell(run, t)                as `cell`, by one kernel of a GPU
+    fused_cell_backward(run, t, dy)   slopes of step t and the step back, by one kernel of a GPU
+    recurrent_weight()                (H, 4H), by which h_prev is multiplied
+    peepholes()                       (3, H) or None
     """
 
+    num_gates = 4
     state_names = ("h", "c")
-    gates = 4
+    unrolled = UnrolledLSTM
 
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
         self.D, self.H = D, H
@@ -37,60 +48,62 @@ class LSTM(Recurrent):
         self.b = init.gate_bias(H)
 
     def step(self, run, t):
-        xp.matmul(run.h[t], self.recurrent_weight(), out=run.product)
+        """a += h_prev Wh, then the cell."""
+        multiply(run.h[t], self.recurrent_weight(), out=run.product)
         if kernels.wanted(run.a.dtype):
             self.fused_cell(run, t)
         else:
             run.a[t] += run.product
             self.cell(run, t)
 
+    def begin_backward(self, run, dfinal):
+        """Turn the gates of all steps into slopes. On a GPU the kernel of each step does it."""
+        super().begin_backward(run, dfinal)
+        if not kernels.wanted(run.a.dtype):
+            run.h_to_c, run.c_to_c = run.array(self.H), run.array(self.H)
+            self.slopes(run, scratch=run.array(self.H))
+
     def step_backward(self, run, t, dy):
+        """The cell back: da, dc_prev; then dh_prev = da Wh^T."""
         if kernels.wanted(run.a.dtype):
             self.fused_cell_backward(run, t, dy)
         else:
             if dy is not None:
                 run.dh += dy
-            slopes = run.a[t]
+            slopes = run.a[t]  # which become da
             cells.lstm_cell_backward(run.dh, run.dc, slopes, run.h_to_c[t], run.c_to_c[t])
-        da = run.a[t]  # what the gates or their slopes have become
+        da = run.a[t]
         affine_dx(da, self.recurrent_weight(), out=run.dh)
 
-    def begin_backward(self, run, dfinal):
-        super().begin_backward(run, dfinal)
-        if kernels.wanted(run.a.dtype):
-            return  # the kernel of a step makes its slopes itself
-        run.h_to_c, run.c_to_c, scratch = (
-            empty(run.y.shape, run.y.dtype, BY_STEP) for _ in range(3)
-        )
-        self.slopes(run, scratch)
-
-    def accumulate(self, run):
-        run.h_to_c = run.c_to_c = None
-        super().accumulate(run)
-
     def cell(self, run, t):
+        """Gates from run.a[t], then run.c[t+1] and run.h[t+1]."""
         a, h, c = run.a, run.h, run.c
         cells.lstm_cell(a[t], c[t], self.peepholes(), c[t + 1], h[t + 1])
 
     def slopes(self, run, scratch):
+        """Turn the gates of all steps in run.a into slopes; write run.h_to_c and run.c_to_c."""
         a, h, c = run.a, run.h, run.c
         cells.lstm_slopes(
             a, c[:-1], self.peepholes(), c[1:], h[1:], run.h_to_c, run.c_to_c, scratch
         )
 
     def fused_cell(self, run, t):
+        """As `cell` after a[t] += product, by one kernel."""
         a, h, c = run.a, run.h, run.c
         kernels.lstm_cell(a[t], run.product, c[t], self.peepholes(), c[t + 1], h[t + 1])
 
     def fused_cell_backward(self, run, t, dy):
+        """Turn the gates in run.a[t] into da and run.dc into dc_prev, by one kernel."""
         kernels.lstm_cell_backward(
             dy, run.dh, run.dc, run.a[t], run.c[t], run.c[t + 1], self.peepholes()
         )
 
     def recurrent_weight(self):
+        """Return the (H, 4H) weight by which h_prev is multiplied."""
         return self.Wh.value
 
     def peepholes(self):
+        """Return Wp (3, H), or None for a cell without peepholes."""
         return None
 
 
@@ -102,16 +115,16 @@ class PeepholeLSTM(LSTM):
         self.Wp = init.peepholes(rng, H)
 
     def peepholes(self):
+        """Return Wp (3, H)."""
         return self.Wp.value
 
     def accumulate(self, run):
-        di, df, _, do = cells.gates(run.a)
+        """dWp += sum of da * c: of c_prev for the gates i and f, of c for o; then the others."""
+        da_i, da_f, _, da_o = cells.split_gates(run.a)
         c_prev, c = run.c[:-1], run.c[1:]
-        run.h_to_c = None  # its slopes have done their work
-        scratch = empty(c.shape, c.dtype, BY_STEP)
-        for k, (da, seen) in enumerate(((di, c_prev), (df, c_prev), (do, c))):
+        scratch = run.array(self.H)
+        for k, (da, seen) in enumerate(((da_i, c_prev), (da_f, c_prev), (da_o, c))):
             self.Wp.grad[k] += sum_of_rows(xp.multiply(da, seen, out=scratch))
-        del scratch, di, df, do, da  # their memory may serve the products
         super().accumulate(run)
 
 
@@ -122,6 +135,8 @@ class SlidesLSTM(LSTM):
     cells.slides_lstm_cell. Splitting W = [W_I; W_h] keeps the input products out of the loop.
     """
 
+    unrolled = UnrolledSlidesLSTM
+
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
         self.D, self.H = D, H
         self.Wi = init.input_weight(rng, D, H)
@@ -129,43 +144,53 @@ class SlidesLSTM(LSTM):
         init.weaken(self.W.value[H:])
 
     def begin(self, x, state):
+        """Make room for the projected inputs."""
         run = super().begin(x, state)
-        run.Ix = empty((*x.shape[:2], self.H), self.dtype, BY_FEATURE)
+        run.Ix = run.array(self.H)
         return run
 
     def project(self, run, steps):
-        Ix = affine(run.x[steps], self.Wi.value, None, out=run.Ix[steps])
-        affine_by_feature(Ix, self.W.value[: self.H], None, out=run.a[steps])
+        """Ix = x Wi, a = Ix W_I for a slice of steps."""
+        affine(run.x[steps], self.Wi.value, None, out=run.Ix[steps])
+        affine(run.Ix[steps], self.W.value[: self.H], None, out=run.a[steps])
 
     def cell(self, run, t):
+        """Gates from run.a[t], then run.c[t+1] and run.h[t+1]."""
         a, h, m = run.a, run.h, run.c
         cells.slides_lstm_cell(a[t], m[t], m[t + 1], h[t + 1])
 
+    def begin_backward(self, run, dfinal):
+        """Make room for the gradients of the projected inputs."""
+        super().begin_backward(run, dfinal)
+        run.dIx = run.array(self.H)
+
     def slopes(self, run, scratch):
+        """Turn the gates of all steps in run.a into slopes; write run.h_to_c and run.c_to_c."""
         a, h, m = run.a, run.h, run.c
         cells.slides_lstm_slopes(a, m[:-1], m[1:], h[1:], run.h_to_c, run.c_to_c, scratch)
 
     def fused_cell(self, run, t):
+        """As `cell` after a[t] += product, by one kernel."""
         a, h, m = run.a, run.h, run.c
         kernels.slides_lstm_cell(a[t], run.product, m[t], m[t + 1], h[t + 1])
 
     def fused_cell_backward(self, run, t, dy):
+        """Turn the gates in run.a[t] into da and run.dc into dc_prev, by one kernel."""
         h, m = run.h, run.c
         kernels.slides_lstm_cell_backward(dy, run.dh, run.dc, run.a[t], m[t], m[t + 1], h[t + 1])
 
     def recurrent_weight(self):
+        """Return W_h (H, 4H)."""
         return self.W.value[self.H :]
 
-    def project_backward(self, run, steps):
-        dIx = empty(run.Ix[steps].shape, run.Ix.dtype, BY_FEATURE)
-        affine_dx(run.a[steps], self.W.value[: self.H], out=dIx)
-        dx = empty(run.x[steps].shape, run.x.dtype, BY_FEATURE)
-        return affine_dx(dIx, self.Wi.value, out=dx)
+    def project_backward(self, run, steps, want_dx):
+        """dIx = da W_I^T, dx = dIx Wi^T for a slice of steps; dx is None if it is not wanted."""
+        affine_dx(run.a[steps], self.W.value[: self.H], out=run.dIx[steps])
+        return affine_dx(run.dIx[steps], self.Wi.value) if want_dx else None
 
     def accumulate(self, run):
-        run.a = reordered(run.a, BY_FEATURE)
-        dIx = empty(run.Ix.shape, run.Ix.dtype, BY_FEATURE)
-        affine_dx(run.a, self.W.value[: self.H], out=dIx)
-        affine_dw(run.x, dIx, self.Wi.grad, None)
+        """dWi += x^T dIx, dW_I += Ix^T da, dW_h += h_prev^T da."""
+        affine_dx(run.a, self.W.value[: self.H], out=run.dIx)
+        affine_dw(run.x, run.dIx, self.Wi.grad, None)
         affine_dw(run.Ix, run.a, self.W.grad[: self.H], None)
         affine_dw(run.h[:-1], run.a, self.W.grad[self.H :], None)

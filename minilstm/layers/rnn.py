@@ -1,7 +1,7 @@
 """Recurrent layers: a cell unrolled through time, and back-propagation through it.
 
-`Recurrent` is the loop that all four cells share, forward and backward; the slides' literal RNN
-and the standard (Elman) RNN are here, the LSTMs in lstm.py.
+`Recurrent` has the loop over time, forward and backward, which all cells share. Here are the
+slides' literal RNN and the standard (Elman) RNN; the LSTMs are in lstm.py.
 
 Slides: "Recurrent Neural Networks: Unrolling Recurrent Networks", "Cells: Simple RNN".
 Read next: lstm.py.
@@ -15,22 +15,81 @@ from ..backend import xp
 from . import cells, samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect, expect_entries
-from .linear import affine_by_feature, affine_dw, affine_dx
-from .workspace import BY_FEATURE, BY_STEP, empty, reordered, zeros
+from .linear import affine, affine_dw, affine_dx
+from .memory_order import multiply
+from .unrolled import Unrolled, UnrolledSlidesRNN
 
 
 class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     """A cell unrolled through time: x (T, B, D) and a start state -> y (T, B, H) and a final state.
 
-    A state is a tuple of (B, H) arrays: (h,) of an RNN, (h, c) of an LSTM; `None` is all zeros.
-    Each is stored for every step as (T+1, B, H), with the start at index 0.
+    A state is a tuple of (B, H) arrays: (h,) of an RNN, (h, c) of an LSTM. `None` is all zeros.
 
-    The pieces of the loop serve two masters. When the inputs are known beforehand, `forward` and
-    `backward` below make ONE matrix product for the inputs of all steps. A decoder that feeds on
-    its own output (models.py) calls the same pieces step by step.
+    A new cell is a subclass. Its class attributes:
+
+    num_gates      G. A step has G*H pre-activations: G is 4 for an LSTM and 1 for a simple RNN
+    state_names    names of the states, "h" first. Default: ("h",)
+    unrolled       the class of `run`, below. A cell that stores more arrays than `Unrolled`
+                   declares them in a subclass of it: a dataclass with a field for each, None at
+                   first. A state "c" needs the fields c and dc. Default: Unrolled
+
+    __init__(D, H, rng, init) sets self.D, self.H and the parameters, usually
+    self.Wx = init.input_weight(rng, D, G*H), self.Wh = init.recurrent(rng, H, G) and
+    self.b = init.bias(G*H). Other weights need a project, project_backward and accumulate of their
+    own.
+
+    These methods are called in this order. A cell must define those marked with *. The others are
+    written for Wx, Wh and b, and for an output that is h; a cell extends or replaces them if it
+    has others. `steps` is a slice of the time steps.
+
+    forward
+      begin(x, state) -> run            Make room. run.x (T, B, D), run.a (T, B, G*H),
+                                        run.product (B, G*H), run.h (T+1, B, H) with the start
+                                        state at index 0, run.y (T, B, H). More room for a cell's
+                                        own arrays: run.array(K) is (T, B, K).
+      project(run, steps)               run.a[steps] = run.x[steps] Wx + b.
+    * step(run, t)                      Use run.a[t] (B, G*H) and the state run.h[t] (B, H). Write
+                                        the new state to run.h[t+1]. Keep in run.a[t] what
+                                        step_backward will need, for example the gates.
+      final_state(run) -> state         The states after the last step.
+
+    backward
+      begin_backward(run, dfinal)       run.dh (B, H) = gradient of the final state, or zeros.
+    * step_backward(run, t, dy)         run.dh is the gradient of run.h[t+1] from later steps; dy
+                                        (B, H), or None for zeros, is that of the output: add it.
+                                        Write da, the gradient of the pre-activations, to run.a[t],
+                                        and the gradient of run.h[t] to run.dh, in place.
+      project_backward(run, steps, want_dx) -> dx
+                                        run.a[steps] Wx^T, or None if it is not wanted.
+      accumulate(run)                   With da of all steps in run.a add to the gradients of the
+                                        weights: dWx += x^T da, dWh += h_prev^T da, db += sum of da.
+      start_gradient(run) -> dstate     run.dh after the first step was visited.
+
+    All arrays have the dtype of x; states beside h are treated as h is. If all inputs are known
+    beforehand, `forward` and `backward` call `project` and `project_backward` once for all steps,
+    which is ONE matrix product each. A decoder that feeds on its own output (feedback.py) calls
+    them for one step at a time.
     """
 
+    num_gates: int
     state_names: tuple[str, ...] = ("h",)
+    unrolled = Unrolled
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs):
+        """Raise TypeError unless the cell has what the loop will ask for."""
+        super().__init_subclass__(abstract=abstract, **kwargs)
+        missing = [] if hasattr(cls, "num_gates") else ["num_gates"]
+        for name in ("step", "step_backward"):
+            if getattr(cls, name) is getattr(Recurrent, name):
+                missing.append(name)
+        for name in cls.state_names:
+            if not {name, "d" + name} <= set(cls.unrolled.__dataclass_fields__):
+                missing.append(f"the fields {name} and d{name} of {cls.unrolled.__name__}")
+        if missing and not abstract:
+            raise TypeError(
+                f"expected the cell {cls.__name__} to define {', '.join(missing)}, got none: see "
+                "the docstring of Recurrent"
+            )
 
     def forward(self, x, state=None):
         """x (T, B, D), state of (B, H) arrays -> (y (T, B, H), final state), cache."""
@@ -44,98 +103,88 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     def backward(self, doutputs, cache, want_dx=True):
         """(dy, dfinal_state), either of them None for zero -> dx (T, B, D), dstate.
 
-        Without `want_dx` dx is None: data needs no gradient, and its product is a large one.
+        Without `want_dx` dx is None: training needs no gradient of its data, and the product is
+        large.
         """
         dy, dfinal = doutputs
         values = cache.consume()
-        run = values.run
+        run, T = values.run, len(values.run.x)
         if dy is not None:
             expect("dy", dy, run.y.shape, run.y.dtype)
-            dy = reordered(dy, BY_STEP)
         self.begin_backward(run, dfinal)
-        for t in reversed(range(len(run.x))):
+        for t in reversed(range(T)):
             self.step_backward(run, t, None if dy is None else dy[t])
-        del dy  # its memory may serve the products
+        run.end_loop()
+        dx = self.project_backward(run, slice(0, T), want_dx)
         self.accumulate(run)
-        dx = self.project_backward(run, slice(0, len(run.x))) if want_dx else None
         return dx, self.start_gradient(run) if values.has_state else None
 
     def begin(self, x, state):
-        """Buffers for a run over x (T, B, D), whose frames may be filled in later."""
-        H, dtype = self.H, self.dtype
-        expect(f"{type(self).__name__} input x", x, ("T", "B", self.D), dtype)
-        T, B, _ = x.shape
-        run = Run()
-        run.x = x
-        run.a = empty((T, B, self.gates * H), dtype, BY_STEP)
-        run.product = empty((B, self.gates * H), dtype, BY_STEP)
+        """x (T, B, D), whose frames may be filled in later, and a state or None -> run."""
+        H, width = self.H, self.num_gates * self.H
+        expect(f"{type(self).__name__} input x", x, ("T", "B", self.D), self.dtype)
         expect_entries("start states", state, len(self.state_names))
+        T, B, _ = x.shape
+        run = self.unrolled(x)
+        run.a = run.array(width)
+        run.product = run.array_of_one_step(width)
         for k, name in enumerate(self.state_names):
-            states = empty((T + 1, B, H), dtype, BY_STEP)
+            states = run.array(H, steps=T + 1)
             if state is None:
                 states[0].fill(0)
             else:
-                expect(f"start state {name}", state[k], (B, H), dtype)
+                expect(f"start state {name}", state[k], (B, H), x.dtype)
                 states[0] = state[k]
             setattr(run, name, states)
         run.y = run.h[1:]
         return run
 
+    def project(self, run, steps):
+        """a = x Wx + b for a slice of steps."""
+        affine(run.x[steps], self.Wx.value, self.b.value, out=run.a[steps])
+
+    def step(self, run, t):
+        """Compute the state after step t from run.a[t] and the state before."""
+        raise NotImplementedError  # every cell defines its own
+
     def final_state(self, run):
+        """Return the states after the last step, (B, H) each."""
         return tuple(getattr(run, name)[-1] for name in self.state_names)
 
     def begin_backward(self, run, dfinal):
-        """Make room for the gradient that travels back through the states."""
+        """Start the gradients of the states, run.dh and others: dfinal or zeros."""
         expect_entries("gradients of the final state", dfinal, len(self.state_names))
-        for k, name in enumerate(self.state_names):
-            final = getattr(run, name)[-1]
-            dstate = zeros(final.shape, final.dtype, BY_STEP)
+        for k, final in enumerate(self.final_state(run)):
+            name = self.state_names[k]
+            dstate = run.array_of_one_step(self.H)
+            dstate.fill(0)
             if dfinal is not None:
                 expect(f"gradient of the final state {name}", dfinal[k], final.shape, final.dtype)
                 dstate += dfinal[k]
             setattr(run, "d" + name, dstate)
 
-    def start_gradient(self, run):
-        return tuple(getattr(run, "d" + name) for name in self.state_names)
+    def step_backward(self, run, t, dy):
+        """Turn run.a[t] into da and run.dh into the gradient of the state before step t."""
+        raise NotImplementedError  # every cell defines its own
 
-    def project(self, run, steps):
-        """a = x Wx + b for a slice of steps."""
-        affine_by_feature(run.x[steps], self.Wx.value, self.b.value, out=run.a[steps])
-
-    def project_backward(self, run, steps):
-        """dx = da Wx^T for a slice of steps."""
-        dx = empty(run.x[steps].shape, run.x.dtype, BY_FEATURE)
-        return affine_dx(run.a[steps], self.Wx.value, out=dx)
+    def project_backward(self, run, steps, want_dx):
+        """dx = da Wx^T for a slice of steps, (T, B, D); None if it is not wanted."""
+        return affine_dx(run.a[steps], self.Wx.value) if want_dx else None
 
     def accumulate(self, run):
-        """The gradients of the weights, once `run.a` holds da of all steps."""
-        run.a = reordered(run.a, BY_FEATURE)
+        """Add to the gradients of the weights; run.a holds da of all steps."""
         affine_dw(run.x, run.a, self.Wx.grad, self.b.grad)
         affine_dw(run.h[:-1], run.a, self.Wh.grad, None)
 
-
-class Run:
-    """The arrays of one unrolled run, by the names that the equations use.
-
-    x               (T, B, D)         the inputs
-    a               (T, B, gates*H)   one after the other: pre-activations; of an LSTM the gates
-                                      i f g o; their slopes, unless a fused kernel makes them
-                                      itself; da. Of an RNN pre-activations, then da
-    product         (B, gates*H)      h_prev Wh of one step; SlidesRNN has no use for it
-    h, c            (T+1, B, H)       the states, the start at index 0; c of an LSTM only
-    y               (T, B, H)         the outputs: h[1:], or the o of SlidesRNN
-    dh, dc          (B, H)            the gradient on its way back through the states
-    h_to_c, c_to_c  (T, B, H)         of an LSTM: the other slopes (lstm_slopes in cells.py)
-    Ix              (T, B, H)         of SlidesLSTM: the projected inputs
-    dhs             (T, B, H)         of SlidesRNN: dL/dh of every step
-    mask            (T, B, D) or None in a stack: the dropout of the inputs
-    """
+    def start_gradient(self, run):
+        """Return the gradients of the start states, (B, H) each."""
+        return tuple(getattr(run, "d" + name) for name in self.state_names)
 
 
 class ElmanRNN(Recurrent):
     """The standard RNN: h = tanh(x Wx + h_prev Wh + b), output h; PyTorch's `nn.RNN`."""
 
-    gates = 1
+    num_gates = 1
 
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
         self.D, self.H = D, H
@@ -144,10 +193,12 @@ class ElmanRNN(Recurrent):
         self.b = init.bias(H)
 
     def step(self, run, t):
-        run.a[t] += xp.matmul(run.h[t], self.Wh.value, out=run.product)
+        """a += h_prev Wh, h = tanh(a)."""
+        run.a[t] += multiply(run.h[t], self.Wh.value, out=run.product)
         cells.elman_cell(run.a[t], out=run.h[t + 1])
 
     def step_backward(self, run, t, dy):
+        """da = (dh + dy) (1 - h^2), dh_prev = da Wh^T."""
         if dy is not None:
             run.dh += dy
         da = cells.elman_cell_backward(run.dh, run.h[t + 1], out=run.a[t])
@@ -160,7 +211,8 @@ class SlidesRNN(Recurrent):
     The input reaches the output but never the next state: this cell can't remember what it saw.
     """
 
-    gates = 1
+    num_gates = 1
+    unrolled = UnrolledSlidesRNN
 
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
         self.D, self.H = D, H
@@ -169,22 +221,27 @@ class SlidesRNN(Recurrent):
         self.b = init.bias(H)
 
     def begin(self, x, state):
+        """Make room for the outputs o, which are not the states."""
         run = super().begin(x, state)
-        run.y = empty(run.a.shape, run.a.dtype, BY_STEP)  # here the output o is not the state h
+        run.y = run.array(self.H)
         return run
 
     def project(self, run, steps):
-        affine_by_feature(run.x[steps], self.Wi.value, self.b.value, out=run.a[steps])
+        """a = x Wi + b for a slice of steps."""
+        affine(run.x[steps], self.Wi.value, self.b.value, out=run.a[steps])
 
     def step(self, run, t):
-        xp.matmul(run.h[t], self.W.value, out=run.h[t + 1])
+        """h = h_prev W, o = sigmoid(a + h)."""
+        multiply(run.h[t], self.W.value, out=run.h[t + 1])
         cells.slides_rnn_cell(run.a[t], run.h[t + 1], out=run.y[t])
 
     def begin_backward(self, run, dfinal):
+        """Make room for the gradient of the state after every step, which that of W needs."""
         super().begin_backward(run, dfinal)
-        run.dhs = empty(run.a.shape, run.a.dtype, BY_STEP)  # dL/dh, for the gradient of W
+        run.dhs = run.array(self.H)
 
     def step_backward(self, run, t, dy):
+        """da = do o (1 - o), dh += da, dh_prev = dh W^T."""
         if dy is None:
             run.a[t].fill(0)
         else:
@@ -192,11 +249,11 @@ class SlidesRNN(Recurrent):
         xp.add(run.dh, run.a[t], out=run.dhs[t])
         affine_dx(run.dhs[t], self.W.value, out=run.dh)
 
-    def project_backward(self, run, steps):
-        dx = empty(run.x[steps].shape, run.x.dtype, BY_FEATURE)
-        return affine_dx(run.a[steps], self.Wi.value, out=dx)
+    def project_backward(self, run, steps, want_dx):
+        """dx = da Wi^T for a slice of steps, (T, B, D); None if it is not wanted."""
+        return affine_dx(run.a[steps], self.Wi.value) if want_dx else None
 
     def accumulate(self, run):
-        run.a = reordered(run.a, BY_FEATURE)
+        """dWi += x^T da, db += sum of da, dW += h_prev^T dh."""
         affine_dw(run.x, run.a, self.Wi.grad, self.b.grad)
         affine_dw(run.h[:-1], run.dhs, self.W.grad, None)

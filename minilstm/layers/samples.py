@@ -8,11 +8,12 @@ skip this file at a first reading.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from ..backend import asarray
 from .layer import Layer, Sample
-from .segments import Unrolling
 
 
 def randomize(layer: Layer, rng: np.random.Generator, scale: float = 0.5) -> Layer:
@@ -55,7 +56,8 @@ def stack(cls, rng) -> Sample:
 def whole_and_recomputed(cls, rng) -> dict[str, Sample]:
     """The sample of a stack, and another one that is recomputed in segments of two steps."""
     found = {"": cls.sample(rng), "recompute=2": cls.sample(rng)}
-    found["recompute=2"].layer.unrolling = Unrolling(recompute=2)
+    layer = found["recompute=2"].layer
+    layer.unrolling = dataclasses.replace(layer.unrolling, recompute=2)
     return found
 
 

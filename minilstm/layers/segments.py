@@ -30,6 +30,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..errors import ConfigError
+from . import samples
+from .layer import Cache, expect
+from .stack import Stack
 from .workspace import empty
 
 
@@ -115,6 +118,49 @@ class Segments:
             whole = empty((self.T, *part.shape[1:]), part.dtype)
         whole[steps] = part
         return whole
+
+
+class SegmentedStack(Stack, sample=samples.stack, variants=samples.whole_and_recomputed):
+    """A Stack whose run may be cut into segments: by its attribute `unrolling`."""
+
+    unrolling = WHOLE
+
+    def forward(self, x, state=None, masks=None):
+        """x (T, B, D), state, masks -> (y (T, B, H), final state), cache."""
+        if self.unrolling == WHOLE:
+            outputs, cache = super().forward(x, state, masks)
+            return outputs, Cache(whole=cache, segments=None)
+        self.expect_inputs(x, state, masks)
+
+        def run(steps, state):
+            (y, final), cache = Stack.forward(self, x[steps], state, part_of(masks, steps))
+            return y, final, cache
+
+        segments = Segments(self.unrolling, len(x), run)
+        outputs = segments.forward(state)
+        return outputs, Cache(segments=segments, has_state=state is not None)
+
+    def backward(self, doutputs, cache, want_dx=True):
+        """(dy (T, B, H), dfinal), either of them None for zero -> dx (T, B, D), dstate, None."""
+        values = cache.consume()
+        if values.segments is None:
+            return super().backward(doutputs, values.whole, want_dx)
+        dy, dfinal = doutputs
+        if dy is not None:
+            expect("dy", dy, (values.segments.T, "B", self.layers[-1].H), self.dtype)
+
+        def run_backward(steps, dfinal, cache):
+            dpart = None if dy is None else dy[steps]
+            dx, dstate, _ = Stack.backward(self, (dpart, dfinal), cache, want_dx)
+            return dx, dstate
+
+        dx, dstate = values.segments.backward(run_backward, dfinal)
+        return dx, dstate if values.has_state else None, None
+
+
+def part_of(masks, steps):
+    """Return the masks of a slice of the steps; of None, None."""
+    return None if masks is None else tuple(mask[steps] for mask in masks)
 
 
 def _copied(state):

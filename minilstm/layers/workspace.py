@@ -12,16 +12,7 @@ his. (CuPy's own memory pool does the same on a GPU; there `Fresh` is already `R
     with use_workspace(Reused()):
         ...                             # training: no allocation after the first step
 
-An array also has an order in memory, which changes speed and never a result. Shapes stay those of
-the equations, (T, B, H), while on a CPU the sequences of a batch lie innermost:
-
-    PLAIN        (T, B, H): as the shape says; data, logits
-    BY_STEP      (T, H, B): every h[t] is one block, in it unit after unit. So each gate of a step
-                 is one block too, and the BLAS gets h[t] @ Wh the way that suits it
-    BY_FEATURE   (H, T, B): unit after unit over all steps, so that the rows of all steps are ONE
-                 matrix (T*B, H), for products that need no recurrence
-
-A GPU keeps them all PLAIN. Read next: layer.py.
+Read next: memory_order.py.
 """
 
 from __future__ import annotations
@@ -133,37 +124,13 @@ class use_workspace:  # noqa: N801  (reads like a function)
         _of_context.set(self._previous)
 
 
-PLAIN, BY_STEP, BY_FEATURE = "plain", "by step", "by feature"
+def empty(shape: tuple[int, ...], dtype):
+    """Return an uninitialised array."""
+    return current_workspace().empty(shape, dtype)
 
 
-def empty(shape: tuple[int, ...], dtype, order: str = PLAIN):
-    """An array with arbitrary content; `order` is that of its axes in memory."""
-    new = current_workspace().empty
-    if order == PLAIN or current_backend().name != "numpy":
-        return new(shape, dtype)
-    if order == BY_STEP:
-        return new((*shape[:-2], shape[-1], shape[-2]), dtype).swapaxes(-1, -2)
-    return new((shape[-1], *shape[:-1]), dtype).transpose(*range(1, len(shape)), 0)
-
-
-def zeros(shape: tuple[int, ...], dtype, order: str = PLAIN):
-    """An array of zeros."""
-    array = empty(shape, dtype, order)
+def zeros(shape: tuple[int, ...], dtype):
+    """Return an array of zeros."""
+    array = empty(shape, dtype)
     array.fill(0)
     return array
-
-
-def place(array, order: str):
-    """Where to compute what `array` will hold in another order; on a GPU, in its own place."""
-    if current_backend().name != "numpy":
-        return array
-    return empty(array.shape, array.dtype, order)
-
-
-def reordered(array, order: str):
-    """A copy of `array` in another order; on a GPU, which has only one, the array itself."""
-    if current_backend().name != "numpy":
-        return array
-    copy = empty(array.shape, array.dtype, order)
-    copy[...] = array
-    return copy

@@ -20,7 +20,7 @@ from ..layers.linear import Linear
 from ..layers.losses import BernoulliCrossEntropy, Loss
 from ..layers.lstm import PeepholeLSTM
 from ..layers.rnn import Recurrent
-from ..layers.stack import Stack
+from ..layers.segments import SegmentedStack
 from ..layers.workspace import empty, zeros
 from . import feedback, samples
 
@@ -69,7 +69,8 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
         if start not in STARTS:
             raise ConfigError(f"expected start {' or '.join(STARTS)}, got {start!r}: choose one")
         self.D, self.conditional, self.start = D, conditional, start
-        self.stack = Stack(D if conditional else 0, H, layers, rng, cell, init, dropout)
+        width = D if conditional else 0
+        self.stack = SegmentedStack(width, H, layers, rng, cell, init, dropout)
         self.readout = Linear(H, D, rng, init)
         self.loss = loss or BernoulliCrossEntropy()
 

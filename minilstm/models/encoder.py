@@ -5,11 +5,11 @@ Slides: "Recurrent Encoder-Decoder". Paper: section 2.2. Read next: decoder.py.
 
 from __future__ import annotations
 
-from ..layers.stack import Stack
+from ..layers.segments import SegmentedStack
 from . import samples
 
 
-class Encoder(Stack, sample=samples.encoder):
+class Encoder(SegmentedStack, sample=samples.encoder):
     """A stack over the past. Its final state, of every layer, is the code.
 
     past (T, B, D), masks (one (T, B, H) of bool per gap between layers, or None: evaluation)

@@ -1,8 +1,9 @@
 """The pass of a decoder that feeds on its own output, frame by frame.
 
-Its inputs can't be known beforehand: frame t goes into step t+1, and the gradient comes back the
-same way. So every product is made step by step. From one segment to the next the decoder carries
-the state of its stack and its own last frame.
+Its inputs can't be known beforehand: a frame goes into the next step, and the gradient comes back
+the same way. So every product is made for one step at a time. The stack may cut its run into
+segments (segments.py); from one segment to the next the decoder carries the state of its stack and
+its own last frame.
 
 Paper: section 2.4, "Conditional Decoder". Scheduled sampling: Bengio et al. 2015 (arXiv
 1506.03099). Read next: classifier.py.
@@ -10,102 +11,170 @@ Paper: section 2.4, "Conditional Decoder". Scheduled sampling: Bengio et al. 201
 
 from __future__ import annotations
 
-from functools import partial
-
 from ..backend import xp
 from ..layers.layer import Cache
 from ..layers.linear import affine, affine_dw, affine_dx
-from ..layers.segments import Segments
-from ..layers.stack import part_of
+from ..layers.segments import Segments, part_of
 from ..layers.workspace import empty, zeros
+
+# Step s sees frame s - LAG: with start "step" the frame before its own, where frame -1 is a zero
+# frame; with "read" frame 0 needs no step, so that step 0 sees frame 0 and makes frame 1.
+LAG = {"step": 1, "read": 0}
 
 
 def forward(decoder, code, T, truth, feed_truth, masks):
-    """Decode T frames of which not all are fed the truth. -> logits (T, B, D), cache.
+    """Decode T frames that are not all fed the truth -> logits (T, B, D), cache.
 
-    The arguments are those of `Decoder.forward`, checked; feed_truth is False or (T, B) of bool.
+    The arguments are those of `Decoder.forward`, checked. feed_truth is False or (T, B) of bool.
     """
-    early, B = _frames_without_a_step(decoder), len(code[0][0])
-    decoder.stack.expect_masks(masks, T - early, B)
-    first, readout_cache = None, None
-    frame = zeros((B, decoder.D), decoder.dtype)
-    if early:
-        first, readout_cache = decoder.readout.forward(code[-1][0][None])
+    B, read = len(code[0][0]), decoder.start == "read"
+    steps = T - 1 if read else T
+    decoder.stack.expect_masks(masks, steps, B)
+    if read:
+        first, first_cache = decoder.readout.forward(code[-1][0][None])
         frame = decoder.loss.mean(first[0], out=empty(first[0].shape, decoder.dtype))
-    run = partial(_forward_steps, decoder, truth, feed_truth, masks)
-    segments = Segments(decoder.stack.unrolling, T - early, run)
+    else:
+        first, first_cache = None, None
+        frame = zeros((B, decoder.D), decoder.dtype)
+
+    def run(part, carried):
+        return _forward_steps(decoder, truth, feed_truth, part_of(masks, part), part, carried)
+
+    segments = Segments(decoder.stack.unrolling, steps, run)
     logits, _ = segments.forward((code, frame))
-    if early:
+    if read:
         logits = xp.concatenate((first, logits))
-    return logits, Cache(segments=segments, feed_truth=feed_truth, frame=frame, first=readout_cache)
+    return logits, Cache(segments=segments, feed_truth=feed_truth, frame=frame, first=first_cache)
 
 
 def backward(decoder, dlogits, cache, want_dtruth):
     """dlogits (T, B, D) -> dcode, dtruth (T, B, D) or None."""
-    run, early = cache.consume(), _frames_without_a_step(decoder)
-    want_dtruth = want_dtruth and run.feed_truth is not False
-    run_backward = partial(_backward_steps, decoder, dlogits[early:], run.feed_truth, want_dtruth)
-    dfed, (dcode, dframe) = run.segments.backward(run_backward, None)
-    if early:
+    values, read = cache.consume(), decoder.start == "read"
+    feed_truth = values.feed_truth
+    want_dtruth = want_dtruth and feed_truth is not False
+    dlogits_of_steps = dlogits[1:] if read else dlogits
+
+    def run_backward(part, dcarried, cache):
+        dpart = dlogits_of_steps[part]
+        return _backward_steps(decoder, dpart, feed_truth, want_dtruth, part, dcarried, cache)
+
+    dfed, (dcode, dframe) = values.segments.backward(run_backward, None)
+    if read:
         dfirst = zeros((1, *dlogits.shape[1:]), dlogits.dtype)
         dfirst += dlogits[:1]
         if dframe is not None:
-            dfirst[0] += decoder.loss.mean_backward(dframe, run.frame)
-        dcode[-1][0][...] += decoder.readout.backward(dfirst, run.first)[0]
+            dfirst[0] += decoder.loss.mean_backward(dframe, values.frame)
+        dcode[-1][0][...] += decoder.readout.backward(dfirst, values.first)[0]
     dtruth = None
     if want_dtruth:
         dtruth = zeros(dlogits.shape, dlogits.dtype)  # zero for the last frame, which no step sees
-        dtruth[:-1] = dfed if early else dfed[1:]
+        dtruth[:-1] = dfed if read else dfed[1:]
     return dcode, dtruth
 
 
-def _forward_steps(decoder, truth, feed_truth, masks, steps, carried):
-    """A slice of the steps, from (state, own frame before) -> logits, the same after, cache."""
+def _forward_steps(decoder, truth, feed_truth, masks, part, carried):
+    """Run a slice of the steps. carried: state, own frame before.
+
+    Returns their logits, (state, own frame) after them, cache.
+    """
     state, frame = carried
-    T, (B, D) = steps.stop - steps.start, frame.shape
+    T, (B, D) = part.stop - part.start, frame.shape
     W, b = decoder.readout.W.value, decoder.readout.b.value
     x, logits, own = (empty((T, B, D), decoder.dtype) for _ in range(3))
-    runs = decoder.stack.begin(x, state, part_of(masks, steps))
+    stack = StackByStep(decoder.stack, x, state, masks)
     for t in range(T):
-        fed = _frame_seen(decoder, steps.start + t)
-        if fed < 0 or feed_truth is False:
+        seen = part.start + t - LAG[decoder.start]
+        if seen < 0 or feed_truth is False:
             x[t] = frame
         else:
-            x[t] = xp.where(feed_truth[fed][:, None], truth[fed], frame)
-        affine(decoder.stack.step(runs, t), W, b, out=logits[t])
+            x[t] = xp.where(feed_truth[seen][:, None], truth[seen], frame)
+        affine(stack.step(t), W, b, out=logits[t])
         frame = decoder.loss.mean(logits[t], out=own[t])
-    return logits, (decoder.stack.final_state(runs), frame), Cache(runs=runs, own=own)
+    return logits, (stack.final_state(), frame), Cache(stack=stack, own=own)
 
 
-def _backward_steps(decoder, dlogits, feed_truth, want_dtruth, steps, dcarried, cache):
-    """The same slice -> gradients of the true frames fed, and of (state, own frame before)."""
+def _backward_steps(decoder, dlogits, feed_truth, want_dtruth, part, dcarried, cache):
+    """Run the same steps back. dlogits of these steps, dcarried: gradients of (state, own frame).
+
+    Returns the gradient of the true frames that they saw or None, and dcarried before them.
+    """
     dfinal, dframe = dcarried or (None, None)
-    run = cache.consume()
-    T = len(run.own)
-    dlogits_total = empty(run.own.shape, dlogits.dtype)
-    dlogits_total[...] = dlogits[steps]
-    dfed = zeros(run.own.shape, dlogits.dtype) if want_dtruth else None
-    y = run.runs[-1].y
-    dy = empty(y.shape[1:], y.dtype)
-    decoder.stack.begin_backward(run.runs, dfinal)
-    for t in reversed(range(T)):
-        if dframe is not None:  # the gradient of this step's frame, from the next step
-            dlogits_total[t] += decoder.loss.mean_backward(dframe, run.own[t])
+    values = cache.consume()
+    stack, own = values.stack, values.own
+    dlogits_total = empty(own.shape, dlogits.dtype)
+    dlogits_total[...] = dlogits
+    dfed = zeros(own.shape, dlogits.dtype) if want_dtruth else None
+    dy = empty(stack.y.shape[1:], dlogits.dtype)
+    stack.begin_backward(dfinal)
+    for t in reversed(range(len(own))):
+        if dframe is not None:  # the gradient of this step's own frame, from the step that saw it
+            dlogits_total[t] += decoder.loss.mean_backward(dframe, own[t])
         affine_dx(dlogits_total[t], decoder.readout.W.value, out=dy)
-        dframe = decoder.stack.step_backward(run.runs, t, dy)
-        fed = _frame_seen(decoder, steps.start + t)
-        if fed >= 0 and feed_truth is not False:
+        dframe = stack.step_backward(t, dy)
+        seen = part.start + t - LAG[decoder.start]
+        if seen >= 0 and feed_truth is not False:
             if want_dtruth:
-                dfed[t] = dframe * feed_truth[fed][:, None]
-            dframe *= ~feed_truth[fed][:, None]
-    affine_dw(y, dlogits_total, decoder.readout.W.grad, decoder.readout.b.grad)
-    return dfed, (decoder.stack.end_backward(run.runs), dframe)
+                dfed[t] = dframe * feed_truth[seen][:, None]
+            dframe *= ~feed_truth[seen][:, None]
+    affine_dw(stack.y, dlogits_total, decoder.readout.W.grad, decoder.readout.b.grad)
+    return dfed, (stack.end_backward(), dframe)
 
 
-def _frames_without_a_step(decoder):
-    return 1 if decoder.start == "read" else 0
+class StackByStep:
+    """A stack that runs one step at a time, forward and back.
 
+    x (T, B, D) are its inputs, which are filled in as they become known; state and masks are those
+    of `Stack.forward`. `y` (T, B, H) are the outputs of the top layer.
+    """
 
-def _frame_seen(decoder, step):
-    """The number of the frame that a step sees; -1 is the zero frame before the first."""
-    return step + _frames_without_a_step(decoder) - 1
+    def __init__(self, stack, x, state, masks):
+        stack.expect_inputs(x, state, masks)
+        self.layers, self.dropout, self.masks, self.runs = stack.layers, stack.dropout, masks, []
+        for k, layer in enumerate(self.layers):
+            if k > 0:
+                x = empty((*x.shape[:2], layer.D), x.dtype)
+            self.runs.append(layer.begin(x, state and state[k]))
+        self.y = self.runs[-1].y
+
+    def step(self, t):
+        """Run step t of all layers -> output (B, H) of the top layer."""
+        for k, (layer, run) in enumerate(zip(self.layers, self.runs, strict=True)):
+            if k > 0:
+                run.x[t] = self.dropout.apply(self.runs[k - 1].y[t], self._mask(k, t))
+            layer.project(run, slice(t, t + 1))
+            layer.step(run, t)
+        return self.y[t]
+
+    def final_state(self):
+        """Return the states of all layers after the last step."""
+        return self._of_all_layers("final_state")
+
+    def begin_backward(self, dfinal):
+        """Start the gradients of the states of all layers: dfinal, or None for zeros."""
+        for k, (layer, run) in enumerate(zip(self.layers, self.runs, strict=True)):
+            layer.begin_backward(run, dfinal and dfinal[k])
+
+    def step_backward(self, t, dy):
+        """Run step t of all layers back. dy (B, H) of the top layer -> dx (B, D)."""
+        for k in reversed(range(len(self.layers))):
+            layer, run = self.layers[k], self.runs[k]
+            layer.step_backward(run, t, dy)
+            dy = layer.project_backward(run, slice(t, t + 1), want_dx=True)[0]
+            if k > 0:
+                dy = self.dropout.apply(dy, self._mask(k, t))
+        return dy
+
+    def end_backward(self):
+        """Add to the gradients of all weights -> gradients of the start states."""
+        for layer, run in zip(self.layers, self.runs, strict=True):
+            run.end_loop()
+            layer.accumulate(run)
+        return self._of_all_layers("start_gradient")
+
+    def _mask(self, k, t):
+        return None if self.masks is None else self.masks[k - 1][t]
+
+    def _of_all_layers(self, method):
+        return tuple(
+            getattr(layer, method)(run) for layer, run in zip(self.layers, self.runs, strict=True)
+        )
