@@ -61,7 +61,7 @@ def test_only_the_rows_with_a_word_in_their_name_are_measured(monkeypatch, capsy
     assert len(rows) == len(measured)
 
 
-def test_every_row_of_the_full_table_has_a_name_of_its_own_and_the_targets_their_sizes():
+def test_rows_of_the_full_table_have_unique_names_and_targets_belong_to_sizes():
     names = [row.name for row in timing.all_comparisons()]
     assert len(set(names)) == len(names) == 7 * 5 + 3 + 2
     targets = {row.name: row.target for row in timing.all_comparisons()}
@@ -75,7 +75,7 @@ def test_every_row_of_the_full_table_has_a_name_of_its_own_and_the_targets_their
 
 
 def results(contender, work, path):
-    """What the two sides of a row write before they are timed."""
+    """Return the results that a contender writes before it is timed."""
     processes.check(*contender(work), str(path))
     with np.load(path) as arrays:
         return dict(arrays)
@@ -90,7 +90,7 @@ def test_pytorch_computes_our_outputs_and_gradients(kind, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("kind", ["standard", "peephole"])
 def test_jax_computes_our_outputs_and_gradients(kind, tmp_path):
-    pytest.importorskip("jax", reason="jax is not installed: a rival of the benchmark")
+    pytest.importorskip("jax", reason="jax is not installed: a contender of the benchmark")
     compare_results(contenders.jax, Work(kind, *KINDS[kind]), tmp_path)
 
 
@@ -115,7 +115,7 @@ def compare_results(contender, work, tmp_path):
 
 
 class Fake:
-    """A rival that computes what it is told to."""
+    """A contender that returns given results."""
 
     def __init__(self, name, **arrays):
         self.name, self.arrays = name, arrays
@@ -125,7 +125,7 @@ class Fake:
 
 
 @pytest.mark.parametrize("wrong", [1.001, np.nan, np.inf])
-def test_what_computes_something_else_is_not_timed(wrong):
+def test_contenders_with_different_results_are_not_timed(wrong):
     ours = Fake("ours", y=np.ones(3), dx=np.ones(2))
     assert (
         timing.largest_difference(ours, Fake("torch", y=np.full(3, 1.00001), dx=np.ones(2))) < 1e-4
@@ -142,7 +142,7 @@ def test_what_computes_something_else_is_not_timed(wrong):
 
 
 def matrix_flop(calls):
-    """Of matrices with matrices: without the sums that make gradients of biases and peepholes."""
+    """Return the flop of products of two matrices, without the sums for biases and peepholes."""
     return contenders.flop([call for call in calls if call[0].ndim == 2])
 
 
@@ -158,7 +158,7 @@ def test_the_bare_products_are_those_of_a_layers_step(kind):
     assert xp.matmul is np.matmul
 
 
-def test_the_bare_products_of_a_training_step_are_those_that_cost_announces():
+def test_the_bare_products_of_a_training_step_are_those_that_resources_counts():
     work = Work("composite", *COMPOSITE)
     calls = contenders.recorded(contenders.ours(work)[0])
     announced = resources.gflop_per_step(contenders.blank(work), contenders.settings(work))
@@ -194,7 +194,7 @@ def turn(seconds, others=0.0):
     return {"seconds": seconds, "others": others}
 
 
-def test_ratios_are_medians_of_the_pairs_that_nobody_disturbed():
+def test_ratios_are_medians_of_the_undisturbed_pairs():
     row = timing.all_comparisons()[0]
     pairs = [(turn(1), turn(k)) for k in (2, 3, 7)]
     pairs += [(turn(1, 0.5), turn(100)), (turn(1), turn(200, 0.06))]
@@ -226,7 +226,7 @@ def test_the_two_of_a_pair_take_turns(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "tuned"), [("ours", False), ("torch loop tuned", True)])
-def test_a_process_starts_without_what_would_make_it_another_library(name, tuned, monkeypatch):
+def test_a_process_starts_without_variables_that_change_a_library(name, tuned, monkeypatch):
     class StartedError(Exception):
         pass
 
@@ -247,11 +247,11 @@ def test_a_process_starts_without_what_would_make_it_another_library(name, tuned
 
 
 def test_a_process_that_dies_is_one_line():
-    with processes.Process("ours", Work("standard", *LAYER), 1) as rival:
-        assert rival.ask("time", 3)["seconds"] > 0
-        rival._process.kill()
+    with processes.Process("ours", Work("standard", *LAYER), 1) as process:
+        assert process.ask("time", 3)["seconds"] > 0
+        process._process.kill()
         with pytest.raises(RunError, match="process that times ours"):
-            rival.ask("time", 3)
+            process.ask("time", 3)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_power_is_the_slope_on_logarithmic_scales():
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_memory_per_step_is_the_set_that_segments_names(layers):
+def test_memory_per_step_is_the_stored_set(layers):
     size = {"T": 5, "B": 6, "layers": layers, "H": 32}
     found, expected = growth.memory_per_step(size), growth.stored_set(size)
     assert found["forward"] == expected["forward"] == 6 * layers * 32
@@ -335,7 +335,7 @@ def test_a_call_inside_a_call_counts_for_the_inner_one_alone(monkeypatch):
         watch.wrap(stack, Works, "inner", "inside")
         works.outer()
         works.inner()
-    works.outer()  # nobody looks any more
+    works.outer()  # no longer timed
     assert watch.seconds == {"outside": 3, "inside": 30}
     assert dict(vars(Works)) == before
 

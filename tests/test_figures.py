@@ -53,7 +53,7 @@ def find(page, frame, scale):
 
 
 def drawings(path):
-    """One call of each function that draws, for what holds of all of them."""
+    """Return one call of each function that draws."""
     past, future = frames(3), frames(2, seed=1)
     return [
         lambda: prediction_strip(past, future, past, future, path),
@@ -195,7 +195,7 @@ def test_a_film_in_colour_keeps_its_colours(tmp_path):
 
 
 def drawn(monkeypatch, draw, path):
-    """What `draw` put on the axes, instead of its pixels."""
+    """Return the axes and the figure that `draw` would write."""
     kept = []
     monkeypatch.setattr(curves, "write_figure", lambda figure, path: kept.append(figure))
     draw(path)

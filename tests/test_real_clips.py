@@ -1,4 +1,4 @@
-"""Recorded clips: folds of recordings, and that nothing looks at what is held out."""
+"""Real clips: folds of recordings, and held-out clips that influence nothing."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ CLASSES, RECORDINGS = ("hug", "kick", "push"), 6
 
 
 def clips_of(rng, D, longer=0):
-    """Six recordings of three classes, a clip each; what a class is, all its frames say."""
+    """Return six recordings with a clip of each of three classes, which every frame shows."""
     labels = np.tile(np.arange(3), RECORDINGS)
     lengths = rng.integers(6, 10, len(labels)) + longer
     frames = rng.normal(size=(lengths.sum(), D)) + 3 * np.eye(3, D)[np.repeat(labels, lengths)]
@@ -68,7 +68,7 @@ def test_no_recording_is_on_two_sides_of_any_fold_and_pretraining_sees_one_side(
     assert sorted(judged) == list(range(18))
 
 
-def test_what_is_held_out_changes_nothing_but_its_own_prediction(folders, tmp_path, tasks_here):
+def test_a_held_out_clip_changes_only_its_own_prediction(folders, tmp_path, tasks_here):
     plan = plan_of(folders, tmp_path / "out")
     with tasks_here():
         many_runs.train_all([plan.pretraining("composite", "rgb", 0)], 1)
@@ -90,7 +90,7 @@ def test_what_is_held_out_changes_nothing_but_its_own_prediction(folders, tmp_pa
     assert before[0]["probabilities"]["lstm"][1] != after[0]["probabilities"]["lstm"][1]
 
 
-def test_few_labels_are_so_many_of_each_class_of_the_clips_to_learn_from(folders, tmp_path):
+def test_few_labels_are_as_many_training_clips_of_each_class(folders, tmp_path):
     plan = plan_of(folders, tmp_path / "out")
     _, fit = plan.fit("baseline", "rgb", 2, 1)
     assert np.bincount(plan.clips.labels[list(fit.learn)]).tolist() == [2, 2, 2]
@@ -139,7 +139,7 @@ def test_pretrained_or_not_a_classifier_has_the_same_sizes_and_scale(folders, tm
     assert sizes[0] == sizes[1]
 
 
-def test_after_the_last_fold_comes_the_first_again_with_other_labels(folders, tmp_path):
+def test_after_the_last_fold_the_first_is_used_again_with_other_labels(folders, tmp_path):
     plan = plan_of(folders, tmp_path / "out", folds=3)
     for method in ("composite", "baseline"):
         (first, again) = (plan.fit(method, "rgb", 2, n) for n in (1, 4))
@@ -177,7 +177,7 @@ def test_other_percepts_at_the_same_place_are_refused_by_the_same_out(folders, t
         plan_of(folders, tmp_path / "out")
 
 
-def test_lists_that_name_clips_that_are_not_there_need_partly(folders, tmp_path):
+def test_lists_with_missing_clips_need_partly(folders, tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
     names = read_percepts(folders["rgb"]).names
@@ -200,9 +200,7 @@ def test_percepts_of_another_split_in_the_same_out_are_refused(folders, tmp_path
         other.pretraining("composite", "rgb", 0)
 
 
-def test_table_1_of_recorded_clips_is_written_with_its_protocol(
-    folders, tmp_path, capsys, tasks_here
-):
+def test_table_1_of_real_clips_is_written_with_its_protocol(folders, tmp_path, capsys, tasks_here):
     out = tmp_path / "out"
     words = ["table1", "--scale", "smoke", "--rgb", folders["rgb"], "--folds", 2, "--out", out]
     with tasks_here():

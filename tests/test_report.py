@@ -55,7 +55,7 @@ def page(run):
 
 
 def script_data(text):
-    """What the script of a page plays."""
+    """Return the data that the script of a page plays."""
     return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
@@ -99,7 +99,7 @@ def test_the_table_has_the_numbers_of_evaluate(runs, kind, capsys):
     assert cells == [number for row in rows for number in row.split()] and len(cells) > 8
     for sentence in printed.strip().splitlines()[-2:]:
         assert kind == "autoencoder" or sentence in text
-    # what it costs to guess the future stands beside no reconstruction
+    # an autoencoder has no future, so the baselines of the future are left out
     assert ("the best baseline" in text) == (kind != "autoencoder")
 
 
@@ -160,7 +160,7 @@ def test_a_new_run_in_its_place_takes_the_report_away(runs, tmp_path, monkeypatc
     assert not (tmp_path / "run/report.html").exists()
 
 
-def test_what_cannot_be_reported_is_refused_in_one_line(runs, tmp_path, capsys):
+def test_impossible_reports_are_refused_in_one_line(runs, tmp_path, capsys):
     def refusal(*words):
         try:
             status = run_command(lambda: report.main([*map(str, words)]))
@@ -194,7 +194,7 @@ def test_the_ticks_of_the_chart_are_few_and_round():
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A headless Chromium that can reach nothing, driven by its own driver."""
+    """A headless Chromium without a network, driven by its own driver."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (program and driver):
         pytest.skip("no Chromium is installed, with its driver")

@@ -47,7 +47,7 @@ def trial(path, **run):
 
 @pytest.fixture
 def reproduced(capsys, tasks_here):
-    """What the command prints when it is given words: it must succeed."""
+    """Run the command, which must succeed, and return what it prints."""
 
     def printed(*words):
         with tasks_here():
@@ -60,7 +60,7 @@ def reproduced(capsys, tasks_here):
 
 
 def refusal(capsys, *words):
-    """What the command says: one line on stderr, and status 2."""
+    """Run the command, which must fail with status 2, and return its one line on stderr."""
     try:
         status = run_command(lambda: reproduce.main([*map(str, words)]))
     except SystemExit as end:
@@ -73,7 +73,7 @@ def refusal(capsys, *words):
 # ---------------------------------------------------------------- many runs
 
 
-def test_runs_are_trained_once_and_half_done_ones_go_on_to_the_same_bits(tmp_path):
+def test_runs_are_trained_once_and_interrupted_runs_resume_to_the_same_bits(tmp_path):
     trials = [trial(tmp_path / "runs" / f"seed{seed}", seed=seed) for seed in (0, 1)]
     train_all(trials, workers=2)
     assert [steps_made(t) for t in trials] == [4, 4]
@@ -90,7 +90,7 @@ def test_runs_are_trained_once_and_half_done_ones_go_on_to_the_same_bits(tmp_pat
     assert paths[1].stat().st_mtime_ns == times, "a finished run was touched"
 
 
-def test_what_a_run_was_judged_to_be_is_kept_until_it_goes_on(tmp_path, train_undrawn):
+def test_an_evaluation_is_kept_until_its_run_continues(tmp_path, train_undrawn):
     t = trial(tmp_path / "one")
     train_undrawn(SMALLEST, t.path)
     (first,) = many_runs.evaluate_all([t], 1, 10)
@@ -109,12 +109,12 @@ def test_a_folder_with_other_settings_is_refused_and_they_are_named(tmp_path, tr
         train_all([trial(tmp_path / "one", seed=7)], 1)
 
 
-def test_a_run_that_fails_is_named_with_what_it_said_and_stops_the_others(tmp_path):
+def test_a_failing_run_is_named_with_its_error_and_stops_the_others(tmp_path):
     broken = config.load(overrides=SMALLEST | {"data": {"digits": str(tmp_path / "nowhere")}})
     long = trial(tmp_path / "long", steps=10**6)
     with pytest.raises(RunError, match=r"^broken: .*minilstm\.train failed: .*nowhere"):
         train_all([long, Trial(tmp_path / "broken", broken)], 2)
-    with RunFolder(long.path).claim():  # nobody holds it any more
+    with RunFolder(long.path).claim():  # no process holds it
         pass
 
 
@@ -146,13 +146,13 @@ def test_runs_stop_in_good_order_after_ctrl_c_and_when_their_command_is_killed(t
 
 
 def last_step(run):
-    """The last step in its log, 0 while there is none."""
+    """Return the last step in its log, or 0 without a log."""
     rows = run.rows() if run.log.exists() else []
     return rows[-1]["step"] if rows else 0
 
 
 def step_when_released(run):
-    """The step of its checkpoint, once no process holds the folder: soon."""
+    """Wait until no process holds the folder, and return the step of its checkpoint."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -178,9 +178,9 @@ def judged(free, forced=None):
 
 
 def analysed(levels, scatter=1.0):
-    """What is made of losses around `levels`, by row, of five seeds."""
+    """Analyse losses around `levels`, by row, of five seeds."""
     rng = np.random.default_rng(2)
-    shared = rng.normal(0, 20, 5)  # what a seed does to every row alike
+    shared = rng.normal(0, 20, 5)  # the same in every row of a seed
     rows = {
         row: [judged(levels[row] + x + scatter * rng.normal(), 90.0) for x in shared]
         for row in table2.ROWS
@@ -189,7 +189,7 @@ def analysed(levels, scatter=1.0):
     return table2.analyse({"digits": rows}, about)
 
 
-def test_verdicts_of_table_2_come_out_each_way_and_are_said_plainly():
+def test_every_verdict_of_table_2_can_occur_and_is_put_into_words():
     levels = {
         "predictor": 150, "composite": 140, "conditional-predictor": 160,
         "conditional-composite": 140, "scheduled-predictor": 145, "scheduled-composite": 190,
@@ -223,7 +223,7 @@ def test_verdicts_of_table_2_come_out_each_way_and_are_said_plainly():
     assert "Because." in said and "9 sequences" in said
 
 
-def test_seeds_that_scatter_together_are_told_apart_only_because_they_are_paired():
+def test_seeds_that_scatter_together_can_only_be_compared_in_pairs():
     levels = dict.fromkeys(table2.ROWS, 150) | {"composite": 147}
     claim = analysed(levels, 0.5)["data"]["digits"]["claims"]["composite beats predictor"]
     assert claim["verdict"] == "holds"
@@ -272,7 +272,7 @@ def test_tables_of_accuracies_have_the_slides_numbers_and_gains():
     assert len({row[1] for row in TABLES["table4"](scale, {})[0].quoted}) == 8  # seven and theirs
 
 
-def test_verdicts_on_accuracies_come_out_each_way():
+def test_every_verdict_on_accuracies_can_occur():
     table, asked = TABLES["table3"](SCALES["small"].actions, {"rgb": "pixels"})
     rng = np.random.default_rng(0)
     level = {row: 0.5 for row, _ in asked} | {"composite": 0.7, "autoencoder": 0.4}
@@ -430,7 +430,7 @@ def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
     assert (other[2].frames == parts[0][2].frames).all()
 
 
-def test_a_plan_trains_nothing_and_says_what_it_would_cost(tmp_path, reproduced):
+def test_a_plan_trains_nothing_and_prints_the_cost(tmp_path, reproduced):
     printed = reproduced("table2", "--scale", "paper", "--plan", "--out", tmp_path / "out")
     assert "30 runs, 0 of them finished: 600,000 steps to go" in printed
     assert re.search(r"[\d,]+\.\d hours at 5 TFLOP/s", printed)
@@ -446,7 +446,7 @@ def test_a_plan_trains_nothing_and_says_what_it_would_cost(tmp_path, reproduced)
         (["table2", "--scale", "smoke", "--patches", "nowhere.npy"], "nowhere.npy"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_trained(
+def test_impossible_requests_are_refused_before_anything_is_trained(
     words, expected, tmp_path, capsys
 ):
     assert expected in refusal(capsys, *words, "--out", tmp_path / "out")

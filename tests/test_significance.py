@@ -44,7 +44,7 @@ def test_holms_method_is_that_of_the_textbook():
     assert verdicts == {"a": HOLDS, "b": OPEN, "c": OPEN, "d": HOLDS}
 
 
-def test_verdicts_come_out_each_way():
+def test_every_verdict_can_occur():
     found = judge({
         "up": [2.1, 1.7, 2.4, 1.9, 2.2],
         "down": [-2.1, -1.7, -2.4, -1.9, -2.2],
@@ -78,13 +78,13 @@ def test_equal_gains_that_differ_by_a_rounding_have_no_scatter():
 
 
 @pytest.mark.parametrize("n, level", [(3, 0.05), (5, 0.05), (5, 0.0125), (10, 0.01)])
-def test_what_is_detectable_agrees_with_the_noncentral_t(n, level):
+def test_the_detectable_effect_agrees_with_the_noncentral_t(n, level):
     shift, limit = detectable(1.0, n, level), stats.t.isf(level / 2, n - 1)
     assert stats.nct.sf(limit, n - 1, shift) == pytest.approx(0.8, abs=1e-3)
     assert detectable(3.0, n, level) == pytest.approx(3 * shift)
 
 
-def test_four_of_five_experiments_find_what_is_said_to_be_detectable():
+def test_four_of_five_experiments_detect_a_detectable_effect():
     n, sd = 5, 2.0
     true = detectable(sd / math.sqrt(n), n)
     draws = np.random.default_rng(2).normal(true, sd, (20_000, n))
@@ -92,7 +92,7 @@ def test_four_of_five_experiments_find_what_is_said_to_be_detectable():
     assert found.mean() == pytest.approx(0.8, abs=0.015)
 
 
-def test_of_families_without_any_effect_few_have_a_verdict():
+def test_few_families_without_any_effect_have_a_verdict():
     rng, with_verdict = np.random.default_rng(3), 0
     for _ in range(400):
         found = judge({name: rng.normal(0, 1, 5) for name in "abcd"})
@@ -100,7 +100,7 @@ def test_of_families_without_any_effect_few_have_a_verdict():
     assert 4 <= with_verdict <= 36  # 20 expected, standard deviation 4.4
 
 
-def test_what_is_unknown_is_null_in_json():
+def test_nan_is_null_in_json():
     values = {"a": [1.0, math.nan], "b": (2, "x", None)}
     assert (
         json.dumps(without_nan(values), allow_nan=False)

@@ -43,7 +43,7 @@ def runs(tmp_path_factory, train_undrawn):
 
 
 def visualized(capsys, *words):
-    """What the command prints: it must succeed."""
+    """Run the command, which must succeed, and return what it prints."""
     assert run_command(lambda: visualize.main([*map(str, words)])) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -51,14 +51,14 @@ def visualized(capsys, *words):
 
 
 def drawn(runs, out, names=NAMES):
-    """What `run_figures.draw` makes, as PNG only: a PDF of each would take as long again."""
+    """Draw figures as PNG only, because a PDF of each would take as long again."""
     folder = run_figures.FigureFolder(out, ("png", "gif"))
     run_figures.draw(run_figures.open_runs(runs), folder, names)
     return folder
 
 
 def refusal(capsys, *words):
-    """What the command says: one line on stderr, and status 2."""
+    """Run the command, which must fail with status 2, and return its one line on stderr."""
     try:
         status = run_command(lambda: visualize.main([*map(str, words)]))
     except SystemExit as end:
@@ -98,7 +98,9 @@ def test_only_the_figures_asked_for_are_drawn(runs, capsys, tmp_path):
     assert names == {"fig9.png", "fig9.pdf", "fig10.png", "fig10.pdf", "figures.md"}
 
 
-def test_several_runs_share_one_truth_and_have_their_own_insides(runs, tmp_path, monkeypatch):
+def test_several_runs_share_one_truth_and_have_separate_figures_of_their_units(
+    runs, tmp_path, monkeypatch
+):
     calls = []
     monkeypatch.setattr(strips, "prediction_strip", lambda *a: calls.append(a))
     three = [runs / "composite", runs / "autoencoder", runs / "slides"]
@@ -197,7 +199,7 @@ def test_the_same_run_gives_the_same_bytes(runs, capsys, tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
-def test_what_cannot_be_drawn_is_refused_in_one_line(runs, capsys, tmp_path, train_undrawn):
+def test_impossible_figures_are_refused_in_one_line(runs, capsys, tmp_path, train_undrawn):
     (tmp_path / "file").write_text("")
     assert "RUN" in refusal(capsys)
     assert "config.toml" in refusal(capsys, tmp_path)

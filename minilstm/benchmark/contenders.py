@@ -89,7 +89,7 @@ def start(work: Work) -> tuple[Layer, np.ndarray, np.ndarray]:
 
 
 def ours(work: Work):
-    """Time this package, with reused buffers as in training."""
+    """Prepare the step of this package, with reused buffers as in training."""
     layer, x, dy = start(work)
     workspace = Reused()
 
@@ -126,7 +126,7 @@ def _our_training_step(work, model, past, future):
 
 
 def products(work: Work):
-    """Time only the matrix products of our own step.
+    """Prepare the matrix products of our own step, and nothing else.
 
     They are recorded while a step runs, with their operands. So their number, order, shapes and
     memory layouts are those of the step. It returns None for `gradients`.
@@ -164,9 +164,9 @@ def flop(calls: list[tuple]) -> int:
 
 
 def torch(work: Work):
-    """Time PyTorch: `nn.LSTM`, or a loop for peepholes, or a training step with PyTorch's Adam.
+    """Prepare the step of PyTorch: `nn.LSTM`, or a training step with PyTorch's Adam.
 
-    `nn.LSTM` has no peepholes.
+    `nn.LSTM` has no peepholes, so an LSTM with peepholes is a loop over time.
     """
     import torch
 
@@ -286,7 +286,7 @@ def _by_our_names(work, module):
 
 
 def jax(work: Work):
-    """Time JAX: a compiled `lax.scan`, with the input products outside the loop as in ours."""
+    """Prepare the step of JAX: a compiled `lax.scan`, with the input products outside the loop."""
     import jax
     import jax.numpy as jnp
 
