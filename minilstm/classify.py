@@ -21,7 +21,7 @@ import numpy as np
 
 from . import config
 from .command import Parser, run_command
-from .config import Classify
+from .config import ClassifySettings
 from .errors import RunError
 from .evaluation.baselines import clip_baselines
 from .evaluation.clip_scores import results_of, results_table
@@ -50,9 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--force", action="store_true", help="overwrite results that are there")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
-    config.add_section(parser, "classify", Classify)
+    config.add_section(parser, "classify", ClassifySettings)
     options = parser.parse_args(arguments)
-    settings = Classify(**config.given(options, "classify"))
+    settings = ClassifySettings(**config.given(options, "classify"))
     default = f"runs/classify-{settings.encoder}-{settings.seed}"
     out = Path(default if options.out is None else options.out)
     _refuse(out, options.force)

@@ -287,7 +287,7 @@ def test_a_loaded_run_predicts_as_on_the_host(undrawn):
 
 def classified(backend, encoder):
     """What a classifier says of the test clips, and its losses in validation."""
-    settings = config.Classify(
+    settings = config.ClassifySettings(
         frame_size=8, length=6, labels=2, validation=1, test=1, hidden=4, window=4, stride=2,
         layers=2, steps=3, validate_every=1, batch_size=7, encoder=encoder, backend=backend,
     )  # fmt: skip

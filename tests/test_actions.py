@@ -6,7 +6,7 @@ from PIL import Image
 
 from data_tools import make_actions
 from minilstm.command import run_command
-from minilstm.config import Classify, load
+from minilstm.config import ClassifySettings, load
 from minilstm.data import Actions, MovingMNIST, actions, as_vectors, load_digits
 from minilstm.data.actions import ACTIONS, CLASSES, States, draw_digits, states
 from minilstm.errors import ConfigError, DataError, ShapeError
@@ -243,7 +243,7 @@ def make(*arguments):
 def test_make_actions_writes_what_classify_learns_from(tmp_path, capsys):
     out, film = tmp_path / "a.npz", tmp_path / "a.gif"
     assert make("--out", out, "--film", film, "--per-class", 2, "--seed", 3, "--length", 6) == 0
-    clips = open_clips(Classify(labels=2, seed=3, length=6, test=1, validation=1))[0]
+    clips = open_clips(ClassifySettings(labels=2, seed=3, length=6, test=1, validation=1))[0]
     with np.load(out, allow_pickle=False) as arrays:
         assert arrays["frames"].shape == (36, 6, 24, 24)
         np.testing.assert_array_equal(arrays["frames"].reshape(-1, 24, 24), clips.frames)
@@ -306,7 +306,7 @@ def test_changes_have_squared_error_and_a_classifier_sees_them_normalised():
         build_loss(load(overrides={"data": {"source": "action-changes"}})), SquaredError
     )
     clips = Actions(DIGITS, 16, 4, changes=True).clips(2)
-    settings = Classify(encoder="scratch", hidden=4, window=4, steps=1, batch_size=4)
+    settings = ClassifySettings(encoder="scratch", hidden=4, window=4, steps=1, batch_size=4)
     fitted = fit(settings, clips, clips)
     x = fitted.inputs(clips, np.arange(36), np.zeros(36, int))
     assert abs(x.mean()) < 0.1 and 0.5 < x.std() < 2

@@ -8,7 +8,7 @@ import pytest
 
 from minilstm import classify, train
 from minilstm.command import run_command
-from minilstm.config import Classify, load
+from minilstm.config import ClassifySettings, load
 from minilstm.data import Clips, splits, windows
 from minilstm.data.percepts import write_percepts
 from minilstm.data.vectors import scale_of
@@ -61,7 +61,7 @@ def motion(N, seed, classes=("rising", "falling")):
     return Clips(frames, lengths, labels, tuple(classes))
 
 
-SCRATCH = Classify(
+SCRATCH = ClassifySettings(
     encoder="scratch", hidden=8, window=5, stride=2, dropout=0.2, batch_size=8, steps=150,
     learning_rate=2e-2, patience=20, validate_every=10,
 )  # fmt: skip
@@ -82,10 +82,10 @@ def test_an_lstm_learns_from_scratch_what_no_single_frame_tells():
 
 def test_a_fit_is_a_function_of_its_arguments():
     parts = motion(10, 1), motion(6, 2)
-    settings = Classify(**vars(SCRATCH) | {"steps": 5})
+    settings = ClassifySettings(**vars(SCRATCH) | {"steps": 5})
     a, b = (fit(settings, *parts).predict(parts[1]) for _ in range(2))
     np.testing.assert_array_equal(a, b)
-    other = fit(Classify(**vars(settings) | {"seed": 1}), *parts).predict(parts[1])
+    other = fit(ClassifySettings(**vars(settings) | {"seed": 1}), *parts).predict(parts[1])
     assert (a != other).any()
 
 
@@ -100,7 +100,7 @@ def test_the_weights_kept_are_those_that_did_best_in_validation(monkeypatch):
 
     monkeypatch.setattr("minilstm.training.classifier.accuracy", given)
     monkeypatch.setattr("minilstm.training.classifier.nats_per_clip", lambda p, labels: 1.0)
-    settings = Classify(**vars(SCRATCH) | {"validate_every": 1, "patience": 3})
+    settings = ClassifySettings(**vars(SCRATCH) | {"validate_every": 1, "patience": 3})
     fitted = fit(settings, *parts)
     assert [row["step"] for row in fitted.history] == [1, 2, 3, 4, 5]
     np.testing.assert_array_equal(fitted.predict(parts[1]), seen[1])
@@ -109,12 +109,12 @@ def test_the_weights_kept_are_those_that_did_best_in_validation(monkeypatch):
 def test_masks_drop_the_share_that_was_asked_for_and_differ_from_batch_to_batch():
     rng = np.random.default_rng(0)
     classifier = Classifier(3, 50, 2, 2, rng)
-    settings = Classify(**SMALL | {"dropout": 0.25, "window": 10})
+    settings = ClassifySettings(**SMALL | {"dropout": 0.25, "window": 10})
     first, second = (draw_classifier_masks(settings, classifier, 20, k) for k in range(2))
     assert len(first) == 2 and first[0].shape == (10, 20, 50)
     assert abs(np.mean(first) - 0.75) < 0.02 and (first[0] != second[0]).any()
     assert (first[0] != first[1]).any()
-    assert draw_classifier_masks(Classify(dropout=0.0), classifier, 20, 0) is None
+    assert draw_classifier_masks(ClassifySettings(dropout=0.0), classifier, 20, 0) is None
 
 
 def test_batches_have_as_many_of_a_rare_class_as_of_a_common_one():
@@ -133,7 +133,7 @@ def test_batches_have_as_many_of_a_rare_class_as_of_a_common_one():
 
 def test_a_clip_is_judged_by_the_mean_over_the_steps_and_windows_of_it_alone():
     clips = motion(7, 4)
-    fitted = fit(Classify(**vars(SCRATCH) | {"steps": 2}), clips, clips)
+    fitted = fit(ClassifySettings(**vars(SCRATCH) | {"steps": 2}), clips, clips)
     which, first = windows(clips.lengths, 5, 2)
     for n in range(len(clips)):
         each = []
@@ -150,7 +150,7 @@ def test_a_clip_is_judged_by_the_mean_over_the_steps_and_windows_of_it_alone():
 def test_clips_shorter_than_a_window_do_not_move_the_others(monkeypatch):
     """In the public code, results misalign from the first short video on."""
     clips = motion(12, 4)
-    fitted = fit(Classify(**vars(SCRATCH) | {"steps": 2}), clips, clips)
+    fitted = fit(ClassifySettings(**vars(SCRATCH) | {"steps": 2}), clips, clips)
     alone = np.concatenate([fitted.predict(clips.select([n])) for n in range(12)])
     monkeypatch.setattr("minilstm.training.classifier.CHUNK", 3)
     np.testing.assert_allclose(fitted.predict(clips), alone, atol=1e-6)
@@ -160,12 +160,14 @@ def test_clips_shorter_than_a_window_do_not_move_the_others(monkeypatch):
 
 
 def few(split, n=2):
-    return build.open_clips(Classify(**SMALL))[("train", "validation", "test").index(split)]
+    return build.open_clips(ClassifySettings(**SMALL))[("train", "validation", "test").index(split)]
 
 
 @pytest.mark.parametrize("encoder", ["frozen", "finetuned", "scratch"])
 def test_an_encoder_is_taken_over_and_stays_learns_or_is_new(run, encoder):
-    settings = Classify(**SMALL | {"encoder": encoder, "hidden": 9})  # the run's sizes count
+    settings = ClassifySettings(
+        **SMALL | {"encoder": encoder, "hidden": 9}
+    )  # the run's sizes count
     fitted = fit(settings, few("train"), few("validation"), run)
     own, trained = fitted.classifier.encoder.params(), build.load_run(run).encoder.params()
     same = [(own[name].value == trained[name].value).all() for name in trained]
@@ -177,11 +179,13 @@ def test_an_encoder_is_taken_over_and_stays_learns_or_is_new(run, encoder):
 
 def test_finetuning_never_ends_below_its_start(run):
     """With a learning rate that ruins every weight, the frozen classifier is what is left."""
-    settings = Classify(**SMALL | {"encoder": "finetuned", "learning_rate": 10.0, "steps": 3})
+    settings = ClassifySettings(
+        **SMALL | {"encoder": "finetuned", "learning_rate": 10.0, "steps": 3}
+    )
     parts = few("train"), few("validation")
     fitted = fit(settings, *parts, run)
     assert [row["step"] for row in fitted.history][:2] == [0, 1]
-    frozen = fit(Classify(**SMALL | {"encoder": "frozen"}), *parts, run)
+    frozen = fit(ClassifySettings(**SMALL | {"encoder": "frozen"}), *parts, run)
     found, start = (
         clip_scores.accuracy(f.predict(parts[1]), parts[1].labels) for f in (fitted, frozen)
     )
@@ -196,12 +200,12 @@ def test_clips_of_another_kind_than_the_encoder_learned_are_refused(
     data = {"source": learned, "frame_size": SIZE, "past": 3, "future": 3}
     settings = {"data": data, "model": {"hidden": H}, "run": {"steps": 1, "batch_size": 4}}
     train_undrawn(settings, tmp_path / "run")
-    chosen = Classify(**SMALL | {"changes": changes, "encoder": "frozen"})
+    chosen = ClassifySettings(**SMALL | {"changes": changes, "encoder": "frozen"})
     parts = build.open_clips(chosen)[:2]
     word = "remove" if changes else "add"
     with pytest.raises(ConfigError, match=f"trained on, {learned}, got .*{word} --changes"):
         fit(chosen, *parts, tmp_path / "run")
-    fit(Classify(**vars(chosen) | {"encoder": "scratch"}), *parts, tmp_path / "run")
+    fit(ClassifySettings(**vars(chosen) | {"encoder": "scratch"}), *parts, tmp_path / "run")
 
 
 def test_means_and_deviations_are_those_of_float64_however_many_frames():
@@ -213,14 +217,14 @@ def test_means_and_deviations_are_those_of_float64_however_many_frames():
 
 
 def test_an_encoder_for_other_frames_is_refused_by_name(run):
-    clips = build.open_clips(Classify(**SMALL | {"frame_size": SIZE + 1}))
+    clips = build.open_clips(ClassifySettings(**SMALL | {"frame_size": SIZE + 1}))
     with pytest.raises(ConfigError, match=r"0.Wx \(36, 16\), not \(49, 16\).*frames of the same"):
-        fit(Classify(**SMALL), *clips[:2], run)
+        fit(ClassifySettings(**SMALL), *clips[:2], run)
 
 
 def test_a_frozen_classifier_says_what_its_logistic_regression_says(run):
     train_clips, validation = few("train"), few("validation")
-    fitted = fit(Classify(**SMALL | {"encoder": "frozen"}), train_clips, validation, run)
+    fitted = fit(ClassifySettings(**SMALL | {"encoder": "frozen"}), train_clips, validation, run)
     x, which = fitted.codes(validation)
     logistic = baselines.logistic_of_clips(
         fitted.codes(train_clips), train_clips, (x, which), validation
@@ -232,7 +236,7 @@ def test_a_frozen_classifier_says_what_its_logistic_regression_says(run):
 def test_clips_without_labels_and_encoders_without_a_run_are_refused():
     clips = motion(6, 0)
     with pytest.raises(ConfigError, match="name it by --init-from"):
-        fit(Classify(), clips, clips)
+        fit(ClassifySettings(), clips, clips)
     unlabelled = Clips(clips.frames, clips.lengths, clips.labels - 1, clips.classes)
     with pytest.raises(DataError, match="3 have no label"):
         fit(SCRATCH, clips, unlabelled)
@@ -249,7 +253,7 @@ def test_percepts_are_split_by_recordings_and_all_of_them_are_tested_once(tmp_pa
     settings = {"source": "percepts", "path": str(tmp_path), "folds": 3, "labels": 2}
     tested = []
     for fold in range(3):
-        parts = build.open_clips(Classify(**settings, fold=fold))
+        parts = build.open_clips(ClassifySettings(**settings, fold=fold))
         groups = [set(part.groups) for part in parts]
         assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
         assert np.bincount(parts[0].labels).tolist() == [2, 2] and len(parts[1]) == 8
@@ -399,5 +403,5 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
 
 
 def test_the_preset_trains_on_the_frames_that_the_command_expects():
-    assert load(["actions"]).data.frame_size == Classify().frame_size
+    assert load(["actions"]).data.frame_size == ClassifySettings().frame_size
     assert load(["actions"]).data.source == "actions"

@@ -12,8 +12,8 @@ from minilstm.config import (
     PRESETS,
     SECTIONS,
     Config,
-    Data,
-    Model,
+    DataSettings,
+    ModelSettings,
     add_arguments,
     flag_of,
     from_arguments,
@@ -71,7 +71,7 @@ def test_every_section_is_a_frozen_dataclass_named_as_in_toml():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().model.hidden = 3
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Config().model = Model()
+        Config().model = ModelSettings()
 
 
 @pytest.mark.parametrize("name, item", SETTINGS, ids=IDS)
@@ -194,13 +194,15 @@ def test_contradictions_are_refused(text, word):
 
 
 def test_what_does_not_contradict_is_allowed():
-    Config(data=Data(source="clips.npy", frame_size=8))  # digit_size concerns Moving MNIST only
+    Config(
+        data=DataSettings(source="clips.npy", frame_size=8)
+    )  # digit_size concerns Moving MNIST only
     from_toml("[model]\nconditional = 'future'\n[feeding]\ninputs = 'scheduled'")
     from_toml("[loss]\nreconstruction_weight = 0")
 
 
 def test_a_section_made_by_hand_is_checked_too():
-    assert "model.layers" in refusal(Model, layers=0)
+    assert "model.layers" in refusal(ModelSettings, layers=0)
 
 
 # -- presets and precedence -------------------------------------------------------------------

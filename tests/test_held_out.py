@@ -57,7 +57,7 @@ def test_a_seed_that_validation_or_test_motions_have_is_refused(seed):
     settings = tiny(run={"seed": seed})
     with pytest.raises(ConfigError, match=f"expected a seed other than .* got {seed}"):
         build.open_source(settings, "train")
-    chosen = dataclasses.replace(config.Classify(), seed=seed)
+    chosen = dataclasses.replace(config.ClassifySettings(), seed=seed)
     with pytest.raises(ConfigError, match=f"got {seed}"):
         build.open_clips(chosen)
 

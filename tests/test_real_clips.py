@@ -130,7 +130,9 @@ def test_pretrained_or_not_a_classifier_has_the_same_sizes_and_scale(folders, tm
     fitted = []
     for fit in fits:
         (train, validation), *_ = action_fit.open_parts(fit)[0]
-        fitted.append(classifier.fit(config.Classify(**fit.settings), train, validation, fit.run))
+        fitted.append(
+            classifier.fit(config.ClassifySettings(**fit.settings), train, validation, fit.run)
+        )
     for a, b in zip(*([*vars(one.scale).values()] for one in fitted), strict=True):
         assert (a == b).all()
     trained = build.open_source(build.read_config(fits[0].run), "train")

@@ -19,7 +19,7 @@ from PIL import Image
 from minilstm import config, reproduce
 from minilstm.backend import to_numpy
 from minilstm.command import run_command
-from minilstm.config import Classify
+from minilstm.config import ClassifySettings
 from minilstm.data import Actions, load_digits
 from minilstm.data.actions import changes_of
 from minilstm.errors import RunError
@@ -418,14 +418,14 @@ def test_a_fit_of_other_settings_in_the_same_out_is_refused(out, tmp_path):
 def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
     plan = action_experiments.Plan(Path("out"), SCALES["smoke"].actions, "bundled", "numpy")
     parts = [
-        open_clips(Classify(**plan.fit(method, "rgb", 3, 1)[1].settings))
+        open_clips(ClassifySettings(**plan.fit(method, "rgb", 3, 1)[1].settings))
         for method in ("baselines", "baseline", "composite")
     ]
     for train, validation, test in parts:
         assert (train.frames == parts[0][0].frames).all()
         assert (test.frames == parts[0][2].frames).all()
         assert len(train) == 3 * 18 and len(validation) == 18 and len(test) == 36
-    other = open_clips(Classify(**plan.fit("baseline", "rgb", 3, 0)[1].settings))
+    other = open_clips(ClassifySettings(**plan.fit("baseline", "rgb", 3, 0)[1].settings))
     assert (other[0].frames != parts[0][0].frames).any()
     assert (other[2].frames == parts[0][2].frames).all()
 

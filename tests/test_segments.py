@@ -15,7 +15,7 @@ import pytest
 
 from minilstm.backend import use_backend
 from minilstm.checker import analytic_gradients, layer_classes
-from minilstm.config import Run, from_toml, load
+from minilstm.config import RunSettings, from_toml, load
 from minilstm.errors import ConfigError, ShapeError, StaleCache
 from minilstm.gradcheck import check
 from minilstm.layers.losses import SquaredError
@@ -619,8 +619,8 @@ def _decoder_peak(decoder, inputs, dlogits, K):
 
 
 def test_memory_is_full_or_recompute_with_a_length():
-    assert Run().recompute == Run(memory="full").recompute == 0
-    assert Run(memory="recompute=1").recompute == 1
+    assert RunSettings().recompute == RunSettings(memory="full").recompute == 0
+    assert RunSettings(memory="recompute=1").recompute == 1
     assert from_toml('[run]\nmemory = "recompute=32"\ntbptt = 5').run.recompute == 32
 
 
@@ -632,7 +632,7 @@ def test_memory_is_full_or_recompute_with_a_length():
 )  # fmt: skip
 def test_any_other_memory_is_refused(memory):
     with pytest.raises(ConfigError, match="expected run.memory full or recompute=K .*--memory"):
-        Run(memory=memory)
+        RunSettings(memory=memory)
 
 
 def configured(**run):

@@ -28,7 +28,7 @@ import kit
 import numpy as np
 
 from minilstm import config
-from minilstm.config import Classify
+from minilstm.config import ClassifySettings
 from minilstm.data import Actions, windows
 from minilstm.data.actions import CLASSES
 from minilstm.data.clips import clip_vectors
@@ -61,7 +61,7 @@ from minilstm.training import classifier, loop
 # %%
 def ask(encoder, labels, seed=0, learning_rate=2e-3):
     """Settings of a classifier that learns from so many labelled clips of each action."""
-    return Classify(
+    return ClassifySettings(
         frame_size=16, validation=5, test=20, hidden=64,
         steps=20 if kit.FAST else 600, encoder=encoder, labels=labels, seed=seed,
         learning_rate=learning_rate,

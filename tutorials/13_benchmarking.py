@@ -24,7 +24,7 @@ import kit
 import numpy as np
 
 from minilstm import config, data, reproduce
-from minilstm.config import Classify
+from minilstm.config import ClassifySettings
 from minilstm.evaluation import judging, metrics
 from minilstm.evaluation.clip_scores import accuracy, nats_per_clip
 from minilstm.experiments import table2
@@ -282,7 +282,7 @@ kit.save(drawn, "13_table4", show=False)
 labels = 4 if kit.FAST else 32
 p = {}
 for name in ("pixels", "changes"):
-    settings = Classify(
+    settings = ClassifySettings(
         frame_size=16, hidden=64, labels=labels, validation=5, test=20, encoder="scratch",
         changes=name == "changes", learning_rate=5e-3, steps=40 if kit.FAST else 600,
     )  # fmt: skip

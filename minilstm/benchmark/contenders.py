@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import xp
-from ..config import Config, Data, Model, Run
+from ..config import Config, DataSettings, ModelSettings, RunSettings
 from ..layers.init import Blank
 from ..layers.layer import Layer
 from ..layers.lstm import LSTM, PeepholeLSTM
@@ -62,9 +62,9 @@ def blank(work: Work) -> Layer:
 def settings(work: Work) -> Config:
     """Return the configuration of a composite step: defaults, except for sizes and the cell."""
     return Config(
-        data=Data(past=work.T, future=work.T),
-        model=Model(kind="composite", cell="standard", hidden=work.H, layers=work.layers),
-        run=Run(batch_size=work.B),
+        data=DataSettings(past=work.T, future=work.T),
+        model=ModelSettings(kind="composite", cell="standard", hidden=work.H, layers=work.layers),
+        run=RunSettings(batch_size=work.B),
     )
 
 

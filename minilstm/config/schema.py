@@ -49,7 +49,7 @@ _COMPARE = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operato
 
 def checked(section, item, value):
     """`value`, if the field `item` of `section` may have it."""
-    table = section.__name__.lower()
+    table = section.__name__.removesuffix("Settings").lower()
     name, kind, about = f"{table}.{item.name}", type(item.default), item.metadata
     bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in about["limits"].items())
     remedy = f"set {item.name} in [{table}], or {flag_of(item)}"
@@ -96,7 +96,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Data(Section):
+class DataSettings(Section):
     """What is learned from."""
 
     source: str = setting(
@@ -134,7 +134,7 @@ class Data(Section):
 
 
 @dataclass(frozen=True)
-class Model(Section):
+class ModelSettings(Section):
     """What learns."""
 
     kind: str = setting(
@@ -168,7 +168,7 @@ class Model(Section):
 
 
 @dataclass(frozen=True)
-class Init(Section):
+class InitSettings(Section):
     """How parameters start; the biases not named here start at 0."""
 
     weights: str = setting(
@@ -191,7 +191,7 @@ class Init(Section):
 
 
 @dataclass(frozen=True)
-class Loss(Section):
+class LossSettings(Section):
     """What is minimised. The loss reported is always per frame, whatever stands here."""
 
     reconstruction_weight: float = setting(1.0, "weight of the reconstruction loss", at_least=0)
@@ -204,7 +204,7 @@ class Loss(Section):
 
 
 @dataclass(frozen=True)
-class Optimizer(Section):
+class OptimizerSettings(Section):
     """How it is minimised."""
 
     rule: str = setting("adam", "update rule", choices=("adam", "rmsprop", "sgd"), flag="optimizer")
@@ -244,7 +244,7 @@ class Optimizer(Section):
 
 
 @dataclass(frozen=True)
-class Feeding(Section):
+class FeedingSettings(Section):
     """What a conditional decoder is given in training in place of the previous frame."""
 
     inputs: str = setting(
@@ -265,7 +265,7 @@ class Feeding(Section):
 
 
 @dataclass(frozen=True)
-class Run(Section):
+class RunSettings(Section):
     """How long, where, and what is written down."""
 
     steps: int = setting(4_800, "updates to make", at_least=1)
@@ -332,7 +332,7 @@ class Run(Section):
 
 
 @dataclass(frozen=True)
-class Classify(Section):
+class ClassifySettings(Section):
     """How actions are recognised (classify.py)."""
 
     source: str = setting(
@@ -388,13 +388,13 @@ class Classify(Section):
 class Config:
     """All settings of one experiment, checked: each on its own, then against each other."""
 
-    data: Data = Data()
-    model: Model = Model()
-    init: Init = Init()
-    loss: Loss = Loss()
-    optimizer: Optimizer = Optimizer()
-    feeding: Feeding = Feeding()
-    run: Run = Run()
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    init: InitSettings = InitSettings()
+    loss: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    feeding: FeedingSettings = FeedingSettings()
+    run: RunSettings = RunSettings()
 
     def __post_init__(self):
         data, model, loss = self.data, self.model, self.loss
@@ -459,4 +459,6 @@ class Config:
         return tomli_w.dumps(asdict(self))
 
 
-SECTIONS = {item.name: type(item.default) for item in fields(Config)}  # "model" -> Model, ...
+SECTIONS = {
+    item.name: type(item.default) for item in fields(Config)
+}  # "model" -> ModelSettings, ...

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import config
-from ..config import Classify
+from ..config import ClassifySettings
 from ..data.actions import CLASSES
 from ..errors import RunError
 from ..files import make_folder, write_file
@@ -77,7 +77,7 @@ class Plan:
         """
         settings, run = self.classifier(method, stream, seed)
         settings |= {"changes": stream == "flow", "digits": self.digits, "labels": labels}
-        fit = Fit(dataclasses.asdict(Classify(**settings)), run, method == "baselines")
+        fit = Fit(dataclasses.asdict(ClassifySettings(**settings)), run, method == "baselines")
         return f"{STREAMS[stream]}-{method}-{labels}labels-seed{seed}", fit
 
     def classifier(self, method: str, stream: str, seed: int) -> tuple[dict, str]:
@@ -96,7 +96,7 @@ class Plan:
     def about(self) -> dict[str, str]:
         """Describe what was trained, what the pairs share, and how to read the numbers."""
         trial = self.pretraining("composite", "rgb", 0).config
-        s = Classify(**self.fit("baseline", "rgb", self.scale.small, 0)[1].settings)
+        s = ClassifySettings(**self.fit("baseline", "rgb", self.scale.small, 0)[1].settings)
         K = len(CLASSES)
         return {
             "trained": f"The clips are synthetic: {K} actions of MNIST digits, {s.length} frames "

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..command import Parser, run_command
-from ..config import Classify
+from ..config import ClassifySettings
 from ..data import Clips, read_percepts
 from ..errors import RunError, named
 from ..evaluation import baselines, clip_scores
@@ -55,7 +55,7 @@ class Fit:
 def open_parts(fit: Fit) -> tuple[list[tuple[Clips, Clips]], Clips]:
     """Return pairs of (training, validation) clips, and the test clips."""
     if not fit.percepts:
-        train, validation, test = build.open_clips(Classify(**fit.settings))
+        train, validation, test = build.open_clips(ClassifySettings(**fit.settings))
         return [(train, validation)], test
     needed = np.union1d(fit.learn, fit.judged)  # with few labels, a small part of a large set
     clips = read_percepts(fit.percepts, needed)
@@ -81,7 +81,7 @@ def run_fit(fit: Fit) -> dict:
     else:
         least = np.inf
         for candidate in fit.candidates:
-            settings = Classify(**{**fit.settings, **candidate})
+            settings = ClassifySettings(**{**fit.settings, **candidate})
             fitted = [classifier.fit(settings, *part, fit.run or None) for part in parts]
             losses = [
                 clip_scores.nats_per_clip(one.predict(validation), validation.labels)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import config
-from ..config import Classify
+from ..config import ClassifySettings
 from ..data import Clips, read_percepts, write_percepts
 from ..data.splits import SPLITS, few_per_class, grouped_folds, hmdb51_split, ucf101_split
 from ..errors import DataError, RunError
@@ -74,7 +74,7 @@ class RealClipsPlan(Plan):
     def about(self) -> dict[str, str]:
         """Describe what was trained, what the pairs share, and how to read the numbers."""
         trial = self.pretraining("composite", next(iter(self.folders)), 0).config
-        s = Classify(**self.fit("baseline", next(iter(self.folders)), ALL, 0)[1].settings)
+        s = ClassifySettings(**self.fit("baseline", next(iter(self.folders)), ALL, 0)[1].settings)
         recordings = len(np.unique(self.clips.groups))
         return {
             "trained": f"{count(len(self.clips), 'clip')} of {len(self.clips.classes)} classes, "
@@ -118,7 +118,7 @@ class RealClipsPlan(Plan):
         inner = grouped_folds(recordings, min(INNER, len(np.unique(recordings))))
         settings, run = self.classifier(method, stream, n)
         fit = Fit(
-            dataclasses.asdict(Classify(**settings)), run, method == "baselines",
+            dataclasses.asdict(ClassifySettings(**settings)), run, method == "baselines",
             percepts=str(self.folders[stream]), learn=learn.tolist(), judged=judged.tolist(),
             folds=[learn[fold].tolist() for _, fold in inner], candidates=self.scale.candidates,
         )  # fmt: skip

@@ -99,7 +99,7 @@ class Request:
         feeding = settings.feeding
         if about.ours:
             steps = 3 * settings.run.steps // 4
-            feeding = config.Feeding(inputs="scheduled", truth_steps=steps)
+            feeding = config.FeedingSettings(inputs="scheduled", truth_steps=steps)
         settings = dataclasses.replace(settings, model=model, feeding=feeding)
         name = f"{data}-{row}-{layers}x{hidden}-seed{seed}"
         return Trial(self.out / "runs" / name, settings)

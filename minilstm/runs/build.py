@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import models
 from ..backend import asarray, current_backend, use_backend
-from ..config import Classify, Config, from_toml
+from ..config import ClassifySettings, Config, from_toml
 from ..data import (
     Actions,
     Clips,
@@ -202,7 +202,7 @@ def build_schedule(config: Config):
     )
 
 
-def open_clips(settings: Classify) -> tuple[Clips, Clips, Clips]:
+def open_clips(settings: ClassifySettings) -> tuple[Clips, Clips, Clips]:
     """Labelled clips to learn from, to stop by, and to judge by.
 
     Actions share no digit, percepts no recording: of their folds one is the test, another decides

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..backend import asarray, to_numpy, use_backend, xp
-from ..config import Classify
+from ..config import ClassifySettings
 from ..data import Clips, Scale, windows
 from ..data.clips import clip_scale, clip_vectors
 from ..data.rng import Purpose, keyed_rng
@@ -100,7 +100,7 @@ class Fitted:
 
 
 def fit(
-    settings: Classify,
+    settings: ClassifySettings,
     train: Clips,
     validation: Clips,
     run: str | Path | None = None,
@@ -185,7 +185,7 @@ def draw_balanced(labels: np.ndarray, B: int, seed: int, k: int) -> np.ndarray:
 
 
 def draw_classifier_masks(
-    settings: Classify, classifier: Classifier, B: int, k: int
+    settings: ClassifySettings, classifier: Classifier, B: int, k: int
 ) -> tuple | None:
     """Dropout masks of batch k, (T, B, H) for every layer's output."""
     if settings.dropout == 0:
@@ -200,7 +200,7 @@ def draw_classifier_masks(
 
 
 def build_classifier(
-    settings: Classify, D: int, K: int, run: str | Path | None = None
+    settings: ClassifySettings, D: int, K: int, run: str | Path | None = None
 ) -> Classifier:
     """A classifier of frames of D numbers into K classes, its encoder that of a run folder."""
     rng = keyed_rng(Purpose.WEIGHTS, settings.seed)
