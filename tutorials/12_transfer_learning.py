@@ -346,7 +346,7 @@ table1 = {
 table3 = {"Baseline LSTM": values["baseline", middle]}
 for method in ("autoencoder", "predictor"):
     other = pretrain(method, steps)
-    table3[table_definitions.TITLES[method][0]] = [
+    table3[table_definitions.METHOD_ROWS[method][0]] = [
         clip_scores.accuracy(
             fit("finetuned", int(middle), n, other, rates["finetuned"]).predict(test), test.labels
         )
@@ -359,7 +359,7 @@ print(f"Table 1, with {middle} labelled clips of each class")
 for (name, found_here), there in zip(table1.items(), slides, strict=True):
     print(f"{name:<36}{plus_minus(mean_of(100 * np.array(found_here))):>12} %   slides: {there} %")
 print("Table 3")
-titles = dict(table_definitions.TITLES.values())
+titles = dict(table_definitions.METHOD_ROWS.values())
 for name, found_here in table3.items():
     there = titles[name][0]
     print(f"{name:<36}{plus_minus(mean_of(100 * np.array(found_here))):>12} %   slides: {there} %")

@@ -22,14 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RunError
-from ..training.distributed import cpus
+from ..training.distributed import THREAD_VARIABLES, cpus
 from .contenders import CONTENDERS, Work
 
 # Variables that would change how a library computes. All processes run without them.
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "GLIBC_TUNABLES")
 KEEP_BYTES = 1 << 34  # blocks smaller than this stay with the process when they are freed
 TUNED = f"glibc.malloc.mmap_threshold={KEEP_BYTES}:glibc.malloc.trim_threshold={KEEP_BYTES}"
-THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Process:
@@ -44,7 +43,7 @@ class Process:
         self.name = name
         library, *words = name.split()
         environ = {key: value for key, value in os.environ.items() if key not in UNSET}
-        environ |= dict.fromkeys(THREADS, str(threads))
+        environ |= dict.fromkeys(THREAD_VARIABLES, str(threads))
         if "tuned" in words:
             environ["GLIBC_TUNABLES"] = TUNED
         arguments = json.dumps([library, work, cpus()[:threads]])

@@ -16,7 +16,7 @@ import numpy as np
 from ..figures.tables import Dots
 from .accuracy_table import Table
 from .significance import mean_of
-from .table2 import ROWS, TITLES, published_shares
+from .table2 import DATA_TITLES, ROWS, published_shares
 
 
 def gain_dots(claim: Mapping) -> Dots:
@@ -39,7 +39,8 @@ def table2_chart(found: dict) -> tuple[list, str, list[str]]:
             levels[ROWS[row].short] = Dots(shares, m.low, m.high, published.get(row))
         gains = {name: gain_dots(claim) for name, claim in part["claims"].items()}
         left, right = (
-            f"{TITLES[data]}:\n{of} mean image" for of in ("loss, share of the", "gain, % of the")
+            f"{DATA_TITLES[data]}:\n{of} mean image"
+            for of in ("loss, share of the", "gain, % of the")
         )
         rows.append({left: levels, right: gains})
         zero.append(right)

@@ -38,9 +38,9 @@ from ..files import make_folder, write_file
 from ..runs import build, checkpoint
 from ..runs.run_folder import RunFolder, read_log
 from ..streams import progress_bar
+from ..training.distributed import THREAD_VARIABLES
 
 POLL_SECONDS = 0.2  # between two looks at the processes
-THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class _Process:
         self.out, self.err = (tempfile.TemporaryFile() for _ in range(2))
         self.popen = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import attended; attended()", *task.words],
-            env=os.environ | dict.fromkeys(THREADS, "1"),
+            env=os.environ | dict.fromkeys(THREAD_VARIABLES, "1"),
             stdin=subprocess.PIPE,
             stdout=self.out,
             stderr=self.err,

@@ -30,7 +30,7 @@ from ..runs.run_folder import RunFolder
 from . import run_figures
 
 PAGE = Path(__file__).with_suffix(".html")
-SHOWN = 6  # sequences to play
+PLAYED_SEQUENCES = 6  # test sequences that the page plays
 LOSSLESS_BYTES = 1_000_000  # larger pictures show noise, and are compressed with some loss
 CHART = (1000, 300)  # width and height of the chart of errors, in its own units
 
@@ -238,7 +238,7 @@ def _data(run):
     from PIL import Image
 
     past, shape, scale = run.config.data.past, run.source.frame_shape, run.source.scale
-    frames = run.frames[:, :SHOWN]
+    frames = run.frames[:, :PLAYED_SEQUENCES]
     logits = judging.decode(run.trained, frames, past)
     rebuilt, predicted = (judging.mean_frames(run.trained.loss, z) for z in logits)
     T, N, _ = frames.shape

@@ -31,7 +31,7 @@ from ..runs import build
 STEPS = 100  # predicted steps in Figure 7
 UNITS = 200  # units shown in Figures 7, 9 and 10
 SEQUENCES = 20  # test sequences; the numbers in captions are means over them
-SHOWN = 3  # sequences of a strip
+STRIP_SEQUENCES = 3  # sequences of a strip
 LATEST = 10  # a strip shows the last 10 frames of a long past, as the slides do
 VANISHED = 1e-15  # relative gradients below this are not drawn
 FORMATS = ("png", "pdf", "gif")
@@ -143,7 +143,15 @@ def _predictions(runs, folder, number):
     )
     if (hidden := first.config.data.past - LATEST) > 0:
         caption += f" The model saw {first.config.data.past} frames; the last {LATEST} are shown."
-    _strip(folder, f"fig{number}", title, caption, runs, first.frames[:, :SHOWN], max(0, hidden))
+    _strip(
+        folder,
+        f"fig{number}",
+        title,
+        caption,
+        runs,
+        first.frames[:, :STRIP_SEQUENCES],
+        max(0, hidden),
+    )
 
 
 def _same_data(runs):

@@ -93,7 +93,7 @@ CLAIMS = {
         ("scheduled-predictor", "scheduled-composite"),
     ),
 }
-TITLES = {"digits": "Moving MNIST", "patches": "natural image patches"}
+DATA_TITLES = {"digits": "Moving MNIST", "patches": "natural image patches"}
 # The loss of the mean image on the slides' data. Digits: measured on 64x64 frames of the paper's
 # generator. Patches: half the squared error of 3072 numbers of variance 1, an upper bound.
 MEAN_IMAGE = {"digits": 629.0, "patches": 1536.0}
@@ -166,7 +166,7 @@ def _section(data, part, about):
     shape = "x".join(map(str, part["frame_shape"][:2]))
     mean = part["baselines"]["mean image"]
     lines = [
-        f"## The future on {TITLES[data]}", "",
+        f"## The future on {DATA_TITLES[data]}", "",
         f"{part['unit'].capitalize()}, means ± standard errors over {count(seeds, 'seed')}, on "
         f"{part['test_sequences']} test sequences of {shape} pixels. All seeds are judged on the "
         "same sequences, so errors and intervals show the variation between seeds, not between "

@@ -18,7 +18,7 @@ from .scales import ALL, ActionScale
 
 Needed = dict[Cell, tuple[str, list[tuple[str, str, int]]]]
 
-TITLES = {  # of pretraining methods, each with the four numbers in its row of the slides' Table 3
+METHOD_ROWS = {  # pretraining: (title, the four numbers in its row of the slides' Table 3)
     "baseline": ("Baseline LSTM", (63.7, 74.5, 25.3, 42.8)),
     "autoencoder": ("Autoencoder", (66.2, 75.1, 28.6, 44.0)),
     "predictor": ("Future Predictor", (64.9, 74.9, 27.3, 43.1)),
@@ -90,7 +90,7 @@ def table_3(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Need
     needed, slides, families = {}, {}, {}
     for place, (column, n) in enumerate(labels.items()):
         family = families[f"pretraining, {column} set"] = {}
-        for row, (_, published) in TITLES.items():
+        for row, (_, published) in METHOD_ROWS.items():
             needed[row, column] = ("lstm", [(row, stream, n)])
             slides[row, column] = published[place]
             if row != "baseline":
@@ -105,9 +105,9 @@ def table_3(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Need
     families["labels"] = {"the composite's gain shrinks as labels grow": _shrinks("small", "full")}
     table = Table(
         "Table 3 of the slides: pretraining methods",
-        {row: title for row, (title, _) in TITLES.items()}, columns, families, slides,
+        {row: title for row, (title, _) in METHOD_ROWS.items()}, columns, families, slides,
         {"small": "UCF-101 small", "full": "UCF-101"},
-        [(title, *published[2:]) for title, published in TITLES.values()],
+        [(title, *published[2:]) for title, published in METHOD_ROWS.values()],
         ("method", "HMDB-51 small", "HMDB-51"),
     )  # fmt: skip
     return table, needed

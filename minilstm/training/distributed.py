@@ -188,6 +188,10 @@ class Ranks(Alone):
         threadpool_limits(min([threads, *now]), "blas")
 
 
+# environment variables that set the number of threads of BLAS and of other libraries
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
 def cpus() -> list[int]:
     """The numbers of the CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
