@@ -67,7 +67,7 @@ def another(item):
 
 def test_every_section_is_a_frozen_dataclass_named_as_in_toml():
     for name, section in SECTIONS.items():
-        assert section.__name__.lower() == name and section.__doc__
+        assert section.__name__ == f"{name.capitalize()}Settings" and section.__doc__
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().model.hidden = 3
     with pytest.raises(dataclasses.FrozenInstanceError):
