@@ -25,11 +25,9 @@ from collections.abc import Callable
 import numpy as np
 
 from .backend import current_backend, xp
-from .layers.layer import Layer
+from .gpu.optimizers import OnDevice
 
-# elements: on a CPU the six arrays of Adam's pass fill 3 MB in float32, inside the cache; on a GPU
-# few launches are enough, and little memory goes to what may have to be taken back
-CHUNKS = {"numpy": 131_072, "cupy": 1 << 24}
+CHUNK = 131_072  # elements: the six arrays of Adam's pass fill 3 MB in float32, inside the cache
 
 FLUSH_EVERY = 8
 
@@ -37,7 +35,7 @@ FLUSH_EVERY = 8
 class Optimizer:
     """What the rules share: state, chunks, L2, the bound on the update, no subnormal numbers.
 
-    `flat` is `model.flat()`: `flat.value` is updated in place, `flat.grad` is only read. L2 adds
+    `flat` is `model.flat()`, whose `flat.value` is updated in place. L2 adds
     `l2 * w` to the gradient of the first `flat.decayed` elements (weights and peepholes) and
     leaves the rest (biases) alone. `clamp_update` > 0 bounds every element of the update, and of
     the velocity it comes from, by +-clamp_update; both public releases do this under the name
@@ -54,22 +52,20 @@ class Optimizer:
     starts: dict[str, float] = {}  # the rule's state arrays and the number each is filled with
     scratch = 1  # buffers of one chunk that the rule works in
 
-    def __init__(
-        self, flat, *, l2: float = 0.0, clamp_update: float = 0.0, chunk: int | None = None
-    ):
+    def __init__(self, flat, *, l2: float = 0.0, clamp_update: float = 0.0, chunk: int = CHUNK):
         self.flat = flat
         self.l2 = l2
         self.clamp_update = clamp_update
-        self.steps, self.unusable = 0, 0
         self.state = {name: xp.full_like(flat.value, x) for name, x in self.starts.items()}
-        chunk = chunk or CHUNKS[current_backend().name]
+        self._there = OnDevice(flat) if current_backend().name == "cupy" else None
+        self._counts = self._there.counts if self._there else [0, 0]  # of `steps` and `unusable`
         regions = (0, flat.decayed, l2), (flat.decayed, flat.value.size, 0.0)
         self._chunks = [
             (slice(first, min(first + chunk, stop)), share)
             for start, stop, share in regions
             for first in range(start, stop, chunk)
         ]
-        size = min(chunk, flat.value.size)
+        size = 0 if self._there else min(chunk, flat.value.size)
         self._scratch = [xp.empty(size, flat.value.dtype) for _ in range(self.scratch)]
         # State that only decays sinks into subnormal numbers, on which many CPUs are far slower,
         # and rounding holds it there for ever. `x + c - c` rounds x to a multiple of q = c*eps/2
@@ -77,33 +73,79 @@ class Optimizer:
         limits = xp.finfo(flat.value.dtype)
         self._c = float(limits.tiny) / float(limits.eps) ** 2
 
-    def step(self, learning_rate: float, finite=True) -> None:
-        """Update `flat.value` in place from `flat.grad`, unless that is not `finite`.
+    @property
+    def steps(self):
+        """The number of updates so far: an int, on a device a 0-d array there."""
+        return self._counts[0]
 
-        On a device `finite` is a 0-d array that the host has not seen. There the update is made
-        in any case, and taken back by the device itself; `steps` and `unusable` are 0-d, too.
+    @steps.setter
+    def steps(self, number):
+        self._counts[0] = number
+
+    @property
+    def unusable(self):
+        """The number of steps in a row that were not finite: as `steps`."""
+        return self._counts[1]
+
+    @unusable.setter
+    def unusable(self, number):
+        self._counts[1] = number
+
+    def gradient_norms(self):
+        """The norm of the whole gradient, and of every parameter's (P,), in the order of `params`.
+
+        They are of the gradient's dtype. When a sum of squares overflows on a CPU the norm is inf.
         """
-        on_host = isinstance(finite, bool | np.bool_)
-        finite = bool(finite) if on_host else finite  # True * 1 is an int, np.True_ * 1 is not
-        usable = finite & (self.unusable <= self.patience)
-        self.unusable = (self.unusable + 1) * (1 - usable)
-        self.steps = self.steps + usable
-        if on_host and not usable:
+        if self._there:
+            norms = self._there.norms()
+            return norms[0], norms[1:]
+        squares = xp.empty(len(self.flat.parts), self.flat.grad.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k, (start, stop) in enumerate(self.flat.parts):
+                dw = self.flat.grad[start:stop]
+                xp.dot(dw, dw, out=squares[k, ...])  # the dots keep the element an array
+            norms = xp.sqrt(squares, out=squares)
+            return xp.sqrt(xp.dot(norms, norms)), norms
+
+    def step(self, learning_rate, finite=True, scale=None) -> None:
+        """Update `flat.value` in place by the gradient `scale * flat.grad`, if that is `finite`.
+
+        On a device the three may be 0-d arrays, float64, bool and of the gradient's dtype, that
+        the host has not seen: the device decides (gpu/optimizers.py). On a CPU `flat.grad` itself
+        is scaled; without a `scale` it is only read.
+        """
+        if self._there:
+            self._there.step(
+                type(self).__name__.lower(), learning_rate, finite, scale,
+                patience=self.patience, l2=self.l2, clamp=self.clamp_update, c=self._c,
+                decays=self._decays(), numbers=self._numbers(), state=self.state.values(),
+            )  # fmt: skip
             return
-        undone = ~usable if not on_host else None
+        usable = bool(finite) and self.unusable <= self.patience
+        self.unusable = 0 if usable else self.unusable + 1
+        if not usable:
+            return
+        self.steps += 1
         learning_rate = float(learning_rate)  # a NumPy float64 would turn float32 into float64
         for part, l2 in self._chunks:
             w, dw = self.flat.value[part], self.flat.grad[part]
             state = [array[part] for array in self.state.values()]
             scratch = [array[: w.size] for array in self._scratch]
-            before = [] if on_host else [array.copy() for array in (w, *state)]
+            if scale is not None:
+                xp.multiply(dw, scale, out=dw)
             g = self._decay(w, dw, l2, scratch[0])
             self._update(w, g, learning_rate, *state, *scratch)
-            for array, old in zip((w, *state), before, strict=False):
-                xp.copyto(array, old, where=undone)
 
     def _update(self, w, g, learning_rate, *state_and_scratch):
         raise NotImplementedError  # every rule defines its own; g may be the first scratch
+
+    def _numbers(self):
+        """The rule's own numbers, in the order of its kernel in gpu/optimizers.cuh."""
+        raise NotImplementedError  # every rule defines its own
+
+    def _decays(self):
+        """The momentum and decay that corrections are made from: (0, 0) where there are none."""
+        return 0.0, 0.0
 
     def _decay(self, w, dw, l2, a):
         """g = dw + l2 w"""
@@ -144,6 +186,9 @@ class SGD(Optimizer):
         super().__init__(flat, **keywords)
         self.momentum = momentum
 
+    def _numbers(self):
+        return (self.momentum,)
+
     def _update(self, w, g, learning_rate, v, a):
         xp.multiply(g, learning_rate, out=a)
         xp.multiply(v, self.momentum, out=v)
@@ -174,6 +219,9 @@ class RMSProp(Optimizer):
     ):
         super().__init__(flat, **keywords)
         self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
+
+    def _numbers(self):
+        return self.momentum, self.decay, 1 - self.decay, self.epsilon
 
     def _update(self, w, g, learning_rate, v, s, a, b):
         xp.multiply(g, g, out=b)
@@ -223,6 +271,12 @@ class Adam(Optimizer):
         super().__init__(flat, **keywords)
         self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
 
+    def _numbers(self):
+        return self.momentum, 1 - self.momentum, self.decay, 1 - self.decay, self.epsilon
+
+    def _decays(self):
+        return self.momentum, self.decay
+
     def _update(self, w, g, learning_rate, m, s, a, b):
         xp.multiply(g, g, out=b)
         xp.multiply(b, 1 - self.decay, out=b)
@@ -231,8 +285,7 @@ class Adam(Optimizer):
         xp.multiply(g, 1 - self.momentum, out=a)
         xp.multiply(m, self.momentum, out=m)
         xp.add(m, a, out=m)
-        # with CuPy `steps` is on the device, where the host can't look at it without waiting
-        if current_backend().name == "cupy" or self.steps % FLUSH_EVERY == 0:
+        if self.steps % FLUSH_EVERY == 0:
             self._flush(s)
             self._flush(m)
         correction = (1 - self.decay**self.steps) ** 0.5  # of sqrt(s): to epsilon and the rate
@@ -265,36 +318,32 @@ def make_optimizer(
     return kind(flat, momentum=momentum, decay=decay, epsilon=epsilon, **bounds)
 
 
-def gradient_norms(layer: Layer):
-    """The norm of every parameter's gradient, (P,) in the order of `layer.params()`."""
-    params = layer.params().values()
-    squares = xp.empty(len(params), layer.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for k, param in enumerate(params):
-            dw = param.grad.reshape(-1)
-            xp.dot(dw, dw, out=squares[k, ...])  # the dots keep the element an array
-    return xp.sqrt(squares, out=squares)
+def clip_scale(norm, limit: float):
+    """The factor that shortens a gradient of this norm to at most `limit`: min(1, limit / norm).
+
+    Without a limit, 0, it is None. Of a norm of inf it is 0; NaN stays NaN. Source: Pascanu,
+    Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for `clamp_update`, which bounds
+    something else.
+    """
+    if limit == 0:
+        return None
+    return float(limit) / xp.maximum(norm, float(limit))
 
 
-def clip_norm(grad, limit: float, norms=None):
+def clip_norm(grad, limit: float):
     """Scale `grad` (any 1-d array) in place so that its norm is at most `limit`; return the norm.
 
         norm = sqrt(sum grad^2)
         grad = grad min(1, limit / norm)
 
-    `norms` are those of the parts that make up `grad`, if they are known: the norm of all norms
-    is the same number. A limit of 0 is none. The norm is the one before scaling, a 0-d result on
-    the device that nobody has waited for. When the sum of squares overflows it is inf, and `grad`
-    becomes zero; NaN stays NaN. No warning is given of either: tell `Optimizer.step` whether it is
-    finite. Source: Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for
-    `clamp_update`, which bounds something else.
+    The norm is the one before scaling, a 0-d result on the device that nobody has waited for. When
+    the sum of squares overflows it is inf, and `grad` becomes zero; NaN stays NaN. No warning is
+    given of either: tell `Optimizer.step` whether it is finite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        parts = grad if norms is None else norms
-        norm = xp.sqrt(xp.dot(parts, parts))
-        if limit == 0:
-            return norm
-        xp.multiply(grad, float(limit) / xp.maximum(norm, float(limit)), out=grad)
+        norm = xp.sqrt(xp.dot(grad, grad))
+        if limit != 0:
+            xp.multiply(grad, clip_scale(norm, limit), out=grad)
     return norm
 
 

@@ -6,8 +6,10 @@
 Its name hides it from a plain `pytest`: tests/test_cupy.py runs it where there is a device.
 """
 
+import itertools
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +22,20 @@ import minilstm
 from minilstm import checker, config, evaluate, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.command import run_command
+from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
-from minilstm.gpu import kernels
+from minilstm.gpu import frames, kernels
+from minilstm.gpu.capture import Captured, on_stream
+from minilstm.gpu.transfers import Readings
+from minilstm.layers.layer import Flat
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.samples import randomize
 from minilstm.models import Decoder
+from minilstm.optim import SGD, Adam, RMSProp
 from minilstm.runs import build, checkpoint
 from minilstm.training import classifier
 from minilstm.training.batches import BatchesAhead, draw_batch
+from minilstm.training.packing import NumbersPacking, packing_of
 from minilstm.training.progress import Progress
 from minilstm.training.step import Batch, training_step
 
@@ -144,7 +152,7 @@ def trained(backend, settings, steps=5):
         source = build.open_source(settings, "train")
         model = build.build_model(settings, 64)
         optimizer = build.build_optimizer(model, settings)
-        batches = BatchesAhead(source, settings, 0, steps)
+        batches = BatchesAhead(packing_of(source, settings), 0, steps)
         numbers = []
         for _ in range(steps):
             now = training_step(model, optimizer, batches.next(), settings, 3e-3)
@@ -197,8 +205,9 @@ def test_a_step_makes_no_traffic_and_takes_no_memory_from_the_driver():
         source = build.open_source(settings, "train")
         model = build.build_model(settings, 64)
         optimizer = build.build_optimizer(model, settings)
+        packing = packing_of(source, settings)
         fakegpu.reset()
-        batches = BatchesAhead(source, settings, 0, 6)
+        batches = BatchesAhead(packing, 0, 6)
         mallocs = []
         with xp.cuda.using_allocator(xp.cuda.MemoryPool().malloc):  # CuPy's default, but empty
             for _ in range(6):
@@ -209,6 +218,186 @@ def test_a_step_makes_no_traffic_and_takes_no_memory_from_the_driver():
     assert found["h2d"] == 6
     assert not {"d2h", "stream_sync", "dev_sync", "event_sync"} & found.keys()
     assert mallocs[0] > 0 and mallocs[2:] == mallocs[2:3] * 4
+
+
+# ---------------------------------------------------------------- frames made on the device
+
+SOURCES = [
+    {},
+    {"data": {"speed": "random", "num_digits": 3}},
+    {"data": {"source": "actions"}},
+    {"data": {"source": "action-changes"}},
+]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("case", SOURCES, ids=str)
+def test_frames_made_on_the_device_are_those_of_the_host_to_the_bit(case, precision):
+    settings = settings_of(case, precision)
+    with use_backend("cupy", precision):
+        source = build.open_source(settings, "train")
+        packing = packing_of(source, settings)
+        batches = BatchesAhead(packing, 0, 3)
+        for k in range(3):
+            there, here = batches.next(), draw_batch(source, settings, k)
+            for name in ("past", "future"):
+                found, expected = to_numpy(getattr(there, name)), getattr(here, name)
+                assert found.dtype == expected.dtype and found.tobytes() == expected.tobytes()
+        batches.stop()
+    assert type(packing) is not NumbersPacking
+
+
+@pytest.mark.parametrize("colours", [0, 3])
+def test_bytes_are_normalised_on_the_device_as_on_the_host(colours):
+    rng = np.random.default_rng(0)
+    bytes_ = rng.integers(0, 256, (3, 4, 5, 6, *[colours] * (colours > 0)), np.uint8)
+    mean, std = (rng.random(max(colours, 1), np.float32) for _ in range(2))
+    expected = as_vectors(bytes_, Scale(mean, std))
+    with use_backend("cupy", "float32"):
+        arrays = asarray(bytes_, np.uint8), asarray(mean), asarray(std)
+        assert to_numpy(frames.from_bytes(*arrays, "float32")).tobytes() == expected.tobytes()
+
+
+# ---------------------------------------------------------------- the optimizers
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 3e-6), ("float64", 1e-14)])
+@pytest.mark.parametrize("clamp_update", [0.0, 2e-3])
+@pytest.mark.parametrize("l2", [0.0, 1e-2])
+@pytest.mark.parametrize("rule", [SGD, RMSProp, Adam])
+def test_an_optimizers_kernel_updates_as_optim_py(rule, l2, clamp_update, dtype, tolerance):
+    """Ten scaled steps, one of them not finite: weights, state, counts; norms to 10 roundings."""
+    rng = np.random.default_rng(0)
+    size, cuts = 70_001, (0, 3, 3, 40_000, 70_001)
+    parts = tuple(zip(cuts[:-1], cuts[1:], strict=True))
+    start = rng.standard_normal(size)
+    gradients = rng.standard_normal((10, size)) * rng.uniform(0, 2, (10, 1))
+    gradients[4, 7] = np.inf
+    found, scales = {}, rng.uniform(0.1, 1, 10)
+    for backend in ("numpy", "cupy"):
+        with use_backend(backend, dtype), np.errstate(all="ignore"):
+            flat = Flat(asarray(start.copy()), xp.zeros(size, dtype), 40_000, parts)
+            optimizer = rule(flat, l2=l2, clamp_update=clamp_update)
+            norms = []
+            for k, gradient in enumerate(gradients):
+                flat.grad[...] = asarray(gradient)
+                norm, each = optimizer.gradient_norms()
+                optimizer.step(1e-2 / (k + 1), xp.isfinite(norm), asarray(scales)[k])
+                norms.append(to_numpy(each))
+            counts = int(optimizer.steps), int(optimizer.unusable)
+            arrays = [flat.value, *optimizer.state.values()]
+            found[backend] = [to_numpy(x).copy() for x in arrays], np.array(norms), counts
+    (here, norms_here, counts), (there, norms_there, counts_there) = found.values()
+    assert counts == counts_there == (9, 0)
+    for a, b in zip(there, here, strict=True):
+        assert close(a, b, tolerance)
+    np.testing.assert_allclose(norms_there, norms_here, rtol=10 * tolerance)
+
+
+# ---------------------------------------------------------------- the captured step
+
+
+def same_with_and_without_a_graph(settings, steps=5):
+    """Train by graphs and step by step, and compare every bit. Returns the launched graphs."""
+    ends, launched = [], 0
+    for graph in (True, False):
+        with use_backend("cupy", settings.run.precision, settings.run.fused):
+            source = build.open_source(settings, "train")
+            model = build.build_model(settings, 64)
+            optimizer = build.build_optimizer(model, settings)
+            packing, readings = packing_of(source, settings), Readings(100)
+
+            def step(packed, model=model, optimizer=optimizer, packing=packing, readings=readings):
+                batch = packing.open(packed)
+                readings.write(training_step(model, optimizer, batch, settings, batch.rate))
+
+            with on_stream():
+                run = Captured(step) if graph else step
+                batches = BatchesAhead(packing, 0, steps)
+                for k in range(steps):
+                    run(batches.receive())
+                    readings.add(k)
+                batches.stop()
+                rows = [list(numbers.values()) for _, numbers in readings.take(wait=True)]
+                arrays = [model.flat().value, *optimizer.state.values()]
+                ends.append([to_numpy(x).tobytes() for x in arrays] + [np.array(rows).tobytes()])
+            launched += graph and run.launched
+    assert len(rows) == steps and np.isfinite(rows).all()
+    assert ends[0] == ends[1]
+    return launched
+
+
+@pytest.mark.parametrize("case", [*CASES, *SOURCES[1:]], ids=str)
+def test_a_captured_step_is_the_step_to_the_bit(case):
+    assert same_with_and_without_a_graph(settings_of(case)) == 3
+
+
+KINDS = {
+    "model": ("composite", "autoencoder", "predictor"),
+    "cell": tuple(build.CELLS),
+    "inputs": ("truth", "own", "scheduled"),
+    "rule": ("adam", "rmsprop", "sgd"),
+}
+CONDITIONAL = {"composite": "both", "autoencoder": "reconstruction", "predictor": "future"}
+
+
+def settings_of_kinds(model, cell, inputs, rule):
+    kind = {"kind": model, "cell": cell, "conditional": CONDITIONAL[model], "layers": 2}
+    return settings_of({
+        "model": kind | {"dropout": 0.3},
+        "feeding": {"inputs": inputs, "truth_start": 0.6, "truth_end": 0.4},
+        "optimizer": {"rule": rule},
+    })  # fmt: skip
+
+
+def every_pair(kinds):
+    """Few combinations in which every pair of values of two kinds occurs, greedily."""
+    everything = list(itertools.product(*kinds.values()))
+
+    def pairs(combination):
+        return set(itertools.combinations(enumerate(combination), 2))
+
+    missing, chosen = set().union(*map(pairs, everything)), []
+    while missing:
+        chosen.append(max(everything, key=lambda combination: len(pairs(combination) & missing)))
+        missing -= pairs(chosen[-1])
+    return chosen
+
+
+@pytest.mark.parametrize("kinds", every_pair(KINDS), ids=str)
+def test_every_pair_of_model_cell_feeding_and_rule_is_captured_to_the_bit(kinds):
+    assert same_with_and_without_a_graph(settings_of_kinds(*kinds)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [*itertools.product(*KINDS.values())], ids=str)
+def test_every_model_cell_feeding_and_rule_is_captured_to_the_bit(kinds):
+    assert same_with_and_without_a_graph(settings_of_kinds(*kinds)) == 3
+
+
+def test_a_captured_step_is_one_launch_and_one_copy_and_takes_no_memory():
+    fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
+    settings = settings_of_kinds("composite", "peephole", "scheduled", "adam")
+    with use_backend("cupy", "float32"), on_stream():
+        source = build.open_source(settings, "train")
+        model = build.build_model(settings, 64)
+        optimizer = build.build_optimizer(model, settings)
+        packing, readings = packing_of(source, settings), Readings(1000)
+
+        def step(packed):
+            batch = packing.open(packed)
+            readings.write(training_step(model, optimizer, batch, settings, batch.rate))
+
+        run, batches, counts = Captured(step), BatchesAhead(packing, 0, 8), []
+        for _ in range(8):
+            packed = batches.receive()
+            time.sleep(0.05)  # the thread has sent the batch after this one
+            fakegpu.reset()
+            run(packed)
+            counts.append(fakegpu.counts())
+        batches.stop()
+    assert "malloc" in counts[0] and not any("malloc" in found for found in counts[2:])
+    assert counts[4:] == [{"graph_launch": 1}] * 4
 
 
 # ---------------------------------------------------------------- commands and checkpoints
@@ -377,13 +566,13 @@ STEP_COSTS = {
     (PeepholeLSTM, True): FUSED,
     (LSTM, True): FUSED,
     (SlidesLSTM, True): FUSED,
-    (PeepholeLSTM, False): ((21, 1), (8, 1)),
-    (LSTM, False): ((15, 1), (8, 1)),
-    (SlidesLSTM, False): ((15, 1), (8, 1)),
+    (PeepholeLSTM, False): ((20, 1), (8, 1)),
+    (LSTM, False): ((14, 1), (8, 1)),
+    (SlidesLSTM, False): ((14, 1), (8, 1)),
 }
 # The same of a decoder of one layer that feeds on its own frames: its inputs' product, its readout
 # and the mean of the loss are made step by step, too.
-DECODER_COSTS = {True: ((8, 3), (5, 3)), False: ((28, 3), (12, 3))}
+DECODER_COSTS = {True: ((8, 3), (5, 3)), False: ((27, 3), (12, 3))}
 
 
 def step_costs(counted, cell, fused):
@@ -443,12 +632,12 @@ def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
     settings = settings_of(case)
 
     def cost(counted):
-        kernels._module.cache_clear()
+        kernels.forget()
         with use_backend("cupy", "float32", settings.run.fused):
             source = build.open_source(settings, "train")
             model = build.build_model(settings, 64)
             optimizer = build.build_optimizer(model, settings)
-            batches = BatchesAhead(source, settings, 0, 3)
+            batches = BatchesAhead(packing_of(source, settings), 0, 3)
             try:
                 for _ in range(2):  # what is on the device from the second on: `steps`
                     training_step(model, optimizer, batches.next(), settings, 1e-3)
@@ -467,7 +656,7 @@ def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
     with monkeypatch.context() as context:
         strict_cupy.install(context)
         here = cost(counted_by_the_stand_in)
-    kernels._module.cache_clear()
+    kernels.forget()
     if settings.run.fused:
         assert here == there
     else:

@@ -11,7 +11,6 @@ import strict_cupy
 from threads import run_in_threads
 
 import minilstm
-from minilstm import config
 from minilstm.backend import (
     asarray,
     current_backend,
@@ -226,17 +225,15 @@ def test_eight_threads_load_runs_without_choosing_anything(runs):
     run_in_threads(work, range(8))
 
 
-def test_the_thread_that_draws_batches_sees_the_choices_of_its_creator(monkeypatch):
-    settings = config.load(overrides=SMALL)
+def test_the_thread_that_draws_batches_sees_the_choices_of_its_creator():
     seen = []
 
-    def draw(*arguments):
+    def pack(k):
         seen.append((current_backend(), current_workspace(), threading.current_thread()))
 
-    monkeypatch.setattr(batches, "draw_batch", draw)
     with use_backend("numpy", "float64") as chosen, use_workspace(Reused()) as workspace:
-        ahead = batches.BatchesAhead(None, settings, 0, 2)
-        ahead.next(), ahead.next()
+        ahead = batches.BatchesAhead(SimpleNamespace(pack=pack), 0, 2)
+        ahead.receive(), ahead.receive()
         ahead.stop()
     for backend, buffers, thread in seen:
         assert backend is chosen and buffers is workspace

@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import re
 import shutil
 import subprocess
 import tomllib
@@ -24,7 +25,15 @@ BY_ARCHITECTURE = [  # the oldest and the newest always
 ]
 REALS = {"float32": "float", "float64": "double"}
 GUARD, UNTOUCHED = 64, 7.25
-KERNELS = ("lstm_cell", "lstm_cell_backward", "slides_lstm_cell", "slides_lstm_cell_backward")
+KERNELS = {  # by the file of their text
+    "cells.cuh": (
+        *("lstm_cell", "lstm_cell_backward", "slides_lstm_cell", "slides_lstm_cell_backward"),
+    ),
+    "frames.cuh": ("from_bytes", "moving_digits", "acting_digits"),
+    "log.cuh": ("append",),
+    "norms.cuh": ("squares", "roots"),
+    "optimizers.cuh": ("decide", "sgd", "rmsprop", "adam"),
+}
 
 
 class Step:
@@ -32,8 +41,7 @@ class Step:
 
     def __init__(self, B, H, dtype, peepholes, seed=0):
         rng = np.random.default_rng(seed)
-        shapes = {"a": (B, 4 * H), "product": (B, 4 * H), "c_prev": (B, H), "dy": (B, H)}
-        shapes |= {"dh": (B, H), "dc": (B, H)}
+        shapes = {"a": (B, 4 * H)} | dict.fromkeys(("c_prev", "dy", "dh", "dc"), (B, H))
         self.B, self.H, self.dtype = B, H, dtype
         self.arrays = {
             name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()
@@ -44,7 +52,7 @@ class Step:
         """a (then da), c, h, dc of cells.py."""
         x = {name: array.copy() for name, array in self.arrays.items()}
         c, h, h_to_c, c_to_c, scratch = (np.empty_like(x["dc"]) for _ in range(5))
-        a = x["a"] + x["product"]
+        a = x["a"]
         if slides:
             cells.slides_lstm_cell(a, x["c_prev"], c, h)
         else:
@@ -66,9 +74,9 @@ class Step:
         c, h = x["c"], x["h"]
         Wp = None if self.Wp is None else asarray(self.Wp, self.dtype)
         if slides:
-            kernels.slides_lstm_cell(x["a"], x["product"], x["c_prev"], c, h)
+            kernels.slides_lstm_cell(x["a"], x["c_prev"], c, h)
         else:
-            kernels.lstm_cell(x["a"], x["product"], x["c_prev"], Wp, c, h)
+            kernels.lstm_cell(x["a"], x["c_prev"], Wp, c, h)
         gates, dy = x["a"].get(), x["dy"] if with_dy else None
         if slides:
             kernels.slides_lstm_cell_backward(dy, x["dh"], x["dc"], x["a"], x["c_prev"], c, h)
@@ -77,7 +85,7 @@ class Step:
         for _, around in pairs.values():
             around = around.get()
             assert (around[:GUARD] == UNTOUCHED).all() and (around[-GUARD:] == UNTOUCHED).all()
-        for name in ("product", "c_prev", "dy", "dh"):
+        for name in ("c_prev", "dy", "dh"):
             assert x[name].get().tobytes() == self.arrays[name].tobytes(), name
         found = {"gates": gates, "c": c, "h": h, "da": x["a"], "dc": x["dc"]}
         return {name: array if name == "gates" else array.get() for name, array in found.items()}
@@ -151,7 +159,7 @@ def test_a_call_is_one_launch_and_copies_only_a_dy_with_gaps(strict):
         x = {name: asarray(array) for name, array in step.arrays.items()}
         c, h, Wp = xp.empty((4, 6), "float32"), xp.empty((4, 6), "float32"), asarray(step.Wp)
         with counting() as counts:
-            kernels.lstm_cell(x["a"], x["product"], x["c_prev"], Wp, c, h)
+            kernels.lstm_cell(x["a"], x["c_prev"], Wp, c, h)
             kernels.lstm_cell_backward(x["dy"], x["dh"], x["dc"], x["a"], x["c_prev"], c, Wp)
         assert {kind: n for kind, n in counts.items() if n} == {"launch": 2}
         wide = asarray(np.repeat(step.arrays["dy"], 2, axis=1))
@@ -165,8 +173,8 @@ def test_a_call_is_one_launch_and_copies_only_a_dy_with_gaps(strict):
 
 def test_an_empty_batch_launches_nothing(strict):
     with use_backend("cupy", "float32"), counting() as counts:
-        arrays = [xp.empty(shape, "float32") for shape in ((0, 8), (0, 8), (0, 2), (0, 2), (0, 2))]
-        kernels.lstm_cell(arrays[0], arrays[1], arrays[2], None, arrays[3], arrays[4])
+        arrays = [xp.empty(shape, "float32") for shape in ((0, 8), (0, 2), (0, 2), (0, 2))]
+        kernels.lstm_cell(arrays[0], arrays[1], None, arrays[2], arrays[3])
     assert counts["launch"] == 0
 
 
@@ -185,16 +193,17 @@ def nvrtc():
     return None
 
 
+@pytest.mark.parametrize("file", KERNELS)
 @pytest.mark.parametrize("real", REALS.values())
 @pytest.mark.parametrize("architecture", BY_ARCHITECTURE)
-def test_nvrtc_compiles_the_kernels_for_every_gpu_without_a_word(real, architecture):
+def test_nvrtc_compiles_the_kernels_for_every_gpu_without_a_word(real, architecture, file):
     library = nvrtc()
     if library is None:
         pytest.skip("no NVRTC here")
     options = ["-std=c++17", f"-DREAL={real}", f"--gpu-architecture=sm_{architecture}"]
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    text = kernels.source().encode()
-    assert not library.nvrtcCreateProgram(ctypes.byref(program), text, b"cells.cuh", 0, None, None)
+    text, name = kernels.source(file).encode(), file.encode()
+    assert not library.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None)
     array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     status = library.nvrtcCompileProgram(program, len(options), array)
     library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
@@ -204,24 +213,28 @@ def test_nvrtc_compiles_the_kernels_for_every_gpu_without_a_word(real, architect
     library.nvrtcGetCUBINSize(program, ctypes.byref(size))
     cubin = ctypes.create_string_buffer(size.value)
     library.nvrtcGetCUBIN(program, cubin)
-    assert all(kernel.encode() in cubin.raw for kernel in KERNELS)
+    assert all(kernel.encode() in cubin.raw for kernel in KERNELS[file])
     library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("file", KERNELS)
 @pytest.mark.parametrize("real", REALS.values())
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nvcc_compiles_the_kernels_with_warnings_as_errors(tmp_path, real, architecture):
+def test_nvcc_compiles_the_kernels_with_warnings_as_errors(tmp_path, real, architecture, file):
     if shutil.which("nvcc") is None:
         pytest.skip("no nvcc here")
-    (tmp_path / "cells.cu").write_text(kernels.source())
+    (tmp_path / "kernels.cu").write_text(kernels.source(file))
     words = ["nvcc", "-std=c++17", f"-DREAL={real}", f"-arch=sm_{architecture}", "-cubin"]
-    words += ["-Werror", "all-warnings", "-Xptxas", "-Werror", "cells.cu"]
+    words += ["-Werror", "all-warnings", "-Xptxas", "-Werror", "kernels.cu"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_every_kernel_is_in_the_text_that_is_installed():
-    assert all(f"void {kernel}(" in kernels.source() for kernel in KERNELS)
+    for file, names in KERNELS.items():
+        assert re.findall(r"__global__ void (\w+)\(", kernels.source(file)) == list(names)
+    folder = Path(kernels.__file__).parent
+    assert {path.name for path in folder.glob("*.cuh")} == KERNELS.keys()
     settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     assert "*.cuh" in settings["tool"]["setuptools"]["package-data"]["*"]

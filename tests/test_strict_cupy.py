@@ -36,9 +36,10 @@ from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import Classifier
 from minilstm.optim import Adam
 from minilstm.runs import build, checkpoint
-from minilstm.training import batches, progress
+from minilstm.training import batches, packing, progress
 from minilstm.training.batches import BatchesAhead, draw_batch
 from minilstm.training.classifier import classify_step
+from minilstm.training.packing import packing_of
 from minilstm.training.step import Batch, training_step
 
 BACKENDS = ("numpy", "cupy")
@@ -201,8 +202,9 @@ def test_a_step_makes_no_traffic_and_its_batch_is_one_copy(there, case):
     source = build.open_source(settings, "train")
     model = build.build_model(settings, 64)
     optimizer = build.build_optimizer(model, settings)
+    packing = packing_of(source, settings)
     with counting() as counts:
-        batches = BatchesAhead(source, settings, 0, 4)
+        batches = BatchesAhead(packing, 0, 4)
         try:
             for _ in range(4):
                 with forbidding(*TRAFFIC):
@@ -257,7 +259,9 @@ def test_only_tf32_lets_products_shorten_their_operands(strict, precision, kind)
 
 # ---------------------------------------------------------------- runs
 
-SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --quiet"
+SMALL = (
+    "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --quiet --no-graph"
+)
 
 
 @pytest.fixture
@@ -316,6 +320,7 @@ def spoil(monkeypatch, steps):
         return batch
 
     monkeypatch.setattr(batches, "draw_batch", drawn)
+    monkeypatch.setattr(packing, "MovingPacking", packing.NumbersPacking)  # bytes can't be NaN
 
 
 @pytest.mark.parametrize("late", [1, 1000])
@@ -369,6 +374,7 @@ def test_a_run_is_resumed_to_the_bit_although_its_log_is_behind(called, monkeypa
         else:  # the source fails, and the loop gets the error in place of a batch
             draw = draw_batch
             context.setattr(batches, "draw_batch", lambda *a: draw(*a) if a[2] != 7 else 1 / 0)
+            context.setattr(packing, "MovingPacking", packing.NumbersPacking)
         with contextlib.suppress(ZeroDivisionError):
             assert called(f"{words} --out parts") == 128 + signal.SIGTERM
     assert checkpoint.read("parts/checkpoint.safetensors")[1]["step"] == 7

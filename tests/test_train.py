@@ -24,6 +24,7 @@ from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.runs import build, checkpoint, run_folder
 from minilstm.training import batches, loop, progress, resources
 from minilstm.training.batches import BatchesAhead, draw_batch, draw_feeding, draw_masks
+from minilstm.training.packing import packing_of
 from minilstm.training.progress import Progress
 from minilstm.training.step import Batch, training_step
 
@@ -244,7 +245,7 @@ def same_batch(one, two):
 def test_the_thread_hands_over_the_very_batches_in_order():
     settings = tiny(model={"layers": 2, "dropout": 0.4})
     source = build.open_source(settings, "train")
-    ahead = BatchesAhead(source, settings, 3, 9)
+    ahead = BatchesAhead(packing_of(source, settings), 3, 9)
     try:
         for k in range(3, 9):
             same_batch(ahead.next(), draw_batch(source, settings, k))
@@ -631,7 +632,7 @@ def test_the_thread_ends_with_the_run(tmp_path, no_pictures, steps):
 def test_a_thread_nobody_waits_for_ends_when_told():
     settings = tiny()
     before = threading.enumerate()
-    ahead = BatchesAhead(build.open_source(settings, "train"), settings, 0, 10**9)
+    ahead = BatchesAhead(packing_of(build.open_source(settings, "train"), settings), 0, 10**9)
     ahead.next()
     ahead.stop()
     assert threading.enumerate() == before

@@ -22,6 +22,7 @@ from ..gpu.pinned import pinned, start_upload
 from ..layers.lstm import PeepholeLSTM
 from ..runs import build
 from ..training.batches import BatchesAhead
+from ..training.packing import packing_of
 from ..training.step import training_step
 
 PARITY = {"float32": 1e-4, "float64": 1e-10}  # relative; sums in another order round differently
@@ -63,7 +64,7 @@ def _trained(name, precision, steps=5):
     with use_backend(name, precision):
         model = build.build_model(settings, math.prod(source.frame_shape))
         optimizer = build.build_optimizer(model, settings)
-        batches = BatchesAhead(source, settings, 0, steps)
+        batches = BatchesAhead(packing_of(source, settings), 0, steps)
         for _ in range(steps):
             training_step(model, optimizer, batches.next(), settings, 1e-2)
         batches.stop()

@@ -20,6 +20,7 @@ from ..runs import build
 from ..training import resources, step
 from ..training.batches import BatchesAhead
 from ..training.distributed import ALONE, Alone
+from ..training.packing import packing_of
 
 WARM_UP_STEPS = 2  # before anything is timed: they write to all memory once
 
@@ -66,7 +67,7 @@ def prepared_training(
     model = build.build_model(settings, math.prod(source.frame_shape))
     resources.refuse_memory(resources.memory_of(model, settings), settings, ranks)
     optimizer = build.build_optimizer(model, settings)
-    batches = BatchesAhead(source, settings, 0, WARM_UP_STEPS + steps, ranks)
+    batches = BatchesAhead(packing_of(source, settings, ranks), 0, WARM_UP_STEPS + steps)
 
     def one_step():
         rate = settings.optimizer.learning_rate
@@ -91,7 +92,7 @@ def profile(settings: config.Config, steps: int) -> dict[str, float]:
             watch.wrap(stack, cells, name, "cells")
         watch.wrap(stack, run.model.loss, "forward", "losses")
         watch.wrap(stack, run.model.loss, "backward", "losses")
-        watch.wrap(stack, step, "clip_norm", "optimizer")
+        watch.wrap(stack, run.optimizer, "gradient_norms", "optimizer")
         watch.wrap(stack, run.optimizer, "step", "optimizer")
         watch.wrap(stack, run.batches, "next", "waiting for data")
         begun = time.perf_counter()

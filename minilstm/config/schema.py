@@ -297,6 +297,11 @@ class RunSettings(Section):
         "each step of an LSTM's cell as one kernel on a GPU; without it, operation by operation as "
         "in cells.py",
     )
+    graph: bool = setting(
+        True,
+        "each training step as one CUDA graph, recorded once and replayed; without it, the same "
+        "operations are launched one by one, to the same bits; only on a GPU",
+    )
     log_every: int = setting(100, "steps between log lines; 0 for none", at_least=0)
     validate_every: int = setting(1_000, "steps between validations; 0 for none", at_least=0)
     checkpoint_every: int = setting(1_000, "steps between checkpoints; 0 for none", at_least=0)

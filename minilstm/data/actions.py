@@ -138,12 +138,10 @@ def draw_digits(digits: np.ndarray, at: States, frame_size: int) -> np.ndarray:
     padded = np.zeros((N, side + 2, side + 2), np.float32)  # nothing but black around it
     padded[:, 1:-1, 1:-1] = digits
 
-    middle = (np.arange(frame_size, dtype=np.float32) + 0.5) / frame_size
-    at = States(*(x.astype(np.float32)[..., None, None] for x in at))
-    y = (middle[:, None] - at.down + 0.5) % 1 - 0.5  # from the digit's middle, the short way round
-    x = (middle - at.right + 0.5) % 1 - 0.5
-    turn = 2 * np.pi * at.angle
-    cos, sin = np.cos(turn) * (side / at.size), np.sin(turn) * (side / at.size)
+    middle = middles(frame_size)
+    down, right, cos, sin, light = np.moveaxis(places(at, side)[..., None, None], 2, 0)
+    y = (middle[:, None] - down + 0.5) % 1 - 0.5  # from the digit's middle, the short way round
+    x = (middle - right + 0.5) % 1 - 0.5
     row, column = cos * y - sin * x, cos * x + sin * y  # turned back, in the digit's pixels
     for place in (row, column):
         place += (side + 1) / 2
@@ -154,8 +152,24 @@ def draw_digits(digits: np.ndarray, at: States, frame_size: int) -> np.ndarray:
     corner = np.arange(N, dtype=np.int32)[:, None, None] * (side + 2) ** 2 + i * (side + 2) + j
     frames = _between(padded, corner, column)
     frames += row * (_between(padded, corner + (side + 2), column) - frames)
-    frames *= at.light
+    frames *= light
     return np.rint(frames).astype(np.uint8)
+
+
+def places(at: States, side: int) -> np.ndarray:
+    """Return what drawing needs: down, right, cos, sin, light as float32 (T, N, 5).
+
+    cos and sin are those of the angle, times the digit's pixels (of `side`) per frame's side.
+    """
+    at = States(*(x.astype(np.float32) for x in at))
+    turn = 2 * np.pi * at.angle
+    cos, sin = np.cos(turn) * (side / at.size), np.sin(turn) * (side / at.size)
+    return np.stack((at.down, at.right, cos, sin, at.light), axis=-1)
+
+
+def middles(frame_size: int) -> np.ndarray:
+    """Return where the middles of pixels are, as shares of the frame's side: float32."""
+    return (np.arange(frame_size, dtype=np.float32) + 0.5) / frame_size
 
 
 def _between(image, left, share):
@@ -202,9 +216,16 @@ class Actions:
 
     def batch(self, k: int, B: int) -> np.ndarray:
         """Batch number k (from 0) of B clips of any action: uint8 (T, B, height, width)."""
+        return self._drawn(*self.plan(k, B))
+
+    def plan(self, k: int, B: int) -> tuple[np.ndarray, States]:
+        """Return the random draws of batch k: which of `images` (B,), and the states (T, B).
+
+        With `changes` there is one more state than there are frames.
+        """
         k, B = whole_number("k", k, 0), whole_number("B", B, 1)
         rng = keyed_rng(Purpose.ACTIONS, self.seed, UNLABELLED, k)
-        return self._draw(rng, rng.integers(len(CLASSES), size=B))
+        return self._plan(rng, rng.integers(len(CLASSES), size=B))
 
     def clips(self, per_class: int, first: int = 0) -> Clips:
         """`per_class` labelled clips of every class from number `first` on, the classes in turn.
@@ -213,9 +234,8 @@ class Actions:
         """
         K, labels = whole_number("per_class", per_class, 1), np.arange(len(CLASSES))
         numbers = range(whole_number("first", first, 0), first + K)
-        rounds = [
-            self._draw(keyed_rng(Purpose.ACTIONS, self.seed, LABELLED, k), labels) for k in numbers
-        ]
+        rngs = (keyed_rng(Purpose.ACTIONS, self.seed, LABELLED, k) for k in numbers)
+        rounds = [self._drawn(*self._plan(rng, labels)) for rng in rngs]
         frames = np.concatenate(rounds, axis=1).swapaxes(0, 1)
         N = K * len(labels)
         return Clips(
@@ -228,10 +248,12 @@ class Actions:
             names=tuple(f"{name} {k}" for k in numbers for name in CLASSES),
         )
 
-    def _draw(self, rng, labels):
-        digits = self.images[rng.integers(len(self.images), size=len(labels))]
-        T = self.num_frames + self.changes
-        frames = draw_digits(digits, states(rng, labels, T), self.frame_size)
+    def _plan(self, rng, labels):
+        chosen = rng.integers(len(self.images), size=len(labels))
+        return chosen, states(rng, labels, self.num_frames + self.changes)
+
+    def _drawn(self, chosen, at):
+        frames = draw_digits(self.images[chosen], at, self.frame_size)
         return changes_of(frames) if self.changes else frames
 
 

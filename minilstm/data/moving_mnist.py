@@ -126,10 +126,14 @@ class MovingMNIST:
 
     def batch(self, k: int, B: int) -> np.ndarray:
         """Batch number k (from 0) of B sequences: uint8 (T, B, height, width), 0 black to 255."""
+        chosen, corners = self.plan(k, B)
+        return draw_frames(self.images[chosen], corners, self.frame_size)
+
+    def plan(self, k: int, B: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the random draws of batch k: which of `images` (B, n), corners (T, B, n, 2)."""
         k, B = whole_number("k", k, 0), whole_number("B", B, 1)
         T, n = self.num_frames, self.num_digits
         chosen = endless_shuffle(len(self.images), self.seed, k * B * n, B * n)
         slack = self.frame_size - self.digit_size
         corners = trajectories(keyed_rng(Purpose.MOTION, self.seed, k), B * n, T, slack, self.speed)
-        digits = self.images[chosen].reshape(B, n, self.digit_size, self.digit_size)
-        return draw_frames(digits, corners.reshape(T, B, n, 2), self.frame_size)
+        return chosen.reshape(B, n), corners.reshape(T, B, n, 2)

@@ -18,16 +18,15 @@ __device__ inline long long gate_i(long long k, int H) { return k / H * 4 * H + 
 
 // One step of the paper's LSTM; without peepholes (Wp null) of the standard one.
 //
-// a, product (B, 4H): x Wx + b, which becomes the gates, and h_prev Wh. c_prev (B, H), Wp (3, H)
-// or null. Writes c, h (B, H).
-extern "C" __global__ void lstm_cell(int B, int H, REAL* a, const REAL* product,
-                                     const REAL* c_prev, const REAL* Wp, REAL* c, REAL* h) {
+// a (B, 4H) becomes the gates. c_prev (B, H), Wp (3, H) or null. Writes c, h (B, H).
+extern "C" __global__ void lstm_cell(int B, int H, REAL* a, const REAL* c_prev, const REAL* Wp,
+                                     REAL* c, REAL* h) {
     FOR_EVERY_UNIT(k) {
         const long long at = gate_i(k, H), j = k % H;
-        REAL a_i = a[at] + product[at];
-        REAL a_f = a[at + H] + product[at + H];
-        REAL a_g = a[at + 2 * H] + product[at + 2 * H];
-        REAL a_o = a[at + 3 * H] + product[at + 3 * H];
+        REAL a_i = a[at];
+        REAL a_f = a[at + H];
+        REAL a_g = a[at + 2 * H];
+        REAL a_o = a[at + 3 * H];
         if (Wp) {
             a_i += Wp[j] * c_prev[k];
             a_f += Wp[H + j] * c_prev[k];
@@ -86,14 +85,14 @@ extern "C" __global__ void lstm_cell_backward(int B, int H, const REAL* dy, cons
 // ------------------------------------------------------------- slides: "Cells: LSTM"
 
 // The slides' LSTM, read literally: its m is c. See lstm_cell for the shapes.
-extern "C" __global__ void slides_lstm_cell(int B, int H, REAL* a, const REAL* product,
-                                            const REAL* m_prev, REAL* m, REAL* h) {
+extern "C" __global__ void slides_lstm_cell(int B, int H, REAL* a, const REAL* m_prev, REAL* m,
+                                            REAL* h) {
     FOR_EVERY_UNIT(k) {
         const long long at = gate_i(k, H);
-        const REAL i = sigmoid(a[at] + product[at]);
-        const REAL f = sigmoid(a[at + H] + product[at + H]);
-        const REAL g = tanh(a[at + 2 * H] + product[at + 2 * H]);
-        const REAL o = sigmoid(a[at + 3 * H] + product[at + 3 * H]);
+        const REAL i = sigmoid(a[at]);
+        const REAL f = sigmoid(a[at + H]);
+        const REAL g = tanh(a[at + 2 * H]);
+        const REAL o = sigmoid(a[at + 3 * H]);
         m[k] = f * m_prev[k] + i * g;
         h[k] = tanh(o * m[k]);
         a[at] = i;

@@ -2,8 +2,8 @@
 
 A step of cells.py is a dozen operations on whole arrays, each of which a GPU must be asked for and
 reads and writes all its memory. Here it is one. The functions have the names of those in cells.py
-and do the same, with two sums more: the forward ones add h_prev Wh, the backward ones add dy, and
-they make the slopes where they need them. `--no-fused` does without this file.
+and do the same; the backward ones also add dy, and make the slopes where they need them.
+`--no-fused` does without them. The other files with kernels launch them by `launch`.
 
 Read next: cells.cuh.
 """
@@ -26,9 +26,9 @@ def wanted(dtype) -> bool:
     return current_backend().name == "cupy" and current_backend().fused and dtype.kind == "f"
 
 
-def lstm_cell(a, product, c_prev, Wp, c, h) -> None:
-    """a += product, then `cells.lstm_cell`. (B, 4H) twice, (B, H), (3, H) or None, (B, H) twice."""
-    _launch("lstm_cell", c, a, product, c_prev, Wp, c, h)
+def lstm_cell(a, c_prev, Wp, c, h) -> None:
+    """`cells.lstm_cell`. a (B, 4H), c_prev (B, H), Wp (3, H) or None; writes c, h (B, H)."""
+    _launch("lstm_cell", c, a, c_prev, Wp, c, h)
 
 
 def lstm_cell_backward(dy, dh, dc, a, c_prev, c, Wp) -> None:
@@ -39,9 +39,9 @@ def lstm_cell_backward(dy, dh, dc, a, c_prev, c, Wp) -> None:
     _launch("lstm_cell_backward", dc, _in_rows(dy), dh, dc, a, c_prev, c, Wp)
 
 
-def slides_lstm_cell(a, product, m_prev, m, h) -> None:
-    """a += product, then `cells.slides_lstm_cell`."""
-    _launch("slides_lstm_cell", m, a, product, m_prev, m, h)
+def slides_lstm_cell(a, m_prev, m, h) -> None:
+    """`cells.slides_lstm_cell`. a (B, 4H), m_prev (B, H); writes m, h (B, H)."""
+    _launch("slides_lstm_cell", m, a, m_prev, m, h)
 
 
 def slides_lstm_cell_backward(dy, dh, dm, a, m_prev, m, h) -> None:
@@ -49,17 +49,33 @@ def slides_lstm_cell_backward(dy, dh, dm, a, m_prev, m, h) -> None:
     _launch("slides_lstm_cell_backward", dm, _in_rows(dy), dh, dm, a, m_prev, m, h)
 
 
-def source() -> str:
-    """The text of cells.cuh."""
-    return files(__package__).joinpath("cells.cuh").read_text(encoding="utf-8")
+def source(file: str) -> str:
+    """The text of a file of this folder."""
+    return files(__package__).joinpath(file).read_text(encoding="utf-8")
 
 
-def _launch(name, units, *arrays):
-    B, H = units.shape
-    kernel = _module({"float32": "float", "float64": "double"}[units.dtype.name]).get_function(name)
-    blocks = min(-(-B * H // THREADS), BLOCKS)
+@functools.cache
+def function(file: str, name: str, dtype: str):
+    """The kernel `name` of a file of this folder, with REAL of this dtype; compiled once."""
+    return _module(file, dtype).get_function(name)
+
+
+def launch(file: str, name: str, dtype, units: int, *arguments) -> None:
+    """Run a kernel that visits `units` units, by at most one thread for each."""
+    blocks = min(-(-units // THREADS), BLOCKS)
     if blocks:
-        kernel((blocks,), (THREADS,), (np.int32(B), np.int32(H), *arrays))
+        function(file, name, np.dtype(dtype).name)((blocks,), (THREADS,), arguments)
+
+
+def forget() -> None:
+    """Compile every kernel anew when it is next asked for: after a change of library."""
+    function.cache_clear()
+    _module.cache_clear()
+
+
+@functools.cache
+def _module(file, dtype):
+    return compiled(source(file), {"float32": "float", "float64": "double"}[dtype])
 
 
 def compiled(source: str, real: str):
@@ -70,9 +86,9 @@ def compiled(source: str, real: str):
     return xp.RawModule(code=source, options=("-std=c++17", f"-DREAL={real}"))
 
 
-@functools.cache
-def _module(real):
-    return compiled(source(), real)
+def _launch(name, units, *arrays):
+    B, H = units.shape
+    launch("cells.cuh", name, units.dtype, B * H, np.int32(B), np.int32(H), *arrays)
 
 
 def _in_rows(dy):

@@ -20,6 +20,8 @@ from collections import deque
 import numpy as np
 
 from ..backend import current_backend, xp
+from . import kernels
+from .capture import RECORDING
 from .pinned import pinned, start_download, start_upload
 
 ALIGNED = 256  # bytes: where an array may start in a buffer of several
@@ -50,7 +52,7 @@ class Uploads:
             return None
         arrays = list(_arrays(tree))
         starts = np.cumsum([0] + [-(-x.nbytes // ALIGNED) * ALIGNED for x in arrays])
-        with self._device:
+        with RECORDING, self._device:
             buffer.make_room(int(starts[-1]))
             for start, x in zip(starts, arrays, strict=False):
                 buffer.host[start : start + x.nbytes] = x.reshape(-1).view(np.uint8)
@@ -118,34 +120,46 @@ def _replaced(tree, arrays):
 class Readings:
     """Numbers of every step, on their way to the host, in order.
 
-        readings.add(step, {"future": loss, ...})      0-d arrays, the same names every time
+        readings.write({"future": loss, ...})          0-d arrays, the same names every time
+        readings.add(step)                             says what was written is about
         for step, numbers in readings.take(): ...      those that have arrived, as floats
 
-    On the device they are gathered in `rows` rows before they are sent. `together` of several ranks
+    On the device `write` puts them into a table of `rows` rows, which is sent when it is full. It
+    is a part of the step: where the row goes is known to the device alone, so that a graph can
+    record it. `together` of several ranks
     means that whoever sent them waits for them: all then know of a number after the same step.
     """
 
     def __init__(self, rows: int, together: bool = False):
         self._rows, self._together = rows, together
-        self._table = None  # of what was added last, on the device
-        self._about = []  # and what it is about
+        self._table = None  # on the device: a row, a ring of rows, and the number of rows written
+        self._first = 0  # the row of the table that is to be sent first
+        self._about = []  # what the rows that are not yet sent are about
         self._sent = deque()  # (about, names, table on the host, event)
 
-    def add(self, about, numbers: dict) -> None:
-        """One row; `about` comes back with it."""
+    def write(self, numbers: dict) -> None:
+        """Write one row."""
+        self._names = list(numbers)
         if current_backend().name == "numpy":
-            values = [float(x) for x in numbers.values()]
-            self._sent.append(([about], list(numbers), [values], None))
+            self._values = [float(x) for x in numbers.values()]
             return
         if self._table is None:
-            dtype = next(iter(numbers.values())).dtype
-            self._table = xp.empty((self._rows, len(numbers)), dtype)
-        self._names = list(numbers)
-        row = self._table[len(self._about)]
+            dtype, width = next(iter(numbers.values())).dtype, len(numbers)
+            self._row, self._table = xp.empty(width, dtype), xp.empty((self._rows, width), dtype)
+            self._written = xp.zeros(1, np.int64)
         for k, value in enumerate(numbers.values()):
-            row[k] = value
+            self._row[k] = value
+        sizes = np.int32(self._rows), np.int32(len(numbers))
+        arrays = self._row, self._table, self._written
+        kernels.launch("log.cuh", "append", self._row.dtype, 1, *sizes, *arrays)
+
+    def add(self, about) -> None:
+        """Say what the row is about that was written last; `about` comes back with it."""
+        if current_backend().name == "numpy":
+            self._sent.append(([about], self._names, [self._values], None))
+            return
         self._about.append(about)
-        if len(self._about) == self._rows:
+        if self._first + len(self._about) == self._rows:
             self._send()
 
     def take(self, wait: bool = False) -> list:
@@ -169,6 +183,7 @@ class Readings:
         self.take(wait=True)  # memory that a copy still writes to must not be given back
 
     def _send(self):
-        table = self._table[: len(self._about)]
+        stop = self._first + len(self._about)
+        table = self._table[self._first : stop]
         self._sent.append((self._about, self._names, *start_download(table)))
-        self._about = []
+        self._first, self._about = stop % self._rows, []

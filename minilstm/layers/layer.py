@@ -63,12 +63,14 @@ class Cache:
 class Flat(NamedTuple):
     """All parameters of a model end to end: one array of values, one of gradients.
 
-    The first `decayed` elements are those that L2 regularisation acts on.
+    The first `decayed` elements are those that L2 regularisation acts on. `parts` says from where
+    to where each parameter goes, in the order of `Layer.params`.
     """
 
     value: np.ndarray
     grad: np.ndarray
     decayed: int
+    parts: tuple[tuple[int, int], ...]
 
 
 @dataclass
@@ -180,20 +182,22 @@ class Layer:
         return self
 
 
-def _flatten(params):
-    params = sorted(params, key=lambda param: not param.decayed)  # stable: decayed ones first
+def _flatten(named):
+    params = sorted(named, key=lambda param: not param.decayed)  # stable: decayed ones first
     size = sum(param.value.size for param in params)
     dtype = params[0].value.dtype if params else current_backend().dtype
     value, grad = xp.empty(size, dtype), xp.empty(size, dtype)
-    start = 0
+    start, parts = 0, {}
     for param in params:
         stop = start + param.value.size
         value[start:stop] = param.value.ravel()
         grad[start:stop] = param.grad.ravel()
         param.value = value[start:stop].reshape(param.value.shape)
         param.grad = grad[start:stop].reshape(param.value.shape)
+        parts[param] = start, stop
         start = stop
-    flat = Flat(value, grad, sum(param.value.size for param in params if param.decayed))
+    decayed = sum(param.value.size for param in params if param.decayed)
+    flat = Flat(value, grad, decayed, tuple(parts[param] for param in named))
     for param in params:
         param.flat = flat
     return flat

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import xp
+from ..gpu import products
 from . import samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect
@@ -42,19 +43,34 @@ def affine_dw(x, dy, dW, db):
     x, dy = rows(x), rows(dy)
     D, K = dW.shape
     step = max(1, BLOCK // K)  # in blocks, so that a large product is never held as a whole
+    if products.wanted(dW.dtype):
+        step = max(1, D)  # a GPU adds to dW while it multiplies
     for first in range(0, D, step):
         block = slice(first, first + step)
-        dW[block] += xp.matmul(x[:, block].T, dy, out=empty(dW[block].shape, dW.dtype))
+        add_product(x[:, block].T, dy, out=dW[block])
     if db is not None:
-        db += sum_of_rows(dy)
+        add_sum_of_rows(dy, out=db)
 
 
-def sum_of_rows(x):
-    """Return the sum over all time steps and sequences. x (..., K) -> (K,)"""
+def add_product(a, b, out, scratch=None):
+    """out += a b, for a (M, K) and b (K, N). `scratch` (M, N) may hold a b meanwhile."""
+    if products.wanted(out.dtype):
+        products.multiply(a, b, out, add=True)
+        return
+    if scratch is None:
+        scratch = empty(out.shape, out.dtype)
+    out += xp.matmul(a, b, out=scratch)
+
+
+def add_sum_of_rows(x, out):
+    """out += the sum over all time steps and sequences. x (..., K), out (K,)"""
     x = rows(x)
-    ones = empty((len(x),), x.dtype)
+    ones = empty((1, len(x)), x.dtype)
     ones.fill(1)
-    return xp.matmul(ones, x, out=empty(x.shape[1:], x.dtype))  # faster than x.sum(axis=0)
+    if products.wanted(x.dtype):
+        products.multiply(ones, x, out[None], add=True)
+    else:
+        out += xp.matmul(ones[0], x, out=empty(out.shape, x.dtype))  # faster than x.sum(axis=0)
 
 
 class Linear(Layer, sample=samples.linear):

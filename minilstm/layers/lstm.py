@@ -16,8 +16,7 @@ from ..backend import xp
 from ..gpu import kernels
 from . import cells
 from .init import PAPER_INIT, Init
-from .linear import affine, affine_dw, affine_dx, sum_of_rows
-from .memory_order import multiply
+from .linear import add_product, add_sum_of_rows, affine, affine_dw, affine_dx
 from .rnn import Recurrent
 from .unrolled import UnrolledLSTM, UnrolledSlidesLSTM
 
@@ -49,11 +48,10 @@ class LSTM(Recurrent):
 
     def step(self, run, t):
         """a += h_prev Wh, then the cell."""
-        multiply(run.h[t], self.recurrent_weight(), out=run.product)
+        add_product(run.h[t], self.recurrent_weight(), out=run.a[t], scratch=run.product)
         if kernels.wanted(run.a.dtype):
             self.fused_cell(run, t)
         else:
-            run.a[t] += run.product
             self.cell(run, t)
 
     def begin_backward(self, run, dfinal):
@@ -88,9 +86,9 @@ class LSTM(Recurrent):
         )
 
     def fused_cell(self, run, t):
-        """As `cell` after a[t] += product, by one kernel."""
+        """As `cell`, by one kernel."""
         a, h, c = run.a, run.h, run.c
-        kernels.lstm_cell(a[t], run.product, c[t], self.peepholes(), c[t + 1], h[t + 1])
+        kernels.lstm_cell(a[t], c[t], self.peepholes(), c[t + 1], h[t + 1])
 
     def fused_cell_backward(self, run, t, dy):
         """Turn the gates in run.a[t] into da and run.dc into dc_prev, by one kernel."""
@@ -124,7 +122,7 @@ class PeepholeLSTM(LSTM):
         c_prev, c = run.c[:-1], run.c[1:]
         scratch = run.array(self.H)
         for k, (da, seen) in enumerate(((da_i, c_prev), (da_f, c_prev), (da_o, c))):
-            self.Wp.grad[k] += sum_of_rows(xp.multiply(da, seen, out=scratch))
+            add_sum_of_rows(xp.multiply(da, seen, out=scratch), out=self.Wp.grad[k])
         super().accumulate(run)
 
 
@@ -170,9 +168,9 @@ class SlidesLSTM(LSTM):
         cells.slides_lstm_slopes(a, m[:-1], m[1:], h[1:], run.h_to_c, run.c_to_c, scratch)
 
     def fused_cell(self, run, t):
-        """As `cell` after a[t] += product, by one kernel."""
+        """As `cell`, by one kernel."""
         a, h, m = run.a, run.h, run.c
-        kernels.slides_lstm_cell(a[t], run.product, m[t], m[t + 1], h[t + 1])
+        kernels.slides_lstm_cell(a[t], m[t], m[t + 1], h[t + 1])
 
     def fused_cell_backward(self, run, t, dy):
         """Turn the gates in run.a[t] into da and run.dc into dc_prev, by one kernel."""

@@ -15,6 +15,7 @@ GPU every array is plain.
 from __future__ import annotations
 
 from ..backend import current_backend, xp
+from ..gpu import products
 from .workspace import empty
 
 PLAIN = False  # True: plain order everywhere, to measure what the other two gain
@@ -63,6 +64,9 @@ def multiply(x, W, out=None):
         out = product_array((*x.shape[:-1], W.shape[1]), W.dtype)
     if not len(W):
         out.fill(0)
+        return out
+    if products.wanted(out.dtype):
+        products.multiply(rows(x), W, rows(out))
         return out
     result = out if _is_a_matrix(out) else product_array(out.shape, out.dtype)
     xp.matmul(rows(x), W, out=rows(result))

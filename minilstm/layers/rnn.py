@@ -15,7 +15,7 @@ from ..backend import xp
 from . import cells, samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect, expect_entries
-from .linear import affine, affine_dw, affine_dx
+from .linear import add_product, affine, affine_dw, affine_dx
 from .memory_order import multiply
 from .unrolled import Unrolled, UnrolledSlidesRNN
 
@@ -194,7 +194,7 @@ class ElmanRNN(Recurrent):
 
     def step(self, run, t):
         """a += h_prev Wh, h = tanh(a)."""
-        run.a[t] += multiply(run.h[t], self.Wh.value, out=run.product)
+        add_product(run.h[t], self.Wh.value, out=run.a[t], scratch=run.product)
         cells.elman_cell(run.a[t], out=run.h[t + 1])
 
     def step_backward(self, run, t, dy):

@@ -20,6 +20,7 @@ from ..data import as_vectors
 from ..data.rng import Purpose, keyed_rng
 from ..gpu.transfers import Uploads
 from ..models import decoder_steps
+from ..runs import build
 from .distributed import ALONE, Alone
 from .step import Batch
 
@@ -34,8 +35,14 @@ def draw_batch(source, config: Config, k: int, ranks: Alone = ALONE) -> Batch:
     if frames.dtype != config.run.dtype:
         frames = frames.astype(config.run.dtype)
     past = config.data.past
-    choices = (_rows_of(draw(config, k), rows) for draw in (draw_feeding, draw_masks))
-    return Batch(frames[:past], frames[past:], *choices, frames.shape[1] / B)
+    return Batch(frames[:past], frames[past:], *choices_of(config, k, rows))
+
+
+def choices_of(config: Config, k: int, rows: slice) -> tuple:
+    """Return what else batch k holds, for some of its rows: feeding, masks, share, rate."""
+    B = config.run.batch_size
+    feeding, masks = (_rows_of(draw(config, k), rows) for draw in (draw_feeding, draw_masks))
+    return feeding, masks, (rows.stop - rows.start) / B, build.build_schedule(config)(k)
 
 
 def _rows_of(choices, rows):
@@ -75,42 +82,46 @@ def draw_masks(config: Config, k: int) -> tuple | None:
 class BatchesAhead:
     """Batches k = first, ..., last - 1, drawn by a thread while the training step computes.
 
-    For a GPU it sends them there, too.
+    `packing` (packing.py) says what is drawn. For a GPU the thread sends it there, too.
     """
 
-    def __init__(self, source, config: Config, first: int, last: int, ranks: Alone = ALONE):
+    def __init__(self, packing, first: int, last: int):
+        self._packing = packing
         self._uploads = Uploads() if current_backend().name == "cupy" else None
         self._queue = queue.Queue(maxsize=3)
         self._stopped = threading.Event()
-        arguments = (source, config, range(first, last), ranks)
         # a new thread has an empty context: it would not see the backend that is in force here
-        run = contextvars.copy_context().run
-        self._thread = threading.Thread(target=run, args=(self._draw, *arguments), daemon=True)
+        run, arguments = contextvars.copy_context().run, (self._draw, range(first, last))
+        self._thread = threading.Thread(target=run, args=arguments, daemon=True)
         self._thread.start()
 
-    def _draw(self, source, config, numbers, ranks):
+    def _draw(self, numbers):
         for k in numbers:
             try:
-                batch = draw_batch(source, config, k, ranks)
+                packed = self._packing.pack(k)
                 if self._uploads:
-                    batch = self._uploads.send(tuple(vars(batch).values()))
+                    packed = self._uploads.send(packed)
             except Exception as error:  # raised again where it is waited for
-                batch = error
+                packed = error
             while not self._stopped.is_set():
                 try:
-                    self._queue.put(batch, timeout=0.1)
+                    self._queue.put(packed, timeout=0.1)
                     break
                 except queue.Full:
                     continue
-            if self._stopped.is_set() or isinstance(batch, Exception):
+            if self._stopped.is_set() or isinstance(packed, Exception):
                 return
 
+    def receive(self):
+        """Return the next batch packed; on a device it is good until the next one is asked for."""
+        packed = self._queue.get()
+        if isinstance(packed, Exception):
+            raise packed
+        return self._uploads.receive(packed) if self._uploads else packed
+
     def next(self) -> Batch:
-        """The next batch, on the device; there it is good until the one after it is asked for."""
-        batch = self._queue.get()
-        if isinstance(batch, Exception):
-            raise batch
-        return Batch(*self._uploads.receive(batch)) if self._uploads else batch
+        """Return the next batch."""
+        return self._packing.open(self.receive())
 
     def stop(self) -> None:
         """Let the thread end."""

@@ -15,11 +15,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from ..backend import current_backend
 from ..command import Interrupted, stop_signals
 from ..config import Config
 from ..errors import MinilstmError
 from ..evaluation import judging
 from ..files import write_file
+from ..gpu.capture import Captured, on_stream
 from ..layers.workspace import Reused, use_workspace
 from ..models import EncoderDecoder
 from ..runs import build
@@ -27,6 +29,7 @@ from ..runs.run_folder import RunFolder, Watched
 from . import resources
 from .batches import BatchesAhead
 from .distributed import ALONE, Alone
+from .packing import packing_of
 from .progress import Progress, announce
 from .step import training_step
 
@@ -35,19 +38,33 @@ def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
     """Make the steps that are still to come, up to the last one or a stop signal."""
     config, ranks = progress.config, progress.ranks
     rate_at, last = build.build_schedule(config), config.run.steps
+    packing = packing_of(progress.source, config, ranks)
+
+    def step(packed):
+        batch = packing.open(packed)
+        arguments = progress.model, progress.optimizer, batch, config, batch.rate, ranks
+        progress.readings.write(training_step(*arguments))
+
+    if use_graphs(config, ranks):
+        step = Captured(step)
     progress.start()
-    batches = BatchesAhead(progress.source, config, progress.step, last, ranks)
+    batches = BatchesAhead(packing, progress.step, last)
     try:
         while not (progress.finished or ranks.stopped(stop)):
-            rate, batch = rate_at(progress.step), batches.next()
+            packed = batches.receive()
             progress.whole = False  # what fails from here on must be done again, all of it
-            now = training_step(progress.model, progress.optimizer, batch, config, rate, ranks)
-            if not progress.account(rate, now, stop):
+            step(packed)
+            if not progress.account(rate_at(progress.step), stop):
                 batches.stop()  # the device had gone on from a step that must be made again
-                batches = BatchesAhead(progress.source, config, progress.step, last, ranks)
+                batches = BatchesAhead(packing, progress.step, last)
     finally:
         progress.bar.close()
         batches.stop()
+
+
+def use_graphs(config: Config, ranks: Alone = ALONE) -> bool:
+    """Say whether steps are recorded as CUDA graphs: on one GPU, unless told otherwise."""
+    return current_backend().name == "cupy" and config.run.graph and ranks.count == 1
 
 
 def train(
@@ -96,8 +113,10 @@ def train(
                 print(f"resumed   after step {progress.step:,}{progress.regrouped}", flush=True)
         # numbers that are not finite end the run, in words; NumPy's warnings say it twice
         with use_workspace(Reused()), np.errstate(all="ignore"), stop_signals() as stop:
+            stream = on_stream() if use_graphs(config, ranks) else contextlib.nullcontext()
             try:
-                make_steps(progress, stop)
+                with stream:
+                    make_steps(progress, stop)
             except BaseException:
                 with contextlib.suppress(MinilstmError):  # the first error is the one to report
                     if progress.whole:

@@ -37,7 +37,7 @@ from .step import OF_ARRAY
 
 VALIDATION = 200  # sequences
 SPIKE = 2.0  # times the usual loss: worth a line
-LENGTH = ("run.steps", "run.minutes", "run.keep")  # settings that --resume may change
+LENGTH = ("run.steps", "run.minutes", "run.keep", "run.graph")  # settings that --resume may change
 REGROUPED = ("ranks", "blas num_threads")  # what another number of ranks changes
 PATIENCE = 10  # steps in a row that are not finite, after which no --on-nan helps
 LATE = 100  # steps at most that a device may be ahead of the log
@@ -119,7 +119,7 @@ class Progress:
         self.bar = progress_bar(total=run.steps, initial=self.step, unit="step", quiet=self.quiet)
         self.finished = self.step >= run.steps
 
-    def account(self, rate: float, now: dict, stop: SimpleNamespace) -> bool:
+    def account(self, rate: float, stop: SimpleNamespace) -> bool:
         """Enter one more step, and do whatever is due after it: log, validate, save.
 
         False if the run is back at an earlier step, whose batch has to be drawn again.
@@ -128,7 +128,7 @@ class Progress:
         self.step += 1
         self.bar.update()
         self.seconds = time.monotonic() - self.started
-        self.readings.add((self.step, rate, self.seconds), now)
+        self.readings.add((self.step, rate, self.seconds))
         late = run.minutes and self.ranks.largest(time.monotonic() > self.until)
         self.finished = self.step == run.steps or bool(late)
         validating = self.finished or _every(run.validate_every, self.step)

@@ -13,10 +13,10 @@ import numpy as np
 from ..backend import asarray, current_backend, use_backend, xp
 from ..config import Config
 from ..errors import ConfigError
+from ..gpu import products
 from ..layers.init import Blank
 from ..layers.workspace import Reused, use_workspace
 from ..models import EncoderDecoder
-from ..optim import CHUNKS
 from ..runs import build
 from .distributed import ALONE, Alone
 
@@ -75,8 +75,8 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     weights = twin.flat().value
     frames = (config.data.past + config.data.future) * model.D * weights.itemsize
     fixed = weights_memory(config, model.D) + 2 * one - two
-    if not on_host:  # a chunk of all that the update works in, and of all that it may take back
-        fixed += 5 * min(weights.nbytes, CHUNKS["cupy"] * weights.itemsize)
+    if not on_host:
+        fixed += products.WORKSPACE
     return Memory(fixed, two - one + 4 * frames)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..backend import xp
 from ..config import Config
 from ..models import EncoderDecoder
-from ..optim import Optimizer, clip_norm, gradient_norms
+from ..optim import Optimizer, clip_scale
 from .distributed import ALONE, Alone
 
 OF_ARRAY = "gradient_norm "  # and the name of a parameter: a column of the log
@@ -24,7 +24,7 @@ OF_ARRAY = "gradient_norm "  # and the name of a parameter: a column of the log
 class Batch:
     """What one step learns from: frames (T, B, D), and the step's random choices.
 
-    They are the rows of one rank, a `share` of the whole batch.
+    They are the rows of one rank, a `share` of the whole batch. `rate` is the learning rate.
     """
 
     past: np.ndarray
@@ -32,6 +32,7 @@ class Batch:
     feed_truth: tuple | bool
     masks: tuple | None
     share: float = 1.0
+    rate: float = 0.0
 
 
 def training_step(
@@ -39,7 +40,7 @@ def training_step(
     optimizer: Optimizer,
     batch: Batch,
     config: Config,
-    rate: float,
+    rate: float | np.ndarray,
     ranks: Alone = ALONE,
 ) -> dict:
     """One update. Returns the losses (nats per frame) and the gradient's norm, whole and by array.
@@ -71,9 +72,9 @@ def training_step(
     model.backward(tuple(dlogits), cache, want_dinputs=False)
     losses = ranks.add_losses(losses, batch.share)
     ranks.sum(grad)
-    norms = gradient_norms(model)
-    norm = clip_norm(grad, config.optimizer.clip_norm, norms)
+    norm, norms = optimizer.gradient_norms()
     finite = xp.isfinite(norm + sum(losses.values()))
-    optimizer.step(rate, finite)  # what is not finite is not learned
+    # skip the update if the loss or the gradient is not finite
+    optimizer.step(rate, finite, clip_scale(norm, config.optimizer.clip_norm))
     by_array = {OF_ARRAY + name: x for name, x in zip(model.params(), norms, strict=True)}
     return losses | {"gradient_norm": norm} | by_array

@@ -32,6 +32,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minilstm.gpu import kernels, products
+
 KINDS = ("launch", "gemm", "copy", "upload", "download", "sync")
 TOTAL = dict.fromkeys(KINDS, 0)
 _forbidden = []
@@ -337,6 +339,21 @@ def matmul(x1, x2, /, *, out=None):
     return out
 
 
+def multiply(a, b, out, add=False):
+    """Stand in for gpu/products.py, which calls cuBLAS by itself."""
+    if not out.size:
+        return
+    for x in (a, b, out):
+        if 1 not in x.shape and x.itemsize not in x.strides:
+            raise ValueError(f"expected contiguous rows or columns, got strides {x.strides}")
+    if {a.dtype, b.dtype} != {out.dtype}:
+        raise TypeError("operands of two dtypes")
+    happened("gemm")
+    with np.errstate(all="ignore"):
+        result = np.matmul(a._a, b._a)
+        out._a[...] = out._a + result if add else result
+
+
 compute_types = {}  # dtype -> compute type of matrix products
 
 
@@ -515,7 +532,7 @@ class Device:
 
 
 class RawModule:
-    """CUDA C++ compiled for the CPU: one thread after another, so without __syncthreads.
+    """CUDA C++ compiled for the CPU: one thread after another; one in a block if they must wait.
 
     CuPy checks no argument's type. The stand-in compares them with the kernel's text.
     """
@@ -526,6 +543,7 @@ class RawModule:
             for name, parameters in re.findall(r"__global__\s+void\s+(\w+)\s*\(([^)]*)\)", code)
         }
         self.real = next(o.rpartition("=")[2] for o in options if o.startswith("-DREAL="))
+        self.threads = 1 if "__syncthreads" in code else 7  # in a block
         self.library = host_library(code, tuple(o for o in options if o.startswith("-D")))
 
     def get_function(self, name):
@@ -536,9 +554,9 @@ class RawModule:
         if len(arguments) != len(types_):
             raise TypeError(f"expected {len(types_)} arguments, got {len(arguments)}")
         happened("launch")
-        dtype = {"float": np.float32, "double": np.float64}[self.real]
         held = []
         for kind, x in zip(types_, arguments, strict=True):
+            dtype = DTYPES[kind.removeprefix("const ").rstrip("*").replace("REAL", self.real)]
             if "*" in kind:
                 if x is None:
                     held.append(ctypes.c_void_p(0))
@@ -546,12 +564,18 @@ class RawModule:
                 if x.dtype != dtype or not x.flags.c_contiguous:
                     raise TypeError(f"{kind} from {x.dtype}, contiguous: {x.flags.c_contiguous}")
                 held.append(ctypes.c_void_p(x._a.ctypes.data))
-            elif kind == "int" and isinstance(x, np.int32):
-                held.append(ctypes.c_int32(int(x)))
+            elif isinstance(x, dtype):
+                held.append(np.ctypeslib.as_ctypes_type(dtype)(x.item()))
             else:
                 raise TypeError(f"{kind} from {type(x)}")
         pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(x) for x in held))
-        run(ctypes.c_uint(grid[0]), ctypes.c_uint(7), pointers)
+        run(ctypes.c_uint(grid[0]), ctypes.c_uint(self.threads), pointers)
+
+
+DTYPES = {
+    "float": np.float32, "double": np.float64, "bool": np.bool_, "unsigned char": np.uint8,
+    "int": np.int32, "long long": np.int64,
+}  # fmt: skip
 
 
 SHIM = r"""
@@ -560,6 +584,9 @@ SHIM = r"""
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __shared__ static
+#define __syncthreads()
+using std::sqrt;
 using std::tanh;
 struct Three { unsigned x, y, z; };
 static thread_local Three threadIdx, blockIdx, blockDim, gridDim;
@@ -654,6 +681,8 @@ def install(monkeypatch):
     """Let `import cupy` find a new stand-in, in its initial state."""
     global cupy, cuda
     cupy, cuda = _modules()
+    kernels.forget()
+    monkeypatch.setattr(products, "multiply", multiply)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
     monkeypatch.setitem(sys.modules, "cupy._core", cupy._core)
