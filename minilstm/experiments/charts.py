@@ -38,10 +38,8 @@ def table2_chart(found: dict) -> tuple[list, str, list[str]]:
             m = mean_of(shares)
             levels[ROWS[row].short] = Dots(shares, m.low, m.high, published.get(row))
         gains = {name: gain_dots(claim) for name, claim in part["claims"].items()}
-        left, right = (
-            f"{DATA_TITLES[data]}:\n{of} mean image"
-            for of in ("loss, share of the", "gain, % of the")
-        )
+        left = f"{DATA_TITLES[data]}:\nloss, share of the mean image"
+        right = f"{DATA_TITLES[data]}:\ngain, % of the mean image"
         rows.append({left: levels, right: gains})
         zero.append(right)
     caption = (
