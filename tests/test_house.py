@@ -108,6 +108,42 @@ def test_no_module_imports_itself_on_a_way_round():
     assert len(finished) >= len(TREES)
 
 
+def underscore_names_of_others(tree):
+    """Yield every underscore name that a module takes from another module of the package."""
+    modules = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.level or node.module.startswith("minilstm")):
+            for alias in node.names:
+                modules.add(alias.asname or alias.name)
+                if alias.name.startswith("_"):
+                    yield alias.name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in modules and node.attr.startswith("_") and node.attr[:2] != "__":
+                yield f"{node.value.id}.{node.attr}"
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_no_module_uses_an_underscore_name_of_another(module):
+    found = sorted(set(underscore_names_of_others(TREES[module])))
+    assert not found, f"{module}.py uses {', '.join(found)}"
+
+
+def test_an_underscore_name_of_another_module_is_found():
+    tree = ast.parse("from .figures import strips\nfrom .files import _x\nstrips._axes(strips.y)\n")
+    assert set(underscore_names_of_others(tree)) == {"_x", "strips._axes"}
+
+
+def test_code_for_verdicts_draws_nothing():
+    drawing = {"charts", "run_figures", "report_page", "targets"}
+    judging = [name for name in TREES if name.startswith("experiments.")]
+    judging = [name for name in judging if name.split(".")[1] not in drawing]
+    assert len(judging) > 8
+    for module in judging:
+        found = {name for name in imports_within(module) if name.split(".")[0] == "figures"}
+        assert not found, f"{module} imports {found}"
+
+
 def test_the_import_reader_sees_every_form_of_import():
     tree = ast.parse(
         "import a.b\nfrom c import d\nfrom . import e\nfrom .f import g\nfrom ..h import i\n"
