@@ -127,7 +127,7 @@ def test_a_pointer_into_the_library_names_the_file_and_what_stands_in_it(path):
     pointers = re.findall(r"\]\((\S+?\.py)\)((?:(?:,| and)? `[\w.]+`)+)", text)
     for target, names in pointers:
         code = (TUTORIALS / target).read_text(encoding="utf-8")
-        for name in re.findall(r"`(?:\w+\.)*(\w+)`", names):
+        for name in re.findall(r"\w+", names):
             defined = re.search(rf"^ *(?:def|class) {name}\b|^{name}\b.* =", code, re.MULTILINE)
             assert defined, f"{target} defines no {name}"
 

@@ -90,7 +90,7 @@ assert same_digit > same_place
 #    easy to read.
 #
 # The first two need no labels, only films. This is the *unsupervised learning* of the title: train
-# a network on tasks 1 and 2, for which data cost nothing, and hope that task 3 becomes easier. The
+# a network on tasks 1 and 2, for which data are free, and hope that task 3 becomes easier. The
 # slides' "Objectives" then ask two questions: *what does the LSTM actually learn?* and *how useful
 # is it for other tasks?* These tutorials follow the same way.
 #
@@ -237,5 +237,5 @@ assert score(two, v) < learned
 
 # %% [markdown]
 # **In the library:** [data/moving_mnist.py](../minilstm/data/moving_mnist.py) `trajectories`,
-# `draw_frames`; [models/encoder.py](../minilstm/models/encoder.py). **Next:** 02, the
+# `draw_frames`; [models/encoder.py](../minilstm/models/encoder.py) `Encoder`. **Next:** 02, the
 # smallest part of such a network and its gradient.

@@ -184,7 +184,7 @@ kit.save(drawn, "03_codes")
 #
 # **Predict:** what does an autoencoder learn if its code has as many numbers as the picture?
 #
-# This needs no training to answer. Set both matrices to the identity:
+# We can answer this without training. Set both matrices to the identity:
 
 # %%
 copier = LinearAutoencoder(D, D, np.random.default_rng(4))

@@ -3,16 +3,18 @@
 #
 # *Slides: "Recurrent Neural Networks" (Unrolling Recurrent Networks).*
 #
-# * **You will do:** run a recurrent network for three steps, forward and backward, with a pencil;
-#   then get the same numbers from the library.
-# * **You will learn:** that a recurrent network is a deep network with shared weights, and that
-#   back-propagation through time is nothing but tutorial 02, three times, with a sum.
+# * **You will do:** compute three steps of a recurrent network by hand, forward and backward. Then
+#   get the same numbers from the library.
+# * **You will learn:** that a recurrent network is a deep network whose layers share their weights,
+#   and that back-propagation through time is the method of tutorial 02, with a sum over the time
+#   steps.
 # * **You need:** tutorial 02.
 #
 # ![one network, unrolled over three steps](images/04_unrolling.png)
 #
-# Left, a network with a loop: its state `h` comes back as an input. Right, the same thing drawn
-# once per time step. The three boxes are **one** box: the same `Wx`, the same `Wh`, the same `b`.
+# Left: a network with a loop. Its state `h` comes back as an input. Right: the same network, drawn
+# once for every time step. This drawing is called *unrolled*. The three boxes are **one** box: they
+# have the same `Wx`, the same `Wh` and the same `b`.
 
 # %%
 import kit
@@ -43,16 +45,17 @@ kit.save(drawn, "04_unrolling", show=False)
 # %% [markdown]
 # ## Forward
 #
-# The standard recurrent network, also named after Elman:
+# This is the standard recurrent network, also called the Elman network:
 #
 # $$h_{t+1} = \tanh(x_t W_x + h_t W_h + b), \qquad y_t = h_{t+1}.$$
 #
-# All sizes are 1, so that every letter is a number. Three steps, no loop, to see them all:
+# Here all sizes are 1, so every letter is one number. We write the three steps without a loop, to
+# see every number:
 
 # %%
 Wx, Wh, b = 0.8, -0.5, 0.1
 x = [1.0, 0.5, -1.0]
-h = [0.2, None, None, None]  # h[0] is the start; h[t+1] is the state after step t
+h = [0.2, None, None, None]  # h[0] is the start state; h[t+1] is the state after step t
 
 h[1] = np.tanh(x[0] * Wx + h[0] * Wh + b)
 h[2] = np.tanh(x[1] * Wx + h[1] * Wh + b)
@@ -62,11 +65,12 @@ print("h =", *(f"{value:.4f}" for value in h))
 # %% [markdown]
 # ## Backward: through time
 #
-# Let the loss be $L = \tfrac12 (h_3 - 1)^2$: only the last state matters. Walk back. At each step
-# the gradient passes through tanh, $da = (1 - h^2)\, dh$, and then leaves by three doors: to the
-# input, to the weights, and to the state *before*.
+# Let the loss be $L = \tfrac12 (h_3 - 1)^2$. It depends on the last state only. Now go backwards.
+# At each step the gradient first passes through tanh: $da = (1 - h^2)\, dh$. From there it goes to
+# three places: to the input, to the weights, and to the *previous* state.
 #
-# **Predict:** does `x[0]` influence the loss more or less than `x[2]`?
+# **Predict:** the loss depends on the last of three states. Which input has more influence on the
+# loss, the first, `x[0]`, or the last, `x[2]`?
 
 # %%
 dh3 = h[3] - 1.0
@@ -80,28 +84,30 @@ dx1, dh1 = da1 * Wx, da1 * Wh
 da0 = (1 - h[1] ** 2) * dh1  # step 0
 dx0, dh0 = da0 * Wx, da0 * Wh
 
-# one Wx, one Wh, one b, used three times: their gradients are SUMS over the steps
+# Wx, Wh and b are used in all three steps, so their gradients are SUMS over the steps
 dWx = x[0] * da0 + x[1] * da1 + x[2] * da2
 dWh = h[0] * da0 + h[1] * da1 + h[2] * da2
 db = da0 + da1 + da2
 print(f"dx  = {dx0:.4f} {dx1:.4f} {dx2:.4f}")
 print(f"dWx = {dWx:.4f}   dWh = {dWh:.4f}   db = {db:.4f}")
-print(f"x[0] has {abs(dx0 / dx2):.2f} of the influence of x[2]")
+print(f"|dx[0]| is {abs(dx0 / dx2):.2f} times |dx[2]|")
 assert abs(dx0) < abs(dx2) / 7 and abs(dx1) < abs(dx2) / 2
 
 # %% [markdown]
-# Less. Each step back multiplies by $W_h (1 - h^2)$, here less than 1/2 in size. Two steps back,
-# less than a seventh is left; tutorial 05 asks what is left after fifty.
+# `x[0]` has less influence. Each step back multiplies the gradient by $W_h (1 - h^2)$, which is
+# less than 1/2 in size here. After two steps back, less than a seventh is left. Tutorial 05 looks
+# at fifty steps.
 #
 # ## The same numbers from the library
 #
-# `ElmanRNN` takes `x (T, B, D)` and a start state, and returns all outputs and the final state. Its
-# `backward` takes the gradients of exactly those two, and returns those of exactly the inputs.
+# `ElmanRNN` takes `x (T, B, D)` and a start state. It returns all outputs and the final state. Its
+# `backward` takes the gradients of the outputs and of the final state. It returns the gradients of
+# `x` and of the start state.
 
 
 # %%
 def numbers(values):
-    """Numbers as T steps of one sequence of one entry: (T, 1, 1)."""
+    """Return the numbers as T time steps of one sequence: an array (T, 1, 1)."""
     return np.array(values, dtype=float).reshape(-1, 1, 1)
 
 
@@ -109,7 +115,7 @@ rnn = ElmanRNN(1, 1, np.random.default_rng(0))
 rnn.Wx.value[...], rnn.Wh.value[...], rnn.b.value[...] = Wx, Wh, b
 
 (y, (final,)), cache = rnn.forward(numbers(x), (numbers(h[0])[0],))
-dy = numbers([0, 0, dh3])  # the loss looks at the last output only
+dy = numbers([0, 0, dh3])  # the loss depends on the last output only
 dx, (dstart,) = rnn.backward((dy, None), cache)
 
 by_hand = {"h1": h[1], "h2": h[2], "h3": h[3], "dx0": dx0, "dx1": dx1, "dx2": dx2,
@@ -120,9 +126,9 @@ for (name, ours), theirs in zip(by_hand.items(), library, strict=True):
     assert abs(ours - theirs.item()) < 1e-15
 
 # %% [markdown]
-# To the last digit. And with real sizes it is the same algorithm with matrices. Here it is as a
-# loop; compare it line by line with `Recurrent.forward` and `backward` in
-# [rnn.py](../minilstm/layers/rnn.py).
+# The numbers agree to the last digit. With larger sizes the algorithm is the same, with matrices in
+# place of numbers. The next cell writes it as a loop. Compare it line by line with
+# `Recurrent.forward` and `Recurrent.backward` in [rnn.py](../minilstm/layers/rnn.py).
 
 # %%
 T, B, D, H = 7, 4, 3, 5
@@ -137,7 +143,7 @@ for t in range(T):
 
 dWh, dh = np.zeros((H, H)), np.zeros((B, H))
 for t in reversed(range(T)):
-    dh = dh + dy[t]  # from the output of this step, and from the step after
+    dh = dh + dy[t]  # the sum of two gradients: from the next step, and from this step's output
     da = (1 - h[t + 1] ** 2) * dh
     dWh += h[t].T @ da
     dh = da @ rnn.Wh.value.T
@@ -150,16 +156,19 @@ assert np.allclose(dWh, rnn.Wh.grad, atol=1e-13)
 assert np.allclose(dh, dstart, atol=1e-13)
 
 # %% [markdown]
-# The library does one thing cleverer. `x[t] @ Wx` needs no state, so it can be computed for *all*
-# steps in one large matrix product before the loop, and the gradients of the weights in one after
-# it. Only `h[t] @ Wh` must wait its turn.
+# The library differs in one point, to be faster. `x[t] @ Wx` does not depend on the state, so it is
+# computed for *all* time steps in one large matrix product before the loop. The gradients of the
+# weights are computed in one product each after the loop. Only `h[t] @ Wh` must be computed step by
+# step.
 #
 # ## Carry the state by hand
 #
-# A film may be cut: run the first half, keep the final state, give it to the second half. Going
-# back, hand the gradient of the second half's start to the first half's end.
+# A film may be cut into two parts. Run the first part, keep its final state, and start the second
+# part from it. In the backward pass, the gradient of the second part's start state is the gradient
+# of the first part's final state.
 #
-# **Predict:** are the gradients then exactly those of the whole film?
+# **Predict:** a film is cut into two parts, and the gradient of the state at the cut is passed
+# back. Are the gradients of the weights equal to those of the whole film?
 
 # %%
 whole = rnn.Wh.grad.copy()
@@ -168,36 +177,37 @@ rnn.zero_grad()
 _, cache2 = rnn.forward(x[4:], middle)
 _, dmiddle = rnn.backward((dy[4:], None), cache2)
 rnn.backward((dy[:4], dmiddle), cache1)
-print("two halves, gradient handed over:", np.abs(rnn.Wh.grad - whole).max())
+print("two parts, gradient passed back: difference of dWh", np.abs(rnn.Wh.grad - whole).max())
 assert np.allclose(rnn.Wh.grad, whole, atol=1e-13)
 
 # %% [markdown]
-# Exactly (up to the last digit, because the sum has another order). Gradients *accumulate* in the
-# library until `zero_grad`, which makes this work.
+# They are equal up to rounding: the terms are added in another order. No extra code is needed,
+# because gradients *accumulate* in the library until `zero_grad`.
 #
-# If you do **not** hand `dmiddle` over, you have *truncated* back-propagation: cheaper, and wrong
-# on purpose, since nothing before the cut learns from what came after.
+# If you do **not** pass `dmiddle` back, this is *truncated back-propagation*. It is cheaper, and
+# its gradient is not exact: nothing before the cut learns from the loss after the cut.
 
 # %%
 rnn.zero_grad()
 (_, middle), cache1 = rnn.forward(x[:4], (start,))
 _, cache2 = rnn.forward(x[4:], middle)
 rnn.backward((dy[4:], None), cache2)
-rnn.backward((dy[:4], None), cache1)  # None: "nothing depends on the final state"
+rnn.backward((dy[:4], None), cache1)  # None: the gradient of the final state is zero
 truncated = np.abs(rnn.Wh.grad - whole).max() / np.abs(whole).max()
-print(f"truncated: {truncated:.0%} off")
+print(f"truncated: dWh differs by {truncated:.0%} of its largest entry")
 assert truncated > 0.01
 
 # %% [markdown]
 # ## Break it on purpose
 #
-# The most natural slip: `=` instead of `+=`. Then the gradient of the weights is that of the last
-# visited step only, and not the sum. Here is a network with that slip, before the check.
+# A common mistake is to write `=` in place of `+=`. Then the gradient of the weights comes from the
+# last step that the backward loop visits, which is step 0, and not from all steps. Here is a
+# network with that mistake, and the gradient check.
 
 
 # %%
 class Overwriting(ElmanRNN):
-    """Wh's gradient from step 0 alone, as if the loop had assigned and not added."""
+    """Elman network whose gradient of Wh comes from step 0 alone, as with = in place of +=."""
 
     def accumulate(self, run):
         super().accumulate(run)
@@ -214,22 +224,24 @@ for row in check(Overwriting.sample(np.random.default_rng(0))):
     assert row.passed == (row.array != "Wh")
 
 # %% [markdown]
-# Shapes are right, values are finite, training would even work a little. Only the check sees it.
+# The shapes are right, the values are finite, and training would even work a little. The gradient
+# check finds the mistake.
 #
 # ## Exercises
 #
-# 1. In the three-step example, let the loss look at *every* state: $L = \sum_t h_t$. Which lines of
-#    the hand-written backward pass change?
+# 1. In the example with three steps, let the loss depend on *every* state: $L = \sum_t h_t$. Which
+#    lines of the backward pass change?
 # 2. How much memory does back-propagation through time need for $T$ steps, and why?
 # 3. Set `Wh = 0`. What is `dx0` then, and why?
 #
 # ### Answers
 #
-# 1. Only where `dh` begins: `dh3 = 1`, and each earlier state adds its own 1 to what comes back:
-#    `dh2 = 1 + da2 * Wh`. In the loop that is the line `dh = dh + dy[t]`. Checked below.
-# 2. It grows with $T$: backward needs every `h[t]`. (The library can keep only every K-th state and
-#    compute the others again: `--memory recompute=K`.)
-# 3. Zero: without `Wh` there is no path from step 0 to the last state.
+# 1. Only the lines that begin a `dh` change. `dh3 = 1`, and each earlier state adds its own 1 to
+#    what comes back from the next step: `dh2 = 1 + da2 * Wh`. In the loop this is the line
+#    `dh = dh + dy[t]`. The next cell checks it.
+# 2. It grows in proportion to $T$, because the backward pass needs every `h[t]`. (The library can
+#    also keep only every K-th state and compute the others again: `--memory recompute=K`.)
+# 3. Zero. Without `Wh` there is no path from step 0 to the last state.
 
 # %%
 rnn = ElmanRNN(1, 1, np.random.default_rng(0))

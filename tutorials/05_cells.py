@@ -3,16 +3,17 @@
 #
 # *Slides: "Cells": "Simple RNN", "Long-Short Term Memory (LSTM)".*
 #
-# * **You will do:** type in the deck's two cells exactly as written, put them beside the standard
-#   ones, and make all of them remember one bit.
-# * **You will learn:** why the deck's simple RNN, read literally, remembers nothing; what a gate is
-#   for; where gradients vanish.
+# * **You will do:** type in the two cells of the slides exactly as written, compare them with the
+#   standard cells, and train all of them to remember one bit.
+# * **You will learn:** why the simple RNN of the slides, read literally, can't remember its input;
+#   what a gate does; where gradients vanish.
 # * **You need:** tutorial 04.
 #
 # ![how far back a gradient reaches](images/05_vanishing.png)
 #
-# How much of a gradient is left after it travelled back so many steps. The plain network's is gone
-# after a few dozen. The LSTM's depends on one number, the bias of its forget gate.
+# The picture shows how much of a gradient is left after it went back a number of steps. In the
+# plain network nothing is left after a few dozen steps. In the LSTM it depends on one number, the
+# bias of the forget gate.
 
 # %%
 import kit
@@ -38,7 +39,7 @@ set_backend("numpy", "float64")
 
 
 def sig(a):
-    """The deck's sig."""
+    """Return the logistic function of `a`, which the slides call sig."""
     return 1 / (1 + np.exp(-a))
 
 
@@ -47,13 +48,14 @@ T, B, D, H = 6, 4, 3, 5
 x = rng.standard_normal((T, B, D))
 
 # %% [markdown]
-# ## The deck's simple RNN, to the letter
+# ## The simple RNN of the slides, read literally
 #
 # $$h_{i+1} = W h_i, \qquad o_{i+1} = \operatorname{sig}(W^i x_i + h_{i+1} + b), \qquad
 #   \text{return } o_{i+1}, h_{i+1}$$
 #
-# The library has this cell as `SlidesRNN`. (The deck multiplies columns from the left, $W h$; the
-# library rows from the right, `h @ W`. The same thing, transposed.)
+# The library calls this cell `SlidesRNN`. (In the slides a vector is a column, and the matrix
+# stands on the left: $W h$. In the library a vector is a row, and the matrix stands on the right:
+# `h @ W`. This is the same, transposed.)
 
 # %%
 literal = SlidesRNN(D, H, rng)
@@ -67,7 +69,8 @@ print("difference to the library:", np.abs(o - y[-1]).max(), np.abs(h - final).m
 assert np.allclose(o, y[-1], atol=1e-14) and np.allclose(h, final, atol=1e-14)
 
 # %% [markdown]
-# **Predict:** we change the first input, `x[0]`. Which of the six outputs change?
+# **Predict:** the input of the simple RNN has six time steps. We change the first input, `x[0]`.
+# Which of the six outputs change?
 
 # %%
 other = x.copy()
@@ -75,7 +78,7 @@ other[0] += 1.0
 
 
 def outputs_that_change(layer):
-    """For every step: does its output change when the FIRST input does?"""
+    """Return one boolean per time step: does the output change when the FIRST input changes?"""
     (before, _), _ = layer.forward(x)
     (after, _), _ = layer.forward(other)
     return [bool((before[t] != after[t]).any()) for t in range(T)]
@@ -87,31 +90,33 @@ for cell in (SlidesRNN, ElmanRNN, SlidesLSTM, LSTM, PeepholeLSTM):
     assert changed == [True] + [cell is not SlidesRNN] * (T - 1)
 
 # %% [markdown]
-# Look at the formula again. $x_i$ enters $o_{i+1}$, and $o_{i+1}$ is returned; but the next state
-# is $W h_i$, with no $x$ in it. **The input never reaches the state.** The literal cell is a
-# network without memory and a clock that turns beside it. Start the clock at zero and it stands
-# still:
+# Look at the formula again. $x_i$ enters the output $o_{i+1}$. But the next state is $W h_i$, and
+# there is no $x$ in it. **The input never reaches the state.** So the literal cell is a network
+# without memory, plus a hidden state that changes regardless of the input. If this state starts at
+# zero, it stays at zero:
 
 # %%
-(y, (final,)), cache = literal.forward(x)  # no start state: zero
+(y, (final,)), cache = literal.forward(x)  # without a start state it is zero
 literal.zero_grad()
 literal.backward((rng.standard_normal(y.shape), None), cache)
-print("final state:", np.abs(final).max(), "  gradient of W:", np.abs(literal.W.grad).max())
+print("largest final state:", np.abs(final).max(),
+      "  largest gradient of W:", np.abs(literal.W.grad).max())  # fmt: skip
 assert np.abs(final).max() == 0 and np.abs(literal.W.grad).max() == 0
 
 # %% [markdown]
-# `W` does nothing, so it learns nothing. The cell that the deck surely means is the standard one of
-# tutorial 04, $h_{i+1} = \tanh(W^i x_i + W h_i + b)$: `ElmanRNN`. The library keeps both, side by
-# side in [rnn.py](../minilstm/layers/rnn.py).
+# `W` has no effect, so it learns nothing. The slides surely mean the standard cell of tutorial 04,
+# $h_{i+1} = \tanh(W^i x_i + W h_i + b)$, which is `ElmanRNN`. The library keeps both cells, one
+# after the other, in [rnn.py](../minilstm/layers/rnn.py).
 #
-# ## The deck's LSTM, to the letter
+# ## The LSTM of the slides, read literally
 #
 # $$H = [I x_i, h], \quad g^u = \operatorname{sig}(W^u H), \quad g^f = \operatorname{sig}(W^f H),
 #   \quad g^o = \operatorname{sig}(W^o H), \quad g^c = \tanh(W^c H)$$
 # $$m' = g^f \odot m + g^u \odot g^c, \qquad h' = \tanh(g^o \odot m')$$
 #
-# Two states now: `h`, and a cell `m`. Three *gates* between 0 and 1 say how much of the old cell to
-# keep ($g^f$), how much new to write ($g^u$), and how much to show ($g^o$).
+# This cell has two states: `h`, and the cell state `m`. Three *gates*, with values between 0 and 1,
+# control it. $g^f$ says how much of the old cell state to keep, $g^u$ how much new content to add,
+# and $g^o$ how much to output.
 
 # %%
 slides = SlidesLSTM(D, H, rng)
@@ -127,17 +132,17 @@ print("difference to the library:", np.abs(h - final_h).max(), np.abs(m - final_
 assert np.allclose(h, final_h, atol=1e-14) and np.allclose(m, final_m, atol=1e-14)
 
 # %% [markdown]
-# The standard LSTM differs in three small things: it has biases, it needs no projection, and it
-# shows $h = o \odot \tanh(c)$ where the deck has $\tanh(g^o \odot m')$. The paper's LSTM adds
-# *peepholes*: its gates also look at the cell, each unit at its own.
+# The standard LSTM differs in three points. It has biases. It has no projection $I$ of the input.
+# Its output is $h = o \odot \tanh(c)$, where the slides have $\tanh(g^o \odot m')$. The paper's
+# LSTM also has *peepholes*: its gates depend on the cell state, too, each unit on its own.
 #
-# | | input and state enter by | bias | peepholes | shows |
+# | | input and state enter as | bias | peepholes | output |
 # | --- | --- | --- | --- | --- |
 # | `SlidesLSTM` | $W[Ix, h]$ | no | no | $\tanh(o \odot c)$ |
 # | `LSTM` | $W_x x + W_h h$ | yes | no | $o \odot \tanh(c)$ |
 # | `PeepholeLSTM` | $W_x x + W_h h$ | yes | yes | $o \odot \tanh(c)$ |
 #
-# All of them pass the check of tutorial 02, on random states, biases and peepholes:
+# All of them pass the gradient check of tutorial 02, with random states, biases and peepholes:
 
 # %%
 for cell in (SlidesRNN, ElmanRNN, SlidesLSTM, LSTM, PeepholeLSTM):
@@ -149,17 +154,17 @@ for cell in (SlidesRNN, ElmanRNN, SlidesLSTM, LSTM, PeepholeLSTM):
 # %% [markdown]
 # ## Where gradients vanish
 #
-# Back through one step, the gradient of a plain network is multiplied by $W_h$ and by a slope of
-# tanh that is at most 1. In an LSTM, the gradient of the cell is multiplied by $f$, the forget
-# gate, and (along this path) by nothing else:
+# In a plain network, one step back multiplies the gradient by $W_h$ and by a slope of tanh that is
+# at most 1. In an LSTM, one step back multiplies the gradient of the cell state by the forget gate
+# $f$, and along this path by nothing else:
 #
 # $$c_{t+1} = f \odot c_t + \dots \quad\Rightarrow\quad dc_t = f \odot dc_{t+1} + \dots$$
 #
-# A forget gate starts near $\operatorname{sig}(\text{bias})$: 0.5 for bias 0, 0.88 for 2, 0.993
-# for 5, which is what one of the authors' releases uses.
+# At the start of training a forget gate is near $\operatorname{sig}(\text{bias})$. This is 0.5 for
+# bias 0, 0.88 for bias 2, and 0.993 for bias 5. One of the authors' two code releases uses bias 5.
 #
-# **Predict:** $0.5^{50}$, $0.88^{50}$, $0.993^{50}$. Which of these can carry a message over 50
-# steps?
+# **Predict:** a gradient is multiplied by the forget gate at each of 50 steps. The value of the
+# gate is 0.5, 0.88 or 0.993. For which of these three values is something left after 50 steps?
 
 # %%
 steps, H = 50, 32
@@ -175,9 +180,9 @@ for name, layer in {
     dy = np.zeros_like(y)
     dy[-1] = np.random.default_rng(4).standard_normal(y[-1].shape)
     dx, _ = layer.backward((dy, None), cache)
-    size = np.sqrt((dx**2).sum((1, 2)))[::-1]  # from the last step backwards
+    size = np.sqrt((dx**2).sum((1, 2)))[::-1]  # the last step comes first
     curves[name] = size / size[0]
-    print(f"{name:<22} after 10 steps {curves[name][10]:.1e}   after 49 {curves[name][-1]:.1e}")
+    print(f"{name:<22} left after 10 steps {curves[name][10]:.1e}, after 49 {curves[name][-1]:.1e}")
 
 drawn, ax = kit.figure(8, 3.8)
 for (name, curve), colour in zip(curves.items(), (kit.FAINT, kit.PINK, kit.ORANGE, kit.BLUE),
@@ -185,7 +190,7 @@ for (name, curve), colour in zip(curves.items(), (kit.FAINT, kit.PINK, kit.ORANG
     ax.semilogy(curve, color=colour, lw=2.2)
     ax.text(steps, curve[-1], name, color=colour, va="center", fontsize=11)
 ax.set_xlabel("steps back in time")
-ax.set_ylabel("gradient that is left")
+ax.set_ylabel("gradient, relative to the last step")
 ax.set_xlim(0, steps)
 kit.save(drawn, "05_vanishing")
 
@@ -194,22 +199,24 @@ assert plain < 1e-6 and bias0 < 1e-6
 assert bias2 > 1e3 * bias0 and bias5 > 0.1
 
 # %% [markdown]
-# A plain network's gradient is gone; so is that of an LSTM *with a forget gate of one half*. The
-# letters LSTM alone are no cure. A forget gate near one is. (With bias 5 the gradient even grows:
-# what travels along the cell gathers more at every step it passes. Too much of that is the other
-# disease, *exploding* gradients; `clip_norm` below is the usual medicine.)
+# The gradient of a plain network is gone. The gradient of an LSTM *with a forget gate of 0.5* is
+# gone as well. So it is not enough to use an LSTM: its forget gate must be near 1. (With bias 5 the
+# gradient even grows, because at every step it also receives a gradient from the other paths,
+# through the gates. If it grows too much, the problem is called *exploding* gradients. `clip_norm`
+# below is the usual remedy.)
 #
 # ## Remember one bit
 #
-# The smallest task that needs memory. At step 0 the input is +1 or -1, then comes noise. After the
-# last step the network must say which it was.
+# This is the smallest task that needs memory. At step 0 the input is +1 or -1. Then the input is
+# noise. After the last step the network must say which of the two it was.
 #
-# **Predict:** five cells, a delay of 8 and one of 30. Where is 50 %, a coin?
+# **Predict:** five kinds of cell must remember one bit over 8 steps, and over 30 steps. Which of
+# them will be right in only 50 % of the cases, like a coin?
 
 
 # %%
 def films(rng, T, B=64):
-    """x (T, B, 1) with the bit in x[0], and the bits (B,)."""
+    """Return x (T, B, 1), with the bit in x[0], and the bits (B,)."""
     bits = rng.integers(0, 2, B)
     x = 0.3 * rng.standard_normal((T, B, 1))
     x[0, :, 0] = 2 * bits - 1
@@ -217,7 +224,7 @@ def films(rng, T, B=64):
 
 
 def accuracy(cell, init, T, seed):
-    """Train for 300 steps; the share of 1,000 new films that are answered rightly."""
+    """Train for 300 steps. Return the share of right answers on 1,000 new films."""
     rng = np.random.default_rng(seed)
     rnn, readout, loss = cell(1, 16, rng, init), Linear(16, 2, rng), SoftmaxCrossEntropy()
     optimizers = [Adam(layer.flat()) for layer in (rnn, readout)]
@@ -265,7 +272,7 @@ for k, (delay, colour) in enumerate(((8, kit.ORANGE), (30, kit.BLUE))):
 ax.set_yticks(at + 0.18, list(results))
 ax.invert_yaxis()
 ax.axvline(50, color=kit.INK, lw=1, ls="--")
-ax.set_xlabel("% of bits remembered (dashed: a coin)")
+ax.set_xlabel("% of bits remembered (dashed: guessing)")
 ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 kit.save(drawn, "05_one_bit")
 
@@ -278,19 +285,20 @@ assert results["SlidesLSTM"][1] < 0.6 and results["LSTM, bias 0"][1] < 0.6
 assert results["LSTM, bias 2"][1] > 0.95 and results["PeepholeLSTM, bias 2"][1] > 0.95
 
 # %% [markdown]
-# The literal RNN is a coin at any delay: it cannot remember, whatever the training. All others
-# manage 8 steps. Over 30, the forget bias decides. The deck's LSTM has no bias, so it can't be
-# helped that way. The plain network manages it with one seed of five: its start was lucky.
+# The literal RNN is right in about 50 % of the cases at both delays. It can't remember, no matter
+# how it is trained. All other cells manage 8 steps. Over 30 steps the forget bias decides. The LSTM
+# of the slides has no bias, so it can't be improved in this way. The plain network manages 30 steps
+# with one seed of five, by a lucky start.
 #
 # ## Break it on purpose
 #
-# Repair the literal RNN in one line, by letting the input into the state, *without* repairing its
-# backward pass.
+# Repair the literal RNN by adding the input to the state, in one line of the forward pass. Do *not*
+# change its backward pass.
 
 
 # %%
 class HalfRepaired(SlidesRNN):
-    """h' = h W + x Wi + b goes forward, but nothing of it goes backward."""
+    """RNN with h' = h W + x Wi + b in its forward pass, and the old backward pass."""
 
     def step(self, run, t):
         super().step(run, t)
@@ -305,23 +313,25 @@ set_backend("numpy", "float64")
 wrong = [
     row.array for row in check(HalfRepaired.sample(np.random.default_rng(0))) if not row.passed
 ]
-print("the check says:", *wrong)
+print("gradients that the check finds wrong:", *wrong)
 assert {"Wi", "b", "x"} <= set(wrong)
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. How many numbers has an LSTM of $D = 4096$ inputs and $H = 2048$ units? And its peepholes?
+# 1. How many parameters does an LSTM have with $D = 4096$ inputs and $H = 2048$ units? How many
+#    parameters do peepholes add?
 # 2. Which forget bias keeps half of a gradient over 50 steps?
-# 3. The deck's LSTM shows $\tanh(g^o \odot m')$. How large can $h'$ get there, and how large in the
-#    standard one, if the cell is $m' = 3$ and the output gate 0.5?
+# 3. Let the cell state be $m' = 3$ and the output gate 0.5. How large is $h'$ in the LSTM of the
+#    slides, $\tanh(g^o \odot m')$? How large is it in the standard LSTM?
 #
 # ### Answers
 #
-# 1. $4H(D + H + 1) = 50{,}339{,}840$, and $3H = 6144$: peepholes cost nothing.
+# 1. $4H(D + H + 1) = 50{,}339{,}840$. The peepholes add only $3H = 6144$.
 # 2. $f^{50} = 0.5$ gives $f = 0.986$, and the bias is $\log(f / (1 - f)) = 4.27$.
-# 3. $\tanh(1.5) = 0.91$ against $0.5 \tanh(3) = 0.50$. In the deck's cell a large memory shows
-#    through a half-closed gate; in the standard one the gate has the last word.
+# 3. It is $\tanh(1.5) = 0.91$, and $0.5 \tanh(3) = 0.50$ in the standard LSTM. In the cell of the
+#    slides a large cell state still gives a large output when the gate is half closed. In the
+#    standard LSTM the output is never larger than the gate.
 
 # %%
 assert 4 * 2048 * (4096 + 2048 + 1) == 50_339_840
@@ -330,6 +340,6 @@ assert round(np.log(f / (1 - f)), 2) == 4.27
 assert round(np.tanh(1.5), 2) == 0.91 and round(0.5 * np.tanh(3), 2) == 0.50
 
 # %% [markdown]
-# **In the library:** [cells.py](../minilstm/layers/cells.py), all of it: one screen per cell;
+# **In the library:** [cells.py](../minilstm/layers/cells.py), one screen for each cell;
 # [rnn.py](../minilstm/layers/rnn.py), [lstm.py](../minilstm/layers/lstm.py). **Next:** 06, an
-# autoencoder made of them.
+# autoencoder made of LSTMs.

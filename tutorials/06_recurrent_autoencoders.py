@@ -3,15 +3,16 @@
 #
 # *Slides: "Recurrent AutoEncoders?".*
 #
-# * **You will do:** write the training loop that all later tutorials use, and squeeze films of six
+# * **You will do:** write the training loop that all later tutorials use, and compress films of six
 #   frames into the state of an LSTM.
-# * **You will learn:** where the code of a film is, why the paper rebuilds it backwards, and what
-#   the deck's question mark is about.
+# * **You will learn:** which numbers are the code of a film, why the paper reconstructs a film
+#   backwards, and why the slides put a question mark here.
 # * **You need:** tutorials 03 and 05.
 #
 # ![films through codes of different sizes](images/06_codes.png)
 #
-# A film that the network never saw, and what came back through states of 4, 16 and 64 units.
+# Top row: a film that the network did not see in training. The rows below: its reconstruction by
+# networks with 4, 16 and 64 units.
 
 # %%
 import kit
@@ -23,26 +24,26 @@ from minilstm.runs import build
 from minilstm.training.batches import draw_batch
 
 # %% [markdown]
-# ## Two LSTMs and a hand-over
+# ## Two LSTMs and one code
 #
-# One LSTM, the *encoder*, watches the film. After the last frame we take its state $(h, c)$ and
-# forget everything else. A second LSTM, the *decoder*, starts from that state and gets **no input
-# at all**. At each step a linear layer reads a frame out of it:
+# One LSTM, the *encoder*, reads the film. After the last frame we keep its state $(h, c)$ and
+# nothing else. This state is the *code*. A second LSTM, the *decoder*, starts from the code and
+# gets **no input at all**. At each step a linear layer computes a frame from the decoder's output:
 #
 # $$(h, c) = \text{encoder}(x_1, \dots, x_T), \qquad
 #   z_T, z_{T-1}, \dots, z_1 = \text{decoder}(h, c), \qquad \hat x_t = \operatorname{sig}(z_t)$$
 #
-# Note the order: last frame first. The target is the film in reverse.
+# Note the order: the last frame comes first. The target is the film in reverse order.
 #
-# ## The training loop, all of it
+# ## The whole training loop
 #
-# The library's own command does this with logs and checkpoints. Here are its working parts. The
-# data are those of tutorial 01: one digit, drifting over 16 x 16 pixels.
+# `python -m minilstm.train` does the same, with logs and checkpoints. Here are its working parts.
+# The films are those of tutorial 01: one digit that moves over 16 x 16 pixels.
 
 
 # %%
 def train_autoencoder(hidden, steps, past=6, backwards=True, seed=0):
-    """Train on random films; return the model and its settings."""
+    """Train on random films. Return the model and its settings."""
     settings = kit.small(
         steps,
         model={"kind": "autoencoder", "hidden": hidden},
@@ -68,12 +69,12 @@ def train_autoencoder(hidden, steps, past=6, backwards=True, seed=0):
 
 
 def films(settings, N=200):
-    """N films of digits that training never used: (T, N, D)."""
+    """Return N test films (T, N, D). Their digits are not used in training."""
     return judging.sequences(build.open_source(settings, "test"), N)[: settings.data.past]
 
 
 def judged(model, x, backwards=True):
-    """Nats per frame on films x."""
+    """Return the loss on films x (T, N, D), in nats per frame."""
     (logits, _), _ = model.forward(x, T=1)
     return judging.loss_per_step(model.loss, logits, x[::-1] if backwards else x).mean()
 
@@ -82,18 +83,18 @@ steps = 200 if kit.FAST else 800
 models = {hidden: train_autoencoder(hidden, steps) for hidden in (4, 16, 64)}
 
 # %% [markdown]
-# **Predict:** a film is 6 x 256 = 1536 pixels. The code of an LSTM of $H$ units is $2H$ numbers.
-# What will 8, 32 and 128 numbers be able to say: where the digit is, how it moves, which one it is?
+# **Predict:** a film has 6 x 256 = 1536 pixels, and an LSTM of H units has a code of 2H numbers.
+# What can codes of 8, 32 and 128 numbers hold: the digit's position, its motion, its shape?
 
 # %%
 _, settings = models[4]
 x = films(settings)
 mean = metrics.mean_image_loss(judging.mean_image(settings, 400), x).mean()
 losses = {hidden: judged(model, x) for hidden, (model, _) in models.items()}
-print(f"the mean image, whatever the film: {mean:.1f} nats per frame")
+print(f"mean image, the same for every film: {mean:.1f} nats per frame")
 for hidden, loss in losses.items():
-    print(f"H = {hidden:>2}, a code of {2 * hidden:>3} numbers:     {loss:.1f}")
-print(f"nobody can get below:              {metrics.entropy_bound(x).mean():.1f}")
+    print(f"H = {hidden:>2}, a code of {2 * hidden:>3} numbers:       {loss:.1f}")
+print(f"entropy bound, the lowest possible:  {metrics.entropy_bound(x).mean():.1f}")
 assert mean > losses[4] > losses[16] > losses[64] > metrics.entropy_bound(x).mean()
 
 rows = [x[:, 3]] + [model.reconstruction(x)[:, 3] for model, _ in models.values()]
@@ -104,16 +105,18 @@ for row, name in enumerate(("film", "H = 4", "H = 16", "H = 64")):
 kit.save(drawn, "06_codes")
 
 # %% [markdown]
-# Place first, motion next, shape last: a code spends its numbers where the loss is largest. (The
-# baselines, and what a nat is, come in tutorial 09.)
+# The position comes first, then the motion, and the shape comes last. Training uses the numbers of
+# the code for what reduces the loss most. (Tutorial 09 explains the baselines, and what a nat is.)
 #
 # ## Why backwards?
 #
-# The encoder's last frame is freshest in its state. Decoding in reverse, that frame is needed
-# *first*, and the distance from seeing a frame to drawing it is 1 step for the last one. In forward
-# order it is $T$ steps for every frame. Short distances learn first; tutorial 05 showed why.
+# The encoder read the last frame most recently. When the decoder works in reverse order, it needs
+# this frame *first*. So there is only 1 step between reading the last frame and drawing it. In
+# forward order there are $T$ steps for every frame. Tutorial 05 showed why short distances are
+# easier to learn.
 #
-# **Predict:** same network, same films of twelve frames, same number of steps. Who is ahead?
+# **Predict:** two networks train on the same films of twelve frames, for the same number of steps.
+# One reconstructs the film backwards, the other forwards. Which has the lower loss?
 
 # %%
 few = 200
@@ -123,62 +126,70 @@ for seed in seeds:
     for backwards, found in orders.items():
         model, settings = train_autoencoder(64, few, past=12, backwards=backwards, seed=seed)
         found.append(judged(model, films(settings), backwards))
+print("nats per frame, by seed")
 print("backwards:", *(f"{value:.2f}" for value in orders[True]))
 print("forwards: ", *(f"{value:.2f}" for value in orders[False]))
 assert all(b < f for b, f in zip(orders[True], orders[False], strict=True))
 
 # %% [markdown]
-# Backwards wins, each time, but not by much. These films are simple: once the code has place and
-# motion, the decoder can draw the frames in either order.
+# Backwards is better with every seed, but not by much. These films are simple: once the code holds
+# position and motion, the decoder can draw the frames in either order.
 #
 # ## The question mark
 #
-# Tutorial 03 ended with a trap: an autoencoder that is wide enough may copy, and learn nothing. Can
-# a recurrent one copy? Its state has fixed size, while films may have any length, so a long film
-# can't be stored. But *short* films and *large* states can: 6 x 256 pixels fit easily into the 4096
-# numbers of the paper's network.
+# Tutorial 03 ended with a trap: an autoencoder whose code is too wide can copy its input and learn
+# nothing. Can a recurrent autoencoder copy? Its code has a fixed size, and a film can have any
+# length. So it can't store a long film. But it could store a *short* film in a *large* code: 6 x
+# 256 = 1536 pixels fit easily into the 4096 numbers of the code of the paper's model.
 #
-# A test that tells: give it films of white noise. A copier would return them.
+# White noise shows the difference, because noise has no structure. A network that copies would
+# return the noise.
 
 # %%
 model, _ = models[64]
 noise = np.random.default_rng(0).random((6, 50, 256), np.float32)
 back = model.reconstruction(noise)
 digits = np.abs(model.reconstruction(x) - x).mean()
-print(f"error per pixel: {np.abs(back - noise).mean():.2f} on noise, {digits:.3f} on digits")
+print(f"mean error per pixel: {np.abs(back - noise).mean():.2f} on noise, {digits:.3f} on digits")
 assert np.abs(back - noise).mean() > 4 * digits
 
 # %% [markdown]
-# Ours is no copier; it knows digits. The paper's second answer to the question mark is to ask for
-# something that no copy can give: the *future*. That is tutorials 07 and 10.
+# Our network does not copy noise. It has learned about digits. The paper also has a second answer
+# to the question mark: ask for something that is not in the input, the *future*. Tutorials 07 and
+# 10 do this.
 #
-# ## Break it on purpose: a fault that no gradient check can find
+# ## Break it on purpose: a mistake that no gradient check can find
 #
-# Train backwards, but judge forwards, as if someone forgot the reversal in one place.
+# Train backwards, but compute the test loss forwards, as if someone forgot the reversal in one
+# place.
 #
-# **Predict:** will the gradient check catch it?
+# **Predict:** the test loss compares the reconstruction with the frames in the wrong order. Can the
+# gradient check find this mistake?
 
 # %%
 forgot = judged(model, x, backwards=False)
-print(f"right order {losses[64]:.1f}, wrong order {forgot:.1f}, mean image {mean:.1f}")
+print(f"nats per frame: right order {losses[64]:.1f}, wrong order {forgot:.1f}, "
+      f"mean image {mean:.1f}")  # fmt: skip
 assert forgot > losses[64] + 1
 
 # %% [markdown]
-# It cannot. Every gradient is exactly that of the loss that was written down; the *loss* is wrong.
-# What catches it is judging: a number beside baselines, and a look at the picture. That is why
-# tutorial 09 exists.
+# It can't. Every gradient is exactly the gradient of the loss in the code. But the *loss* is wrong.
+# Two things find this mistake: comparing the number with baselines, and looking at the picture.
+# Tutorial 09 is about both.
 #
 # ## Exercises
 #
-# 1. The decoder has no input. What are the shapes of its input weights `Wx`?
-# 2. Where in the loop above does the digit's *label* enter?
-# 3. Rebuild a film of 12 frames with the model trained on 6. What do you expect?
+# 1. The decoder has no input. What shape do its input weights `Wx` have?
+# 2. Where does the *label* of the digit enter the loop above?
+# 3. Reconstruct a film of 12 frames with the model that was trained on 6. What do you expect?
 #
 # ### Answers
 #
-# 1. `(0, 4H)`: width zero, so no special case is needed anywhere. Checked below.
-# 2. Nowhere. The film is its own target: this is unsupervised learning.
-# 3. It draws the last frames and then makes something up. It has never had to keep more than six.
+# 1. The shape is `(0, 4H)`. With width zero, no special case is needed anywhere. The next cell
+#    checks it.
+# 2. Nowhere. The film is its own target. This is unsupervised learning.
+# 3. It draws the last frames, and then frames that are not in the film. In training it never had to
+#    keep more than six frames.
 
 # %%
 assert model.reconstruct.stack.layers[0].Wx.value.shape == (0, 4 * 64)
@@ -187,6 +198,8 @@ long, _ = model.forward(asarray(films(kit.small(1, data={"past": 12, "future": 1
 assert long[0].shape == (12, 200, 256)
 
 # %% [markdown]
-# **In the library:** [models/composite.py](../minilstm/models/composite.py) `Autoencoder`,
-# `Encoder`, `Decoder`; [step.py](../minilstm/training/step.py) `training_step` is the loop's body.
-# **Next:** 07, the hand-over itself.
+# **In the library:** [models/encoder.py](../minilstm/models/encoder.py) `Encoder`;
+# [models/decoder.py](../minilstm/models/decoder.py) `Decoder`;
+# [models/composite.py](../minilstm/models/composite.py) `Autoencoder`;
+# [step.py](../minilstm/training/step.py) `training_step` is the loop's body. **Next:** 07, more
+# about the code.

@@ -1,18 +1,19 @@
 # %% [markdown]
-# # 07 · Hand a code from encoder to decoder
+# # 07 · Pass a code from encoder to decoder
 #
 # *Slides: "Recurrent Encoder-Decoder".*
 #
-# * **You will do:** take a future predictor apart into its two LSTMs, carry the code across by
-#   hand, and swap the codes of two films.
-# * **You will learn:** that the code is everything the decoder knows, how gradients cross the
-#   border, and how many parameters the paper's model has.
+# * **You will do:** take a future predictor apart into its two LSTMs, pass the code from one to the
+#   other by hand, and exchange the codes of two films.
+# * **You will learn:** that the decoder knows nothing but the code, how gradients go from the
+#   decoder to the encoder, and how many parameters the paper's model has.
 # * **You need:** tutorials 05 and 06.
 #
 # ![encoder, code, decoder](images/07_encoder_decoder.png)
 #
-# Blue: the encoder sees frames. Green: the decoder sees nothing. Between them goes the state $(h,
-# c)$, and (orange, backwards) its gradient. There is no other way across.
+# Blue: the encoder reads frames. Green: the decoder reads nothing. The state $(h, c)$ goes from the
+# encoder to the decoder, and its gradient (orange) goes back. Nothing else goes from one to the
+# other.
 
 # %%
 import kit
@@ -45,7 +46,7 @@ kit.save(drawn, "07_encoder_decoder", show=False)
 # %% [markdown]
 # ## Train one
 #
-# A future predictor: it sees six frames and continues them. `kit.learn` is the loop of tutorial 06.
+# A future predictor reads six frames and continues them. `kit.learn` is the loop of tutorial 06.
 
 # %%
 settings = kit.small(150 if kit.FAST else 1500, model={"kind": "predictor"})
@@ -57,9 +58,10 @@ past, future = asarray(films[:6]), asarray(films[6:])
 # ## Take it apart
 #
 # `model.encoder` returns the code: one pair $(h, c)$ for every layer. `model.predict` is the
-# decoder; it takes the code and the number of frames that we want.
+# decoder. It takes the code and the number of frames to predict.
 #
-# **Predict:** what are the shapes in the code, with 64 units, one layer and 200 films?
+# **Predict:** a future predictor has one layer of 64 units and reads 200 films. What are the shapes
+# of the arrays in the code?
 
 # %%
 code, _ = model.encoder.forward(past)
@@ -69,36 +71,37 @@ assert h.shape == c.shape == (200, 64)
 
 logits, _ = model.predict.forward(code, 6)
 (_, whole), _ = model.forward(past, T=6)
-assert (logits == whole).all()  # the model is these two calls, and nothing else
-print("loss of the future:", judging.loss_per_step(model.loss, logits, future).mean().round(1))
+assert (logits == whole).all()  # model.forward consists of these two calls
+loss = judging.loss_per_step(model.loss, logits, future).mean()
+print(f"loss of the predicted frames: {loss:.1f} nats per frame")
 
 # %% [markdown]
-# One level down. The encoder is an LSTM whose outputs we ignore. The decoder is an LSTM with inputs
-# of width 0, and a linear readout of its outputs.
+# Now go one level deeper. The encoder is an LSTM whose outputs are not used. The decoder is an LSTM
+# with inputs of width 0, followed by a linear readout of its outputs.
 
 # %%
 (_, final), _ = model.encoder.layers[0].forward(past)
 nothing = np.empty((6, 200, 0), np.float32)
 (y, _), _ = model.predict.stack.layers[0].forward(nothing, final)
 by_hand, _ = model.predict.readout.forward(y)
-print("difference:", np.abs(by_hand - logits).max())
+print("largest difference of the logits:", np.abs(by_hand - logits).max())
 assert np.allclose(by_hand, logits, atol=1e-4)
 
 # %% [markdown]
-# ## The code is all it knows
+# ## The decoder knows nothing but the code
 #
-# **Predict:** give the decoder film 0's code in place of film 1's. Which film does it continue?
+# **Predict:** the decoder gets the code of film 0 in place of the code of film 1. Which film does
+# it continue?
 
 # %%
 swapped = tuple((h[[1, 0]], c[[1, 0]]) for h, c in code)
 crossed, _ = model.predict.forward(swapped, 6)
-print(
-    "difference of film 1's place to film 0's future:", np.abs(crossed[:, 1] - logits[:, 0]).max()
-)
+print("with the code of film 0: difference to the prediction of film 0:",
+      np.abs(crossed[:, 1] - logits[:, 0]).max())  # fmt: skip
 assert np.allclose(crossed[:, 1], logits[:, 0], atol=1e-4)
 
 # %% [markdown]
-# Which half of the code matters, $h$ or $c$? Set each to zero and see what it costs.
+# Which half of the code matters, $h$ or $c$? Set each of them to zero and look at the loss.
 
 # %%
 losses = {}
@@ -115,14 +118,15 @@ assert losses["h and c"] < min(losses["only c (h = 0)"], losses["only h (c = 0)"
 assert losses["only c (h = 0)"] < losses["only h (c = 0)"]
 
 # %% [markdown]
-# The cell is the memory; $h$ is a view of it, through the output gate. Both are handed over.
+# The cell state $c$ is the memory. $h$ is what the output gate shows of it. Both are passed to the
+# decoder.
 #
-# ## Look at it, and look further
+# ## Predict more frames than in training
 #
-# The decoder needs no input, so it can run for as long as we like. It was trained to continue for 6
-# frames.
+# The decoder needs no input, so it can run for any number of frames. In training it predicted 6.
 #
-# **Predict:** what does frame 18 look like?
+# **Predict:** a decoder was trained to predict 6 frames. It now predicts 18. What does frame 18
+# look like?
 
 # %%
 longer = kit.small(1, data={"past": 6, "future": 18})
@@ -135,32 +139,33 @@ for row in range(6):
     name = "model" if row % 2 else "truth"
     ax.text(-3, 17 * row + 8, name, ha="right", va="center", fontsize=10, color=kit.INK)
 ax.axvline(17 * 6 - 1, color=kit.ORANGE, lw=2)
-ax.set_title("predicted frames 1 to 18; trained on those left of the line", fontsize=11)
+ax.set_title("predicted frames 1 to 18; training used the frames left of the line", fontsize=11)
 kit.save(drawn, "07_rollout")
 
 x = judging.sequences(build.open_source(longer, "test"), 200)
 (_, logits), _ = model.forward(asarray(x[:6]), T=18)
 per_step = judging.loss_per_step(model.loss, logits, x[6:])
-print("nats at predicted frame 1, 6, 12, 18:", *per_step[[0, 5, 11, 17]].round(1))
+print("nats at predicted frames 1, 6, 12, 18:", *per_step[[0, 5, 11, 17]].round(1))
 assert per_step[17] > per_step[5] > 0
 
 # %% [markdown]
-# Inside the six frames it knows what to do. Beyond, errors add up: each state is a little off, and
-# the next starts from it.
+# The loss is lowest within the six frames of training. Beyond them it grows. Each state is slightly
+# wrong, and the next state starts from it. At frame 18 the model draws a dim, blurred spot,
+# sometimes in the wrong place.
 #
 # ## Two ways to start
 #
-# Where does the first predicted frame come from? The authors' two releases differ, and the library
-# offers both by name:
+# How does the decoder compute the first predicted frame? The authors' two code releases differ. The
+# library has both ways:
 #
-# * `start="step"`: run the decoder one step from the code, then read out;
-# * `start="read"`: read the first frame straight out of the code, then step.
+# * `start="step"`: run one step of the decoder from the code, then read out a frame;
+# * `start="read"`: read out the first frame from the code itself, then run the steps.
 #
-# ## Gradients across the border
+# ## Gradients from decoder to encoder
 #
-# Backward, the decoder returns the gradient of its start state, and the encoder takes it as the
-# gradient of its final state: `dcode`, with $dh$ *and* $dc$ of every layer. The encoder has no loss
-# of its own. Everything it learns comes through here.
+# In the backward pass the decoder returns the gradient of its start state, `dcode`: $dh$ *and* $dc$
+# of every layer. The encoder takes it as the gradient of its final state. The encoder has no loss
+# of its own, so everything that it learns comes from this gradient.
 
 # %%
 for start in ("step", "read"):
@@ -175,14 +180,15 @@ for start in ("step", "read"):
 # %% [markdown]
 # ## Break it on purpose
 #
-# Hand over $dh$ and forget $dc$.
+# Pass $dh$ to the encoder and forget $dc$.
 #
-# **Predict:** which gradients will the check find wrong, the encoder's or the decoder's?
+# **Predict:** the encoder gets only half of the gradient of its code. Which gradients will the
+# check find wrong, those of the encoder or those of the decoder?
 
 
 # %%
 class ForgetsTheCell(FuturePredictor):
-    """The decoder's dc does not reach the encoder."""
+    """Future predictor whose encoder does not get the decoder's dc."""
 
     def backward(self, doutputs, cache, want_dinputs=True):
         run = cache.consume()
@@ -203,12 +209,13 @@ print("wrong:", *wrong)
 assert wrong and all(name.startswith("encoder") or name == "past" for name in wrong)
 
 # %% [markdown]
-# All of the encoder, none of the decoder: the border is where the fault is.
+# All gradients of the encoder are wrong, and none of the decoder. The mistake is between the two.
 #
 # ## How large is the paper's model?
 #
-# 2048 units, frames of 64 x 64 = 4096 pixels, an encoder and two unconditional decoders (tutorial
-# 10). `Blank` builds a model of zeros on memory that nobody has touched, to ask it for its size.
+# It has 2048 units, frames of 64 x 64 = 4096 pixels, one encoder and two unconditional decoders
+# (tutorial 10). `Blank` builds a model without filling its memory. So we can ask for its size
+# without paying for it.
 
 # %%
 paper = Composite(4096, 2048, 1, np.random.default_rng(0), init=Blank())
@@ -221,21 +228,24 @@ assert total == by_hand and round(total / 1e6, 1) == 100.7
 # %% [markdown]
 # ## Exercises
 #
-# 1. A stack of two layers hands over how many arrays?
+# 1. How many arrays are in the code of a stack of two layers?
 # 2. Why does a decoder without input not draw the same frame for ever?
-# 3. Which single weight matrix of the paper's model is the largest?
+# 3. Which weight matrix of the paper's model is the largest?
 #
 # ### Answers
 #
-# 1. Four: $h$ and $c$ of both layers, each to the decoder's layer of the same number.
-# 2. Its state changes: $h_{t+1}$ depends on $h_t$ through `Wh`. The film's motion is in the state.
-# 3. The encoder's input weights, $4096 \times 8192$: a third of everything.
+# 1. Four: $h$ and $c$ of both layers. Layer 1 of the decoder starts from layer 1 of the encoder,
+#    and layer 2 from layer 2.
+# 2. Its state changes, because $h_{t+1}$ depends on $h_t$ through `Wh`. The motion of the film is
+#    in the state.
+# 3. The encoder's input weights, $4096 \times 8192$. They are a third of all parameters.
 
 # %%
 assert max(param.value.size for param in paper.params().values()) == 4096 * 8192
 assert 4096 * 8192 > total / 3.1
 
 # %% [markdown]
-# **In the library:** [models/composite.py](../minilstm/models/composite.py) `Encoder`, `Decoder`,
-# `FuturePredictor`; [stack.py](../minilstm/layers/stack.py). **Next:** 08, what goes in at each
-# time step.
+# **In the library:** [models/encoder.py](../minilstm/models/encoder.py) `Encoder`;
+# [models/decoder.py](../minilstm/models/decoder.py) `Decoder`;
+# [models/composite.py](../minilstm/models/composite.py) `FuturePredictor`;
+# [stack.py](../minilstm/layers/stack.py). **Next:** 08, the input at each time step.

@@ -3,16 +3,16 @@
 #
 # *Slides: "Input at each timestep".*
 #
-# * **You will do:** turn frames into vectors, shuffle their pixels, count what a larger frame
-#   costs, and read a film from a file of your own.
-# * **You will learn:** that an LSTM has no eyes, what that costs, and why the loss must fit the
-#   input.
+# * **You will do:** turn frames into vectors, shuffle their pixels, compute the cost of larger
+#   frames, and read a film from a file of your own.
+# * **You will learn:** that an LSTM does not know which pixels are neighbours, what follows from
+#   this, and why the loss must fit the input.
 # * **You need:** tutorials 03 and 07.
 #
 # ![the same film with its pixels shuffled](images/08_shuffled.png)
 #
-# Above, a film. Below, the same film with its pixels shuffled, each frame in the same way. You can
-# follow only the first. For an LSTM they are equally easy.
+# Top row: a film. Bottom row: the same film with its pixels shuffled, in the same way in each
+# frame. You can follow only the first. For an LSTM both are equally easy.
 
 # %%
 import tempfile
@@ -42,12 +42,12 @@ from minilstm.training import resources
 # %% [markdown]
 # ## A frame becomes a vector
 #
-# The deck lists two kinds of input. The first are **image patches**, such as MNIST's: all pixels of
-# a frame in one row,
+# The slides list two kinds of input. The first kind is **image patches**, such as MNIST's: all
+# pixels of a frame in one row,
 #
 # $$x_t \in [0, 1]^D, \qquad D = \text{height} \times \text{width}.$$
 #
-# `batch` gives bytes, time first; `as_vectors` makes the vectors.
+# `batch` returns bytes, with time as the first axis. `as_vectors` turns them into vectors.
 
 # %%
 digits, _ = data.load_digits()
@@ -58,12 +58,12 @@ print(frames.dtype, frames.shape, "->", x.dtype, x.shape)
 assert x.shape == (12, 32, 256) and 0 <= x.min() and x.max() <= 1
 
 # %% [markdown]
-# ## An LSTM has no eyes
+# ## An LSTM does not know neighbours
 #
-# The vector has forgotten which pixels were neighbours.
+# A vector does not say which pixels are neighbours.
 #
-# **Predict:** shuffle the 256 pixels of every frame in one fixed way. Will an LSTM find the films
-# harder to learn?
+# **Predict:** the 256 pixels of every frame are shuffled, in the same way in all frames. Are the
+# films now harder to learn for an LSTM?
 
 # %%
 order = np.random.default_rng(0).permutation(256)
@@ -78,32 +78,35 @@ lstm = PeepholeLSTM(256, 32, np.random.default_rng(1))
 lstm.backward((np.ones_like(y), None), cache)
 gradient = lstm.Wx.grad.copy()
 
-lstm.Wx.value[...] = lstm.Wx.value[order]  # shuffle the rows of Wx in the same way
+lstm.Wx.value[...] = lstm.Wx.value[order]  # shuffle the rows of Wx in the same way as the pixels
 lstm.zero_grad()
 (again, _), cache = lstm.forward(shuffled)
 lstm.backward((np.ones_like(y), None), cache)
 scale = np.abs(gradient).max()
-print("outputs differ by", np.abs(again - y).max())
-print("gradients, unshuffled, differ by", np.abs(lstm.Wx.grad - gradient[order]).max() / scale)
+print("largest difference of outputs:", np.abs(again - y).max())
+print("largest relative difference of gradients of Wx, in the same order of rows:",
+      np.abs(lstm.Wx.grad - gradient[order]).max() / scale)  # fmt: skip
 assert np.allclose(again, y, atol=1e-5)
 assert np.allclose(lstm.Wx.grad, gradient[order], atol=1e-5 * scale)
 
 # %% [markdown]
-# Not at all. Shuffle the rows of `Wx` along, and outputs and gradients are the same. Since `Wx`
-# starts random, a shuffled start is as likely as any. So the network must learn from data what
-# every picture has: that neighbouring pixels belong together, and that a digit looks the same two
-# pixels further on.
+# They are not harder. If we shuffle the rows of `Wx` in the same way, the outputs and the gradients
+# are the same. And `Wx` starts with random values, so a shuffled start is as likely as any other.
+# So an LSTM must learn from data what is true for every picture: neighbouring pixels belong
+# together, and a digit keeps its shape when it moves by two pixels.
 #
-# That is the reason for the deck's second kind of input: **features** of each frame from a
-# convolutional network that was trained on ImageNet (Krizhevsky, Sutskever, Hinton 2012). Such a
-# network has eyes, and has seen a million photographs. Carrying over what it learned is *transfer
-# learning*. For an LSTM, features are just another vector $x_t$.
-# ([data_tools/extract_percepts.py](../data_tools/extract_percepts.py) makes such features from
-# videos, and `--data percepts --path FOLDER` learns from them; their loss is below.)
+# This is the reason for the second kind of input in the slides: **features** of each frame,
+# computed by a convolutional network that was trained on ImageNet (Krizhevsky, Sutskever, Hinton
+# 2012). A convolutional network knows which pixels are neighbours, and this one has seen a million
+# photographs. Using again what a network has learned is called *transfer learning*. For an LSTM,
+# features are just another vector $x_t$.
+# ([data_tools/extract_percepts.py](../data_tools/extract_percepts.py) computes such features from
+# videos, and `--data percepts --path FOLDER` trains on them. Their loss is described below.)
 #
-# ## What a larger frame costs
+# ## The cost of a larger frame
 #
-# **Predict:** frames of twice the height and width. How many times more parameters, for 2048 units?
+# **Predict:** frames of 128 x 128 pixels in place of 64 x 64. How many times more parameters does a
+# composite model of 2048 units have?
 
 # %%
 sizes = {}
@@ -113,22 +116,25 @@ for side in (16, 32, 64, 128):
                                       "model": {"hidden": 2048}})  # fmt: skip
     sizes[side] = sum(param.value.size for param in model.params().values())
     gflop = resources.gflop_per_step(model, settings)
-    print(f"{side:>3} x {side:<3}  {sizes[side] / 1e6:6.0f} million parameters  {gflop:6.0f} GFLOP")
+    print(f"{side:>3} x {side:<3}  {sizes[side] / 1e6:6.0f} million parameters  "
+          f"{gflop:6.0f} GFLOP per training step")  # fmt: skip
 assert 2 < sizes[128] / sizes[64] < 4
 
 # %% [markdown]
-# At 64 x 64, the paper's size, the weights that touch pixels are half of all: the encoder's input
-# weights (4096 inputs, four gates) are a third, the two decoders' readouts a sixth. At 128 x 128
-# they are four fifths. The paper's natural patches, of 32 x 32 pixels in 3 colours, are 3072
-# numbers.
+# At 64 x 64, the paper's size, half of all weights are connected to pixels: a third are the
+# encoder's input weights (4096 inputs, four gates), and a sixth are the readouts of the two
+# decoders. At 128 x 128 they are four fifths. The paper's natural patches, with 32 x 32 pixels in 3
+# colours, have 3072 numbers.
 #
 # ## The loss must fit the input
 #
-# Pixels of digits are probabilities of ink: between 0 and 1, mostly at the ends. For them the paper
-# uses the Bernoulli cross-entropy. Natural patches and features are real numbers around a mean. For
-# them it uses the squared error, $\tfrac12 \sum (z - y)^2$ per frame.
+# The pixels of digits are probabilities of ink. They are between 0 and 1, and most are near one of
+# the two. For them the paper uses the Bernoulli cross-entropy. Natural patches and features are
+# real numbers around a mean. For them the paper uses the squared error,
+# $\tfrac12 \sum (z - y)^2$ per frame.
 #
-# **Predict:** what does the library say to a film with negative values and cross-entropy?
+# **Predict:** a model with the cross-entropy as its loss gets a film with negative values. What
+# does the library do?
 
 # %%
 rng = np.random.default_rng(2)
@@ -148,10 +154,10 @@ rows = check(Sample(randomize(FuturePredictor(4, 3, 1, rng, loss=SquaredError())
 assert all(row.passed for row in rows)
 
 # %% [markdown]
-# The authors cut their natural patches out of UCF-101: 32 x 32 pixels in colour, 16 frames to see
+# The authors cut their natural patches out of UCF-101: 32 x 32 pixels in colour, 16 frames to read
 # and 13 to predict. `data.Patches` reads such a file (`--data patches --path FILE`) and
-# *normalises* it: each colour gets mean 0 and standard deviation 1 over the **training** films.
-# None comes with the package, so here is a made-up one: clouds of colour that drift to the right.
+# *normalises* it: over the **training** films each colour gets mean 0 and standard deviation 1. No
+# such file comes with the package, so we make one: clouds of colour that move to the right.
 
 # %%
 rng = np.random.default_rng(3)
@@ -166,19 +172,20 @@ with tempfile.TemporaryDirectory() as folder:
 x = data.as_vectors(batch, patches.scale)
 back = data.as_frames(x, patches.frame_shape, patches.scale)
 print("vectors:", x.shape, f" mean {x.mean():.3f}, standard deviation {x.std():.3f}")
-print("and back to pictures:", np.abs(back - batch / 255).max())
+print("back to pictures: largest difference", np.abs(back - batch / 255).max())
 assert abs(x.mean()) < 1e-3 and abs(x.std() - 1) < 1e-3
 assert np.abs(back - batch / 255).max() < 1e-6
 
 # %% [markdown]
-# What a conditional decoder feeds back (tutorial 10) goes with the loss: the *mean* of what its
-# logits stand for. That is the sigmoid for digits, and the number itself for reals.
+# A conditional decoder (tutorial 10) uses its own output as its next input. This output is the
+# *mean* of the predicted distribution. For digits it is the sigmoid of the logit. For real numbers
+# it is the logit itself.
 #
 # ## Your own films
 #
-# `--data FILE.npy` trains on any file of bytes `(T, N, height, width)` or `(N, T, height, width)`.
-# The public Moving MNIST files are of these two kinds. Let us make a film that is no digit: a
-# bright bar that travels downwards.
+# `--data FILE.npy` trains on any file of bytes of shape `(T, N, height, width)` or
+# `(N, T, height, width)`. The public Moving MNIST files have one of these two shapes. We make a
+# film of something that is not a digit: a bright bar that moves downwards.
 
 # %%
 bars = np.zeros((20, 30, 16, 16), np.uint8)  # (T, N, height, width)
@@ -199,18 +206,19 @@ with tempfile.TemporaryDirectory() as folder:
 _, logits = judging.decode(model, test, 6)
 loss = judging.loss_per_step(model.loss, logits, test[6:]).mean()
 of_mean = judging.loss_of_mean_image(model.loss, mean, test[6:])
-print(f"bars: {loss:.1f} nats per frame; the mean image costs {of_mean:.1f}")
+print(f"bars: model {loss:.1f} nats per frame; mean image {of_mean:.1f}")
 assert loss < of_mean / 2
 
 # %% [markdown]
-# A bar has no grey pixels and one way to move. Its entropy bound is zero: here the future can be
-# known.
+# A bar has no grey pixels, and it can move in one way only. Its entropy bound is zero: these films
+# can be predicted exactly.
 #
 # ## Break it on purpose: bytes that were not divided
 #
-# The commonest mistake with one's own data: 0 to 255 in place of 0 to 1.
+# A common mistake with one's own data is to give values from 0 to 255 in place of 0 to 1.
 #
-# **Predict:** an error, or a bad result?
+# **Predict:** a model for values from 0 to 1 gets values from 0 to 255. Is there an error, or only
+# a bad result?
 
 # %%
 for name, wrong in (("as floats", bars.astype(np.float32)), ("as bytes", bars)):
@@ -222,25 +230,30 @@ for name, wrong in (("as floats", bars.astype(np.float32)), ("as bytes", bars)):
         raise AssertionError("bytes were accepted as probabilities")
 
 # %% [markdown]
-# An error, in one line that says what to do. A loss of minus four thousand nats, and a day of
-# wonder, would be the alternative.
+# There is an error. Its message is one line, and it says what to do. Without this check, the loss
+# would be minus four thousand nats, and you might search for the reason for a day.
 #
 # ## Exercises
 #
-# 1. Shuffle the pixels *differently in every frame*. Is that still as easy?
-# 2. Why does the library read only the frames it needs from a file of 800 MB?
-# 3. Half of the pixels of your films are always black. What do they cost in parameters? In loss?
+# 1. Shuffle the pixels *differently in every frame*. Is the film still as easy to learn?
+# 2. Why does the library read only the frames that it needs from a file of 800 MB? How?
+# 3. Half of the pixels of your films are always black. What do they cost in parameters? What do
+#    they cost in loss?
 #
 # ### Answers
 #
-# 1. No. Then nothing is the same from frame to frame, and there is no motion to find.
-# 2. Through a memory map: the array is a window on the file, and slicing it reads the slice.
-# 3. In parameters as much as all others. In loss almost nothing: the bias of such a pixel goes far
-#    below zero, or starts there, since readouts start at the mean image.
+# 1. No. Now a pixel's place says nothing about its place in the next frame, so there is no motion
+#    to learn.
+# 2. To save memory and time. It uses a memory map: the array stands for the file, and taking a
+#    slice of the array reads only this slice.
+# 3. They cost as many parameters as the other pixels. They cost almost no loss, because the bias of
+#    such a pixel becomes strongly negative. It even starts there, since readouts start at the mean
+#    image.
 
 # %% [markdown]
 # **In the library:** [data/vectors.py](../minilstm/data/vectors.py) `as_vectors`;
 # [data/sequences.py](../minilstm/data/sequences.py) `SequenceFile`;
-# [data/patches.py](../minilstm/data/patches.py);
+# [data/patches.py](../minilstm/data/patches.py) `Patches`;
 # [losses.py](../minilstm/layers/losses.py) `mean`;
-# [resources.py](../minilstm/training/resources.py). **Next:** 09, judging.
+# [resources.py](../minilstm/training/resources.py) `gflop_per_step`. **Next:** 09, how to judge a
+# model.

@@ -1,20 +1,21 @@
 # %% [markdown]
 # # 09 · Judge a model before you believe it
 #
-# *Slides: "Unsupervised Evaluation Strategy", "Qualitative", "Quantitative", "Benchmarking",
-# "Table 2".*
+# *Slides: "Unsupervised Evaluation Strategy", "Qualitative", "Quantitative", "Benchmarking", "Table
+# 2".*
 #
-# * **You will do:** compute what it costs to know nothing, to copy and to guess the average; then
-#   put the deck's 341.2 among them; then judge a model of your own.
-# * **You will learn:** what a nat is, why a number without baselines says little, and why fog
-#   scores well.
+# * **You will do:** compute the loss of three baselines: answering 0.5 everywhere, copying the last
+#   frame, and showing the mean image. Then place the 341.2 of the slides among them. Then judge a
+#   model of your own.
+# * **You will learn:** what a nat is, why a loss without baselines says little, and why blurred
+#   pictures have a low loss.
 # * **You need:** tutorial 06.
 #
-# ![the ruler of Table 2](images/09_ruler.png)
+# ![the results of Table 2 among baselines](images/09_ruler.png)
 #
-# A ruler in nats per frame, for two digits on 64 x 64 pixels. It is logarithmic: equal distances
-# are equal *factors*. Grey: what needs no model. Orange: the four results of Table 2. Blue: what
-# nobody can beat.
+# The axis shows nats per frame, for two digits on 64 x 64 pixels. It is logarithmic: equal
+# distances are equal *factors*. Grey: baselines, which need no model. Orange: the four results of
+# Table 2. Blue: the entropy bound, the lowest loss that is possible.
 
 # %%
 import kit
@@ -28,15 +29,17 @@ from minilstm.runs import build
 # %% [markdown]
 # ## What is a nat?
 #
-# A model says: this pixel is lit with probability $p$. The truth is $y$, between 0 (black) and 1
-# (white). The *cross-entropy* charges
+# A model says: this pixel is white with probability $p$. The true value is $y$, between 0 (black)
+# and 1 (white). The loss is the *cross-entropy*
 #
-# $$-\,[\,y \log p + (1 - y) \log(1 - p)\,],$$
+# $$-\,[\,y \log p + (1 - y) \log(1 - p)\,].$$
 #
-# in *nats*, because the logarithm is natural. A coin ($p = 0.5$) costs $\log 2 = 0.69$ whatever
-# happens. Being sure and right costs almost nothing. Being sure and wrong costs a lot.
+# Its unit is the *nat*, because the logarithm is the natural one. With $p = 0.5$ the loss is
+# $\log 2 = 0.69$ nats for any $y$. A confident right answer costs almost nothing. A confident wrong
+# answer costs a lot.
 #
-# **Predict:** the truth is *grey*, $y = 0.5$. What is the best $p$, and what does it cost?
+# **Predict:** the true value of a pixel is *grey*, y = 0.5. Which probability p has the lowest
+# loss, and how large is this loss?
 
 # %%
 print("           p = 0.01    p = 0.5    p = 0.99")
@@ -48,16 +51,19 @@ for y in (0.0, 0.5, 1.0):
         assert min(costs) == costs[1] and abs(costs[1] - np.log(2)) < 1e-12
 
 # %% [markdown]
-# A grey pixel costs at least 0.69. So even the *perfect* prediction, the truth itself, costs
-# something, because digits have grey edges. That is the entropy bound, where the ruler begins.
+# A grey pixel costs at least 0.69 nats. Digits have grey edges. So even the *perfect* prediction,
+# the true frame itself, has a loss above zero. This loss is the *entropy bound*, the lowest value
+# on the axis above.
 #
-# The unit of Table 2: nats **summed** over the 4096 pixels of a frame, **averaged** over the ten
-# predicted frames and over the films. Papers differ here. A published 3670.85 for a later model is
-# summed over ten frames, on other data: it is not comparable with 341.2.
+# In Table 2 the loss is **summed** over the 4096 pixels of a frame. It is **averaged** over the ten
+# predicted frames and over the films. Other papers use other units. For example, a later model has
+# a published loss of 3670.85, summed over ten frames, on other data. It can't be compared with
+# 341.2.
 #
-# ## The ruler
+# ## The baselines
 #
-# Test films at the deck's size, from digits that no training uses: 10 frames seen, 10 to predict.
+# These are test films of the size in the slides: 10 frames to read, 10 to predict. Their digits are
+# not used in training.
 
 # %%
 N = 100 if kit.FAST else 1000
@@ -75,7 +81,9 @@ assert abs(half - 4096 * np.log(2)) < 1e-6
 assert half > copy > mean_image > 2 * bound
 
 # %% [markdown]
-# **Predict:** where between these four does the deck's best model belong?
+# **Predict:** on films of two digits we compute the loss of four predictions: p = 0.5 for every
+# pixel, a copy of the last frame, the mean image, and the perfect prediction (the entropy bound).
+# The best model of the slides has 341.2 nats per frame. Between which of the four losses is it?
 
 # %%
 table2 = {
@@ -86,14 +94,14 @@ table2 = {
 }
 for name, value in table2.items():
     done = (mean_image - value) / (mean_image - bound)
-    print(f"{name:<52}{value:6.1f}   {done:.0%} of the way from the mean image to the bound")
+    print(f"{name:<52}{value:6.1f}   {done:.0%} of the way from mean image to entropy bound")
     assert bound < value < mean_image
 
 drawn, ax = kit.figure(9, 2.4)
 ax.set_xscale("log")
 for name, value in baselines.items():
     ax.plot(value, 0, "|", ms=30, mew=3, color=kit.BLUE if value == bound else kit.FAINT)
-    y = -0.62 if value == half else 0.35  # its neighbour needs the room above
+    y = -0.62 if value == half else 0.35  # below the axis, because its neighbour's label is above
     ax.text(value, y, f"{name}\n{value:.0f}", ha="center", fontsize=10, color=kit.INK)
 for value in table2.values():
     ax.plot(value, 0, "|", ms=22, mew=1.5, color=kit.ORANGE)
@@ -111,36 +119,38 @@ kit.save(drawn, "09_ruler", show=False)
 
 spread = 350.2 - 341.2
 print(f"first and last row differ by {spread:.1f} nats, {spread / (mean_image - bound):.1%} "
-      f"of the {mean_image - bound:.0f} from the mean image to the bound")  # fmt: skip
+      f"of the {mean_image - bound:.0f} nats from mean image to entropy bound")  # fmt: skip
 assert spread < 0.02 * (mean_image - bound)
 
 # %% [markdown]
-# A little more than half way from the mean image to the bound, in nats. (On the logarithmic ruler
-# it looks like a third.) And the whole table spans 9 nats, 1.5 % of that way. All four models are
-# much more like each other than like the truth. "341.2" alone says none of this.
+# The results are a little more than half way from the mean image to the bound, in nats. (On the
+# logarithmic axis it looks like a third.) The whole table spans 9 nats, which is 1.5 % of this way.
+# So all four models are much more similar to each other than to the perfect prediction. The number
+# 341.2 alone says none of this.
 #
-# (The bound and the baselines are of *our* films, of the 1,000 test digits that come with the
-# package: their mean image costs 678. With the whole of MNIST's test set it costs 672
-# ([metrics.py](../minilstm/evaluation/metrics.py)), with another sample of test digits 629, which
-# tutorial 13 uses. So a result belongs beside the baselines of its own data.)
+# (The bound and the baselines are computed on *our* films, with the 1,000 test digits that come
+# with the package. Their mean image costs 678 nats per frame. With the whole test set of MNIST it
+# costs 672 ([metrics.py](../minilstm/evaluation/metrics.py)). With another sample of test digits,
+# which tutorial 13 uses, it costs 629. So compare a result only with baselines on the same data.)
 #
-# ## Why fog scores well
+# ## Why blurred pictures have a low loss
 #
-# Take the truth and spoil it in two ways. Move it by a few pixels: crisp, but misplaced. Or blur
-# it: in place, but fog.
+# Take the true frames and change them in two ways. Move them by a few pixels: they stay sharp, but
+# they are in the wrong place. Or blur them: they are in the right place, but not sharp.
 #
-# **Predict:** which one looks better? Which one scores better?
+# **Predict:** compare the true frames moved by 3 pixels with the true frames strongly blurred.
+# Which look better? Which have the lower loss?
 
 
 # %%
 def moved(frames, pixels):
-    """The films with every frame moved to the right."""
+    """Return the films with every frame moved to the right by so many pixels."""
     pictures = frames.reshape(*frames.shape[:2], 64, 64)
     return np.roll(pictures, pixels, axis=3).reshape(frames.shape)
 
 
 def blurred(frames, times):
-    """The films after averaging over 3 x 3 pixels, so many times."""
+    """Return the films after averaging over 3 x 3 pixels, repeated `times` times."""
     pictures = frames.reshape(*frames.shape[:2], 64, 64)
     for _ in range(times):
         for axis in (2, 3):
@@ -149,7 +159,7 @@ def blurred(frames, times):
 
 
 few = future[:, :50].astype(float)
-spoiled = {"truth": few, "moved by 3": moved(few, 3), "blurred 8 times": blurred(few, 8),
+spoiled = {"truth": few, "moved by 3 pixels": moved(few, 3), "blurred 8 times": blurred(few, 8),
            "mean image": np.broadcast_to(mean.astype(float), few.shape)}  # fmt: skip
 found = {}
 print(f"{'':<18}nats per frame   sharpness")
@@ -165,29 +175,32 @@ for k, name in enumerate(spoiled):
     ax.text(70 * k + 32, -4, f"{name}: {found[name][0]:.0f}", ha="center", fontsize=11)
 kit.save(drawn, "09_fog")
 
-assert found["blurred 8 times"][0] < found["mean image"][0] < found["moved by 3"][0]
+assert found["blurred 8 times"][0] < found["mean image"][0] < found["moved by 3 pixels"][0]
 assert found["blurred 8 times"][1] < 0.2
 
 # %% [markdown]
-# The crisp digits three pixels away cost more than one average picture shown for every film. Fog is
-# cheap, because it is never *sure* of anything wrong. So a model under this loss blurs where it is
-# uncertain, and rightly so, for the loss.
+# Sharp digits, three pixels away, cost more than the mean image, which is the same picture for
+# every film. A blurred picture is cheap, because it is never *confident* and wrong. So a model that
+# is trained with this loss blurs where it is uncertain. For this loss, blurring is right.
 #
-# Hence the two halves of the deck's strategy. **Quantitative**: nats, beside baselines.
-# **Qualitative**: look. And a number for looking: `sharpness`, the share of the truth's edges that
-# were drawn. Below 0.5 the library calls it fog. (Crisp digits three pixels off score low as well:
-# their edges agree with nothing. To score high, a prediction must be crisp *and* right.)
+# This is why the slides use two kinds of evaluation. **Quantitative**: nats, with baselines.
+# **Qualitative**: look at the pictures. The library also has a number for the second: `sharpness`,
+# the share of the true edges that the picture contains. It calls a picture sharp above 0.5. (Sharp
+# digits three pixels away score low as well, because their edges are in the wrong places. A high
+# score needs edges that are sharp *and* right.)
 #
-# The deck's other quantitative test is *action recognition*: is the representation of use later?
-# Tutorial 01 gave a small taste of it, with motion in place of actions.
+# The other quantitative test of the slides is *action recognition*: is the representation useful
+# for another task? Tutorial 01 had a small version of it, with motion in place of actions.
 #
 # ## Judge a model of your own
 #
-# A small composite model (tutorial 10) on small films, with a conditional decoder for the future.
-# Such a decoder can be asked in two ways, and they are **two different numbers**:
+# We train a small composite model (tutorial 10) on small films, with a conditional decoder for the
+# future. There are two ways to evaluate such a decoder, and they give **two different numbers**:
 #
-# * *free-running*: it sees the past, then only its own output. Table 2 is this.
-# * *teacher-forced*: before each frame it is shown the true one before. Nobody has that in reality.
+# * *free-running*: the decoder gets the code of the past, and then its own output as input. Table 2
+#   shows this number.
+# * *teacher-forced*: before each frame the decoder gets the true previous frame. In a real
+#   prediction this frame is not known.
 
 # %%
 settings = kit.small(
@@ -206,7 +219,7 @@ assert forced < free < of_mean
 
 # %%
 def frames(vectors):
-    """(T, N, 256) -> (T, N, 16, 16), of three films."""
+    """Return three of the films (T, N, 256) as pictures (T, 3, 16, 16)."""
     return vectors[:, 2:5].reshape(-1, 3, 16, 16)
 
 
@@ -220,33 +233,37 @@ kit.save_file(
 # %% [markdown]
 # ## Break it on purpose: "stuck at 2600"
 #
-# A user of the authors' code reported that the loss would not go below 2600. One explanation comes
-# close. Suppose that the output passes through the sigmoid **twice**. A probability between 0 and 1
-# becomes one between 0.5 and 0.73: the model can't say "black" any more.
+# A user of the authors' code reported that the loss would not go below 2600. We know one mistake
+# that would give about this number: the output goes through the sigmoid **twice**. Then a
+# probability between 0 and 1 becomes a number between 0.5 and 0.73, and the model can never say
+# "black".
 #
-# **Predict:** what does the *perfect* prediction cost, if it is squashed once more?
+# **Predict:** the *perfect* prediction goes through the sigmoid once more. How large is its loss,
+# in nats per frame of 64 x 64 pixels?
 
 # %%
 squashed = metrics.cross_entropy(future, 1 / (1 + np.exp(-future))).mean()
-print(f"perfect, but squashed twice: {squashed:.0f} nats per frame; a coin: {half:.0f}")
+print(f"perfect prediction through one more sigmoid: {squashed:.0f} nats per frame; "
+      f"p = 0.5 everywhere: {half:.0f}")  # fmt: skip
 assert 2500 < squashed < half
 
 # %% [markdown]
-# The ruler tells at once: a number that close to "p = 0.5" means that something is wrong with the
-# output, not with the learning.
+# The baselines show this at once. A loss this close to "p = 0.5" means that something is wrong with
+# the output, not with the learning.
 #
 # ## Exercises
 #
 # 1. How many *bits* per frame are 341.2 nats?
-# 2. Why must the mean image come from the *training* data?
-# 3. Your model scores 80 nats per frame on these 64 x 64 films. Celebrate?
+# 2. Why must the mean image be computed from the *training* data?
+# 3. Your model has a loss of 80 nats per frame on these films of 64 x 64 pixels. Is this good news?
 #
 # ### Answers
 #
 # 1. $341.2 / \log 2 = 492$.
-# 2. A mean of the test films has seen the answers. A baseline may know no more than a model may.
-# 3. No: that is below the entropy bound. Look for the mistake: other films, a mean over something,
-#    a teacher.
+# 2. The mean of the test films contains information about the answers. A baseline may not know more
+#    than a model may know.
+# 3. No. It is below the entropy bound, which is impossible. Look for the mistake: other films, a
+#    mean in place of a sum, or true frames as input.
 
 # %%
 assert round(341.2 / np.log(2)) == 492
@@ -254,5 +271,5 @@ assert bound > 80
 
 # %% [markdown]
 # **In the library:** [metrics.py](../minilstm/evaluation/metrics.py) `cross_entropy`, `baselines`,
-# `sharpness`; [judging.py](../minilstm/evaluation/judging.py) `evaluate`, `table`; `python -m
-# minilstm.evaluate RUN`. **Next:** 10, the future.
+# `sharpness`; [judging.py](../minilstm/evaluation/judging.py) `evaluate`, `table`;
+# `python -m minilstm.evaluate RUN`. **Next:** 10, predicting the future.

@@ -1,19 +1,20 @@
 # %% [markdown]
-# # 10 · Predict the future, and ask both whys
+# # 10 · Predict the future: why composite, why conditional
 #
 # *Slides: "Predicting The Future".*
 #
-# * **You will do:** train an autoencoder, a future predictor and their composite, and ask each code
-#   what it remembers; then feed a decoder its own output and watch it drift.
-# * **You will learn:** the deck's two *whys*: why a composite model, why a conditional decoder, and
-#   what the second costs (exposure bias).
+# * **You will do:** train an autoencoder, a future predictor and their composite, and test what
+#   each code contains. Then use a decoder's own output as its input, and see its errors grow.
+# * **You will learn:** the answers to two questions of the slides: why a composite model, and why a
+#   conditional decoder. You will also learn the price of a conditional decoder, which is called
+#   exposure bias.
 # * **You need:** tutorials 07 and 09.
 #
-# ![the same decoder, with a teacher and alone](images/10_exposure_bias.png)
+# ![the same decoder, teacher-forced and free-running](images/10_exposure_bias.png)
 #
-# One trained model, two ways to ask it. With a teacher, who shows it the true frame before each one
-# it draws, it is as good at the sixth frame as at the second. Alone, fed with its own frames, it
-# drifts.
+# The picture shows one trained model, evaluated in two ways. Teacher-forced, it gets the true
+# previous frame before each frame that it draws. Then it is as good at the sixth frame as at the
+# second. Free-running, it gets its own previous frame, and its errors grow.
 
 # %%
 import kit
@@ -28,25 +29,26 @@ from minilstm.layers.samples import randomize
 from minilstm.models import Composite
 
 # %% [markdown]
-# ## Composite: why?
+# ## Why a composite model?
 #
-# The deck leaves the question open. The paper's answer has two halves:
+# The slides leave this question open. The paper's answer has two parts:
 #
-# * an **autoencoder** may store whatever helps to redraw the past, and has no reason to keep what
-#   is needed to *go on*;
-# * a **future predictor** has no reason to keep the past. The last frames and the motion are
+# * An **autoencoder** stores what helps to draw the past again. It has no reason to store what is
+#   needed to *continue* the film.
+# * A **future predictor** has no reason to store the past. The last frames and the motion are
 #   enough, so it may forget the rest.
 #
-# The composite does both tasks from *one* code, so the code must serve both:
+# A composite model does both tasks from *one* code, so the code must be good for both:
 #
 # $$L = L_\text{reconstruction} + L_\text{future}.$$
 #
-# We can ask the codes. As in tutorial 01, a linear reader (a *linear probe*) tries to draw a frame
-# from the code: the *first* frame of the past, long gone, and a frame of the *future*, three steps
-# ahead. All three models have the same encoder of only 32 units, so there is something to
-# economise.
+# We can test what the codes contain. As in tutorial 01 we use a linear probe. Here it draws a frame
+# from the code: the *first* frame of the past, or a *future* frame, three steps ahead. The encoder
+# of all three models has only 32 units, so there is not room for everything.
 #
-# **Predict:** who is best at the first frame, who at the future frame, and where is the composite?
+# **Predict:** a linear probe draws a frame from the code of an autoencoder, of a future predictor
+# and of a composite model. Which code is best for the first frame of the past? Which is best for a
+# future frame? Where is the composite model?
 
 # %%
 rng = np.random.default_rng(0)
@@ -57,7 +59,7 @@ past, future = x[:6], x[6:]
 
 
 def readable(model, frame):
-    """The share of a frame's variance that a linear reader draws from the code, on new films."""
+    """Return R^2: the share of a frame's variance that a linear probe explains on new films."""
     ((h, c),), _ = model.encoder.forward(past)
     code = np.concatenate([h, c, np.ones((1000, 1))], axis=1).astype(float)
     fit, test = slice(0, 700), slice(700, None)
@@ -69,49 +71,53 @@ def readable(model, frame):
 
 steps = 150 if kit.FAST else 800
 codes = {}
-print(f"{'':<14}first frame   three steps ahead")
+print("R^2 of a probe   first frame   three steps ahead")
 for kind in ("autoencoder", "predictor", "composite"):
     model = kit.learn(kit.small(steps, model={"kind": kind, "hidden": 32}))
     codes[kind] = readable(model, past[0]), readable(model, future[2])
-    print(f"{kind:<14}{codes[kind][0]:11.3f}{codes[kind][1]:16.3f}")
+    print(f"{kind:<17}{codes[kind][0]:11.3f}{codes[kind][1]:20.3f}")
 
 drawn, axes = kit.figure(8, 2.4, columns=2, sharey=True)
 for k, (ax, name) in enumerate(zip(axes, ("the first frame", "three steps ahead"), strict=True)):
     ax.barh(list(codes), [value[k] for value in codes.values()],
             color=[kit.ORANGE, kit.GREEN, kit.BLUE])  # fmt: skip
-    ax.set_xlabel(f"read from the code: {name}")
+    ax.set_xlabel(f"R², {name}")
 axes[0].invert_yaxis()
 kit.save(drawn, "10_codes")
 
-assert codes["autoencoder"][0] > codes["predictor"][0]  # it remembers the past better
-assert codes["predictor"][1] > codes["autoencoder"][1] + 0.03  # it knows more of the future
-# the composite knows more of the future than the autoencoder, more of the past than the predictor
+assert codes["autoencoder"][0] > codes["predictor"][0]  # its code contains more of the past
+assert codes["predictor"][1] > codes["autoencoder"][1] + 0.03  # its code: more of the future
+# the composite's code: more of the future than the autoencoder's, more of the past than the
+# predictor's
 assert codes["composite"][1] > codes["autoencoder"][1] + 0.03
 assert codes["composite"][0] > codes["predictor"][0] + 0.01
 
 # %% [markdown]
-# The autoencoder remembers more of the past than the predictor, and knows less of the future. The
-# composite is about as good as the better of them at each: one code, two masters. The differences
-# are small here, because the films are simple: whoever knows place and motion can work out both
-# ends. In Table 2 the composite gains 5 nats over the future predictor (350.2 to 344.9).
+# The code of the autoencoder contains more of the past than the code of the predictor, and less of
+# the future. The composite model is about as good as the better of the two in each task. The
+# differences are small, because these films are simple: position and motion are enough for both
+# tasks. In Table 2 the composite model gains 5 nats over the future predictor (344.9 against
+# 350.2).
 #
-# ## Conditional: why?
+# ## Why a conditional decoder?
 #
-# An unconditional decoder draws frame after frame with nothing but its state. A *conditional* one
-# is also shown the frame before. The paper's argument **for**: if several futures are possible, a
-# decoder that sees the frame it has just drawn knows which of them it has begun. One that does not
-# see it must draw their average. **Against**: neighbouring frames are nearly equal. So a decoder
-# that is shown the true one learns to copy it, and only a small gradient is left to ask the code
-# for anything long-term.
+# An unconditional decoder draws all frames from its state alone. A *conditional* decoder also gets
+# the previous frame as input. The paper has an argument **for** it: several futures may be
+# possible. A decoder that sees the frame that it has just drawn knows which future it has begun. A
+# decoder that does not see it must draw the average of all. The paper also has an argument
+# **against** it: neighbouring frames are nearly equal. So a decoder that gets the true previous
+# frame learns to copy it, and little gradient is left for learning what the code should hold for
+# the long term.
 #
-# And there is a catch. In training we show it the *true* frame before. In earnest there is none. It
-# gets its own:
+# There is one more problem. In training the decoder gets the *true* previous frame. This is called
+# *teacher forcing*. After training, when the decoder predicts a real future, the true frame is not
+# known. So the decoder gets its own output. This is called *free-running*:
 #
-# $$\text{training: } x_{t-1} \to z_t \qquad\qquad
+# $$\text{teacher forcing: } x_{t-1} \to z_t \qquad\qquad
 #   \text{free-running: } \hat x_{t-1} = \operatorname{sig}(z_{t-1}) \to z_t$$
 #
-# **Predict:** train a conditional predictor on true frames. Draw in your mind its loss over the six
-# predicted frames, with the teacher, and alone.
+# **Predict:** a conditional predictor was trained with teacher forcing. Draw two curves of its loss
+# over the six predicted frames: one teacher-forced, one free-running.
 
 # %%
 models = {
@@ -126,78 +132,76 @@ models = {
 
 
 def per_step(model, feed_truth):
-    """Nats of each of the six predicted frames: with the teacher, or alone."""
+    """Return the nats of each of the six predicted frames: teacher-forced, or free-running."""
     (_, logits), _ = model.forward(past, future, 6, feed_truth)
     return judging.loss_per_step(model.loss, logits, future)
 
 
-alone, taught = {}, {}
+free, forced = {}, {}
 for name, settings in models.items():
     model = kit.learn(settings)
-    alone[name], taught[name] = per_step(model, False), per_step(model, True)
-    print(f"{name:<15}alone ", *(f"{nats:6.1f}" for nats in alone[name]))
+    free[name], forced[name] = per_step(model, False), per_step(model, True)
+    print(f"{name:<15}free-running  ", *(f"{nats:6.1f}" for nats in free[name]))
     if name != "unconditional":
-        print(f"{'':<15}taught", *(f"{nats:6.1f}" for nats in taught[name]))
+        print(f"{'':<15}teacher-forced", *(f"{nats:6.1f}" for nats in forced[name]))
 
 kit.save_file(
     lambda path: curves.per_step_curve(
-        {"with the teacher": taught["conditional"], "alone": alone["conditional"]}, path
+        {"teacher-forced": forced["conditional"], "free-running": free["conditional"]}, path
     ),
     "10_exposure_bias",
 )
 
-gap = alone["conditional"] - taught["conditional"]
-assert abs(gap[0]) < 1e-3  # the first frame is drawn before anybody shows anything
+gap = free["conditional"] - forced["conditional"]
+assert abs(gap[0]) < 1e-3  # at the first frame no previous frame is given in either case
 assert all(gap[1:] > 0) and gap[5] > 2 * gap[1]
 
 # %% [markdown]
-# The first frame is equal: nothing has been fed yet. Then the curves part. This is **exposure
-# bias**: in training the decoder was never exposed to its own mistakes, so it has not learned to
-# recover. It explains a complaint of those who used the authors' code: *only the first predicted
-# frame is sharp*.
+# At the first frame both losses are equal, because there is no previous frame yet. Then the curves
+# separate. This is **exposure bias**: in training the decoder never saw its own mistakes, so it did
+# not learn to correct them. It may explain what users of the authors' code reported: *only the
+# first predicted frame is sharp*.
 #
-# It also explains why a paper must say which number it prints. Teacher-forced, our conditional
-# model looks far better than the unconditional one. The honest comparison is of those who run
-# alone.
+# It is also the reason why a paper must say which of the two numbers it prints. Teacher-forced, our
+# conditional model looks far better than the unconditional one. A fair comparison evaluates both
+# models free-running.
 
 # %%
 for name in models:
-    mean, first, last = alone[name].mean(), alone[name][0], alone[name][-1]
-    print(f"{name:<15} alone: mean {mean:.2f}   first frame {first:.2f}   last frame {last:.2f}")
-assert alone["conditional"][0] < alone["unconditional"][0]
-assert alone["conditional"][-1] > alone["unconditional"][-1]
+    mean, first, last = free[name].mean(), free[name][0], free[name][-1]
+    print(f"{name:<15} free-running: mean {mean:.2f}, first frame {first:.2f}, last {last:.2f}")
+assert free["conditional"][0] < free["unconditional"][0]
+assert free["conditional"][-1] > free["unconditional"][-1]
 
 # %% [markdown]
-# It starts ahead and ends behind. On average the two are close here; in Table 2, at full size, the
-# conditional model is ahead (343.5 against 350.2).
+# The conditional model is ahead at the first frame and behind at the last. On average the two are
+# close here. In Table 2, at full size, the conditional model is ahead (343.5 against 350.2).
 #
-# ## The medicine: scheduled sampling
+# ## The remedy: scheduled sampling
 #
-# Show the truth at first; then, step by step, let it see its own frames more and more often. The
-# library draws for every frame and film whether truth or own output is fed (`--feeding scheduled`),
-# and the gradient flows *through* the fed-back frames.
+# Begin training with true frames. Then, step by step, give the decoder its own frames more and more
+# often. This is *scheduled sampling* (`--feeding scheduled`). For every frame and film, the library
+# draws at random whether the decoder gets the true frame or its own. The gradient flows *through*
+# the decoder's own frames.
 
 # %%
-gap_scheduled = alone["scheduled"] - taught["scheduled"]
-print(
-    "gap at the last frame: fed on truth",
-    gap[-1].round(1),
-    "  scheduled",
-    gap_scheduled[-1].round(1),
-)
+gap_scheduled = free["scheduled"] - forced["scheduled"]
+print("free-running minus teacher-forced, last frame, in nats:")
+print(f"   trained with teacher forcing      {gap[-1]:.1f}")
+print(f"   trained with scheduled sampling   {gap_scheduled[-1]:.1f}")
 assert gap_scheduled[-1] < gap[-1]
-assert alone["scheduled"][-1] < alone["conditional"][-1]
+assert free["scheduled"][-1] < free["conditional"][-1]
 
 # %% [markdown]
 # ## Break it on purpose
 #
-# When a decoder feeds itself, frame $t-1$ enters the loss twice: by its own target, and through
-# everything drawn after it. Leave the second way out and see what the check says.
+# When a decoder runs free, frame $t-1$ has two paths to the loss: through its own target, and
+# through all frames that are drawn after it. Leave out the second path and run the gradient check.
 
 
 # %%
 class BlindToItself(Composite):
-    """The free-running future decoder without the gradient through its fed-back frames."""
+    """Composite model without the gradient through the future decoder's own frames."""
 
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, **keywords)
@@ -211,30 +215,32 @@ class BlindToItself(Composite):
 
 rows = check(BlindToItself.sample(np.random.default_rng(0)))
 wrong = [row.array for row in rows if not row.passed]
-print("wrong:", len(wrong), "of", len(rows), "gradients, among them", wrong[0])
+print("wrong:", len(wrong), "of", len(rows), "gradients, for example", wrong[0])
 right = [row.array for row in rows if row.passed]
 assert wrong and all(name.startswith("reconstruct") for name in right)
 
 # %% [markdown]
-# Everything is wrong but the reconstruction decoder, which feeds on nothing.
+# Everything is wrong except the decoder for the reconstruction. That decoder does not use its own
+# output as input.
 #
 # ## Exercises
 #
-# 1. Train the conditional model with `feeding={"inputs": "own"}` from the start. What goes better,
-#    what worse?
-# 2. Why is scheduled sampling's `feed_truth` an *input* of `forward`, drawn by the trainer, and not
-#    a random number drawn inside?
+# 1. Train the conditional model with `feeding={"inputs": "own"}` from the start. What becomes
+#    better, and what becomes worse?
+# 2. For scheduled sampling, `forward` has an *input* `feed_truth`, and the training loop draws it.
+#    Why is it not drawn inside `forward`?
 # 3. The paper found that a conditional decoder gives no clear gain for recognising actions. Which
-#    argument of the two above does that support?
+#    of the two arguments above does this support?
 #
 # ### Answers
 #
-# 1. The gap closes, since training is now like the test. Learning is slower at first: early outputs
-#    are fog, and fog teaches little about digits.
-# 2. So that forward is a function of its inputs. The gradient check runs it hundreds of times and
-#    must see the same choices; a resumed run must see them too.
-# 3. The one against: the decoder leans on the frame before, so the code learns less.
+# 1. The gap closes, because training is now like the test. Learning is slower at first: the early
+#    outputs are blurred, and blurred frames teach little about digits.
+# 2. So that `forward` is a function of its inputs. The gradient check calls it hundreds of times
+#    and needs the same choices in each call. A resumed run needs the same choices, too.
+# 3. The argument against: the decoder relies on the previous frame, so the code learns less.
 #
-# **In the library:** [models/composite.py](../minilstm/models/composite.py) `Composite`,
-# `Decoder.forward`; [batches.py](../minilstm/training/batches.py) `draw_feeding`.
-# **Next:** 11, looking inside.
+# **In the library:** [models/composite.py](../minilstm/models/composite.py) `Composite`;
+# [models/feedback.py](../minilstm/models/feedback.py), the decoder on its own output;
+# [batches.py](../minilstm/training/batches.py) `draw_feeding`. **Next:** 11, pictures of what a
+# model learned.

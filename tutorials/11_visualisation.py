@@ -1,19 +1,19 @@
 # %% [markdown]
 # # 11 · Look at what it learned
 #
-# *Slides: "Visualization and Qualitative Analysis", "Unsupervised Learning with LSTMs", "Figure
-# 5", "Figure 6".*
+# *Slides: "Visualization and Qualitative Analysis", "Unsupervised Learning with LSTMs", "Figure 5",
+# "Figure 6".*
 #
-# * **You will do:** draw the figures of the slides and the paper from a model that you trained a
-#   minute ago, and put a number on each.
-# * **You will learn:** what the units of a trained LSTM do while it predicts, what they look for in
-#   a frame, and how to look without fooling yourself.
+# * **You will do:** draw the figures of the slides and of the paper from a model that you have just
+#   trained, and compute a number for each.
+# * **You will learn:** what the units of a trained LSTM do while it predicts, which parts of a
+#   frame they respond to, and how not to be deceived by a picture.
 # * **You need:** tutorials 07, 09 and 10.
 #
 # ![units of a decoder over 100 predicted steps, trained and random](images/11_fig7.png)
 #
-# The deck's "(a) Trained Future Predictor" above "(b) Randomly Initialized". One line is one unit
-# of the future decoder, time runs to the right for 100 predicted steps.
+# The slides' "(a) Trained Future Predictor" is above, "(b) Randomly Initialized" below. Each line
+# is one unit of the future decoder. Time goes to the right, over 100 predicted steps.
 
 # %%
 import tempfile
@@ -29,10 +29,11 @@ from minilstm.experiments import run_figures
 from minilstm.training import loop
 
 # %% [markdown]
-# ## A run to look at
+# ## Train a run to look at
 #
-# The library draws from a *run folder*, as its training command leaves it. So we use that command's
-# own function once, on the small films of tutorial 01: one digit, six frames in, six to predict.
+# The library draws its figures from a *run folder*, which the training command writes. So here we
+# call the function behind that command. The films are those of tutorial 01: one digit, six frames
+# to read, six to predict.
 
 # %%
 steps = 400 if kit.FAST else 2500
@@ -47,14 +48,14 @@ run = run_figures.open_run(Path(folder.name) / "run")
 print("models to compare:", *run.models)
 
 # %% [markdown]
-# `run` holds the trained model **and** the same model as it was before training. Every picture
-# below shows both. A picture of a trained network alone proves little: random networks look busy
-# too.
+# `run` contains the trained model **and** the same model before training. Every picture below shows
+# both. A picture of a trained network alone proves little, because pictures of untrained networks
+# have structure, too.
 
 
 # %%
 def draw(figure, name, *runs):
-    """Draw one of the library's figures, of this run or of others; return its caption."""
+    """Draw one of the library's figures, of this run or of other runs. Return its caption."""
     figures = run_figures.FigureFolder(Path(folder.name), ("png",), captioned=False)
     run_figures.draw(list(runs) or [run], figures, (figure,))
     (drawn,) = figures.drawn
@@ -66,27 +67,29 @@ def draw(figure, name, *runs):
 # %% [markdown]
 # ## Figure 5: reconstruction and prediction
 #
-# **Predict:** in which frame will the model's picture be worst?
+# **Predict:** a model reconstructs six frames and predicts six. In which frame will its picture be
+# worst?
 
 # %%
 caption = draw("fig5", "11_fig5")
 print(caption)
 
 # %% [markdown]
-# Look for three things, in this order. *Place*: is the blob where the digit is? *Motion*: does it
-# turn at the wall? *Shape*: is it this digit? The loss pays for them in this order, and in this
-# order they are learned.
+# Look for three things, in this order. *Position*: is there something where the digit is? *Motion*:
+# does it turn at the wall? *Shape*: is it this digit? This is the order of their share in the loss,
+# and the order in which the model learns them.
 #
 # ## Figure 6: natural patches
 #
-# The deck's next figure is of photographs in motion, cut out of real films: 16 frames to see, 13 to
-# predict, two models. We have no films, but matplotlib brings a photograph, of Grace Hopper. Let a
-# *camera* glide over it and zoom: real textures, made-up motion. Training cameras see the left
-# three fifths, test cameras the rest.
+# The next figure of the slides shows patches of real films: 16 frames to read, 13 to predict, by
+# two models. We have no such films, but matplotlib comes with a photograph, of Grace Hopper. We let
+# a *camera* move over it and zoom. So the textures are real and the motion is made up. The training
+# films show the left three fifths of the photograph, and the test films show the rest.
 #
 # The pixels are normalised, and the loss is the squared error (tutorial 08).
 #
-# **Predict:** to beat a copy of the last frame, what must a model know?
+# **Predict:** a camera moves over a photograph. To have a lower loss than a copy of the last frame,
+# what must a model know?
 
 # %%
 np.save(Path(folder.name) / "films.npy", kit.camera_films(100 if kit.FAST else 600))
@@ -114,24 +117,26 @@ caption = draw("fig6", "11_fig6", *patches.values())
 print(caption)
 
 # %% [markdown]
-# Light and dark in the large, and nothing small. The light blue wall behind her hardly occurs in
-# the left of the photograph, so the models draw it pink or white, and blue at most at the edges:
-# light, in colours that they know. Both beat the mean image. Neither beats a *copy of the last
-# frame*, which has all the texture and only lags behind. The larger model is hardly better on what
-# it never saw. One photograph is not enough; the slides' models saw many films. The figure alone
-# would not have told you.
+# The models draw large light and dark areas, and no details. The light blue wall behind her is rare
+# in the left part of the photograph. So the models draw it in colours that they know, pink or
+# white, and blue only at the edges. Both models are better than the mean image. Neither is better
+# than a *copy of the last frame*: the copy has all the texture, and it is only a little late. The
+# larger model is hardly better than the smaller on films that it did not see. One photograph is not
+# enough; the models of the slides saw many films. The figure alone does not show this. The numbers
+# do.
 #
-# ## Figure 7: does it keep time?
+# ## Figure 7: does the decoder keep a rhythm?
 #
-# A digit that bounces between walls comes back. So a decoder that has understood must go on
-# swinging, also long after the six frames that it was trained to predict. A number for it: the
-# *autocorrelation*, how much a unit's activity resembles itself $k$ steps later,
+# A digit that bounces between walls comes back. So a decoder that has learned this motion should go
+# on for ever, also long after the six frames of its training. The *autocorrelation* measures this.
+# It says how similar the activity of a unit is to its own activity $k$ steps later:
 #
 # $$r(k) = \operatorname{corr}(h_t, h_{t+k}).$$
 #
-# Its highest peak is 1 for a perfect rhythm and 0 for a unit that has come to rest.
+# Its highest peak is 1 for a perfect rhythm, and 0 for a unit whose activity has become constant.
 #
-# **Predict:** a decoder with random weights, without input, for 100 steps: noise, or rest?
+# **Predict:** a decoder with random weights and without input runs for 100 steps. Does its activity
+# look like noise, or does it become constant?
 
 # %%
 peaks = {}
@@ -140,56 +145,59 @@ for name, model in run.models.items():
     peak, period = activations.periodicity(h)
     late = np.abs(np.diff(h[80:], axis=0)).mean()
     peaks[name] = peak.mean(), late
-    every = f"every {np.median(period[period > 0]):.0f} steps" if period.any() else "at rest"
-    print(f"{name:<22} peak {peak.mean():.2f}, {every}; after 80 steps it moves {late:.4f} a step")
+    rhythm = f"period {np.median(period[period > 0]):.0f} steps" if period.any() else "no period"
+    print(f"{name:<22} peak {peak.mean():.2f}, {rhythm}; change per step after step 80: {late:.4f}")
 draw("fig7", "11_fig7")
 (trained_peak, trained_late), (random_peak, random_late) = peaks.values()
 assert random_peak < 0.05 and random_late < 1e-3
 assert trained_peak > 0.3 and trained_late > 10 * random_late
 
 # %% [markdown]
-# The random decoder comes to rest. With forget gates below 1 and nothing coming in, every cell
-# drains. The trained one goes on moving, and by this the eye can tell them apart at once. That is
-# the finding of the deck's figure.
+# The activity of the random decoder becomes constant. Its forget gates are below 1 and nothing
+# comes in, so every cell state decays. The activity of the trained decoder goes on. One can see the
+# difference at once, and this is what the figure of the slides shows.
 #
-# And, trained for long enough, its period nearly makes sense: 18 steps, in the picture at the top.
-# A digit needs ten frames from wall to wall (8 pixels of slack, at most 0.8 pixels a frame), so
-# there and back takes twenty, and more on a slant. Trained to predict six frames, and left alone
-# for a hundred, the model runs a little fast.
+# If the decoder is trained for long enough, its period is nearly right: 18 steps in the picture at
+# the top. A digit needs ten frames from wall to wall (it can move by 8 pixels, at most 0.8 pixels
+# per frame). So it needs twenty frames to come back, and more when it moves diagonally. The decoder
+# was trained to predict six frames and ran for a hundred. Its rhythm is a little too fast.
 #
-# ## Figure 8: what if there are two digits?
+# ## Figure 8: two digits
 #
-# **Predict:** our model has seen one digit at a time, always. Give it two. What does it draw?
+# **Predict:** our model has always seen exactly one digit. Give it a film of two digits. What does
+# it draw?
 
 # %%
 caption = draw("fig8", "11_fig8")
 print(caption)
 
 # %% [markdown]
-# One thing. While the two digits touch (frames 1 to 3) it rebuilds *one* ring between them, of
-# about one digit's size. When they part, the ring becomes a smear from one to the other. It
-# predicts one dim cloud, larger than a digit, at 60 nats a frame; one digit costs it 19. It has
-# learned that there is one digit, and not only how digits move.
+# It draws one object. While the two digits touch (frames 1 to 3), it reconstructs *one* ring
+# between them, of about the size of one digit. When they separate, the ring becomes a smear from
+# one to the other. It predicts one dim cloud, larger than a digit, at 60 nats per frame. On films
+# of one digit it has 19 nats per frame. So it has learned that there is one digit, and not only how
+# digits move.
 
 # %% [markdown]
-# ## Figures 9 and 10: what units look for, what they draw
+# ## Figures 9 and 10: the weights of a unit as pictures
 #
-# Each unit of the encoder has one weight for every pixel and gate. So its weights *are* a picture:
-# of what it takes from a frame. Likewise each unit of a decoder has a picture of what it gives to
-# the frame.
+# Each unit of the encoder has one weight for every pixel and gate. So its weights *are* a picture.
+# The picture shows which pixels the unit responds to. In the same way, each unit of a decoder has a
+# picture of what it adds to the frame.
 #
-# **Predict:** before training these pictures are noise. What will training turn them into?
+# **Predict:** before training, the weights of a unit look like noise when they are drawn as a
+# picture. What do they look like after training?
 
 
 # %%
 def smoothness(weights):
-    """How much neighbouring pixels of weight pictures (N, 256) agree: 0 for noise, up to 1."""
+    """Return the correlation of neighbouring pixels in weight pictures (N, 256). Noise has 0."""
     pictures = weights.reshape(-1, 16, 16)
     return np.corrcoef(pictures[:, :, 1:].ravel(), pictures[:, :, :-1].ravel())[0, 1]
 
 
 def shown(weights):
-    """The 12 largest of weight pictures (N, 256), each scaled by itself; grey is 0."""
+    """Return the 12 largest of weight pictures (N, 256), each scaled to [0, 1]; 0.5 is weight 0."""
     w = weights[activations.largest(weights, 12)]
     return 0.5 + 0.5 * w / np.abs(w).max(axis=1, keepdims=True)
 
@@ -197,12 +205,13 @@ def shown(weights):
 rows = {}
 for name, model in run.models.items():
     H = settings.model.hidden
-    takes = activations.input_weights(model.encoder.layers[0])[:, 2 * H : 3 * H].T  # of the input g
-    gives = activations.output_weights(model.predict)
+    inputs = activations.input_weights(model.encoder.layers[0])[:, 2 * H : 3 * H].T  # of gate g
+    outputs = activations.output_weights(model.predict)
     word = "trained" if name == run_figures.TRAINED else "random"
-    rows |= {f"{word}: takes": shown(takes), f"{word}: gives": shown(gives)}
-    print(f"{name:<22} takes {smoothness(takes):.2f}   gives {smoothness(gives):.2f}")
-    assert (smoothness(gives) > 0.3) == (name == run_figures.TRAINED)
+    rows |= {f"{word}: input": shown(inputs), f"{word}: output": shown(outputs)}
+    print(f"{name:<22} correlation of neighbouring pixels: input weights {smoothness(inputs):.2f}, "
+          f"output weights {smoothness(outputs):.2f}")  # fmt: skip
+    assert (smoothness(outputs) > 0.3) == (name == run_figures.TRAINED)
 
 drawn, ax = kit.figure(9, 3.2)
 kit.pictures(ax, np.stack(list(rows.values())), (16, 16))
@@ -211,51 +220,53 @@ for row, name in enumerate(rows):
 kit.save(drawn, "11_weights")
 
 # %% [markdown]
-# Blobs and strokes: neighbouring pixels have learned to agree. Nobody told the network which pixels
-# are neighbours (tutorial 08). It found out. (`python -m minilstm.visualize RUN --only fig9 fig10`
-# draws 200 units, for every gate and both decoders.)
+# We see spots and strokes: neighbouring pixels have similar weights. The network was not told which
+# pixels are neighbours (tutorial 08). It has learned it from the films.
+# (`python -m minilstm.visualize RUN --only fig9 fig10` draws 200 units, for every gate and both
+# decoders.)
 #
-# ## Break it on purpose: a beautiful picture of nothing
+# ## Break it on purpose: a beautiful picture that means nothing
 #
-# Could a picture like Figure 7 deceive us? Drive the *random* decoder with a rhythm from outside,
-# and look at its units.
+# Could a picture like Figure 7 deceive us? Give an untrained network an input with a rhythm, and
+# look at its units.
 
 # %%
 random = run.models[run_figures.RANDOM]
 T, B = 100, 1
 beat = np.zeros((T, B, 256), np.float32)
-beat[::10] = 1.0  # a flash every ten frames
+beat[::10] = 1.0  # all pixels are white in every tenth frame
 found, _ = activations.unrolled(random.encoder.layers[0], beat, None)
 peak, period = activations.periodicity(found["h"])
-print(f"random encoder, driven: peak {peak.mean():.2f}, period {np.median(period):.0f}")
+print(f"random encoder with this input: peak {peak.mean():.2f}, "
+      f"period {np.median(period):.0f} steps")  # fmt: skip
 assert peak.mean() > 0.7 and np.median(period) == 10
 
 # %% [markdown]
-# A strong rhythm, in a network that knows nothing. The rhythm is the input's. Figure 7 means
-# something only because that decoder has *no input*. Ask of every beautiful picture what else could
-# have made it.
+# The rhythm is strong, and the network has learned nothing. The rhythm comes from the input. Figure
+# 7 means something only because its decoder has *no input*. For every beautiful picture, ask what
+# else could have made it.
 #
 # ## Exercises
 #
-# 1. `python -m minilstm.visualize RUN` draws all of this, and two figures more. Which?
-# 2. Why are the units with the *largest* weights shown in Figures 9 and 10, and is that fair?
-# 3. The paper's Figure 7 is about a predictor of two digits. What would its period be, if a digit
+# 1. `python -m minilstm.visualize RUN` draws all of these figures, and two more. Which?
+# 2. Figures 9 and 10 show the units with the *largest* weights. Why? Is this fair?
+# 3. The paper's Figure 7 shows a predictor for two digits. What would its period be, if a digit
 #    needs about ten frames from wall to wall?
 #
 # ### Answers
 #
-# 1. `gates`, how saturated the gates are, and `gradients`, how far back a gradient reaches
+# 1. `gates` shows how saturated the gates are. `gradients` shows how far back a gradient reaches
 #    (tutorial 05).
-# 2. Units that are hardly connected look like noise. It is fair if it is said, and if the random
-#    network's are chosen in the same way.
-# 3. About twenty: there and back.
+# 2. Units with small weights look like noise. It is fair if the caption says it, and if the units
+#    of the random network are chosen in the same way.
+# 3. About twenty frames: ten to the other wall and ten back.
 
 # %%
 assert {"gates", "gradients"} < set(run_figures.NAMES)
 folder.cleanup()
 
 # %% [markdown]
-# **In the library:** [run_figures.py](../minilstm/experiments/run_figures.py) says what is drawn,
-# [activations.py](../minilstm/evaluation/activations.py) measures,
-# [strips.py](../minilstm/figures/strips.py) and [panels.py](../minilstm/figures/panels.py) do the
-# drawing. **Next:** 12, transfer.
+# **In the library:** [run_figures.py](../minilstm/experiments/run_figures.py) chooses the figures,
+# [activations.py](../minilstm/evaluation/activations.py) computes the numbers,
+# [strips.py](../minilstm/figures/strips.py) and [panels.py](../minilstm/figures/panels.py) draw.
+# **Next:** 12, transfer learning.

@@ -1,22 +1,23 @@
 # %% [markdown]
 # # 12 · Transfer what was learned to actions
 #
-# *Slides: "Transfer Learning for Action Recognition", "Figure 11", "Figure 12", "Table 1",
-# "Table 3".*
+# *Slides: "Transfer Learning for Action Recognition", "Figure 11", "Figure 12", "Table 1", "Table
+# 3".*
 #
-# * **You will do:** train a composite model on films without labels, hand its encoder to a
-#   classifier of actions, and let it compete with an encoder that starts from nothing.
+# * **You will do:** train a composite model on films without labels, copy its encoder into a
+#   classifier of actions, and compare it with a classifier that starts from random weights.
 # * **You will learn:** how the classifier of Figure 11 works, when pretraining helps, how to choose
-#   settings without cheating, and what the slides' 1.3 points are worth.
+#   settings without using the test set, and how reliable the slides' gain of 1.3 points is.
 # * **You need:** tutorials 07, 09 and 10.
 #
 # ![recognised actions against the number of labelled clips](images/12_labels.png)
 #
-# Figure 12 of the deck, small. To the right, more labelled clips of each action, on a logarithmic
-# axis: equal distances are equal *factors*. Left panel: the test clips recognised, from random
-# weights (baseline) and with pretraining (composite). Right panel: the gain, composite minus
-# baseline, draw by draw: both learn from the same labelled clips. Large marks are means over three
-# draws, small dots the single draws, bars 95 % intervals.
+# This is Figure 12 of the slides, in a small version. The horizontal axis is the number of labelled
+# clips of each action. It is logarithmic: equal distances are equal *factors*. The left panel shows
+# the share of test clips that are recognised, from random weights (baseline) and with pretraining
+# (composite). The right panel shows the gain, composite minus baseline. In each draw both
+# classifiers learn from the same labelled clips, so the gain is computed draw by draw. Large marks
+# are means over three draws, small dots are single draws, bars are 95 % confidence intervals.
 
 # %%
 import dataclasses
@@ -49,18 +50,19 @@ from minilstm.training import classifier, loop
 # %% [markdown]
 # ## Eighteen actions
 #
-# The paper's action films (UCF-101, HMDB-51) do not fit into a tutorial. Ours are drawn: a digit
-# does one of eighteen things. What leaves the frame on one side comes back on the other. A digit
-# that grows begins again at the smallest size when it has reached the largest; one that shrinks,
-# the other way round. Which digit it is says nothing about what it does. There are three sets of
-# clips, of digits that are not shared: to learn from, to decide by, and to be judged by.
+# The data sets of the paper (UCF-101, HMDB-51) are too large for a tutorial. So we draw our own
+# clips: a digit does one of eighteen things. When it leaves the frame on one side, it comes back on
+# the other side. A growing digit that has reached the largest size starts again at the smallest,
+# and a shrinking digit does the opposite. Which digit it is has nothing to do with the action.
+# There are three sets of clips: a training set, a validation set and a test set. No digit is in two
+# sets.
 #
 # The picture shows the first ten of the 20 frames of one clip of each action.
 
 
 # %%
 def ask(encoder, labels, seed=0, learning_rate=2e-3):
-    """Settings of a classifier that learns from so many labelled clips of each action."""
+    """Return the settings of a classifier. It learns from `labels` clips of each action."""
     return ClassifySettings(
         frame_size=16, validation=5, test=20, hidden=64,
         steps=20 if kit.FAST else 600, encoder=encoder, labels=labels, seed=seed,
@@ -70,11 +72,11 @@ def ask(encoder, labels, seed=0, learning_rate=2e-3):
 
 labels = 2 if kit.FAST else 8
 labelled, validation, test = build.open_clips(ask("scratch", labels))
-for name, clips in (("learn", labelled), ("decide", validation), ("judge", test)):
-    print(f"{len(clips)} clips to {name} by")
+for name, clips in (("training", labelled), ("validation", validation), ("test", test)):
+    print(f"{name} set: {len(clips)} clips")
 
 digits = build.split_digits("bundled", "train")
-shown = Actions(digits, 32, 20, seed=5).clips(1)  # larger, for the eye
+shown = Actions(digits, 32, 20, seed=5).clips(1)  # larger frames, for the picture only
 drawn, axes = kit.figure(9, 5.7, columns=2, rows=9)
 for n, ax in enumerate(axes.T.ravel()):
     kit.pictures(ax, shown.clip(n)[None, :10].reshape(1, 10, -1) / 255, (32, 32), gap=3)
@@ -84,12 +86,12 @@ kit.save(drawn, "12_actions")
 # %% [markdown]
 # ## One frame says nothing
 #
-# Run a film backwards. Every single frame is still there. But "left" has become "right", and
-# "shrink" has become "grow". So whoever looks at single frames, and forgets their order, must say
-# the same of both.
+# Play a clip backwards. Every single frame is still there, but "left" has become "right", and
+# "shrink" has become "grow". So a classifier that looks at single frames and ignores their order
+# must give the same answer for both.
 #
-# **Predict:** a classifier of single frames is asked about the middle frame of each test clip. How
-# many will it get right?
+# **Predict:** there are eighteen actions. A classifier looks at the middle frame of each test clip
+# only. How many of the clips does it recognise?
 
 # %%
 films = test.frames.reshape(len(test), 20, 16, 16)
@@ -98,7 +100,7 @@ found = baselines.clip_baselines(labelled, validation, test)
 again = baselines.clip_baselines(labelled, validation, backwards)
 
 chance = 1 / len(CLASSES)
-error = np.sqrt(chance * (1 - chance) / len(test))  # of one who guesses
+error = np.sqrt(chance * (1 - chance) / len(test))  # standard error of a guess
 print(f"{'a guess':<22}{chance:.3f} ± {error:.3f}")
 for name, p in found.items():
     print(f"{name:<22}{clip_scores.accuracy(p, test.labels):.3f}")
@@ -106,24 +108,27 @@ assert abs(clip_scores.accuracy(found["one frame"], test.labels) - chance) < 4 *
 assert np.allclose(found["single frame"], again["single frame"], atol=1e-4)
 
 # %% [markdown]
-# Chance, and no more: *by design*. Place, size, angle and brightness have the same distribution in
-# every class, at every moment; only their **changes** differ. So here, what is recognised is
-# recognised by motion. Real films are otherwise. A single frame of UCF-101 tells a swimming pool
-# from a tennis court, and gets 72.2 % (Table 1).
+# It recognises no more than a guess would. The data are made *on purpose* so that this is the case:
+# position, size, angle and brightness have the same distribution in every class and at every
+# moment. Only their **changes** differ between classes. So here every recognised action is
+# recognised by its motion. Real films are different. A single frame of UCF-101 can show a swimming
+# pool or a tennis court. The slides' single-frame classifier recognises 72.2 % of UCF-101 (Table
+# 1).
 #
-# "single frame" asks about all frames of a clip and averages, as the table does. That may be a
-# little more than chance: the average is bold where a digit stays and timid where it passes through
-# many places. But it can't tell left from right: backwards it says the same, as asserted.
+# "single frame" in the output uses all frames of a clip, one at a time, and averages the
+# probabilities, as in Table 1. It may be a little better than a guess, because the average is more
+# confident for a digit that stays in one place. But it can't tell left from right. The assertion
+# shows this: for the clips played backwards it gives the same answers.
 #
 # ## Figure 11: the classifier
 #
-# An LSTM reads the clip. At *every* step a softmax says which of the $K$ classes it thinks it is:
+# An LSTM reads the clip. At *every* step a softmax gives a probability for each of the $K$ classes:
 #
 # $$p_t = \operatorname{softmax}(h_t W + b), \qquad
 #   L = -\frac{1}{T} \sum_t \log p_t[\text{class}].$$
 #
-# In training, every step has its loss. To judge a clip, the probabilities are averaged: over the
-# steps of a window, then over the windows of the clip.
+# In training there is a loss at every step. To classify a clip, the probabilities are averaged over
+# the steps of a window, and then over the windows of the clip.
 
 # %%
 drawn, ax = kit.diagram(9, 3.4)
@@ -150,17 +155,17 @@ print(len(rows), "gradients of the classifier checked")
 assert all(row.passed for row in rows)
 
 # %% [markdown]
-# ## Learn without labels, then copy
+# ## Pretrain without labels, then copy
 #
-# First, pretraining: a composite model (tutorial 10) on clips of all actions, unlabelled and
-# without end. It is told to rebuild eight frames and to predict the next eight, and nothing else.
+# First comes pretraining: a composite model (tutorial 10) learns from an endless supply of clips of
+# all actions, without labels. It learns to reconstruct eight frames and to predict the next eight.
 
 # %%
 folder = tempfile.TemporaryDirectory()
 
 
 def pretrain(method, steps):
-    """The run folder of a model that learned from clips without labels."""
+    """Train a model on clips without labels. Return its run folder."""
     run = Path(folder.name) / method
     settings = config.load(["actions"], overrides={
         "data": {"frame_size": 16, "past": 8, "future": 8},
@@ -177,19 +182,20 @@ run = pretrain("composite", steps)
 print(f"trained on {32 * steps:,} clips without labels")
 
 # %% [markdown]
-# Now the encoder's weights are copied into the classifier. Three ways to go on:
+# Now the encoder's weights are copied into the classifier. There are three ways to continue:
 #
-# * **frozen**: the encoder stays as it is, and only the softmax learns;
+# * **frozen**: the encoder does not change, and only the softmax layer learns;
 # * **finetuned**: everything learns;
-# * **scratch**: nothing is copied. The same network, from random weights.
+# * **scratch**: nothing is copied. The same network starts from random weights.
 #
-# **Predict:** which arrays will be equal in the frozen classifier and in the pretrained model?
+# **Predict:** the weights of a pretrained encoder are copied into a frozen and into a finetuned
+# classifier. After training, which weights are still equal to those of the pretrained model?
 
 
 # %%
 @cache
 def fit(encoder, labels, seed=0, source=None, learning_rate=2e-3):
-    """A classifier, trained on so many labelled clips of each action."""
+    """Return a classifier that was trained on `labels` labelled clips of each action."""
     settings = ask(encoder, labels, seed, learning_rate)
     clips, *_ = build.open_clips(settings)
     return classifier.fit(settings, clips, validation, None if encoder == "scratch" else source)
@@ -203,11 +209,12 @@ for name, fitted in (("frozen", frozen), ("finetuned", finetuned)):
     moved = [np.abs(param.value - pretrained[key].value).max() / np.abs(param.value).max()
              for key, param in fitted.classifier.encoder.params().items()]  # fmt: skip
     recognised = clip_scores.accuracy(p, test.labels)
-    print(f"{name:<10} recognised {recognised:.3f}   weights moved by {max(moved):.3f}")
+    print(f"{name:<10} recognised {recognised:.3f}   "
+          f"largest relative change of weights {max(moved):.3f}")  # fmt: skip
     assert (max(moved) == 0) == (name == "frozen")
 
 # %% [markdown]
-# And the averages of Figure 11, by hand:
+# The next cell computes the averages of Figure 11 by hand:
 
 # %%
 which, first = windows(test.lengths, window=16, stride=4)
@@ -218,14 +225,15 @@ p = e / e.sum(axis=2, keepdims=True)  # (16, windows, 18)
 by_step = [clip_scores.accuracy(baselines.mean_by(p_t, which), test.labels) for p_t in p]
 by_hand = baselines.mean_by(p.mean(axis=0), which)
 print(f"{len(which)} windows of {len(test)} clips")
-print("recognised at step 1, 2, ...:", *(f"{a:.2f}" for a in by_step))
+print("share recognised at step 1, 2, ...:", *(f"{a:.2f}" for a in by_step))
 assert np.allclose(by_hand, finetuned.predict(test), atol=1e-5)
 assert abs(by_step[0] - chance) < 4 * error
 
 # %% [markdown]
-# At step 1 the LSTM has seen one frame, and guesses. Then it sees motion.
+# At step 1 the LSTM has seen one frame, and it is no better than a guess. With more frames it sees
+# motion.
 #
-# Does it really go by motion? Play the test clips backwards.
+# Does it really use motion? Play the test clips backwards.
 
 # %%
 MIRRORED = {"left": "right", "up": "down", "up-left": "down-right", "up-right": "down-left",
@@ -236,18 +244,18 @@ has_mirror = np.array([CLASSES[label] in MIRRORED for label in test.labels])
 mirror = np.array([CLASSES.index(MIRRORED.get(name, name)) for name in CLASSES])[test.labels]
 forwards, reversed_ = (finetuned.predict(clips)[has_mirror] for clips in (test, backwards))
 own, mirror = test.labels[has_mirror], mirror[has_mirror]
-print("                 says its action   says the mirrored action")
+print("played           answers its action   answers the mirrored action")
 for name, p in (("forwards", forwards), ("backwards", reversed_)):
-    print(f"{name:<17}{clip_scores.accuracy(p, own):15.2f}{clip_scores.accuracy(p, mirror):27.2f}")
+    print(f"{name:<17}{clip_scores.accuracy(p, own):18.2f}{clip_scores.accuracy(p, mirror):30.2f}")
 if not kit.FAST:
     assert clip_scores.accuracy(reversed_, mirror) > clip_scores.accuracy(reversed_, own)
 
 # %% [markdown]
-# ## Choose settings without cheating
+# ## Choose settings without using the test set
 #
-# A fair race gives both runners their best shoes. The scratch network needs another learning rate
-# than the finetuned one. Which? *Never* ask the test clips: they are for the final number. That is
-# what the validation clips are for.
+# A fair comparison gives each classifier its best settings. The one from scratch needs another
+# learning rate than the finetuned one. How do we choose the two rates? *Never* by the test clips,
+# because they are for the final number. This is what the validation clips are for.
 
 # %%
 most = 4 if kit.FAST else 24
@@ -262,10 +270,10 @@ guess = -np.log(chance)
 print(f"a guess: {guess:.3f} nats; chosen:", rates)
 
 # %% [markdown]
-# Why not choose by the test clips, if it is so much easier? Watch fifty "classifiers" that know
-# nothing at all:
+# Why not choose by the test clips? Look at fifty "classifiers" that have learned nothing:
 #
-# **Predict:** what does the best of fifty guessers score on these test clips, and on new ones?
+# **Predict:** fifty classifiers guess at random, and we choose the one with the best score on the
+# test clips. What is its score on these test clips, and what is its score on new clips?
 
 # %%
 rng = np.random.default_rng(0)
@@ -273,17 +281,20 @@ guesses = rng.random((2, 50, len(test), len(CLASSES)))
 scores = np.array([[clip_scores.accuracy(p, test.labels) for p in half] for half in guesses])
 best = scores[0].argmax()
 chosen, anew = scores[:, best]
-print(f"the best of 50: {chosen:.3f}; the same one on new clips: {anew:.3f}")
+print(f"the best of 50 on the test clips: {chosen:.3f}; the same one on new clips: {anew:.3f}")
 assert chosen > chance + 1.5 * error > anew
 
 # %% [markdown]
-# The more we try, the better the best looks. Nothing was learned.
+# The more classifiers we try, the better the best of them looks on the test clips. None of them has
+# learned anything.
 #
 # ## Figure 12: how many labels?
 #
-# The deck's question: what is pretraining worth when labels are few, and when there are many?
+# The slides ask: how much does pretraining help when there are few labels, and how much when there
+# are many?
 #
-# **Predict:** sketch two curves, with and without pretraining. Do they meet?
+# **Predict:** draw two curves of the recognised share against the number of labelled clips, one
+# with and one without pretraining. Do they meet?
 
 # %%
 draws, counts = (2, (2, 4)) if kit.FAST else (3, (2, 8, 24))
@@ -307,14 +318,15 @@ kit.save_file(lambda path: tables.error_bars(curves, path, "", xlabel, zero), "1
 print(*lines(figure_12["claims"], "percentage points"), sep="\n")
 
 # %% [markdown]
-# Each pair of networks shares its labelled clips, so we test the *differences*, draw by draw
-# ([significance.py](../minilstm/experiments/significance.py), and tutorial 13). "Detectable
-# with 80 % power" is the smallest true gain that so few draws would detect four times in five. (In
-# the words of statistics: the *minimum detectable effect* at a *power* of 80 %.)
+# Both classifiers of a pair learn from the same labelled clips. So we test their *differences*,
+# draw by draw ([significance.py](../minilstm/experiments/significance.py), and tutorial 13). The
+# column "detectable with 80 % power" is the *minimum detectable effect*: the smallest true gain
+# that an experiment with so few draws would detect in four of five cases.
 #
-# With few labels, the scratch network can't get off the ground: there is more to learn than the
-# labels say. What moves, and how, the pretrained one knows already; it has only to hear the
-# *names*. (All draws share one pretrained model, so its own luck is in none of these error bars.
+# With few labels the network from scratch hardly learns. From these labels alone it must learn what
+# moves, how it moves, and the *names* of the actions. The pretrained network already knows what
+# moves and how. It only has to learn the names. (All draws share one pretrained model, so the
+# confidence intervals exclude the variation between pretrained models.
 # `python -m minilstm.reproduce fig12` trains one for each draw.)
 
 # %%
@@ -325,16 +337,18 @@ if not kit.FAST:
     assert np.mean(values["baseline", "2"]) < chance + 4 * error
 
 # %% [markdown]
-# In the slides the gain *shrinks* as labels grow. Here it still grows up to 24 clips of each class:
-# with two, even the pretrained network has hardly heard a name. One reason may be what goes in.
-# Theirs starts from ImageNet features, of which a single frame already tells much; ours from raw
-# pixels. With more labels our gain shrinks too: `python -m minilstm.reproduce table3` finds about
-# 21 points with ten clips of each class, and none with a hundred.
+# In the slides the gain *shrinks* as the number of labels grows. Here it still grows up to 24 clips
+# of each class: with two clips, even the pretrained network can't learn the names. One reason may
+# be the input. The slides' networks get ImageNet features, and one frame of these already says much
+# about the action. Ours get raw pixels. With more labels our gain shrinks, too:
+# `python -m minilstm.reproduce table3` finds about 21 points with ten clips of each class, and none
+# with a hundred.
 #
-# ## Tables 1 and 3, small
+# ## Tables 1 and 3, in a small version
 #
-# Table 1 asks for a single frame, an LSTM, and an LSTM that was pretrained. Table 3 asks *which*
-# pretraining. (Ours has three of its seven rows; `python -m minilstm.reproduce table3` has all.)
+# Table 1 compares a single frame, an LSTM, and an LSTM that was pretrained. Table 3 compares
+# different kinds of *pretraining*. (Ours has three of its seven rows.
+# `python -m minilstm.reproduce table3` has all.)
 
 # %%
 middle = str(counts[-2])
@@ -365,22 +379,23 @@ for name, found_here in table3.items():
     print(f"{name:<36}{plus_minus(mean_of(100 * np.array(found_here))):>12} %   slides: {there} %")
 
 # %% [markdown]
-# Read the columns downwards, never across: our numbers are of drawn digits, theirs of people in
-# films. (Slides of Table 3: "UCF-101 small", ten films of each class.)
+# Compare only the numbers within one column. Our numbers are of drawn digits, and the slides'
+# numbers are of people in films. (The slides' numbers for Table 3 are of "UCF-101 small", with ten
+# films of each class.)
 #
-# In the slides' Table 3 the two composites are ahead (on the small sets the conditional one, by
-# 0.1) and the baseline is last. Here, too, the composite is ahead and the baseline last. Between
-# them, the order is not the same: here the future predictor is ahead of the autoencoder, which
-# helps little. In our set nothing but motion tells the action, and motion is what a predictor must
-# know (tutorial 10). But this is one pretrained model of each kind, so its luck may be half of it.
-# With five, and larger ones, the predictor is ahead of the composite at ten labelled clips of each
-# class:
-# 38.0 against 33.8 % ([README](../README.md), Table 3).
+# In the slides' Table 3 the two composite models are the best (on the small sets the conditional
+# one is ahead by 0.1), and the baseline is the worst. Here, too, the composite model is the best
+# and the baseline the worst. The order of the others differs. Here the future predictor is better
+# than the autoencoder, which helps little. In our clips only motion shows the action, and a
+# predictor must know the motion (tutorial 10). But this is one pretrained model of each kind, so a
+# large part of the difference may be chance. With five larger models of each kind, the predictor is
+# better than the composite model, at ten labelled clips of each class: 38.0 against 33.8 %
+# ([README](../README.md), Table 3).
 #
-# ## What the slides' numbers are
+# ## How reliable are the slides' numbers?
 #
-# **Predict:** in Table 3, how much does the composite model gain over the baseline, with ten films
-# per class, and with all?
+# **Predict:** in the slides' Table 3, how much better than the baseline is the composite model,
+# with ten films of each class, and with all films?
 
 # %%
 small, full, hmdb_small, hmdb_full = zip(*titles.values(), strict=True)
@@ -394,34 +409,37 @@ assert gain_small > 2 * gain_full
 
 clips = 3783  # of a test split of UCF-101
 sampling = np.sqrt(0.745 * 0.255 / clips)
-print(f"sampling error of {clips} test films: ± {100 * sampling:.1f} points")
+print(f"sampling error with {clips} test films: ± {100 * sampling:.1f} points")
 assert 0.005 < sampling < 0.01 < gain_full / 100
 
 # %% [markdown]
-# 3.3 points where labels are few, 1.3 where they are many: the gain shrinks as labels grow. And 1.3
-# points is about twice the *sampling error* of the test set: how much a result varies because these
-# films were drawn and not others. (Two classifiers asked about the *same* films share some of that
-# error; how much, the slides can't say.) Their Figure 12 has error bars, over ten draws of the
-# training films; their tables have none.
+# The gain is 3.3 points with few labels and 1.3 points with many: it shrinks as the number of
+# labels grows. And 1.3 points is about twice the *sampling error* of the test set. The sampling
+# error says how much a result varies because these films were chosen for the test set, and not
+# others. (Two classifiers that are tested on the *same* films share some of this error. The slides
+# do not say how much.) The slides' Figure 12 has error bars, over ten draws of the training films.
+# Their tables have none.
 #
-# A riddle: Table 4 has 44.0 for the composite on HMDB-51, Table 1 has 44.1. Table 3 knows why.
+# One more detail: for the composite model on HMDB-51, Table 4 has 44.0 and Table 1 has 44.1. Table
+# 3 shows why: it has one number for each of two composite models.
 
 # %%
 print("HMDB-51:", {name: column[3] for name, column in titles.items() if "Composite" in name})
 assert titles["Composite Model with Conditional Future Predictor"][3] == 44.0
 
 # %% [markdown]
+# ## Break it on purpose: clips of one recording in both sets
 #
-# ## Break it on purpose: the same recording on both sides
+# Real clips are often cut out of longer recordings. Two clips of one recording have the same room,
+# the same light and the same clothes. What happens if one of them is in the training set and the
+# other in the test set?
 #
-# A data set of real films is often cut out of longer recordings. Two clips of one recording share
-# the room, the light and the shirt. What if one is for training and the other for the test?
+# Here are 60 recordings of digits that do not move, each cut into four clips. The label of a
+# recording is the result of a *coin toss*. So there is nothing to learn.
 #
-# Here are 60 recordings of digits that do nothing, each cut into four clips. The labels are
-# *coins*, one for each recording. There is nothing to learn.
-#
-# **Predict:** how many test clips does a classifier get right, if the *clips* are shuffled? If the
-# *recordings* are?
+# **Predict:** the label of a recording is a coin toss, and each recording gives four clips. How
+# many test clips does a classifier get right if the *clips* are divided at random into training set
+# and test set? How many if the *recordings* are?
 
 # %%
 rng = np.random.default_rng(0)
@@ -439,28 +457,30 @@ for name, groups in (("clips shuffled", np.arange(240)), ("recordings shuffled",
         p = baselines.clip_baselines(*parts)["mean frame"]
         scores.append(clip_scores.accuracy(p, parts[2].labels))
         sisters.append(np.isin(parts[2].groups, parts[0].groups).mean())
-    print(f"{name:<21} {np.mean(sisters):4.0%} of the test clips have a sister in training: "
-          f"{np.mean(scores):.2f} right")  # fmt: skip
+    print(f"{name:<21} share recognised {np.mean(scores):.2f}; {np.mean(sisters):.0%} of the test "
+          "clips share a recording with training")  # fmt: skip
     assert np.mean(scores) > 0.75 if name == "clips shuffled" else np.mean(scores) < 0.7
 
 # %% [markdown]
-# Coins can't be learned. They can be *remembered*, by the picture of the recording. A test that
-# shares recordings with training measures memory. That is why every clip of the library carries its
-# `groups`, and why the splits of UCF-101 keep a group of films together.
+# A coin toss can't be learned. But it can be *remembered*, by the picture of the recording. If
+# training and test share recordings, the test measures memory. So every clip of the library has a
+# group in `groups`, and the splits of UCF-101 keep each group of films together.
 #
 # ## Exercises
 #
-# 1. Why is the loss taken at every step, if at the first step nobody can know?
-# 2. An encoder that was pretrained on the *test* clips, without labels: is that cheating?
+# 1. The loss is computed at every step, although nobody can know the action at the first step. Why?
+# 2. An encoder is pretrained on the *test* clips, without their labels. Is the test still valid?
 # 3. Which result of this tutorial would you expect to change with 500 labels per class?
 #
 # ### Answers
 #
-# 1. It is cheap, and every step says: decide as early as you can. What can't be known costs the
-#    same for all, $\log 18$ nats, and the average over steps forgives it.
-# 2. No label is seen, but the films are. The result is then about *these* films, not about new
-#    ones. Say so, or do not do it. (Ours draws its films from other digits.)
-# 3. The scratch network's. It learns from labels what the other learned without.
+# 1. It costs little, and it trains the network to decide as early as possible. At the first step no
+#    network can do better than $\log 18$ nats. This part of the loss is the same for all, so it
+#    does no harm.
+# 2. The labels are not used, but the films are. So the result is about *these* films and not about
+#    new ones. Avoid it, or say so. (Our pretraining films show other digits.)
+# 3. The result of the network from scratch. With so many labels it can learn what the other network
+#    learned without labels.
 
 # %%
 folder.cleanup()
@@ -468,6 +488,6 @@ folder.cleanup()
 # %% [markdown]
 # **In the library:** [training/classifier.py](../minilstm/training/classifier.py) `fit`,
 # `Fitted.predict`; [baselines.py](../minilstm/evaluation/baselines.py) `clip_baselines`;
-# [models/classifier.py](../minilstm/models/classifier.py);
+# [models/classifier.py](../minilstm/models/classifier.py) `Classifier`;
 # [data/actions.py](../minilstm/data/actions.py), [data/clips.py](../minilstm/data/clips.py);
-# `python -m minilstm.classify`. **Next:** 13, comparing numbers.
+# `python -m minilstm.classify`. **Next:** 13, how to compare numbers.

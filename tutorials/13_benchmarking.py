@@ -3,17 +3,18 @@
 #
 # *Slides: "Benchmarking", "Table 2", "Table 4".*
 #
-# * **You will do:** take the deck's two tables of numbers apart, train a small Table 2 with five
-#   seeds, and average two classifiers as Table 4 does.
-# * **You will learn:** what each number is, what one seed can say and what five can, and which rows
-#   of a table may stand beside each other.
+# * **You will do:** find out what the numbers in two tables of the slides mean, train a small Table
+#   2 with five seeds, and average two classifiers as Table 4 does.
+# * **You will learn:** the unit of each number, what one seed can show and what five seeds can
+#   show, and which rows of a table may be compared.
 # * **You need:** tutorials 09, 10 and 12.
 #
-# ![Table 4, sorted by what the methods look at](images/13_table4.png)
+# ![Table 4, sorted by the input of the methods](images/13_table4.png)
 #
-# Table 4, sorted by what a method looks at. In blue the deck's own. The lines are 95 % intervals of
-# the *sampling error* of the test set alone: how much a result varies because these films were
-# drawn and not others. Ask first *what went in*, then who won.
+# Table 4, sorted by the input of the methods: RGB frames, optical flow, or both. The model of the
+# slides is blue. The lines are 95 % confidence intervals of the *sampling error* of the test set
+# alone. It says how much a result varies because these films were chosen for the test set, and not
+# others. Before you ask which method is best, ask *what its input was*.
 
 # %%
 import dataclasses
@@ -38,17 +39,18 @@ from minilstm.runs.build import open_clips
 from minilstm.training.classifier import fit
 
 # %% [markdown]
-# ## What each number is
+# ## The unit of each number
 #
-# The deck has three units:
+# The slides use three units:
 #
-# | where | unit | better |
+# | table | unit | better |
 # | --- | --- | --- |
 # | Table 2, left | nats per frame: cross-entropy, **summed** over 64 x 64 pixels | less |
 # | Table 2, right | $\tfrac12 \sum (z - y)^2$ per frame, over 32 x 32 pixels, 3 colours | less |
 # | Tables 1, 3, 4 | per cent of test films recognised | more |
 #
-# **Predict:** the same film, with each pixel blown up to four. What happens to nats per frame?
+# **Predict:** a film is enlarged so that each pixel becomes four pixels. How does the loss of the
+# mean image change, in nats per frame?
 
 # %%
 digits, _ = data.load_digits(split="test")
@@ -58,7 +60,7 @@ mean = x.mean(axis=(0, 1))
 small = metrics.mean_image_loss(mean, x).mean()
 larger = np.kron(x.reshape(12, 200, 16, 16), np.ones((2, 2))).reshape(12, 200, -1)
 large = metrics.mean_image_loss(larger.mean(axis=(0, 1)), larger).mean()
-print(f"mean image, 16 x 16: {small:.1f} nats per frame; the same at 32 x 32: {large:.1f}")
+print(f"mean image, 16 x 16: {small:.1f} nats per frame; enlarged to 32 x 32: {large:.1f}")
 assert abs(large / small - 4) < 1e-3
 
 nats = 341.2
@@ -66,15 +68,17 @@ print(f"341.2 nats per frame = {nats / 64**2:.4f} per pixel = {nats / np.log(2):
       f" = {10 * nats:.0f} per ten frames")  # fmt: skip
 
 # %% [markdown]
-# Four times. Nothing is better or worse, the film is larger. So nats compare only on the *same
-# frames*, and otherwise as a share of what a baseline costs there (tutorial 09).
+# The loss becomes four times as large. The prediction is neither better nor worse; there are more
+# pixels. So compare nats only on the *same frames*. For other frames, compare the share of a
+# baseline's loss (tutorial 09).
 #
-# The right column has a trap of its own. The paper's patches are normalised: each colour has mean 0
-# and standard deviation 1. Then a constant costs
+# The right column of Table 2 has another trap. The paper's patches are normalised: each colour has
+# mean 0 and standard deviation 1. Then the constant prediction 0 costs
 #
 # $$\tfrac12 \cdot 32 \cdot 32 \cdot 3 \cdot 1 = 1536.$$
 #
-# **Predict:** what does the same constant cost, if the pixels stay between 0 and 1?
+# **Predict:** for normalised patches the mean colour has a squared error of 1536. What is its
+# squared error on the same patches if the pixels stay between 0 and 1?
 
 # %%
 films = kit.camera_films(60, side=32)  # patches of a photograph: see tutorial 11
@@ -85,7 +89,8 @@ with tempfile.TemporaryDirectory() as folder:
 normalised, plain = data.as_vectors(batch, patches.scale), data.as_vectors(batch)
 cost = metrics.squared_error(normalised, np.zeros(3072)).mean()
 cost_plain = metrics.squared_error(plain, np.tile(patches.scale.mean, 1024)).mean()
-print(f"the mean colour: {cost:.1f} normalised, {cost_plain:.1f} between 0 and 1")
+print(f"squared error of the mean colour: {cost:.1f} with normalised pixels, "
+      f"{cost_plain:.1f} with pixels between 0 and 1")  # fmt: skip
 assert abs(cost - 1536) < 1
 assert cost_plain < 0.2 * cost
 
@@ -97,27 +102,28 @@ for name, row in table2.ROWS.items():
 assert table2.MEAN_IMAGE["patches"] == 1536
 
 # %% [markdown]
-# The same prediction, two numbers. 208.1 fits normalised patches: about a seventh of the constant.
-# (The slides print no mean image. For digits we take 629 nats, measured on one sample of test
-# digits at the slides' size. The digits of tutorial 09 give 678, the whole of MNIST's test set 672;
-# with that, the shares are 0.51 to 0.52.)
+# The prediction is the same, but the two numbers differ. The 208.1 of the slides fits normalised
+# patches: it is about a seventh of 1536. (The slides have no mean image. For digits we use 629
+# nats, measured on one sample of test digits at the size of the slides. With the digits of tutorial
+# 09 it is 678, and with the whole test set of MNIST 672. With 672, the shares are 0.51 to 0.52.)
 #
-# And a third trap, from tutorial 10: all of Table 2 is **free-running**. Teacher-forced numbers are
-# of another quantity.
+# Tutorial 10 showed a third trap: all numbers of Table 2 are **free-running**. Teacher-forced
+# numbers measure something else.
 #
-# ## Table 2, small: five seeds
+# ## Table 2 in a small version, with five seeds
 #
-# The four rows of the table on the small films of tutorial 10, with 32 units. A seed decides the
-# first weights *and* the training films. In each seed all four models see the same films, and every
-# array that two of them share starts from the same weights: the encoder's, and the decoders' too,
-# except for the weights of a conditional decoder's inputs, which the others do not have.
+# We train the four rows of the table on the small films of tutorial 10, with 32 units. A seed
+# decides the start weights *and* the training films. With one seed, all four models see the same
+# films. Every array that two of the models share starts from the same weights, in the encoder and
+# in the decoders. Only a conditional decoder has weights for its inputs, so the others can't share
+# these.
 
 # %%
 seeds = range(2 if kit.FAST else 5)
 rows = {name: row for name, row in table2.ROWS.items() if not row.ours}
 free, forced = ({name: [] for name in rows} for _ in range(2))
 for seed in seeds:
-    starts = {}  # of every array, by name and shape: inputs make a decoder's Wx wider
+    starts = {}  # start weights by name and shape: the Wx of a conditional decoder is wider
     for name, row in rows.items():
         kind = config.load([row.preset]).model
         settings = kit.small(
@@ -145,7 +151,8 @@ for name, row in rows.items():
 free = {name: np.array(losses) for name, losses in free.items()}
 
 # %% [markdown]
-# **Predict:** if you had run only one seed, would you have found the same winner, whichever it was?
+# **Predict:** one model is best on average over five seeds. Is it also the best with every single
+# seed?
 
 # %%
 for seed in seeds:
@@ -153,9 +160,10 @@ for seed in seeds:
     print(f"seed {seed}: best to worst:", ", ".join(rows[name].short for name in order))
 
 # %% [markdown]
-# The slides have one number for each row, and so can't say how much of a difference is luck. Five
-# seeds can. Test the *differences*, seed by seed: what both models share (easy films, a lucky
-# start) cancels out, where they share it. And say what could have been found at all.
+# The slides have one number for each row. So they can't say how much of a difference is chance.
+# Five seeds can. We test the *differences*, seed by seed. Then everything that makes a seed easy or
+# hard for both models cancels: the same films, the same start weights. And we also state which
+# differences such an experiment can detect.
 
 # %%
 shares = {name: losses / of_mean for name, losses in free.items()}
@@ -168,32 +176,36 @@ for better, worse in pairs.items():
     n = len(seeds)
     paired = mean_of(free[worse] - free[better]).error
     apart = np.sqrt((free[worse].var(ddof=1) + free[better].var(ddof=1)) / n)
-    print(f"{rows[worse].short} - {rows[better].short}: error of the difference {paired:.3f} nats "
-          f"in pairs, {apart:.3f} without")  # fmt: skip
+    print(f"{rows[worse].short} - {rows[better].short}: standard error of the difference "
+          f"{paired:.3f} nats in pairs, {apart:.3f} without pairs")  # fmt: skip
 
 # %% [markdown]
-# A verdict of "undecided" is not "no difference". A true gain above the value in "detectable with
-# 80 % power" would be seen at least four times in five. Two of the slides' four claims were decided
-# here, against them. That need not be so at 2048 units and two million films. (`python -m
-# minilstm.reproduce table2` trains a larger one, beside the slides' numbers.) Pairs helped one of
-# the two differences above and not the other: they can't cancel luck that two models do not share.
+# The verdict "undecided" does not mean "no difference". The column "detectable with 80 % power" is
+# the *minimum detectable effect*: a true gain of this size is detected in four of five such
+# experiments, and a smaller gain less often. Two of the four claims of the slides were decided
+# here, and both were decided against the slides. This need not be so with 2048 units and two
+# million films. (`python -m minilstm.reproduce table2` trains larger models and compares them with
+# the slides.) Pairing made the standard error smaller for one of the two differences above, and not
+# for the other. It can't cancel what two models do not share.
 #
-# How many seeds would it take? The smallest gain that is found shrinks with their number:
+# How many seeds are needed? The minimum detectable effect becomes smaller with more seeds:
 
 # %%
 scatter = np.std(free["predictor"] - free["composite"], ddof=1)
 smallest = {n: detectable(scatter / np.sqrt(n), n) for n in (2, 3, 5, 10, 20)}
-print(*(f"{n} seeds: {gain:.2f} nats" for n, gain in smallest.items()), sep="   ")
+print("minimum detectable effect:",
+      *(f"{n} seeds: {gain:.2f} nats" for n, gain in smallest.items()), sep="   ")  # fmt: skip
 assert list(smallest.values()) == sorted(smallest.values(), reverse=True)
 assert smallest[2] > 5 * smallest[5]
 
 # %% [markdown]
-# Two seeds can see almost nothing: with two numbers, even their scatter is a guess.
+# Two seeds can show almost nothing. From two numbers, even their standard deviation is uncertain.
 #
 # ## Many claims
 #
-# **Predict:** six comparisons between models that are *all the same*, each tested at 5 %. How often
-# does at least one come out "significant"?
+# **Predict:** six pairs of models are compared, and in each pair the models are *the same*. Each
+# comparison is tested at a level of 5 %. In how many of such experiments is at least one difference
+# "significant"?
 
 # %%
 rng = np.random.default_rng(0)
@@ -203,18 +215,19 @@ for _ in range(experiments):
     nothing = judge({f"claim {k}": rng.standard_normal(5) for k in range(6)})
     alone += any(finding.p < 0.05 for finding in nothing.values())
     together += any(finding.adjusted < 0.05 for finding in nothing.values())
-print(f"in {alone / experiments:.0%} of the experiments one by one, {together / experiments:.0%} "
-      "by Holm's method")  # fmt: skip
+print(f"at least one p below 5 %: in {alone / experiments:.0%} of the experiments without "
+      f"correction, in {together / experiments:.0%} with Holm's method")  # fmt: skip
 assert together < alone and together / experiments < 0.12
 assert alone / experiments > 0.1
 
 # %% [markdown]
-# About one time in four, from nothing. Holm's method asks more of the smallest p when there are
-# more claims. That is what "p, Holm" in the table above is.
+# In about one experiment of four, at least one of six differences is "significant", although there
+# is none. Holm's method corrects for this: the more claims there are, the smaller the smallest p
+# must be. The column "p, Holm" in the table above shows the corrected p.
 #
-# ## Table 4: what went in?
+# ## Table 4: what was the input?
 #
-# The deck's Table 4 has no lines between its groups. Here they are.
+# In the slides, the groups of Table 4 are not separated. Here they are:
 
 # %%
 scale = ActionScale({}, {}, small=8, full=32, counts=(8, 32), draws=1)
@@ -225,58 +238,61 @@ for kind in ("RGB", "flow", "both"):
     for name, ucf, hmdb in group:
         print(f"    {name:<60}{ucf:6.1f}{hmdb:>7}")
     best = max(group, key=lambda row: row[1])[0]
-    assert best != "Composite LSTM Model"  # in no group
+    assert best != "Composite LSTM Model"
 others = {name.split(" (")[0] for _, name, *_ in quoted} - {"Composite LSTM Model"}
 assert len(others) == 7
 
 drawn, axes = kit.figure(9, 4.4, rows=3, sharex=True, height_ratios=(5, 3, 4))
 for ax, kind in zip(axes, ("RGB", "flow", "both"), strict=True):
     for name, ucf in sorted((row[1:3] for row in quoted if row[0] == kind), key=lambda row: row[1]):
-        luck = 196 * np.sqrt(ucf / 100 * (1 - ucf / 100) / 3783)  # 95 %, of 3783 test films
+        half = 196 * np.sqrt(ucf / 100 * (1 - ucf / 100) / 3783)  # of the 95 % interval, in points
         colour = kit.BLUE if name.startswith("Composite") else kit.FAINT
-        ax.errorbar(ucf, name, xerr=luck, fmt="o", color=colour, ms=8, lw=1.5, capsize=3)
+        ax.errorbar(ucf, name, xerr=half, fmt="o", color=colour, ms=8, lw=1.5, capsize=3)
     ax.set_ylabel(kind)
     ax.grid(axis="x", color="#dddddd", lw=0.8)
     ax.margins(y=0.15)
-axes[-1].set_xlabel("UCF-101, per cent of the test films")
+axes[-1].set_xlabel("UCF-101, per cent of the 3783 test films that are recognised")
 drawn.align_ylabels(axes)
 kit.save(drawn, "13_table4", show=False)
 
 # %% [markdown]
-# The composite is the best of no group. Was it a failure? Look at what else differs. (What the
-# others used is from their papers, not from the deck, and to the best of our knowledge: look there
-# before you quote it.)
+# The composite model is not the best in any group. Did it fail? Look at what else is different.
+# (The next table is from the papers of the other methods, not from the slides, and may contain
+# mistakes. Check the papers before you quote it.)
 #
-# | method | looks at | had learned from |
+# | method | input | trained before on |
 # | --- | --- | --- |
 # | Spatial Convolutional Net | single frames, RGB | ImageNet, with labels |
 # | C3D | 16 frames at a time, RGB | a million sport films, with labels |
-# | C3D + fc6 | the same, and an ImageNet network's features | both |
+# | C3D + fc6 | the same, and features of an ImageNet network | ImageNet and sport films |
 # | LRCN | 16 frames, RGB or flow, through an LSTM | ImageNet, with labels |
-# | Temporal Convolutional Net | ten fields of optical flow, stacked | action films alone |
-# | Two-stream Convolutional Net | RGB and flow, two networks | as the two |
+# | Temporal Convolutional Net | ten fields of optical flow, stacked | action films only |
+# | Two-stream Convolutional Net | RGB and flow, two networks | as the two networks above |
 # | Multi-skip feature stacking | tracks of points at several speeds; hand-made, no network | - |
-# | Composite LSTM Model | an ImageNet network's features, by an LSTM | the same; films *without* |
+# | Composite LSTM Model | features of an ImageNet network, LSTM | ImageNet; unlabelled films |
 #
-# So the table mixes four questions: network or hand-made, RGB or flow, how much was labelled, one
-# model or two. **No two rows differ in one thing only.** Those that do are in Tables 1 and 3,
-# within one laboratory: same features, same films, same classifier, with and without pretraining.
-# For "does pretraining help?" ask *them*. Table 4 answers: is this in the region of what others
-# reach?
+# So the table mixes four questions: a network or hand-made features, RGB or flow, how many labels,
+# one model or two. **No two rows differ in one point only.** Such rows are in Tables 1 and 3, which
+# come from one laboratory: the same features, films and classifier, with and without pretraining.
+# Tables 1 and 3 can answer "does pretraining help?". Table 4 answers another question: is this
+# model in the range of other methods?
 #
-# Nor does the deck's own method stand still: its flow is 74.9 in Table 1 ("1-frame flow") and 77.7
-# in Table 4.
+# Even the slides' own model has two numbers: with flow it has 74.9 in Table 1 ("1-frame flow") and
+# 77.7 in Table 4.
 #
 # ## Both: average the probabilities
 #
-# In the last group, two models look at two things, and their probabilities are averaged:
+# In the last group of Table 4, two models have two different inputs, and their probabilities are
+# averaged:
 #
 # $$p = \tfrac12 (p_\text{RGB} + p_\text{flow}).$$
 #
-# In miniature: two LSTMs for the actions of tutorial 12, from random weights. One sees pixels, the
-# other only what *changes* from frame to frame, a poor man's flow.
+# Here is a small version: two LSTMs for the actions of tutorial 12, from random weights. The input
+# of one is pixels. The input of the other is only the *change* from frame to frame, as a simple
+# replacement for optical flow.
 #
-# **Predict:** which of the two recognises more of these actions? And their average?
+# **Predict:** one classifier gets pixels, the other gets the changes from frame to frame. Which of
+# the two recognises more of these actions? How many does their average recognise?
 
 # %%
 labels = 4 if kit.FAST else 32
@@ -294,20 +310,20 @@ nats = {name: nats_per_clip(probabilities, truth) for name, probabilities in p.i
 for name, probabilities in p.items():
     print(f"{name:<8}{percent(accuracy(probabilities, truth)):>8} recognised{nats[name]:8.3f} nats")
 right = {name: probabilities.argmax(axis=1) == truth for name, probabilities in p.items()}
-print("right in one of the two only:", percent(np.mean(right["pixels"] != right["changes"])))
+print("recognised by only one of the two:", percent(np.mean(right["pixels"] != right["changes"])))
 assert nats["both"] <= (nats["pixels"] + nats["changes"]) / 2
 
 # %% [markdown]
-# The last line is a theorem (the logarithm is concave): in nats, the average is never worse than
-# the two are on average. Recognition has no such theorem. It gains where the two are wrong about
-# *different* clips. In the deck: 75.8 and 77.7 alone, 84.3 together.
+# The last assertion is a theorem, because the logarithm is concave: in nats, the average is never
+# worse than the mean of the two. For the share recognised there is no such theorem. It rises if the
+# two models are wrong about *different* clips. In the slides: 75.8 and 77.7 alone, 84.3 together.
 #
-# ## Break it on purpose: the number that would win
+# ## Break it on purpose: an unfair comparison
 #
-# Take the conditional predictor *with* its teacher, and compare it with the unconditional one,
-# which has none. Put it through the same honest statistics.
+# Compare the conditional predictor, *teacher-forced*, with the unconditional predictor, which can
+# only run free. Use the same statistical test as above.
 #
-# **Predict:** will the test warn you?
+# **Predict:** a teacher-forced model is compared with a free-running one. Does the test warn you?
 
 # %%
 wrong = free["predictor"] - np.array(forced["conditional-predictor"])
@@ -320,17 +336,24 @@ if not kit.FAST:
 assert np.mean(wrong) > np.mean(honest)
 
 # %% [markdown]
-# It will not. It says, with great confidence, that two different things differ. Statistics guard
-# against luck, not against comparing what can't be compared.
+# It does not warn you. It says with high confidence that two different things are different. A
+# statistical test protects against chance. It does not protect against comparing what can't be
+# compared.
 #
-# ## A list to go through
+# ## A checklist
 #
-# Before two numbers stand in one table: the same **films**? the same **split**, with recordings
-# kept whole (tutorial 12)? the same **unit**, summed over the same pixels? both **free-running**?
-# the same **input**? as much **labelled** data besides? settings chosen on **validation**, with as
-# many tries? how many **seeds**?
+# Before you put two numbers into one table, check:
 #
-# What it costs to do Table 2 in earnest, at the slides' size and with five seeds:
+# * Are the **films** the same?
+# * Is the **split** the same, and does it keep recordings together (tutorial 12)?
+# * Is the **unit** the same, summed over the same pixels?
+# * Are both **free-running**?
+# * Is the **input** the same?
+# * Did both use the same amount of other **labelled** data?
+# * Were the settings chosen on **validation** data, with the same number of trials?
+# * How many **seeds** are there?
+#
+# The next cell prints what it costs to train Table 2 at the size of the slides, with five seeds:
 
 # %%
 reproduce.main(["table2", "--scale", "paper", "--plan"])
@@ -339,18 +362,20 @@ reproduce.main(["table2", "--scale", "paper", "--plan"])
 # ## Exercises
 #
 # 1. A later paper reports 3670.85 for ten frames, on its authors' own films of moving digits. Is
-#    that better than 341.2?
-# 2. You tried six variants. One beats the baseline, p = 0.03. What do you write?
-# 3. Which two rows of Table 2 differ in *one* thing only?
+#    this better than 341.2?
+# 2. You tried six variants. One of them is better than the baseline, with p = 0.03. What do you
+#    write?
+# 3. Which two rows of Table 2 differ in *one* point only?
 #
 # ### Answers
 #
-# 1. It is 367 per frame. But of other films, so neither better nor worse. Ask what the mean image
-#    costs there.
-# 2. "Not decided", if 0.03 was the smallest of six: Holm makes it 0.18. Then run *that one* again,
-#    on new seeds, and test it alone.
-# 3. Four pairs: predictor and composite, each with and without a conditional decoder, and
-#    unconditional and conditional, of each model. These are the four claims that were tested above.
+# 1. It is 367 per frame. But the films are different, so it is neither better nor worse. Ask for
+#    the loss of the mean image on those films.
+# 2. "Undecided", if 0.03 was the smallest of six: Holm's method makes it 0.18. Then train *this
+#    variant* again with new seeds, and test it alone.
+# 3. Predictor and composite model, both unconditional or both conditional: two pairs. An
+#    unconditional and a conditional decoder, of the predictor or of the composite model: two more
+#    pairs. These four pairs are the four claims that were tested above.
 
 # %%
 assert round(3670.85 / 10) == 367 and min(1, 6 * 0.03) == 0.18

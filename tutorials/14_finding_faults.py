@@ -1,20 +1,21 @@
 # %% [markdown]
 # # 14 · Find the faults that training hides
 #
-# *Slides: none. This is about what stands behind them, the authors' published code.*
+# *Slides: none. This tutorial is about the authors' published code.*
 #
-# * **You will do:** plant faults that were found in the paper's own public code, watch each of them
-#   train happily, and catch it.
-# * **You will learn:** which checks see which faults; why the *whole* model is checked, with random
-#   states and nothing zero.
+# * **You will do:** take faults that were found in the published code of the paper, and build them
+#   into a model. See that each faulty model still trains, and find each fault by a check.
+# * **You will learn:** which checks find which faults, and why the *whole* model is checked, with
+#   random states and no parameter at zero.
 # * **You need:** tutorials 02, 07 and 10.
 #
-# ![which check sees which fault](images/14_who_sees.png)
+# ![which check finds which fault](images/14_who_sees.png)
 #
-# Three faults, five ways to look. "Does the loss fall?" sees none of them.
+# The picture shows three faults and five ways to look for them. Looking at a falling loss finds
+# none of the three.
 #
-# A word first. The authors published their code, which most did not, in 2015 and in 2016, and their
-# results stand. These slips are of the kind that every one of us makes. That is the point.
+# The authors published their code in 2015 and in 2016, which most authors did not. Their results
+# are not in question. Such faults happen to everybody. This is why checks are needed.
 
 # %%
 import kit
@@ -49,27 +50,29 @@ set_backend("numpy", "float64")
 
 
 def wrong(sample):
-    """The names of the gradients that the check finds wrong."""
+    """Return the names of the gradients that the check finds wrong."""
     return {row.array for row in check(sample) if not row.passed}
 
 
 # %% [markdown]
 # ## Fault 1: one decoder's gradient overwrites the other's
 #
-# The composite has two decoders and one code. Backward, each returns a gradient of the code, and
-# the two must **add**, $dh$ and $dc$ alike:
+# The composite model has two decoders and one code. In the backward pass each decoder returns a
+# gradient of the code. The two gradients must be **added**, $dh$ and $dc$ alike:
 #
 # $$dh = dh_\text{rec} + dh_\text{fut}, \qquad dc = dc_\text{rec} + dc_\text{fut}.$$
 #
-# The 2016 code adds $dh$, and *assigns* $dc$. The second decoder's overwrites the first's.
+# The 2016 code adds $dh$, but it *assigns* $dc$. So the $dc$ of the second decoder overwrites the
+# $dc$ of the first.
 #
-# **Predict:** every layer, the encoder and each decoder are checked on their own, and are right.
-# What will the check of the whole say?
+# **Predict:** in a composite model the dc of one decoder overwrites the dc of the other. The
+# encoder and each decoder are checked alone, and are right. What does the check of the whole model
+# say?
 
 
 # %%
 class OneOverwrites(Composite):
-    """The composite of the 2016 code: dc is assigned where it should be added."""
+    """Composite model of the 2016 code: dc is assigned where it should be added."""
 
     def backward(self, doutputs, cache, want_dinputs=True):
         run = cache.consume()
@@ -90,16 +93,17 @@ parts = wrong(Encoder.sample(np.random.default_rng(0))) | wrong(
 )
 whole = wrong(OneOverwrites.sample(np.random.default_rng(0)))
 right = wrong(Composite.samples(np.random.default_rng(0))["none step"])
-print("encoder and decoder alone: wrong", sorted(parts))
-print("the library's composite:   wrong", sorted(right))
-print("the 2016 composite:        wrong", sorted(whole))
+print("wrong gradients")
+print("   encoder and decoder alone:    ", sorted(parts))
+print("   composite model, this library:", sorted(right))
+print("   composite model, 2016 code:    ", sorted(whole))
 assert parts == set() and right == set()
 assert whole and all(name.startswith("encoder") or name == "past" for name in whole)
 
 # %% [markdown]
-# Each part is right; only their sum is wrong. So the library's check walks over whole models too.
+# Each part is right, but their sum is wrong. So the library also checks whole models.
 #
-# How wrong? Compare both gradients of the same model on the same film.
+# How large is the error? We compare the two gradients for the same model and the same film.
 
 # %%
 model = OneOverwrites.sample(np.random.default_rng(1))
@@ -110,13 +114,15 @@ model.layer.__class__ = Composite  # the same weights, the right backward pass
 correct, _ = analytic_gradients(model.layer, inputs, "float64")
 for name in ("encoder.0.Wx", "encoder.0.Wh", "predict.readout.W"):
     off = np.linalg.norm(published[name] - correct[name]) / np.linalg.norm(correct[name])
-    print(f"{name:<20}{off:.0%} off")
+    print(f"{name:<20} relative error of the published gradient: {off:.0%}")
     assert off > 0.1 if name.startswith("encoder") else off < 1e-12
 
 # %% [markdown]
-# And yet it trains. Two models, same start, same films; only the backward pass differs.
+# The model still trains. We train two models with the same start weights and the same films. Only
+# their backward passes differ.
 #
-# **Predict:** how much worse is the wrong one?
+# **Predict:** one composite model trains with the right gradient, and one with the wrong dc. How do
+# their losses differ after training?
 
 # %%
 settings = kit.small(100 if kit.FAST else 600, model={"kind": "composite"})
@@ -128,7 +134,10 @@ mean = judging.loss_of_mean_image(
 
 
 def trained(kind, cell=PeepholeLSTM):
-    """Nats of the future after training a composite of this class, with cells of that class."""
+    """Train a composite model of class `kind`, its LSTMs of class `cell`. Return its loss.
+
+    The loss is that of the predicted frames, in nats per frame.
+    """
     with use_backend("numpy", "float32"):
         model = build.build_model(settings, 256)
         model.__class__ = kind
@@ -144,22 +153,23 @@ def trained(kind, cell=PeepholeLSTM):
 
 
 losses = {"right": trained(Composite), "as published": trained(OneOverwrites)}
-print(f"mean image {mean:.1f}   ", *(f"{name} {value:.2f}   " for name, value in losses.items()))
+print(f"nats per frame: mean image {mean:.1f}   ",
+      *(f"{name} {value:.2f}   " for name, value in losses.items()))  # fmt: skip
 assert max(losses.values()) < 0.9 * mean  # both learn
 
 # %% [markdown]
-# Both learn. Had you seen only the second number, you would have been content. **No learning curve
-# would ever have shown this.**
+# Both models learn. If you had seen only the second number, you would have been content. **No
+# learning curve shows this fault.**
 #
-# ## Fault 2: everybody sees unit 0's peephole
+# ## Fault 2: every unit uses the peephole of unit 0
 #
-# Peepholes are diagonal: unit 5 sees its own cell through its own weight. In the backward pass of
-# the 2015 code every unit uses the peephole of unit **0**.
+# Peepholes are diagonal: unit 5 sees its own cell state through its own weight. In the backward
+# pass of the 2015 code every unit uses the peephole weight of unit **0**.
 
 
 # %%
 class UnitZeroForAll(PeepholeLSTM):
-    """Backward, each unit looks through the peephole of unit 0."""
+    """LSTM whose backward pass uses the peepholes of unit 0 for every unit."""
 
     def slopes(self, run, scratch):
         Wp = self.peepholes()
@@ -173,13 +183,14 @@ class UnitZeroForAll(PeepholeLSTM):
 
 
 # %% [markdown]
-# **Predict:** three tests of this layer: one with a single unit; one with all peepholes at zero,
-# where the paper starts; one with random everything. Which of them can see the fault?
+# **Predict:** in the backward pass every unit uses the peephole of unit 0. We check the layer in
+# three ways: with a single unit; with all peepholes at zero, as at the start of the paper's
+# training; with everything random. Which of the three checks can find the fault?
 
 
 # %%
 def of_size(kind, H, peepholes):
-    """A sample with H units, and peepholes random or zero."""
+    """Return a sample with H units. Its random peepholes are multiplied by `peepholes`, 0 or 1."""
     rng = np.random.default_rng(2)
     layer = randomize(kind(3, H, rng, Init()), rng)
     layer.Wp.value *= peepholes
@@ -191,21 +202,21 @@ one_unit = wrong(of_size(UnitZeroForAll, 1, peepholes=1))
 at_zero = wrong(of_size(UnitZeroForAll, 4, peepholes=0))
 at_random = wrong(of_size(UnitZeroForAll, 4, peepholes=1))
 for name, names in (("one unit", one_unit), ("at zero", at_zero), ("at random", at_random)):
-    print(f"{name:<10} wrong:", *sorted(names))
+    print(f"check {name:<10} finds wrong:", *sorted(names))
 assert one_unit == at_zero == set()
 assert {"Wx", "Wh", "Wp", "b"} <= at_random
 
 # %% [markdown]
-# A test that starts from zeros and ones tests little. Hence the rule for every `sample`: all sizes
-# different, at least three time steps, all states, peepholes and biases random.
+# A check with zeros and ones finds few faults. So there is a rule for every `sample`: all sizes are
+# different, there are at least three time steps, and all states, peepholes and biases are random.
 #
-# The same release had a second slip at the same place: two calls in the wrong order, so that the
-# peepholes' own gradient was always zero. They never learned.
+# The same release had a second fault at the same place. Two calls were in the wrong order, so the
+# gradient of the peepholes was always zero. The peepholes never learned.
 
 
 # %%
 class PeepholesNeverLearn(PeepholeLSTM):
-    """The gradient of the peepholes is always zero."""
+    """LSTM whose gradient of the peepholes is always zero."""
 
     def accumulate(self, run):
         super().accumulate(run)
@@ -218,16 +229,16 @@ class PeepholesNeverLearn(PeepholeLSTM):
 
 never = {H: wrong(of_size(PeepholesNeverLearn, H, peepholes=1)) for H in (1, 4)}
 never_at_zero = wrong(of_size(PeepholesNeverLearn, 4, peepholes=0))
-print("wrong:", never[4], "in every test")
+print("every check finds wrong:", *never[4])
 assert never[1] == never[4] == never_at_zero == {"Wp"}
 
 # %% [markdown]
-# Both train as well, of course:
+# With either fault the model still trains:
 
 # %%
 for kind in (UnitZeroForAll, PeepholesNeverLearn):
     losses[kind.__name__] = trained(Composite, cell=kind)
-    print(f"mean image {mean:.1f}, {kind.__name__} {losses[kind.__name__]:.2f}")
+    print(f"nats per frame: mean image {mean:.1f}, {kind.__name__} {losses[kind.__name__]:.2f}")
 assert max(losses.values()) < 0.9 * mean
 
 faults = {
@@ -235,12 +246,12 @@ faults = {
     "unit 0 for all": [False, bool(one_unit), bool(at_zero), bool(at_random), True],
     "peepholes never learn": [False, bool(never[1]), bool(never_at_zero), bool(never[4]), True],
 }
-ways = ["does the loss fall?", "layer, one unit", "layer, zeros", "layer, random", "whole, random"]
+ways = ["does the loss fall?", "layer, one unit", "layer, zeros", "layer, random", "model, random"]
 drawn, ax = kit.figure(8, 2.6)
 seen = np.array(list(faults.values()))
 ax.imshow(np.where(seen[..., None], (0.0, 0.62, 0.45), (0.88, 0.88, 0.88)), aspect="auto")
 for (row, column), caught in np.ndenumerate(seen):
-    ax.text(column, row, "caught" if caught else "missed", ha="center", va="center",
+    ax.text(column, row, "found" if caught else "not found", ha="center", va="center",
             color="white" if caught else kit.INK)  # fmt: skip
 ax.set_xticks(range(5), ways)
 ax.set_yticks(range(3), list(faults))
@@ -252,36 +263,38 @@ kit.save(drawn, "14_who_sees", show=False)
 # %% [markdown]
 # ## Break it on purpose
 #
-# The last column claims that a check of the whole model sees the peepholes too. Put the broken
-# layer into a composite, and see.
+# The last column of the picture says that a check of the whole model also finds the two faults of
+# the peepholes. Build each faulty layer into a composite model and run the check.
 
 # %%
 for kind in (UnitZeroForAll, PeepholesNeverLearn):
     rng = np.random.default_rng(3)
     broken = randomize(Composite(4, 3, 1, rng, cell=kind), rng)
     found = wrong(Sample(broken, (rng.random((5, 2, 4)), None, 6)))
-    print(f"{kind.__name__}: {len(found)} gradients wrong")
+    print(f"{kind.__name__}: {len(found)} gradients of the composite model are wrong")
     assert "encoder.0.Wp" in found
 
 # %% [markdown]
-# ## Faults that no gradient check can see
+# ## Faults that no gradient check can find
 #
-# The check compares a gradient with its function. If the *function* is not what you meant, or what
-# is *done* with the gradient, the check is content. Three such faults, each found by arithmetic.
+# The check compares a gradient with its function. If the *function* is not what you meant, the
+# check finds nothing. If the gradient is *used* in a wrong way, the check finds nothing either.
+# Here are three such faults. Each was found by arithmetic.
 #
-# **A learning rate that never decays.** Both releases compute a decayed rate, and then use the
-# other variable. After 17,000 steps it should have been:
+# **A learning rate that never decays.** Both releases compute a decayed learning rate and then use
+# another variable. After 17,000 steps the learning rate should have been:
 
 # %%
 decayed = schedule("exponential", 1e-3, decay_factor=0.9, decay_every=10_000)
-print(f"decayed: {decayed(17_000):.1e}   used: 1.0e-03")
+print(f"decayed learning rate: {decayed(17_000):.1e}   used learning rate: 1.0e-03")
 assert np.isclose(decayed(17_000), 0.9e-3)
 
 # %% [markdown]
-# **A clip that is a clamp.** A setting called `gradient_clip` does not limit the gradient. It
-# limits every element of the *update*. That turns the direction.
+# **A clip that is a clamp.** A setting called `gradient_clip` does not limit the norm of the
+# gradient. It limits every element of the *update*. This changes the direction of the update.
 #
-# **Predict:** a gradient of (3, 0.01, -4). What does each of the two leave of it?
+# **Predict:** the gradient is (3, 0.01, -4). What is left of it if its norm is limited to 1? What
+# is left if every element of the update is limited to 0.001?
 
 # %%
 dw = np.array([3.0, 0.01, -4.0])
@@ -289,12 +302,12 @@ clipped = dw.copy()
 norm = clip_norm(clipped, 1.0)
 weights = Flat(np.zeros(3), dw.copy(), 3)
 SGD(weights, momentum=0, clamp_update=1e-3).step(learning_rate=1.0)
-print("clip_norm:   ", clipped.round(3), "  norm was", norm)
-print("clamp_update:", -weights.value)
+print("after clip_norm:   ", clipped.round(3), "  the norm was", norm)
+print("after clamp_update:", -weights.value)
 
 
 def cosine(a, b):
-    """1 where directions agree."""
+    """Return the cosine of the angle between a and b: 1 if their directions agree."""
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
@@ -302,21 +315,22 @@ assert np.isclose(cosine(dw, clipped), 1)
 assert cosine(dw, -weights.value) < 0.85
 
 # %% [markdown]
-# The small element, 300 times smaller, now counts as much as the large ones. (In the library they
-# are two settings with two names, `clip_norm` and `clamp_update`.)
+# The small element was 300 times smaller than the others, and now it is as large as they are. (In
+# the library these are two settings with two names, `clip_norm` and `clamp_update`.)
 #
-# **A division by zero in waiting.** RMSProp divides by $\sqrt s$, a running mean of squared
-# gradients. The 2015 code adds no $\epsilon$. If a unit is silent, its $s$ decays by 0.95 at every
-# step. Numbers below 1.2e-38 have no full precision in float32, and many processors, GPUs among
-# them, may flush them to zero.
+# **A division by zero that comes later.** RMSProp divides by $\sqrt s$, where $s$ is a running mean
+# of squared gradients. The 2015 code adds no $\epsilon$. If the gradient of a weight stays zero,
+# its $s$ is multiplied by 0.95 at every step. In float32, numbers below 1.2e-38 have less than full
+# precision. Many processors, including GPUs, can round them to zero.
 #
-# **Predict:** after how many silent steps is $s$ zero there, and $0 / 0$ NaN?
+# **Predict:** let s start at 1 and be multiplied by 0.95 at every step. Below 1.2e-38 it may be
+# rounded to zero, and 0 / 0 is NaN. After how many steps is this possible?
 
 # %%
 s, silent, factor = np.float32(1), 0, np.float32(0.95)
 while s >= np.finfo(np.float32).tiny:
     s, silent = s * factor, silent + 1
-print(f"after {silent} silent steps s = {s:.1e}: flushed to 0")
+print(f"after {silent} steps with gradient zero s = {s:.1e}, which may be rounded to 0")
 with np.errstate(invalid="ignore"):
     quotient = np.float32(0) / np.sqrt(np.float32(0))
 assert 1000 < silent < 2000 and np.isnan(quotient)
@@ -325,27 +339,27 @@ weights = Flat(np.zeros(1, np.float32), np.zeros(1, np.float32), 1)
 optimizer = RMSProp(weights, epsilon=0.0)
 for _ in range(2 * silent):
     optimizer.step(1e-3)
-print(f"0 / sqrt(0) = {quotient}; the library, also without epsilon: {weights.value[0]}")
+print(f"0 / sqrt(0) = {quotient}; the weight in this library, without epsilon: {weights.value[0]}")
 assert np.isfinite(weights.value).all() and optimizer.state["mean_square"][0] > 0
 
 # %% [markdown]
-# A public training log of that code ends in NaN after 17,000 steps. This may be why.
+# A published training log of that code ends in NaN after 17,000 steps. This may be the reason.
 #
 # ## Exercises
 #
-# 1. Why does the check of the future predictor alone not see fault 1?
+# 1. Why does the check of the future predictor alone not find fault 1?
 # 2. Fault 1 does no harm if one of the two losses has weight 0. Which one?
-# 3. Invent a fault in `Linear.backward` that a check with batch size 1 misses.
+# 3. Invent a fault in `Linear.backward` that a check with batch size 1 does not find.
 #
 # ### Answers
 #
-# 1. It has one decoder. With nothing to add, `=` and `+=` are the same.
-# 2. The first decoder's, the reconstruction. Its $dc$ is zero then, and nothing is lost by
-#    overwriting it.
-# 3. `db = dy[0]` in place of the sum over the batch. With one row they agree.
+# 1. It has one decoder. With one gradient there is nothing to add, so `=` and `+=` give the same.
+# 2. The loss of the first decoder, which reconstructs. Its $dc$ is then zero, so nothing is lost
+#    when it is overwritten.
+# 3. `db = dy[0]` in place of the sum over the batch. With one sequence in the batch both are equal.
 
 # %% [markdown]
-# **In the library:** [checker.py](../minilstm/checker.py) `layer_classes` (finds every layer by
-# itself); [tests/test_gradients.py](../tests/test_gradients.py), where these faults and two dozen
-# others are planted; [optim.py](../minilstm/optim.py) `clip_norm`, `Optimizer`, `RMSProp`.
-# **Next:** 15, a GPU.
+# **In the library:** [checker.py](../minilstm/checker.py) `layer_classes`, which finds every
+# layer; [tests/test_gradients.py](../tests/test_gradients.py), which shows that the check finds
+# these faults and two dozen others; [optim.py](../minilstm/optim.py) `clip_norm`, `Optimizer`,
+# `RMSProp`. **Next:** 15, the same code on a GPU.

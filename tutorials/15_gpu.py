@@ -3,17 +3,18 @@
 #
 # *Slides: "Conclusion & Discussion".*
 #
-# * **You will do:** ask your machine whether it has a GPU that works, switch every layer to it with
-#   one line, and count what a GPU would have to do.
-# * **You will learn:** how one source serves two libraries, what makes a GPU slow, and what about
-#   all this has been verified and what not.
+# * **You will do:** test whether your machine has a GPU that works, switch every layer to it with
+#   one line, and count the work of a GPU.
+# * **You will learn:** how the same code runs with two libraries, what makes a GPU slow, and what
+#   was verified and what was not.
 # * **You need:** tutorials 05 and 07. A GPU is *not* needed.
 #
 # ![work of one training step at the paper's size](images/15_work.png)
 #
-# One training step of Table 2's composite model, two layers of 2048 units, with this library's
-# default batch of 40 films, by what it computes. More than 99 % of it is matrix products, in few,
-# large pieces. That is what GPUs are good at. All the rest must be kept from getting in the way.
+# The picture shows the work of one training step of the composite model of Table 2: two layers of
+# 2048 units, and the library's default batch of 40 films. More than 99 % of the work is matrix
+# products, in a few large pieces. GPUs are good at this. The rest of the code must not make the GPU
+# wait.
 
 # %%
 import time
@@ -31,30 +32,33 @@ from minilstm.runs import build
 from minilstm.training import resources
 
 # %% [markdown]
-# ## One text, two libraries
+# ## One code, two libraries
 #
-# CuPy is NumPy on a GPU: the same functions by the same names. So the library writes `xp.tanh` and
-# lets `xp` be NumPy or CuPy. `use_backend` chooses. In NumPy's case:
+# CuPy is NumPy on a GPU: it has the same functions with the same names. So the library writes
+# `xp.tanh`, and `xp` is NumPy or CuPy. `set_backend` chooses one for the whole process.
+# `with use_backend(...)` chooses one for a block of code. Here it chooses NumPy:
 
 # %%
 with use_backend("numpy", "float32"):
-    print("xp.tanh is", xp.tanh, "and asarray makes", asarray([1, 2]).dtype)
+    print("xp.tanh is", xp.tanh, "and asarray returns", asarray([1, 2]).dtype)
     assert xp.tanh is np.tanh and asarray([1, 2]).dtype == np.float32
 with use_backend("numpy", "float64"):
     assert asarray([1, 2]).dtype == np.float64
 
 # %% [markdown]
-# Arrays cross between the two worlds in two functions only: `asarray` (host to device) and
-# `to_numpy` (device to host). A test ([tests/test_house.py](../tests/test_house.py)) forbids any
-# other way. Why so strict? Each crossing makes the CPU *wait*. One forgotten crossing inside a loop
-# over time steps, and the GPU idles.
+# Only two functions copy arrays between the CPU's memory (the *host*) and the GPU's memory (the
+# *device*): `asarray` (host to device) and `to_numpy` (device to host). A test
+# ([tests/test_house.py](../tests/test_house.py)) forbids every other way. The reason: a copy to the
+# host makes the CPU *wait* for the GPU. With one copy too many in a loop over time steps, the GPU
+# has nothing to do for most of the time.
 #
 # ## Is there a GPU?
 #
-# `python -m minilstm.doctor` asks for every piece, in the order in which one needs another, and
-# stops at the first that is missing. Here are its own questions:
+# `python -m minilstm.doctor` tests all that is needed, one thing after the other, and stops at the
+# first thing that is missing. Here are its tests:
 #
-# **Predict:** your machine. Where will it stop?
+# **Predict:** the doctor tests your machine for everything that a GPU needs: a driver, a device,
+# libraries, a first kernel. Where does it stop?
 
 # %%
 found = {}
@@ -67,12 +71,12 @@ except BackendError as error:
     name, _, message = str(error).partition(": ")
     print(f"FAILED  {name:<12}{message}")
     gpu = False
-assert gpu or "expected" in message  # what was expected, what was found, what to do
+assert gpu or "expected" in message  # the message: expected, got, what to do
 
 # %% [markdown]
 # ## Break it on purpose: ask for a GPU that is not there
 #
-# **Predict:** a program that quietly falls back to the CPU would be convenient. Is it a good idea?
+# **Predict:** a program is asked for a GPU and finds none. Should it use the CPU without a message?
 
 # %%
 if not gpu and name != "parity":
@@ -80,24 +84,27 @@ if not gpu and name != "parity":
         set_backend("cupy")
     except BackendError as error:
         print("refused:", str(error)[:75], "...")
-    assert current_backend().name == "numpy"  # nothing was half switched
+    assert current_backend().name == "numpy"  # the backend is still NumPy
 else:
-    print("this machine has one")
+    print("this machine has a GPU")
 
 # %% [markdown]
-# It is refused, never replaced. If you ask for a GPU and silently get a CPU, you may wait a week
-# before you notice.
+# The library raises an error. There is no silent fall-back to the CPU, because you would notice it
+# only by slow training, perhaps after a week.
 #
-# ## The same numbers?
+# ## Are the numbers the same?
 #
-# In exact arithmetic, yes. In floating point, a sum in another order is rounded otherwise, on a GPU
-# as between two CPUs. How large is rounding? Run one layer in float32 and in float64, from the same
-# weights:
+# In exact arithmetic they are. In floating point they are not, because a sum in another order is
+# rounded differently. This happens on a GPU, and it happens between two CPUs. How large is
+# rounding? We run one layer in float32 and in float64, from the same weights:
 
 
 # %%
 def outputs(name, dtype):
-    """An LSTM over 20 steps, from the same random numbers, on `name` in `dtype`."""
+    """Return the outputs of an LSTM over 20 steps, computed by library `name` in `dtype`.
+
+    Weights and inputs are drawn from the same random numbers in every call.
+    """
     with use_backend(name, dtype):
         rng = np.random.default_rng(0)
         layer = PeepholeLSTM(64, 64, rng, Init(peephole_scale=0.1))
@@ -108,22 +115,22 @@ def outputs(name, dtype):
 
 single, double = outputs("numpy", "float32"), outputs("numpy", "float64")
 rounding = np.abs(single - double).max() / np.abs(double).max()
-print(f"float32 against float64, on the CPU: {rounding:.0e}")
+print(f"float32 against float64 on the CPU: largest relative difference {rounding:.0e}")
 assert 1e-9 < rounding < 1e-5
 if gpu:
     there = outputs("cupy", "float64")
-    print("GPU against CPU, float64:", np.abs(there - double).max())
+    print("GPU against CPU, float64: largest difference", np.abs(there - double).max())
     assert np.abs(there - double).max() < 1e-10
 
 # %% [markdown]
-# So "the same" means: equal to 1e-4 in float32 and to 1e-10 in float64, after five whole training
-# steps. The doctor checks just that. Random numbers are always drawn on the host, so that both
-# start alike.
+# So "the same numbers" means: after five training steps they agree to 1e-4 in float32 and to 1e-10
+# in float64. The doctor tests this. Random numbers are always drawn on the host, so CPU and GPU
+# start from the same numbers.
 #
 # ## Count the work
 #
-# `Blank` weights ask Table 2's composite model for its cost without computing anything. The batch
-# is this library's default, 40 films.
+# With `Blank` weights we can ask the composite model of Table 2 for its work without any
+# computation. The batch is the library's default, 40 films.
 
 # %%
 settings = config.load(["table2-composite"])
@@ -134,10 +141,10 @@ print(f"table2-composite: {model.flat().value.size / 1e6:.0f} million parameters
       f" {gflop:,.0f} GFLOP per training step of {settings.run.batch_size} films")  # fmt: skip
 
 B, H = settings.run.batch_size, settings.model.hidden
-units = B * H * settings.model.layers * 30  # 10 steps each of encoder and two decoders
-pointwise = 60 * units / 1e9  # about 60 operations per unit and step, forward and backward
-update = 12 * model.flat().value.size / 1e9  # about 12 per parameter
-work = {"matrix products": gflop, "optimiser": update, "gates and cells": pointwise}
+units = B * H * settings.model.layers * 30  # encoder and two decoders: 10 time steps each
+pointwise = 60 * units / 1e9  # about 60 operations per unit and time step, forward and backward
+update = 12 * model.flat().value.size / 1e9  # about 12 operations per parameter
+work = {"matrix products": gflop, "optimizer": update, "gates and cells": pointwise}
 for name, amount in work.items():
     print(f"{name:<18}{amount:10.2f} GFLOP   {amount / sum(work.values()):.2%}")
 assert gflop > 0.99 * sum(work.values())
@@ -154,14 +161,14 @@ kit.save(drawn, "15_work", show=False)
 # %% [markdown]
 # ## Why a small model is slow on a GPU
 #
-# A GPU must be *told* every operation, a *launch*, and that takes some microseconds whether the
-# array has ten numbers or ten million. A recurrent network tells it something at every time step.
-# Count the calls of `xp` in one forward pass of an LSTM:
+# The CPU must start every operation on the GPU. This is called a *launch*. It takes some
+# microseconds, whether the array has ten numbers or ten million. A recurrent network needs launches
+# at every time step. We count the calls of `xp` in one forward pass of an LSTM:
 
 
 # %%
 class Counting:
-    """Stands before a library of arrays and counts what is called."""
+    """Counter of the calls of five functions of `xp`, inside a `with` block."""
 
     names = ("matmul", "multiply", "add", "subtract", "tanh")
 
@@ -189,21 +196,23 @@ for T in (10, 20):
     with Counting() as calls:
         layer.forward(asarray(np.zeros((T, 4, 16))))
     counts[T] = calls.count
-    print(f"{T} steps: {calls.count} calls (and some in-place += and *=)")
+    print(f"{T} time steps: {calls.count} calls (in-place += and *= are not counted)")
 per_step = (counts[20] - counts[10]) / 10
-print(f"{per_step:g} calls for each further step, {counts[10] - 10 * per_step:g} for all together")
-assert counts[10] - 10 * per_step <= 2  # the inputs of ALL steps are one product
+print(f"{per_step:g} calls for each time step, and {counts[10] - 10 * per_step:g} before the loop")
+assert counts[10] - 10 * per_step <= 2  # the inputs of ALL time steps are one product
 
 # %% [markdown]
-# The inputs of all steps are one product, before the loop. What remains in the loop is one product
-# with `Wh`, and a cell of a dozen small operations. On a GPU the library therefore makes the whole
-# cell **one** kernel: [cells.cuh](../minilstm/gpu/cells.cuh), the same equations in the GPU's own
-# language, checked against `cells.py`. Two launches a step remain.
+# The products with the inputs of all time steps are one product, before the loop. In the loop there
+# is one product with `Wh` per step, and a cell of a dozen small operations. So on a GPU the library
+# computes the whole cell in **one** kernel: [cells.cuh](../minilstm/gpu/cells.cuh). It has the same
+# equations in the GPU's own language, and is checked against `cells.py`. Then two launches per step
+# are left.
 #
-# With 16 units even those have almost nothing to do, and a GPU would spend its time being told.
-# With 2048 units and a large batch, each has a lot. *Make it large, or stay on the CPU.*
+# With 16 units even these two launches have almost nothing to do, and the GPU mostly waits for
+# launches. With 2048 units and a large batch, each launch has much to do. *Use a GPU for large
+# models, and a CPU for small ones.*
 #
-# How fast is *this* machine at the one operation that matters?
+# How fast is *this* machine at matrix products?
 
 # %%
 a = np.random.default_rng(0).random((1024, 1024), np.float32)
@@ -217,19 +226,18 @@ print(f"matrix products here: {speed:.0f} GFLOP/s, so a step of table2-composite
 assert speed > 0
 
 # %% [markdown]
-# Compare that with the data sheet of a GPU.
+# Compare this with the data sheet of a GPU.
 #
 # ## What was verified, and what was not
 #
-# * **Verified:** every layer, model and optimiser runs through the real CuPy, with its real
-#   argument checks and generated kernels, and gives the numbers of the CPU. So do runs resumed from
-#   a checkpoint, also from one library to the other.
-# * **How:** on a stand-in for the driver and the matrix library, which executes the kernels on a
-#   CPU.
-# * **Not verified:** a physical GPU. Nothing here has been timed on one; races between streams, the
-#   real matrix library and running out of memory are untested.
+# * **Verified:** every layer, model and optimizer runs through the real CuPy, with its real checks
+#   of arguments and its generated kernels, and gives the numbers of the CPU. So do runs that are
+#   resumed from a checkpoint, also when they change from one library to the other.
+# * **How:** on a stand-in for the driver and the matrix library. It executes the kernels on a CPU.
+# * **Not verified:** a physical GPU. Nothing here was timed on one. Races between streams, the real
+#   matrix library and running out of memory are not tested.
 #
-# If you have a GPU, three commands make you the first to know:
+# If you have a GPU, three commands test it:
 #
 #     python -m minilstm.doctor
 #     python -m pytest tests/on_cupy.py
@@ -237,16 +245,16 @@ assert speed > 0
 #
 # ## Exercises
 #
-# 1. Where would a forgotten `float(loss)` inside the training loop hurt?
-# 2. Why are dropout masks drawn on the host, although GPUs draw random numbers faster?
-# 3. How much memory do the weights of a two-layer composite at paper size take, with their
-#    gradients and Adam's two averages, in float32?
+# 1. The training loop contains a `float(loss)` that nobody needs. What does it cost on a GPU?
+# 2. Why are dropout masks drawn on the host, although a GPU draws random numbers faster?
+# 3. A composite model of two layers at the paper's size has weights, gradients and the two running
+#    averages of Adam. How much memory do they take in float32?
 #
 # ### Answers
 #
-# 1. It waits for the device at every step, so the CPU can't tell it the next operations meanwhile.
-# 2. So that CPU, GPU and a resumed run see the same masks, to the bit.
-# 3. Four arrays of 201.4 million numbers of 4 bytes: 3.2 GB.
+# 1. The CPU waits for the GPU at every step. While it waits, it can't launch the next operations.
+# 2. So that a CPU, a GPU and a resumed run use the same masks, bit by bit.
+# 3. Four arrays of 201.4 million numbers with 4 bytes each: 3.2 GB.
 
 # %%
 with use_backend("numpy", "float32"):
@@ -257,11 +265,12 @@ assert round(size / 1e6, 1) == 201.4 and round(4 * 4 * size / 1e9, 1) == 3.2
 # %% [markdown]
 # ## Conclusion
 #
-# You have seen one idea from end to end. A film's future asks for a memory (01). A memory is a
-# state that a network carries through time (04), and gates decide what it keeps (05). Trained to
-# rebuild and to predict, with no labels at all (06, 07, 10), it learns where things are and where
-# they go. Numbers beside baselines say how well (09). And every step of it was checked against the
-# definition of a derivative (02), not believed.
+# These tutorials followed one idea from beginning to end. To predict the future of a film, a model
+# needs a memory (01). A memory is a state that a network carries through time (04), and gates
+# decide what the state keeps (05). The model is trained to reconstruct and to predict, without any
+# labels (06, 07, 10). So it learns where things are and where they move. Numbers with baselines
+# show how well it does so (09). And every gradient on the way was checked against the definition of
+# a derivative (02).
 #
 # **In the library:** [backend.py](../minilstm/backend.py), which chooses between NumPy and CuPy;
 # [kernels.py](../minilstm/gpu/kernels.py); [doctor.py](../minilstm/doctor.py);
