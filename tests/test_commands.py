@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import minilstm
+from minilstm import __main__ as entry
 from minilstm import evaluate, train
 from minilstm.command import run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
@@ -24,7 +26,9 @@ from minilstm.training.progress import Progress
 
 PACKAGE = Path(minilstm.__file__).parent
 COMMANDS = sorted(
-    path.stem for path in PACKAGE.glob("*.py") if 'if __name__ == "__main__"' in path.read_text()
+    path.stem
+    for path in PACKAGE.glob("[!_]*.py")
+    if 'if __name__ == "__main__"' in path.read_text()
 )
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4 --steps 2"
 PAST = 3
@@ -107,6 +111,61 @@ def test_help_exits_with_0_and_says_nothing_on_stderr(command):
 
 def test_the_main_commands_are_among_those_that_were_found():
     assert {"train", "evaluate", "gradcheck"} <= set(COMMANDS)
+
+
+# ------------------------------------------------------------------------- one for all
+
+
+def test_the_list_of_commands_has_a_line_for_every_module_with_a_main(capsys):
+    assert call(entry) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    listed = {line[0]: line[1] for line in lines if line and line[0] in COMMANDS}
+    modules = [importlib.import_module(f"minilstm.{p.stem}") for p in PACKAGE.glob("[!_]*.py")]
+    assert listed == {
+        module.__name__.removeprefix("minilstm."): module.__doc__.splitlines()[0]
+        for module in modules
+        if hasattr(module, "main")
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_by_its_name_is_the_module_of_that_name(capsys, monkeypatch, command):
+    module = importlib.import_module(f"minilstm.{command}")
+    with pytest.raises(SystemExit) as alone:
+        module.main(["--help"])
+    expected = capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["minilstm", command, "--help"])
+    monkeypatch.delitem(sys.modules, f"minilstm.{command}")  # as in a process of its own
+    with pytest.raises(SystemExit) as by_name:
+        entry.main()
+    assert capsys.readouterr() == expected and expected.out
+    assert by_name.value.code == alone.value.code == 0
+
+
+@pytest.mark.parametrize("words", (["gradcheck", "nonesuch"], ["gradcheck", "Dropout"]))
+def test_both_spellings_print_the_same_and_end_alike(words):
+    name, *rest = words
+    command = [sys.executable, "-m"]
+    one, other = (
+        subprocess.run([*command, *spelt], capture_output=True, text=True)
+        for spelt in ([f"minilstm.{name}", *rest], ["minilstm", name, *rest])
+    )
+    assert (one.returncode, one.stdout, one.stderr) == (
+        other.returncode, other.stdout, other.stderr,
+    )  # fmt: skip
+    assert one.stdout or one.stderr
+
+
+@pytest.mark.parametrize("word, nearest", (("trian", "train"), ("--visualise", "visualize")))
+def test_an_unknown_command_is_refused_with_the_nearest(capsys, word, nearest):
+    assert f"got {word!r}: did you mean {nearest!r}?" in refusal(capsys, entry, word)
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    assert call(entry, "--version") == 0
+    assert capsys.readouterr().out == f"minilstm {project['version']}\n"
+    assert project["scripts"] == {"minilstm": "minilstm.__main__:main"}
 
 
 def test_the_help_of_train_names_every_setting_with_its_default_and_choices(capsys):

@@ -1,0 +1,79 @@
+"""List the commands, or run one of them.
+
+    python -m minilstm                    all commands, a line each
+    python -m minilstm train --help       the same as python -m minilstm.train --help
+
+The script `minilstm` does the same: `minilstm train --help`. A command is a module at the top of
+the package that defines `main`. Its line is the first line of its docstring.
+
+Read next: train.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import runpy
+import sys
+from pathlib import Path
+
+from . import __version__
+from .command import run_command
+from .errors import ConfigError
+
+
+def commands() -> dict[str, str]:
+    """Return every command's name and the first line of its docstring, in alphabetical order."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        tree = ast.parse(path.read_text("utf-8"))  # read, not imported: some modules import much
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
+            found[path.stem] = ast.get_docstring(tree).partition("\n")[0]
+    return found
+
+
+def overview() -> str:
+    """Return the usage and one line for each command."""
+    found = commands()
+    width = max(map(len, found))
+    lines = [f"  {name:<{width}}  {about}" for name, about in found.items()]
+    return "\n".join(
+        [
+            "usage: python -m minilstm [--version] COMMAND ...",
+            "",
+            *lines,
+            "",
+            "python -m minilstm COMMAND --help says more",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command that the first argument names. Returns the exit status.
+
+    The command itself ends in SystemExit, as after `python -m minilstm.COMMAND`.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in commands():
+        sys.argv[1:] = arguments[1:]
+        runpy.run_module(f"minilstm.{arguments[0]}", run_name="__main__", alter_sys=True)
+    return run_command(lambda: _answer(arguments))
+
+
+def _answer(arguments):
+    if arguments == ["--version"]:
+        print(f"minilstm {__version__}")
+        return 0
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    known = list(commands())
+    nearest = difflib.get_close_matches(arguments[0], known, n=1, cutoff=0)[0]
+    raise ConfigError(
+        f"expected one of the commands {', '.join(known)}, got {arguments[0]!r}: did you mean "
+        f"{nearest!r}?"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
