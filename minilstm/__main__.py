@@ -17,7 +17,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from . import __version__
+import minilstm
+
 from .command import run_command
 from .errors import ConfigError
 
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _answer(arguments):
     if arguments == ["--version"]:
-        print(f"minilstm {__version__}")
+        print(f"minilstm {minilstm.__version__}")
         return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
