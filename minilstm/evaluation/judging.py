@@ -63,8 +63,7 @@ def decode(
         for chunks, logits in zip(found, outputs, strict=True):
             if logits is not None:
                 chunks.append(to_numpy(logits))
-    reconstruction, prediction = (np.concatenate(c, axis=1) if c else None for c in found)
-    return None if reconstruction is None else reconstruction[::-1], prediction
+    return model.in_forward_order(np.concatenate(c, axis=1) if c else None for c in found)
 
 
 def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Dropout: silence random units in training. Between layers only, never on the recurrence.
+"""Dropout: set random units to zero in training. Between layers only, never on the recurrence.
 
 Paper: section 4 (the classifier). Read next: stack.py.
 """
@@ -15,7 +15,8 @@ from .workspace import empty
 class Dropout(Layer, sample=samples.dropout):
     """y = x * mask / (1 - rate); without a mask (evaluation) y = x.
 
-    x (T, B, H), mask (T, B, H) of bool, True where a unit is kept: drawn by whoever trains.
+    x (T, B, H), mask (T, B, H) of bool, True where a unit is kept; the training loop draws it.
+    Raises ConfigError for a rate outside [0, 1).
     """
 
     def __init__(self, rate: float):
@@ -24,13 +25,15 @@ class Dropout(Layer, sample=samples.dropout):
         self.rate = rate
 
     def forward(self, x, mask=None):
+        """x (T, B, H), mask (T, B, H) or None -> y (T, B, H), cache."""
         return self.apply(x, mask), Cache(mask=mask)
 
     def backward(self, dy, cache):
+        """dy (T, B, H) -> dx (T, B, H), None."""
         return self.apply(dy, cache.consume().mask), None
 
     def apply(self, x, mask):
-        """The product itself, which is its own backward."""
+        """Return x * mask / (1 - rate), (..., H). The backward pass applies it to dy."""
         if mask is None:
             return x
         expect("dropout mask", mask, x.shape, bool)

@@ -1,4 +1,4 @@
-"""Draw the first values of parameters.
+"""The first values of parameters.
 
 Paper: section 3.1. Read next: linear.py.
 """
@@ -16,14 +16,17 @@ from .layer import Param
 
 @dataclass(frozen=True)
 class Init:
-    """How parameters start.
+    """The distribution that parameters are drawn from.
 
     weights          "fan-in": uniform in +-1/sqrt(number of inputs), as in the paper;
                      "uniform": uniform in +-scale, as in both public releases;
-                     "weak-recurrence": fan-in, and a fifth of it for the recurrence: at first a
-                     step listens to its input, and what to hear of the last step is learned
+                     "weak-recurrence": fan-in, and a fifth of it for the recurrent weights, so
+                     that at first a step depends mostly on its input
+    scale            the bound of "uniform"
     peephole_scale   peepholes are uniform in +-peephole_scale
     forget_bias      the bias of the forget gate; all other biases are zero
+
+    Raises ConfigError for other `weights`.
     """
 
     weights: str = "fan-in"
@@ -39,7 +42,7 @@ class Init:
             )
 
     def weight(self, rng: np.random.Generator, rows: int, columns: int) -> Param:
-        """A (rows, columns) matrix that maps `rows` inputs to `columns` outputs."""
+        """Draw a (rows, columns) matrix that maps `rows` inputs to `columns` outputs."""
         if rows < 0 or columns < 1:
             raise ConfigError(
                 f"expected at least 0 inputs and 1 output of a weight, got {rows} and {columns}: "
@@ -49,42 +52,46 @@ class Init:
         return Param(rng.uniform(-bound, bound, (rows, columns)))
 
     def input_weight(self, rng: np.random.Generator, D: int, columns: int) -> Param:
-        """The (D, columns) matrix of a layer's inputs, drawn from a generator of its own.
+        """Draw the (D, columns) matrix of a layer's inputs, from a generator of its own.
 
-        So all other draws are the same with inputs of any width, or none.
+        A separate generator keeps all other draws the same for any width D, also for none.
         """
         return self.weight(rng.spawn(1)[0], D, columns)
 
     def recurrent(self, rng: np.random.Generator, H: int, gates: int = 1) -> Param:
-        """An (H, gates*H) matrix that maps a hidden state to the pre-activations of the next."""
+        """Draw an (H, gates*H) matrix that maps a state to the next pre-activations."""
         param = self.weight(rng, H, gates * H)
         self.weaken(param.value)
         return param
 
     def weaken(self, recurrence: np.ndarray) -> None:
-        """Scale in place what a hidden state enters the next step by, if `weights` says so."""
+        """Scale recurrent weights by 0.2 in place if `weights` is "weak-recurrence"."""
         if self.weights == "weak-recurrence":
             recurrence *= 0.2
 
     def peepholes(self, rng: np.random.Generator, H: int) -> Param:
-        """The (3, H) peepholes of the input, forget and output gates."""
+        """Draw the (3, H) peepholes of the input, forget and output gates."""
         return Param(rng.uniform(-self.peephole_scale, self.peephole_scale, (3, H)))
 
     def bias(self, K: int) -> Param:
-        """(K,) zeros."""
+        """Return a bias (K,) of zeros."""
         return Param(np.zeros(K), decayed=False)
 
     def gate_bias(self, H: int) -> Param:
-        """The (4H,) biases of the gates i f g o."""
+        """Return the bias (4H,) of the gates i f g o: forget_bias for f, zero for the others."""
         bias = np.zeros((4, H))
         bias[1] = self.forget_bias
         return Param(bias.ravel(), decayed=False)
 
 
 class Blank(Init):
-    """All zero, on pages of memory that nobody has touched: to ask a model for its size."""
+    """Weights of zeros, to ask a model for its size.
+
+    The operating system reserves memory for such zeros only when it is first used.
+    """
 
     def weight(self, rng, rows, columns):
+        """Return a (rows, columns) matrix of zeros."""
         return Param(xp.zeros((rows, columns), current_backend().dtype))
 
 

@@ -1,14 +1,14 @@
-"""What every layer has in common: parameters, the forward/backward contract, and a sample.
+"""The base of all layers: parameters, the rule for forward and backward, and a sample to check.
 
     outputs, cache = layer.forward(*inputs)
     dinputs        = layer.backward(doutputs, cache)
 
-Backward takes what forward returned and returns what forward took: one entry per input, in
-order, `None` for inputs that have no gradient (masks, labels, targets, absent inputs). A `None`
-among the doutputs says that nothing depends on that output. Gradients of parameters accumulate
-(`+=`) until `zero_grad`. Randomness is an input, so forward is a pure function.
+`backward` takes the gradients of the outputs and returns those of the inputs: one entry per input,
+in order, and `None` for inputs without a gradient (masks, labels, targets, absent inputs). `None`
+among the doutputs means that the loss does not depend on that output. Gradients of parameters
+accumulate (`+=`) until `zero_grad`. Random numbers are inputs, so `forward` is a pure function.
 
-Read next: cells.py (the mathematics), then rnn.py, lstm.py, models.py.
+Read next: cells.py (the mathematics), then linear.py, rnn.py, lstm.py, stack.py.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ..errors import ConfigError, ShapeError, StaleCache
 class Param:
     """A trainable array `value` and the gradient `grad` of the loss with respect to it.
 
-    `decayed` says whether L2 regularisation pulls on it: on weights yes, on biases no. `flat` are
-    the arrays that value and grad are views into, once `Layer.flat` made them.
+    decayed    True for weights, which L2 regularisation shrinks; False for biases
+    flat       the arrays that value and grad are views into, after `Layer.flat`; else None
     """
 
     flat: Flat | None = None
@@ -37,20 +37,21 @@ class Param:
         self.grad = xp.zeros(self.value.shape, self.value.dtype)
         self.decayed = decayed
 
-    def __getstate__(self):  # a copy is a view into nothing
+    def __getstate__(self):  # a copy is not a view into the flat arrays
         return {name: item for name, item in vars(self).items() if name != "flat"}
 
 
 class Cache:
-    """What a forward pass leaves to its backward pass: named values, used once.
+    """Named values that a forward pass leaves to its backward pass, to be used once.
 
-    Backward may overwrite them to save memory, so a second `consume` raises StaleCache.
+    The backward pass may overwrite them to save memory.
     """
 
     def __init__(self, **values):
         self._values = values
 
     def consume(self) -> SimpleNamespace:
+        """Return the values as attributes. Raises StaleCache if called twice."""
         if self._values is None:
             raise StaleCache(
                 "expected a cache straight from forward, got one that backward has consumed: "
@@ -61,10 +62,10 @@ class Cache:
 
 
 class Flat(NamedTuple):
-    """All parameters of a model end to end: one array of values, one of gradients.
+    """All parameters of a model end to end: one array of values, one of gradients, both (N,).
 
-    The first `decayed` elements are those that L2 regularisation acts on. `parts` says from where
-    to where each parameter goes, in the order of `Layer.params`.
+    L2 regularisation acts on the first `decayed` elements. `parts` has the first element and the
+    end of each parameter, in the order of `Layer.params`.
     """
 
     value: np.ndarray
@@ -77,8 +78,8 @@ class Flat(NamedTuple):
 class Sample:
     """A small instance of a layer with inputs, for the gradient check and the contract tests.
 
-    `zeros` names the time slices of input gradients that are zero by the layer's definition, as
-    {"future": (T - 1,)}; any other slice of zeros is an error.
+    `zeros` names time slices of input gradients that are zero by the layer's definition, for
+    example {"future": (T - 1,)}. Any other slice of zeros is an error.
     """
 
     layer: Layer
@@ -89,13 +90,13 @@ class Sample:
 class Layer:
     """Base of all layers, losses and models.
 
-    Attributes that are `Param`s, `Layer`s or tuples of layers are found by `params` in the order
-    of their definition. `constants` names floating inputs that have no gradient by definition.
+    `params` finds attributes that are `Param`s, `Layer`s or tuples of layers, in the order of
+    their definition. `constants` names floating-point inputs that have no gradient by definition.
     """
 
     constants: tuple[str, ...] = ()
 
-    is_abstract = True
+    is_abstract = True  # False for a class that can be used; every such class has a sample
 
     def __init_subclass__(cls, abstract: bool = False, sample=None, variants=None, **kwargs):
         """Refuse a layer without a sample, so that every layer is checked.
@@ -117,23 +118,25 @@ class Layer:
             raise TypeError(f"{cls.__name__} must define sample(rng), so that it is checked")
 
     def forward(self, *inputs):
+        """Return outputs, cache."""
         raise NotImplementedError  # every layer defines its own
 
     def backward(self, doutputs, cache):
+        """Return one gradient per input; add to the gradients of the parameters."""
         raise NotImplementedError  # every layer defines its own
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Sample:
-        """A small instance with inputs: T >= 3, all sizes different, nothing zero."""
+        """Return a small instance with inputs: T >= 3, all sizes different, nothing zero."""
         raise NotImplementedError  # every layer defines its own
 
     @classmethod
     def samples(cls, rng: np.random.Generator) -> dict[str, Sample]:
-        """Samples by name, for layers whose options take different paths through the code."""
+        """Return samples by name, one for each path that options take through the code."""
         return {"": cls.sample(rng)}
 
     def params(self, prefix: str = "") -> dict[str, Param]:
-        """All parameters by readable names such as `encoder.0.Wx`."""
+        """Return all parameters by readable names such as `encoder.0.Wx`."""
         found = {}
         for name, item in vars(self).items():
             if isinstance(item, Param):
@@ -148,14 +151,14 @@ class Layer:
 
     @property
     def dtype(self):
-        """The dtype of the parameters, which inputs must share."""
+        """Return the dtype of the parameters, which inputs must share."""
         return next(iter(self.params().values())).value.dtype
 
     def flat(self) -> Flat:
-        """All parameters as one array, all gradients as another; the params become views.
+        """Join all parameters in one array and all gradients in another; params become views.
 
-        Of a whole model, never of its parts too: a parameter is a view into one array. Raises
-        ConfigError.
+        A parameter can be a view into one array only, so call this on the whole model and never on
+        its parts as well. Raises ConfigError.
         """
         params = list(self.params().values())
         flat = params[0].flat if params else None
@@ -168,12 +171,12 @@ class Layer:
         return _flatten(params) if flat is None else flat
 
     def zero_grad(self) -> None:
-        """Forget all accumulated gradients."""
+        """Set all accumulated gradients to zero."""
         for param in self.params().values():
             param.grad.fill(0)
 
     def astype(self, dtype) -> Layer:
-        """Turn all parameters into `dtype`, in place: float32, float64 or complex128."""
+        """Convert all parameters to `dtype`, in place: float32, float64 or complex128."""
         for param in self.params().values():
             value = param.value if np.dtype(dtype).kind == "c" else param.value.real
             param.value = value.astype(dtype)
@@ -204,9 +207,9 @@ def _flatten(named):
 
 
 def expect(name: str, array, shape: tuple, dtype) -> None:
-    """Raise ShapeError unless `array` has this shape and dtype; letters in `shape` match any size.
+    """Raise ShapeError unless `array` has this shape and dtype.
 
-    A letter that comes twice must match twice.
+    A letter in `shape` matches any size, and the same size wherever it occurs again.
     """
     sizes: dict[str, int] = {}
     fits = getattr(array, "ndim", None) == len(shape) and all(

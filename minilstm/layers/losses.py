@@ -1,14 +1,14 @@
-"""Losses: each takes logits and a constant target, and knows the mean that its logits stand for.
+"""The losses of logits against a constant target.
 
     loss, cache = layer.forward(logits, target)      a 0-d array: nats (or error) per frame
     dlogits, _  = layer.backward(dloss, cache)
 
 The loss is SUMMED over the pixels of a frame and averaged over frames and sequences: the unit of
-the 341.2 in the slides' Table 2. `mean` maps logits to the frame they predict, which is what a
-free-running decoder feeds back into itself.
+the 341.2 in the slides' Table 2. `mean` turns logits into the predicted frame, which a free-running
+decoder feeds back into itself.
 
 Slides: "Benchmarking" (Table 2), "Transfer Learning for Action Recognition" (Fig 11).
-Read next: models.py.
+Read next: models/encoder.py.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ class Loss(Layer, abstract=True):
     """A loss of logits against a constant target."""
 
     constants = ("target",)
-    range = "finite numbers"  # of the values that it can be asked to predict
+    range = "finite numbers"  # that a target may hold, in words
     unit = "nats per frame"
 
     def allows(self, values: np.ndarray) -> bool:
-        """Whether all of `values`, on the host, lie in `range`."""
+        """Return True if all `values`, an array on the host, lie in `range`."""
         return bool(np.isfinite(values).all())
 
     def mean(self, logits, out):
-        """The prediction that `logits` stand for, written to `out`."""
+        """Write the prediction for `logits` (..., D) to `out` (..., D) and return it."""
         raise NotImplementedError  # every loss defines its own
 
     def mean_backward(self, dmean, mean):
-        """dlogits from the gradient of `mean`; overwrites `dmean`."""
+        """Return dlogits (..., D) from dmean (..., D), the gradient of `mean`; overwrite dmean."""
         raise NotImplementedError  # every loss defines its own
 
     def logits(self, mean):
-        """The logits that stand for the prediction `mean`: where a readout may start."""
+        """Return logits whose prediction is `mean`, as first values of a readout's bias."""
         raise NotImplementedError  # every loss defines its own
 
 
 class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
     """-[y log p + (1 - y) log(1 - p)] with p = sigmoid(logits), for pixels in [0, 1]; in nats.
 
-    logits, target (T, B, D). Targets may be grey. Stable for logits of any size:
+    logits, target (T, B, D). Targets may be grey. Stable for logits z of any size:
 
     loss = max(z, 0) - log(max(p, 1 - p)) - y z
     dz = p - y
@@ -59,16 +59,18 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
     range = "[0, 1]"
 
     def allows(self, values: np.ndarray) -> bool:
+        """Return True if all `values`, an array on the host, lie in [0, 1]."""
         return bool(((values >= 0) & (values <= 1)).all())
 
     def forward(self, logits, target):
+        """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
         expect("logits", logits, ("T", "B", "D"), logits.dtype)
         expect("target", target, logits.shape, logits.dtype)
         p, likely, loss = (empty(logits.shape, logits.dtype) for _ in range(3))
         cells.sigmoid(logits, out=p)
         xp.subtract(p, 0.5, out=likely)
         cells.absolute(likely, out=likely)
-        likely += 0.5  # the probability of the likelier of ink and no ink
+        likely += 0.5  # max(p, 1 - p)
         cells.absolute(logits, out=loss)
         loss += logits
         loss *= 0.5  # max(z, 0) = (z + |z|) / 2
@@ -77,31 +79,36 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
         return loss.sum() / _frames(logits), Cache(p=p, target=target)
 
     def backward(self, dloss, cache):
+        """dloss (a number) -> dlogits (T, B, D), None."""
         run = cache.consume()
         dlogits = xp.subtract(run.p, run.target, out=run.p)
         dlogits *= dloss / _frames(dlogits)
         return dlogits, None
 
     def mean(self, logits, out):
+        """out = sigmoid(logits)."""
         return cells.sigmoid(logits, out=out)
 
     def mean_backward(self, dmean, mean):
+        """dlogits = dmean * mean (1 - mean), in the memory of dmean."""
         scratch = xp.subtract(1, mean, out=empty(mean.shape, mean.dtype))
         scratch *= mean
         dmean *= scratch
         return dmean
 
     def logits(self, mean):
-        p = xp.clip(mean, 1e-4, 1 - 1e-4)  # a pixel that was never lit is not impossible
+        """Return log(p / (1 - p)) for p = mean, with p kept 1e-4 away from 0 and 1."""
+        p = xp.clip(mean, 1e-4, 1 - 1e-4)  # a pixel that was never lit may be lit later
         return xp.log(p / (1 - p))
 
 
 class SquaredError(Loss, sample=samples.squared):
-    """0.5 (z - y)^2, for patches of natural video and for percepts. logits, target (T, B, D)."""
+    """0.5 (z - y)^2 for patches of natural video and for percepts. logits z, target y (T, B, D)."""
 
     unit = "squared error per frame"
 
     def forward(self, logits, target):
+        """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
         expect("logits", logits, ("T", "B", "D"), logits.dtype)
         expect("target", target, logits.shape, logits.dtype)
         error = xp.subtract(logits, target, out=empty(logits.shape, logits.dtype))
@@ -109,33 +116,38 @@ class SquaredError(Loss, sample=samples.squared):
         return square.sum() * 0.5 / _frames(logits), Cache(error=error)
 
     def backward(self, dloss, cache):
+        """dloss (a number) -> dlogits (T, B, D), None."""
         error = cache.consume().error
         error *= dloss / _frames(error)
         return error, None
 
     def mean(self, logits, out):
+        """out = logits."""
         out[...] = logits
         return out
 
     def mean_backward(self, dmean, mean):
+        """dlogits = dmean."""
         return dmean
 
     def logits(self, mean):
+        """Return the mean itself."""
         return mean
 
 
 class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
     """-log softmax(z)[label] at every step, averaged over steps and sequences; in nats.
 
-    logits (T, B, K), target (T, B) of integer labels 0..K-1.
+    logits (T, B, K), target (T, B) of integer labels from 0 to K-1.
     """
 
     def forward(self, logits, target):
+        """logits (T, B, K), target (T, B) of integers -> loss (0-d array), cache."""
         expect("logits", logits, ("T", "B", "K"), logits.dtype)
         expect(
             "target", target, logits.shape[:2], target.dtype if target.dtype.kind in "iu" else int
         )
-        # subtracting the largest logit changes nothing but the range; argmax has no gradient
+        # subtracting the largest logit avoids overflow; the result does not depend on it
         largest = logits.real.max(axis=-1, keepdims=True)
         p = xp.subtract(logits, largest, out=empty(logits.shape, logits.dtype))
         picked = xp.take_along_axis(p, target[..., None], axis=-1)
@@ -146,6 +158,7 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
         return loss, Cache(p=p, target=target)
 
     def backward(self, dloss, cache):
+        """dloss (a number) -> dlogits (T, B, K), None."""
         run = cache.consume()
         labels = xp.arange(run.p.shape[-1]) == run.target[..., None]
         dlogits = xp.subtract(run.p, labels, out=run.p)
@@ -153,17 +166,20 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
         return dlogits, None
 
     def mean(self, logits, out):
+        """out = softmax(logits)."""
         xp.subtract(logits, logits.real.max(axis=-1, keepdims=True), out=out)
         xp.exp(out, out=out)
         out /= out.sum(axis=-1, keepdims=True)
         return out
 
     def mean_backward(self, dmean, mean):
+        """dlogits = mean (dmean - sum of dmean * mean), in the memory of dmean."""
         dmean *= mean
         dmean -= mean * dmean.sum(axis=-1, keepdims=True)
         return dmean
 
     def logits(self, mean):
+        """Return log(mean), with mean at least 1e-4."""
         return xp.log(xp.clip(mean, 1e-4, 1))
 
 

@@ -1,26 +1,28 @@
-"""Unrolling in segments: less memory by recomputation, and truncated back-propagation.
+"""Recomputation, which saves memory, and truncated back-propagation. Read this file late.
 
-A run of T steps keeps the gates and states of every step for its backward pass. Cut into segments
-that carry the state on, it can keep less, or send its gradient back less far:
+A stack of LSTMs keeps the gates and states of all T steps for its backward pass. If the steps are
+cut into segments, each starting from the final state of the one before, there are two options:
 
-    recompute=K   forward keeps only the state at the start of every K steps; backward runs each
-                  segment forward again from there, and then back. The gradient is the same; the
-                  price is a second forward pass.
-    tbptt=K       truncated back-propagation through time: forward is the same, but no gradient
-                  goes from a window of K steps into the one before. K >= T is the exact gradient.
+    recompute=K   The forward pass keeps only the state at the start of every K steps. The backward
+                  pass runs each segment forward again from there, and then back. The gradient is
+                  the same; the price is a second forward pass.
+    tbptt=K       Truncated back-propagation through time: the forward pass is the same, but no
+                  gradient goes from a window of K steps into the one before. The gradient is
+                  exact for K >= T.
 
-What an LSTM stack of L layers of H units holds, in numbers per sequence: gates i f g o, h and c
-(6 H) of every layer and step, and 4 H more of the layer at work (its gates, or their gradients,
-for a moment in a second order; see workspace.py):
+Memory of a stack of L LSTM layers of H units, in numbers per sequence: the gates i f g o, h and c
+of every layer and step make 6 H, and the layer at work needs 4 H more per step (a second copy of
+its gates or their gradients, see memory_order.py):
 
     whole         (6 L + 4) H T
     recompute=K   (6 L + 4) H K + 2 L H T/K + H T
 
-The parts are one segment, the h and c where segments start, and the outputs y of the stack; x, dx
-and dy, as long as T in either case, come on top. The first two are least for K near the square
-root of T.
+The three terms are one segment, h and c at the start of all segments, and the outputs y of the
+stack. In both cases x, dx and dy of T steps come on top. The sum of the first two terms is
+smallest for K near the square root of T.
 
-Used by stack.py and, where a decoder feeds on its own output, models.py. Read next: stack.py.
+`SegmentedStack` is a stack with these options; models/feedback.py uses `Segments` for a decoder
+that feeds on its own output. Read next: memory_order.py.
 """
 
 from __future__ import annotations
@@ -38,9 +40,10 @@ from .workspace import empty
 
 @dataclass(frozen=True)
 class Unrolling:
-    """How a stack is unrolled: lengths in steps of what is recomputed and of what is cut; 0: off.
+    """The options of this file: lengths K in steps, 0 for off.
 
-    With both, every window is recomputed in segments of its own. Raises ConfigError.
+    With both, every window is recomputed in segments of its own. Raises ConfigError if a length is
+    not an integer >= 0.
     """
 
     recompute: int = 0
@@ -52,7 +55,7 @@ class Unrolling:
                 raise ConfigError(f"expected {name} of K >= 0 steps, got {K!r}: 0 is off")
 
     def segments(self, T: int) -> list[slice]:
-        """The steps of each segment: all T in one, unless something is on."""
+        """Return the steps of each segment of T steps: all in one if both options are off."""
         window = self.tbptt or max(T, 1)
         length = min(self.recompute or window, window)
         starts = [
@@ -63,7 +66,7 @@ class Unrolling:
         return [slice(*steps) for steps in pairwise([*(starts or [0]), T])]
 
     def cuts(self, step: int) -> bool:
-        """Whether no gradient goes from this step into the one before."""
+        """Return True if no gradient goes from this step into the one before."""
         return step > 0 and self.tbptt > 0 and step % self.tbptt == 0
 
 
@@ -71,10 +74,11 @@ WHOLE = Unrolling()
 
 
 class Segments:
-    """One run of T steps in segments, and what is kept of each: its start state, or its cache.
+    """A run of T steps, one segment after the other.
 
-    run(steps, state) -> (output of these steps, final state, cache), for a slice of the steps; a
-    state is nested tuples of arrays: all that one segment leaves to the next.
+    run(steps, state) -> (output of these steps, final state, cache), for a slice of the steps. A
+    state is nested tuples of arrays: everything that one segment passes on to the next. Of each
+    segment the cache is kept, or its start state if it will be recomputed.
     """
 
     def __init__(self, unrolling: Unrolling, T: int, run: Callable):
@@ -82,23 +86,23 @@ class Segments:
         self.kept = []
 
     def forward(self, state):
-        """The output (T, ...) of all steps, and the final state."""
+        """Run all segments from `state` -> output (T, ...) of all steps, final state."""
         output = None
         for steps in self.unrolling.segments(self.T):
             part, final, cache = self.run(steps, state)
             if self.unrolling.recompute:
                 self.kept.append((steps, state))
-                final = _copied(final)  # a view would keep the whole segment alive
+                final = _copied(final)  # a view would keep the memory of the whole segment
             else:
                 self.kept.append((steps, cache))
             output, state = self._joined(output, steps, part), final
-            del part, final, cache  # the next segment may have their memory
+            del part, final, cache  # so that the next segment can use their memory
         return output, state
 
     def backward(self, run_backward: Callable, dstate):
-        """run_backward(steps, dstate, cache) -> (dinput of these steps, dstate at their start).
+        """Run all segments back from `dstate` -> dinput (T, ...) or None, dstate at the start.
 
-        Returns dinput (T, ...) of all steps or None, and dstate at the start.
+        run_backward(steps, dstate, cache) -> (dinput of these steps, dstate at their start).
         """
         dinput = None
         for steps, kept in reversed(self.kept):
@@ -111,7 +115,7 @@ class Segments:
         return dinput, dstate
 
     def _joined(self, whole, steps, part):
-        """`whole` (T, ...) with `part` in its place; a part of all T steps is the whole."""
+        """Return `whole` (T, ...) with `part` written to its steps; a part of T steps is all."""
         if part is None or len(part) == self.T:
             return part
         if whole is None:

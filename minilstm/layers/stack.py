@@ -1,7 +1,7 @@
 """A stack of recurrent layers: each layer's outputs are the inputs of the layer above.
 
 Slides: "Recurrent Encoder-Decoder"; Table 2, "All models use 2 layers of LSTMs". Read next:
-models/encoder.py.
+losses.py, then models/encoder.py.
 """
 
 from __future__ import annotations

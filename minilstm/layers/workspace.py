@@ -1,13 +1,13 @@
-"""Where layers get their buffers: `Fresh` ones (the default) or `Reused` ones.
+"""Memory for the arrays of layers: new arrays (`Fresh`, the default) or used ones (`Reused`).
 
-A training step needs the same shapes again and again, and a fresh large buffer costs more than
-the arithmetic done in it (the operating system hands out and clears every page anew). `Reused`
-keeps the buffers of earlier steps and lends them out again.
+A training step needs arrays of the same shapes again and again. A new large array costs more time
+than the arithmetic in it, because the operating system clears every page of its memory. `Reused`
+keeps the arrays of earlier steps and lends them out again.
 
-When is a buffer free? When nobody refers to it any more: not a cache that waits for its backward
-pass, not a frame that the user kept. Python counts references for us, so nothing has to be
-returned by hand, two live caches of one layer never share memory, and what a user keeps stays
-his. (CuPy's own memory pool does the same on a GPU; there `Fresh` is already `Reused`.)
+A buffer is free if no Python object refers to it: no cache that waits for its backward pass, no
+frame that the user kept. Python counts references, so no code has to give a buffer back, two live
+caches of one layer never share memory, and a user's arrays are never overwritten. On a GPU CuPy's
+own memory pool does the same, and both classes ask CuPy.
 
     with use_workspace(Reused()):
         ...                             # training: no allocation after the first step

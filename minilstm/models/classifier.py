@@ -20,12 +20,12 @@ from . import samples
 
 
 class Classifier(Layer, sample=samples.classifier):
-    """Says at every step which class the frames so far belong to, as logits.
+    """Logits of the class at every step, from the frames so far.
 
-    x (T, B, D), masks (one of (T, B, H) for each gap between layers, and one for the readout's
+    x (T, B, D), masks (one (T, B, H) for each gap between layers, and one for the readout's
     input) or None: evaluation -> logits (T, B, K).
 
-    The loss is that of every step. Slides: "Transfer Learning for Action Recognition" (Fig 11).
+    Every step has a loss. Slides: "Transfer Learning for Action Recognition" (Fig 11).
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Classifier(Layer, sample=samples.classifier):
         self.readout = Linear(H, K, rng, init)
 
     def forward(self, x, masks=None):
+        """x (T, B, D), masks -> logits (T, B, K), cache."""
         expect_entries("dropout masks, one for each layer", masks, len(self.encoder.layers))
         (y, _), encoder_cache = self.encoder.forward(x, None, masks and masks[:-1])
         y, dropout_cache = self.dropout.forward(y, masks and masks[-1])
@@ -52,6 +53,7 @@ class Classifier(Layer, sample=samples.classifier):
         return logits, Cache(encoder=encoder_cache, dropout=dropout_cache, readout=readout_cache)
 
     def backward(self, dlogits, cache, want_dx=True):
+        """dlogits (T, B, K) -> dx (T, B, D), or None if it is not wanted; None."""
         run = cache.consume()
         dy = self.readout.backward(dlogits, run.readout)
         dy, _ = self.dropout.backward(dy, run.dropout)

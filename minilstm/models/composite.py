@@ -7,7 +7,7 @@
 Models return logits; the loss is a layer of its own (losses.py).
 
 Slides: "Recurrent AutoEncoders?", "Recurrent Encoder-Decoder", "Predicting The Future". Paper:
-section 2. Read next: feedback.py, classifier.py.
+section 2. Read next: training/step.py, then feedback.py and classifier.py.
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ class EncoderDecoder(Layer, abstract=True):
     """An encoder and one or both decoders. The base of the three models of the paper.
 
     forward(past, future, T, feed_truth, masks) -> (reconstruction, prediction), logits or None
-        past (Tp, B, D)     what the encoder sees
-        future (T, B, D)    needed only where a conditional decoder is fed the truth
+        past (Tp, B, D)     the frames that the encoder sees
+        future (T, B, D)    needed only if a conditional decoder is fed the truth
         T                   the number of frames to predict; len(future) by default
         feed_truth          one value for each decoder, or one for both; see Decoder
         masks               dropout masks (encoder, reconstruct, predict), or None: evaluation
     The reconstruction comes in reverse order: frame 0 is the LAST frame of the past.
+
+    Raises ConfigError for another `conditional`, ShapeError for inputs that do not fit.
     """
 
-    reconstructs = predicts = True
+    reconstructs = predicts = True  # which decoders the model has
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class EncoderDecoder(Layer, abstract=True):
             )
         self.D = D
         self.loss = loss or BernoulliCrossEntropy()
-        # a generator for each part: models with the same part start it from the same weights
+        # one generator for each part, so that the same part of two models has the same weights
         encode_rng, reconstruct_rng, predict_rng = rng.spawn(3)
         self.encoder = Encoder(D, H, layers, encode_rng, cell, init, dropout)
 
@@ -76,16 +78,17 @@ class EncoderDecoder(Layer, abstract=True):
             self.predict = decoder(predict_rng, conditional in ("future", "both"))
 
     def set_unrolling(self, recompute: int = 0, tbptt: int = 0) -> None:
-        """Unroll every stack in segments of K steps, to save memory or truncate; 0 is off.
+        """Recompute every stack in segments, or truncate its gradient: lengths in steps, 0 is off.
 
-        See segments.py. Truncated, the gradient that the decoders send into the code reaches the
-        last window of the encoder, and the frames that a decoder feeds itself carry none across.
+        See segments.py. With truncation the gradient of the code reaches only the last window of
+        the encoder, and no gradient crosses windows through frames that a decoder feeds itself.
         """
         decoders = (self.reconstruct, self.predict)
         for stack in (self.encoder, *(decoder.stack for decoder in decoders if decoder)):
             stack.unrolling = Unrolling(recompute, tbptt)
 
     def forward(self, past, future=None, T=None, feed_truth=False, masks=None):
+        """past (Tp, B, D) -> (reconstruction (Tp, B, D), prediction (T, B, D)), cache."""
         expect("past", past, ("T", "B", self.D), self.dtype)
         if 0 in past.shape:
             raise ShapeError(f"expected past with T, B >= 1, got {past.shape}: give it a frame")
@@ -108,9 +111,10 @@ class EncoderDecoder(Layer, abstract=True):
         return (reconstruction, prediction), cache
 
     def backward(self, doutputs, cache, want_dinputs=True):
-        """(dreconstruction, dprediction) -> dpast, dfuture (or None), None, None, None.
+        """(dreconstruction, dprediction) -> dpast (Tp, B, D), dfuture or None, None, None, None.
 
-        Without `want_dinputs` the first two are None: training needs no gradient of its data.
+        Without `want_dinputs` the first two are None, because training needs no gradient of its
+        data.
         """
         dreconstruction, dprediction = doutputs
         run = cache.consume()
@@ -128,7 +132,7 @@ class EncoderDecoder(Layer, abstract=True):
         dpast, _ = self.encoder.backward(_added(dcodes), run.encoder, want_dinputs)
         if not want_dinputs:
             return None, None, None, None, None
-        if dreversed is not None:  # the past was also fed back as truth, in reverse
+        if dreversed is not None:  # the past was also the decoder's truth, in reverse order
             dpast += dreversed[::-1]
         return dpast, dfuture, None, None, None
 
@@ -140,8 +144,17 @@ class EncoderDecoder(Layer, abstract=True):
         """
         return past[::-1] if self.reconstruct else None, future if self.predict else None
 
+    @staticmethod
+    def in_forward_order(outputs):
+        """Return both outputs of `forward`, or their means, with the first frame first."""
+        reconstruction, prediction = outputs
+        return None if reconstruction is None else reconstruction[::-1], prediction
+
     def rollout(self, past: np.ndarray, T: int) -> np.ndarray:
-        """The T frames that follow `past` (Tp, B, ...), from the past alone, on the host."""
+        """Predict the T frames (T, B, ...) after `past` (Tp, B, ...), free-running, on the host.
+
+        Raises ConfigError for an autoencoder, ShapeError or DataError for a past that does not fit.
+        """
         if not self.predict:
             raise ConfigError("expected a model that predicts, got an autoencoder: train another")
         code, _ = self.encoder.forward(self._frames(past))
@@ -149,12 +162,16 @@ class EncoderDecoder(Layer, abstract=True):
         return self._means(logits, past)
 
     def reconstruction(self, past: np.ndarray) -> np.ndarray:
-        """`past` (Tp, B, ...) rebuilt from its code alone, in forward order, on the host."""
+        """Rebuild `past` (Tp, B, ...) from its code alone, in forward order, on the host.
+
+        Raises ConfigError for a predictor, ShapeError or DataError for a past that does not fit.
+        """
         if not self.reconstruct:
             raise ConfigError("expected a model that reconstructs, got a predictor: train another")
         code, _ = self.encoder.forward(self._frames(past))
         logits, _ = self.reconstruct.forward(code, len(past))
-        return self._means(logits, past)[::-1]
+        reconstruction, _ = self.in_forward_order((self._means(logits, past), None))
+        return reconstruction
 
     def _frames(self, past):
         shape, dtype = getattr(past, "shape", ()), getattr(past, "dtype", np.dtype(object))
@@ -176,23 +193,23 @@ class EncoderDecoder(Layer, abstract=True):
 
 
 class Autoencoder(EncoderDecoder, sample=samples.autoencoder):
-    """Rebuilds the past from its code, last frame first. Slides: "Recurrent AutoEncoders?"."""
+    """Rebuild the past from its code, last frame first. Slides: "Recurrent AutoEncoders?"."""
 
     predicts = False
 
 
 class FuturePredictor(EncoderDecoder, sample=samples.predictor):
-    """Continues the past from its code. Slides: "Predicting The Future"."""
+    """Continue the past from its code. Slides: "Predicting The Future"."""
 
     reconstructs = False
 
 
 class Composite(EncoderDecoder, sample=samples.composite, variants=samples.composites):
-    """Rebuilds the past and predicts the future from one code. Slides: "Composite model"."""
+    """Rebuild the past and predict the future from one code. Slides: "Composite model"."""
 
 
 def _added(codes):
-    """The gradients of several decoders ADD at the code: dh and dc, of every layer."""
+    """Return the sum of the gradients of the code, of both decoders: dh and dc of every layer."""
     total, *others = codes
     for code in others:
         for layer_total, layer in zip(total, code, strict=True):

@@ -53,10 +53,10 @@ def training_step(
     logits, cache = model.forward(batch.past, batch.future, T, batch.feed_truth, batch.masks)
 
     losses, dlogits = {}, []
-    for name, z, target, weight in (
-        ("reconstruction", logits[0], batch.past[::-1], config.loss.reconstruction_weight),
-        ("future", logits[1], batch.future, config.loss.future_weight),
-    ):
+    names = "reconstruction", "future"
+    weights = config.loss.reconstruction_weight, config.loss.future_weight
+    targets = model.targets(batch.past, batch.future)
+    for name, z, target, weight in zip(names, logits, targets, weights, strict=True):
         if z is None:
             dlogits.append(None)
             continue
