@@ -25,6 +25,8 @@ from .runs import build
 from .training import loop
 from .training.distributed import ALONE, Ranks
 
+PLACES = ("data.path", "data.source", "data.digits")  # settings by which --resume finds the data
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
@@ -78,8 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def resumed_settings(options) -> Config:
-    """The settings of the run that --resume names, which nothing but --extend-to may change."""
-    others = [name for name in vars(options) if "." in name]
+    """The settings of the run that --resume names.
+
+    --extend-to may change its length; --path, --data FILE.npy and --digits say where the same data
+    lie now.
+    """
+    others = [name for name in vars(options) if "." in name and name not in PLACES]
     others += options.presets
     others += [f"--{name}" for name in ("config", "out") if getattr(options, name) is not None]
     if others:
@@ -88,6 +94,8 @@ def resumed_settings(options) -> Config:
             "leave it out, or train a new run"
         )
     settings = build.read_config(options.resume)
+    places = config.given(options, "data")
+    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **places))
     if options.extend_to is None:
         return settings
     if options.extend_to < settings.run.steps:

@@ -1,7 +1,10 @@
 """Runs that are interrupted, resumed, extended, fought over, or fed numbers that are not finite."""
 
+import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from safetensors import safe_open
 import minilstm
 from minilstm import config, evaluate, train
 from minilstm.command import Interrupted, run_command
+from minilstm.data import fingerprint
 from minilstm.errors import NonFiniteError, RunError
 from minilstm.evaluation import judging
 from minilstm.runs import checkpoint, run_folder
@@ -160,18 +164,61 @@ def test_a_crash_between_checkpoints_repeats_the_lost_steps_exactly(tmp_path, mo
     assert same(tmp_path / "straight", tmp_path / "crashed")
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, monkeypatch):
+def test_a_run_killed_in_its_first_steps_starts_again(tmp_path, monkeypatch, capsys):
     loop.train(tiny(), tmp_path / "straight", quiet=True)
     again = stop_after(monkeypatch, 5, SystemExit("dead"))
-    monkeypatch.setattr(progress.Progress, "save", lambda run: None)
+    save, saves = progress.Progress.save, []
+    monkeypatch.setattr(  # the one before the first step, and none when it dies
+        progress.Progress, "save", lambda run: saves or (saves.append(1), save(run))
+    )
     with pytest.raises(SystemExit):
         loop.train(tiny(), tmp_path / "crashed", quiet=True)
-    monkeypatch.undo()
+    monkeypatch.setattr(progress.Progress, "save", save)
     again()
-    monkeypatch.setattr(progress.Progress, "draw", lambda self: None)
-    assert not (tmp_path / "crashed" / "checkpoint.safetensors").exists()
-    loop.train(tiny(), tmp_path / "crashed", quiet=True, resume=True)
+    assert weights(tmp_path / "crashed")[1]["step"] == 0
+    assert log(tmp_path / "crashed")[-1]["step"] == 4
+    train.main(["--resume", str(tmp_path / "crashed")])
+    assert "resumed   before the first step: none was made" in capsys.readouterr().out
     assert same(tmp_path / "straight", tmp_path / "crashed")
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, capsys):
+    loop.train(tiny(), tmp_path / "straight", quiet=True)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.toml").write_text(tiny().to_toml())
+    train.main(["--resume", str(tmp_path / "begun")])
+    assert "resumed   before the first step: none was made" in capsys.readouterr().out
+    assert same(tmp_path / "straight", tmp_path / "begun")
+
+
+def test_a_run_whose_checkpoint_is_lost_is_refused_and_left_as_it_is(tmp_path, capsys):
+    """Such as a copy that was made without the large files."""
+    run = tmp_path / "run"
+    main(*FLAGS, "--steps", 12, "--checkpoint-every", 3, "--keep", 2, "--out", run)
+    (run / "checkpoint.safetensors").unlink()
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for force in ([], ["--force"]):
+        message = refused(capsys, "--resume", run, *force)
+        newest = run / "checkpoint-0000000012.safetensors"
+        assert f"cp {newest} {run / 'checkpoint.safetensors'}" in message
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    for path in run.glob("checkpoint-*"):
+        path.unlink()
+    message = refused(capsys, "--resume", run)
+    assert "copy it from where the run was made, or train anew by --force --config" in message
+    for name in ("metrics.jsonl", "best.safetensors"):
+        assert (run / name).read_bytes() == before[name]
+
+
+def test_the_remedy_for_a_lost_checkpoint_works(tmp_path, capsys):
+    for name in ("run", "straight"):
+        main(*FLAGS, "--steps", 6, "--checkpoint-every", 3, "--keep", 2, "--out", tmp_path / name)
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    command = re.search(r"cp (\S+ \S+)", refused(capsys, "--resume", tmp_path / "run"))[1]
+    shutil.copy(*command.split())
+    for name in ("run", "straight"):
+        main("--resume", tmp_path / name, "--extend-to", 9)
+    assert same(tmp_path / "run", tmp_path / "straight")
 
 
 def test_n_steps_extended_to_2n_equal_2n_steps(tmp_path):
@@ -265,6 +312,61 @@ def test_the_environment_is_the_same_where_scipy_has_brought_a_blas_of_its_own()
 
 
 STATE = ("config", "step", "seconds", "best", "usual", "unusable", "interval", "environment")
+
+
+def write_film(path, seed):
+    """A file of 30 sequences of 20 frames, of 8x8 pixels."""
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, np.random.default_rng(seed).integers(0, 256, (20, 30, 8, 8), np.uint8))
+    return path
+
+
+def test_data_that_were_moved_are_known_by_their_content(tmp_path, capsys):
+    film = write_film(tmp_path / "here" / "film.npy", 0)
+    flags = "--past 3 --future 3 --hidden 6 --batch-size 4 --log-every 3 --validate-every 4".split()
+    for name, steps in (("straight", 6), ("run", 3)):
+        main("--data", film, *flags, "--steps", steps, "--out", tmp_path / name)
+    moved = film.rename(tmp_path / "there.npy")
+    assert "check the path" in refused(capsys, "--resume", tmp_path / "run", "--extend-to", 6)
+    main("--resume", tmp_path / "run", "--extend-to", 6, "--data", moved)  # needs no --force
+    (a, _), (b, _) = weights(tmp_path / "run"), weights(tmp_path / "straight")
+    assert all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+def test_data_that_were_replaced_are_named_and_need_force(tmp_path, capsys):
+    film = write_film(tmp_path / "film.npy", 0)
+    flags = "--past 3 --future 3 --hidden 6 --batch-size 4".split()
+    main("--data", film, *flags, "--steps", 3, "--out", tmp_path / "run")
+    write_film(film, 1)
+    message = refused(capsys, "--resume", tmp_path / "run", "--extend-to", 6)
+    assert "got other sequences (38528 bytes, sha256 " in message and "--force" in message
+    other = write_film(tmp_path / "other.npy", 2)
+    assert "other sequences" in refused(
+        capsys, "--resume", tmp_path / "run", "--extend-to", 6, "--data", other
+    )
+    assert weights(tmp_path / "run")[1]["step"] == 3
+    main("--resume", tmp_path / "run", "--extend-to", 6, "--force")
+    assert weights(tmp_path / "run")[1]["step"] == 6
+
+
+def test_a_fingerprint_tells_any_change_of_a_small_file_and_the_ends_of_a_large_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fingerprint, "BLOCK", 10)
+    path, found = tmp_path / "file", set()
+    data = np.random.default_rng(0).bytes(161)  # of which a byte is not read
+    for change in (None, 0, 80, 160):
+        changed = bytearray(data)
+        if change is not None:
+            changed[change] ^= 1
+        path.write_bytes(changed)
+        found.add(fingerprint.fingerprint(path))
+    path.write_bytes(data + b"x")
+    assert len(found | {fingerprint.fingerprint(path)}) == 5
+    for size in (0, 9, 160):
+        path.write_bytes(data[:size])
+        digest = hashlib.sha256(data[:size]).hexdigest()
+        assert fingerprint.fingerprint(path) == f"{size} bytes, sha256 {digest}"
 
 
 def test_settings_edited_by_hand_are_named_and_need_force(tmp_path, capsys):
@@ -410,7 +512,7 @@ def started(tmp_path, *arguments):
         text=True,
     )
     until = time.monotonic() + 60
-    while not (run / "checkpoint.safetensors").exists():
+    while not (run / "checkpoint.safetensors").exists() or weights(run)[1]["step"] < 5:
         if process.poll() is not None or time.monotonic() > until:
             process.kill()  # or it would train on, and communicate() wait for it
             pytest.fail(f"no checkpoint: {process.communicate()}")
@@ -544,14 +646,12 @@ def test_rewind_goes_back_to_the_checkpoint_and_on_with_other_data(tmp_path, mon
     assert all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
-def test_a_rewind_without_a_checkpoint_says_that_the_step_was_left_out(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_rewind_before_the_first_saved_step_goes_back_to_the_start(tmp_path, monkeypatch, capsys):
     spoil(monkeypatch, {3})
     loop.train(tiny(run={"on_nan": "rewind", "steps": 4}), tmp_path / "run")
-    said = "step 3: not finite, left out, with no checkpoint to go back to yet"
+    said = f"step 3: not finite, back to {tmp_path / 'run/checkpoint.safetensors'} of step 0"
     assert said in capsys.readouterr().err
-    assert weights(tmp_path / "run")[1]["optimizer_steps"] == 3
+    assert weights(tmp_path / "run")[1]["optimizer_steps"] == 1  # that of step 4
 
 
 @pytest.mark.parametrize("on_nan", ["skip", "rewind"])

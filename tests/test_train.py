@@ -1,6 +1,7 @@
 """Training: what a run writes, what it repeats, what it costs, and how it ends when it must."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ import minilstm
 from minilstm import config, train
 from minilstm.command import run_command
 from minilstm.config import from_toml
+from minilstm.data import digits
 from minilstm.errors import DataError, NonFiniteError, RunError
 from minilstm.evaluation import judging
 from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
@@ -787,3 +789,38 @@ def test_a_mean_image_lowers_the_first_loss_below_a_blind_guess(tmp_path, no_pic
         loop.train(settings, tmp_path / bias, quiet=True)
         firsts.append(run_folder.read_log(tmp_path / bias / "metrics.jsonl")[0]["future"])
     assert firsts[1] < 0.7 * firsts[0]
+
+
+# ---------------------------------------------------------------- data that will be needed
+
+
+@pytest.mark.parametrize("missing", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_test_digits_that_are_missing_are_refused_before_the_first_step(
+    tmp_path, monkeypatch, missing
+):
+    """The pictures at the end, and every evaluation, need them."""
+    rng = np.random.default_rng(0)
+    sums = {}
+    for (split, part), (name, _) in digits.MD5.items():
+        shape = (30, 28, 28) if part == "images" else (30,)
+        header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
+        data = header + rng.integers(0, 255, shape, np.uint8).tobytes()
+        (tmp_path / name).write_bytes(data)
+        sums[split, part] = name, hashlib.md5(data).hexdigest()
+    monkeypatch.setattr(digits, "MD5", sums)
+    monkeypatch.setattr(Progress, "draw", lambda run: None)
+    settings = tiny(data={"digits": str(tmp_path)})
+    loop.train(settings, tmp_path / "good", quiet=True)
+    (tmp_path / missing).unlink()
+    with pytest.raises(DataError, match=missing):
+        loop.train(settings, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_patches_without_a_test_group_are_refused_before_the_first_step(tmp_path):
+    patches = np.random.default_rng(0).integers(0, 256, (20, 6, 4, 4), np.uint8)
+    np.savez(tmp_path / "patches.npz", patches=patches, groups=np.arange(20) % 2 * 9)
+    settings = tiny(data={"source": "patches", "path": str(tmp_path / "patches.npz")})
+    with pytest.raises(DataError, match="none for test"):
+        loop.train(settings, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()

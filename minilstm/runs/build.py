@@ -27,6 +27,7 @@ from ..data import (
     load_digits,
     read_percepts,
 )
+from ..data.fingerprint import fingerprint
 from ..data.rng import Purpose, keyed_rng, part
 from ..data.splits import few_per_class, grouped_folds
 from ..errors import ConfigError, RunError
@@ -108,6 +109,23 @@ def open_source(
     return MovingMNIST(
         images, data.num_digits, data.frame_size, data.digit_size, T, data.speed, seed
     )
+
+
+def data_fingerprints(config: Config) -> dict[str, str]:
+    """Return what the files of a run's data are known by: {role: fingerprint}.
+
+    It is empty for data that are drawn. MNIST's own files need none: only the originals are read.
+    """
+    data = config.data
+    files = {}
+    if data.source == "percepts":
+        names = ("features.h5", "num_frames.txt", "groups.txt")
+        files = {name: Path(data.path, name) for name in names if Path(data.path, name).is_file()}
+    elif data.source == "patches":
+        files = {"patches": data.path}
+    elif data.source.endswith(".npy"):
+        files = {"sequences": data.source}
+    return {role: fingerprint(path) for role, path in files.items()}
 
 
 def seed_of(split: str, seed: int) -> int:

@@ -97,6 +97,27 @@ class RunFolder:
         with lock:
             yield
 
+    def refuse_lost_checkpoint(self) -> None:
+        """Raise RunError if a run was made here whose checkpoint is not there any more.
+
+        Every run writes one before its first step. Such a run would start again from nothing.
+        """
+        numbered = self.numbered()
+        rest = [self.path / name for name in NAMES if name != self.config.name]
+        there = [path.name for path in (*numbered, *rest) if path.exists()]
+        if not there:
+            return
+        remedy = (
+            "copy it from where the run was made, or train anew by --force --config "
+            f"{self.config} --out {self.path}"
+        )
+        if numbered:
+            remedy = f"go on from the newest that is there, cp {numbered[-1]} {self.checkpoint}"
+        raise RunError(
+            f"expected {self.checkpoint} to go on from, got a folder without it, but with "
+            f"{there[-1]}: {remedy}"
+        )
+
     def empty(self) -> None:
         """Remove every file of the run that the folder holds."""
         try:

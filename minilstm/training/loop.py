@@ -78,10 +78,12 @@ def train(
     """Train what `config` describes into the run folder `out`. Returns the model.
 
     With `resume`, go on from the checkpoint that is there, to the same last bit as if nothing had
-    happened. All `ranks` call this alike. Raises NonFiniteError for losses or gradients that are
-    not finite, RunError for a folder that can't be used, Interrupted (a KeyboardInterrupt) after
-    SIGINT or SIGTERM. The checkpoint is then that of the last step, or of the last
-    --checkpoint-every if an error cut a step short.
+    happened. The first checkpoint is written before the first step, so that a run without one has
+    lost it and is refused. All `ranks` call this alike.
+
+    Raises NonFiniteError for losses or gradients that are not finite, RunError for a folder that
+    can't be used, Interrupted (a KeyboardInterrupt) after SIGINT, SIGTERM or SIGHUP. The checkpoint
+    is then that of the last step, or of the last --checkpoint-every if an error cut a step short.
     """
     folder = RunFolder(out) if ranks.is_first else Watched(out)
     quiet = quiet or not ranks.is_first
@@ -89,6 +91,8 @@ def train(
         folder.refuse(force)
     source = build.open_source(config, "train")
     validation = build.open_source(config, "validation")
+    if len(source.frame_shape) > 1:  # pictures at the end need them: refuse them now
+        build.open_source(config, "test")
     D = math.prod(source.frame_shape)
     resources.refuse_weights(config, D, ranks)
     model = build.build_model(config, D)
@@ -102,17 +106,23 @@ def train(
             folder.empty()
         if resume and folder.checkpoint.exists():
             progress.restore(force)
-        elif config.init.readout_bias == "mean-image":
-            build.start_readouts(model, judging.mean_image(config))
+        else:
+            if resume:
+                folder.refuse_lost_checkpoint()
+            if config.init.readout_bias == "mean-image":
+                build.start_readouts(model, judging.mean_image(config))
         folder.cut_log(progress.step)
         if ranks.is_first:
             write_file(folder.config, config.to_toml())
         if not quiet:
             print(description, flush=True)
-            if progress.step:
+            if resume and not progress.step:
+                print("resumed   before the first step: none was made", flush=True)
+            elif resume:
                 print(f"resumed   after step {progress.step:,}{progress.regrouped}", flush=True)
         # numbers that are not finite end the run, in words; NumPy's warnings say it twice
         with use_workspace(Reused()), np.errstate(all="ignore"), stop_signals() as stop:
+            progress.save()  # from now on there is a checkpoint, unless it is lost
             stream = on_stream() if use_graphs(config, ranks) else contextlib.nullcontext()
             try:
                 with stream:

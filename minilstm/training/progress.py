@@ -100,6 +100,7 @@ class Progress:
         self.ranks, self.regrouped = ranks, ""
         self.source = source
         self.validation = judging.sequences(validation, VALIDATION)
+        self.data = build.data_fingerprints(config)
         self.quiet = quiet
         self.saved = None  # the step of the newest checkpoint
         self.whole = True  # whether all of a step is done: update, log, validation
@@ -192,14 +193,11 @@ class Progress:
             self.stop_not_finite(now)
         what = "left out"
         if self.config.run.on_nan == "rewind":
-            if self.saved is None:
-                what += ", with no checkpoint to go back to yet"
-            else:
-                what = f"back to {self.saved_name()}"
-                arrays, about = checkpoint.read(self.folder.checkpoint)
-                checkpoint.fill(self.model, arrays, self.folder.checkpoint)
-                checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
-                self.interval.rewound += 1
+            what = f"back to {self.saved_name()}"
+            arrays, about = checkpoint.read(self.folder.checkpoint)
+            checkpoint.fill(self.model, arrays, self.folder.checkpoint)
+            checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
+            self.interval.rewound += 1
             self.step, self.optimizer.unusable = step, 0
         self.say(f"step {step}: not finite, {what}")
         self.interval.skipped += 1
@@ -291,11 +289,13 @@ class Progress:
             "config": self.config.to_toml(),
             "environment": environment(self.ranks.count),
         }
+        about |= {"data": self.data} if self.data else {}
         self.folder.sync_log()
         if self.ranks.is_first:
             checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, about)
         self.saved = self.step
-        self.folder.keep(self.step, self.config.run.keep)
+        if self.step:  # nothing is learned before the first
+            self.folder.keep(self.step, self.config.run.keep)
 
     def restore(self, force: bool) -> None:
         """Be where the checkpoint was."""
@@ -319,6 +319,7 @@ class Progress:
             if sums and not self.interval.steps:
                 raise ValueError("sums over no steps")
             then = dict(about["environment"])
+            data = dict(about.get("data", {}))  # older runs have none
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(
                 f"{path}: expected the state of a run to resume, got {error!r}: use another one"
@@ -330,7 +331,13 @@ class Progress:
                 "rounding, not to the bit"
             )
             then |= {name: now[name] for name in REGROUPED if name in now}
-        changed = _differences(saved, self.config, then, now)
+        moved = _moved(saved.data, self.config.data, bool(data))
+        changed = _differences(saved, self.config, then, now, moved)
+        changed += [
+            f"other {role} ({self.data.get(role, 'none')})"
+            for role, known in data.items()
+            if self.data.get(role) != known
+        ]
         if changed and not force:
             raise RunError(
                 f"expected what {path} was made with, so that every bit comes out the same, got "
@@ -340,7 +347,8 @@ class Progress:
         checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
         self.optimizer.unusable = min(self.unusable, self.optimizer.patience)
         self.saved = self.step
-        self.folder.keep(self.step, self.config.run.keep)  # it may have been killed before that
+        if self.step:
+            self.folder.keep(self.step, self.config.run.keep)  # it may have been killed before that
 
     def draw(self) -> None:
         """Draw curves.png, and unless frames are no pictures, prediction.png and prediction.gif.
@@ -420,10 +428,23 @@ def _every(count, step):
     return count > 0 and step % count == 0
 
 
-def _differences(saved, config, then, now):
-    """What is not as it was, in words. The length of a run may change: nothing else."""
+def _moved(before, after, known):
+    """The settings that only say where the data lie: they may change if the content is the same.
+
+    `known` says whether the checkpoint has fingerprints to know the content by.
+    """
+    moved = ["data.digits"] if "bundled" not in (before.digits, after.digits) else []
+    if known and before.source == after.source:
+        moved.append("data.path")
+    if known and before.source.endswith(".npy") and after.source.endswith(".npy"):
+        moved.append("data.source")
+    return moved
+
+
+def _differences(saved, config, then, now, moved=()):
+    """What is not as it was, in words. The length of a run may change, and where its data lie."""
     names = [*then, *(name for name in now if name not in then)]
-    return differences(saved, config, but=LENGTH) + [
+    return differences(saved, config, but=(*LENGTH, *moved)) + [
         f"{name} {now.get(name, 'unknown')}, not {then.get(name, 'unknown')}"
         for name in names
         if now.get(name) != then.get(name)
