@@ -266,6 +266,10 @@ def test_bytes_are_normalised_on_the_device_as_on_the_host(colours):
 @pytest.mark.parametrize("l2", [0.0, 1e-2])
 @pytest.mark.parametrize("rule", [SGD, RMSProp, Adam])
 def test_an_optimizers_kernel_updates_as_optim_py(rule, l2, clamp_update, dtype, tolerance):
+    compare_optimizers(rule, l2, clamp_update, dtype, tolerance)
+
+
+def compare_optimizers(rule, l2, clamp_update, dtype, tolerance):
     """Ten scaled steps, one of them not finite: weights, state, counts; norms to 10 roundings."""
     rng = np.random.default_rng(0)
     size, cuts = 70_001, (0, 3, 3, 40_000, 70_001)
