@@ -1,4 +1,4 @@
-"""The tutorials: they run, they open as notebooks, and together they cover the deck."""
+"""The tutorials run, open as notebooks, and together cover the slides."""
 
 import os
 import re
@@ -23,7 +23,7 @@ READMES = [
 TEXTS = {path: path.read_text(encoding="utf-8") for path in SCRIPTS}
 each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 
-# The deck: its headings in its order, each once, and the figures and tables that it names.
+# Headings of the slides in their order, each once, and the figures and tables that they name.
 HEADINGS = (
     "Unsupervised Learning of Video Representations using LSTMs",
     "Motivation",
@@ -55,7 +55,7 @@ EXHIBITS = ("Figure 5", "Figure 6", "Figure 11", "Figure 12") + tuple(
 
 
 def slides_of(text):
-    """What the line "Slides: ..." of a tutorial says that it covers, in quotation marks."""
+    """Return the names in quotation marks of the line "Slides: ..." of a tutorial."""
     line = re.search(r"\*Slides?: (.*?)\*\n", text.replace("\n# ", " ").replace("\n#", "\n"))
     return set(re.findall(r'"([^"]+)"', line[1])) if line else set()
 
@@ -63,19 +63,19 @@ def slides_of(text):
 COVERED = {slide for text in TEXTS.values() for slide in slides_of(text)}
 
 
-def test_every_heading_figure_and_table_of_the_deck_is_covered():
+def test_every_heading_figure_and_table_of_the_slides_is_covered():
     assert {*HEADINGS, *EXHIBITS} - COVERED == set()
 
 
 @each
 def test_a_tutorial_covers_slides_that_exist(script):
-    if script.name[:2] == "14":  # which goes beyond the deck
+    if script.name[:2] == "14":  # it covers the published code, not slides
         return
     found = slides_of(TEXTS[script])
     assert found and found <= {*HEADINGS, *EXHIBITS}, found - {*HEADINGS, *EXHIBITS}
 
 
-def test_the_list_above_is_that_of_the_deck():
+def test_the_lists_of_headings_and_exhibits_agree_with_the_slides():
     data = os.environ.get("MINILSTM_DATA")
     deck = Path(data, "..", "slides", "slides.md") if data else None
     if not (deck and deck.is_file()):
@@ -133,7 +133,7 @@ def test_a_pointer_into_the_library_names_the_file_and_what_stands_in_it(path):
 
 
 def contents(folder):
-    """Return the bytes and the time of every file of a folder, but for what git ignores."""
+    """Return the bytes and the time of every file of a folder, except what git ignores."""
     found = {}
     for path in folder.rglob("*"):
         if path.is_file() and not {"build", "__pycache__"} & set(path.relative_to(folder).parts):
@@ -192,7 +192,7 @@ def test_a_tutorial_opens_as_a_notebook(script):
 def test_the_tutorials_execute_as_notebooks():
     pytest.importorskip("nbconvert", reason="nbconvert is not installed")
     gallery = TUTORIALS / "build" / "gallery"
-    shutil.rmtree(gallery, ignore_errors=True)  # pages of another time would pass
+    shutil.rmtree(gallery, ignore_errors=True)  # pages of an earlier run would hide a failure
     command = [sys.executable, str(TUTORIALS / "run.py"), "all", "--fast", "--gallery"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
