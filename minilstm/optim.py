@@ -25,6 +25,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .backend import current_backend, xp
+from .errors import ConfigError
 from .gpu.optimizers import OnDevice
 
 CHUNK = 131_072  # elements: the six arrays of Adam's pass fill 3 MB in float32, inside the cache
@@ -72,6 +73,12 @@ class Optimizer:
         # (5e-32 in float32): 0, or far above the subnormals. Above 1e-24 it moves 1 ulp at most.
         limits = xp.finfo(flat.value.dtype)
         self._c = float(limits.tiny) / float(limits.eps) ** 2
+
+    def __deepcopy__(self, memo):
+        raise ConfigError(
+            "expected no copy of an optimizer, whose copy would not move the copied model, got a "
+            "deep copy: make a new one for copy.flat() and copy the arrays of its `state`"
+        )
 
     @property
     def steps(self):
@@ -269,6 +276,11 @@ class Adam(Optimizer):
         **keywords,
     ):
         super().__init__(flat, **keywords)
+        if not epsilon > 0:
+            raise ConfigError(
+                f"expected epsilon > 0 for adam, which divides 0 by 0 where a gradient is silent, "
+                f"got {epsilon}: set --epsilon, such as 1e-8"
+            )
         self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
 
     def _numbers(self):

@@ -333,6 +333,14 @@ def test_a_still_film_is_predicted_exactly_by_its_last_frame_and_a_verdict_says_
     assert "is equal to the copy of the last frame" in judging.table(result)
 
 
+def test_a_blur_that_was_measured_on_some_sequences_says_so(runs, capsys, monkeypatch):
+    _, text = printed_table(capsys, runs / "conditional", "--sequences", 5)
+    assert "(a Gaussian's standard deviation): " in text
+    monkeypatch.setattr(metrics, "BLURRED", 4)
+    _, text = printed_table(capsys, runs / "conditional", "--sequences", 5)
+    assert "(a Gaussian's standard deviation, of the first 4): " in text
+
+
 def test_a_run_on_changes_is_judged_on_its_own_data_alone(test_file):
     settings = config.load(overrides={"data": {"source": "action-changes", "frame_size": 8}})
     for data in (str(test_file), "moving-mnist"):

@@ -1,5 +1,6 @@
 """The update rules against hand arithmetic, torch, and the promises of their docstrings."""
 
+import copy
 import math
 import tracemalloc
 from types import SimpleNamespace
@@ -7,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import minilstm
 from minilstm import config
+from minilstm.errors import ConfigError
 from minilstm.optim import SGD, Adam, RMSProp, clip_norm, exponential, make_optimizer, schedule
 
 RULES = [SGD, RMSProp, Adam]
@@ -338,3 +341,28 @@ def test_an_unknown_rule_or_schedule_is_refused():
         make_optimizer("adm", stand_in([1.0]), momentum=0.9, decay=0.9, epsilon=0.0)
     with pytest.raises(KeyError):
         schedule("cosin", 0.1)
+
+
+def test_adam_without_epsilon_is_refused_because_a_silent_gradient_would_be_0_over_0():
+    with pytest.raises(ConfigError, match="expected epsilon > 0 for adam"):
+        make_optimizer("adam", stand_in([1.0], [0.0]), momentum=0.9, decay=0.9, epsilon=0.0)
+    flat = stand_in([1.0, 2.0], [0.0, 0.0])
+    optimizer = make_optimizer("adam", flat, momentum=0.9, decay=0.9, epsilon=1e-30)
+    for _ in range(20):
+        optimizer.step(0.1)
+    assert flat.value.tolist() == [1.0, 2.0]
+
+
+def test_an_optimizer_is_not_copied_because_the_copy_would_not_move_the_copied_model():
+    model = minilstm.Composite(4, 3, 1, np.random.default_rng(0))
+    optimizer = SGD(model.flat())
+    with pytest.raises(ConfigError, match="expected no copy of an optimizer"):
+        copy.deepcopy((model, optimizer))
+    other = copy.deepcopy(model)  # what the message says works
+    again = SGD(other.flat())
+    for name, array in optimizer.state.items():
+        again.state[name][...] = array
+    other.flat().grad.fill(1)
+    before = other.flat().value.copy()
+    again.step(0.1)
+    assert (other.flat().value != before).all() and (model.flat().value == before).all()

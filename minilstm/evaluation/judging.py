@@ -178,11 +178,13 @@ def verdict(result: dict) -> str:
     if "sharpness" not in future:
         return said
     crisp = future["sharpness"]
+    sample = f", of the first {metrics.BLURRED}" * (result["sequences"] > metrics.BLURRED)
     word = "crisp" if crisp >= metrics.SHARP else "fog"
     return (
         f"{said}\n"
         f"Its sharpness is {crisp:.2f}, that of the truth blurred by "
-        f"{future['equivalent_blur']:.1f} pixels (a Gaussian's standard deviation): {word},\n"
+        f"{future['equivalent_blur']:.1f} pixels (a Gaussian's standard deviation{sample}): {word},"
+        "\n"
         f"for the mark is {metrics.SHARP}, which a blur over 3x3 pixels fails."
     )
 

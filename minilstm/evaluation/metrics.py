@@ -33,6 +33,7 @@ CLIP = 1e-4  # the constant baselines never say "impossible": one such pixel wou
 BLOCK = 2**20  # numbers worked on at a time: 8 MB in float64, however long the test set
 
 SHARP = 0.5  # the pass mark: at least half of the truth's edges; a 3x3 blur fails it
+BLURRED = 100  # sequences: more would take minutes
 WIDEST = 10.0  # pixels: of the blurs that a prediction is compared with
 
 
@@ -190,7 +191,7 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
     """
     from scipy.ndimage import gaussian_filter  # imported late: only who asks for a blur needs it
 
-    truth, prediction = truth[:, :100], prediction[:, :100]
+    truth, prediction = truth[:, :BLURRED], prediction[:, :BLURRED]
     wanted = sharpness(truth, prediction, shape).mean()
     frames = truth.reshape(*truth.shape[:2], *shape)
     channels = len(shape) - 2
