@@ -17,7 +17,7 @@ from minilstm.backend import use_backend
 from minilstm.checker import TOLERANCE, check_all, error, layer_classes, numeric_gradient
 from minilstm.errors import ConfigError, MinilstmError
 from minilstm.gradcheck import check, main
-from minilstm.layers import cells, linear, rnn
+from minilstm.layers import cells, linear, lstm, rnn
 from minilstm.layers.dropout import Dropout
 from minilstm.layers.layer import Cache, Layer, Param, Sample
 from minilstm.layers.linear import Linear
@@ -110,6 +110,25 @@ def test_check_all_walks_the_same_layers():
     rows = list(check_all("linear"))
     assert {row.layer for row in rows} == {"Linear"}
     assert {row.array for row in rows} == {"W", "b", "x"}
+
+
+@pytest.mark.parametrize("feed_truth", [True, False])
+def test_the_slides_lstm_computes_the_gradient_of_the_projected_input_once(feed_truth, monkeypatch):
+    rng, T, H = np.random.default_rng(4), 5, 3
+    decoder = Decoder(2, H, 1, rng, True, cell=SlidesLSTM)
+    steps = []
+
+    def affine_dx(f, dy, W, out=None):
+        if dy.ndim == 3:  # da of some steps -> dIx; dIx -> dx has another weight
+            steps.extend(range(len(dy)) if W.shape == (H, 4 * H) else ())
+        return f(dy, W, out)
+
+    wrap(monkeypatch, lstm, "affine_dx", affine_dx)
+    code = (tuple(rng.standard_normal((2, 2, H)).astype("float32")),)
+    truth = rng.random((T, 2, 2)).astype("float32")
+    logits, cache = decoder.forward(code, T, truth, feed_truth)
+    decoder.backward(logits, cache)
+    assert len(steps) == T
 
 
 # ---------------------------------------------------------------- nothing is forgotten

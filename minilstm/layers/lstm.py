@@ -188,7 +188,6 @@ class SlidesLSTM(LSTM):
 
     def accumulate(self, run):
         """dWi += x^T dIx, dW_I += Ix^T da, dW_h += h_prev^T da."""
-        affine_dx(run.a, self.W.value[: self.H], out=run.dIx)
         affine_dw(run.x, run.dIx, self.Wi.grad, None)
         affine_dw(run.Ix, run.a, self.W.grad[: self.H], None)
         affine_dw(run.h[:-1], run.a, self.W.grad[self.H :], None)
