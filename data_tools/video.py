@@ -1,11 +1,11 @@
-"""Frames out of video files: what extract_patches, extract_percepts and extract_flow read with.
+"""Read the frames of video files. The extract_ commands and inspect_file read with this.
 
     for frame in read_frames("walk.avi", fps=10):    # uint8 (height, width, 3), as it is shown
         ...
 
-Whatever is in a file, the outcome is frames or a `VideoError` with one of the `REASONS`. A video
-that is damaged further on gives its frames until the damage, and `remarks` says so. Decoding is
-done by PyAV, in one thread, so that the same file always gives the same bytes.
+Every file gives frames, or raises a `VideoError` with one of the `REASONS`. Damaged frames are left
+out; one line in `remarks` says how many. PyAV decodes in one thread, so that the same file always
+gives the same bytes.
 
 Read next: extract_patches.py.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -24,33 +25,43 @@ import numpy as np
 from minilstm.errors import ConfigError, DataError, MinilstmError, one_line
 
 SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+    ".264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts "
+    ".m2v .m4v .mj2 .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob "
+    ".webm .wmv .y4m".split()
 )
-# Containers that are opened, by libav's names, those of sound to say that there is no picture in
-# them. Playlists are not: they make libav open other files, and wait for them.
+# The containers that are opened, by libav's names. Those of sound are among them, so that the
+# refusal can say that there is no picture. Playlists are not: libav would open the files they name.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,asf,flv,ogg,gif,h264,hevc,"
     "m4v,ivf,yuv4mpegpipe,nut,mxf,dv,rm,mp3,wav,flac,aac,aiff,au,amr"
 )
-REASONS = {  # and what to do
+REASONS = {  # each with what to do
     "no file": "check the path",  # also a folder, a pipe, a device
     "empty": "copy or download it again",
     "not a video": "copy or download it again, if it was one",
     "no video stream": "choose a file with pictures in it",
     "unknown codec": "convert it to H.264 in an .mp4",
+    "unknown colours": "convert it to H.264 in an .mp4, with BT.709 colours",
     "too large": "scale it down",
+    "too narrow": "crop it",
+    "name too long": "rename it",
     "no frames": "copy or download it again",
     "too short": "ask for fewer frames",  # these three are of extract_patches
     "too small": "ask for smaller patches",
     "no motion": "ask for less",
 }
+LEAST = {"av": (17, "older ones get the colours of HD video wrong")}  # versions; see pyproject.toml
 MAX_PIXELS = 2**26  # of a frame: 200 MB as bytes, and eight times a frame of 4K
-MAX_HOLD = 10  # seconds for which one frame may be shown; a longer gap is a cut, or a wrong clock
-SLACK = 0.1  # seconds by which a file may end before the end that it claims
+MAX_RATIO = 32  # of a frame's sides, where the shorter one is scaled up to 256 pixels
+# The clock jumps where recordings were joined. A longer gap between two frames than the first of
+# these, or a longer step back than the second, both in seconds, is such a jump, and is closed.
+PAUSES = 3600, 0.5
+BROADCAST = 10, 0.1  # in containers whose clock often jumps (.ts, .mpg): ffmpeg's own limits
+SLACK = 0.1  # a file may end so long before the end that it claims
 
 
 class VideoError(DataError):
-    """A file that gives nothing; `reason` is one of REASONS, to count by."""
+    """A file that gives no frames. `reason` is one of REASONS, to count by."""
 
     def __init__(self, path: Path, reason: str, found: str):
         super().__init__(f"{path}: expected a video, got {reason} ({found}): {REASONS[reason]}")
@@ -58,20 +69,29 @@ class VideoError(DataError):
 
 
 def library(name: str):
-    """The module of an optional library, or MinilstmError with the command that installs it."""
+    """Import an optional library. Raises MinilstmError, with the command that installs it."""
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ImportError as error:
         raise MinilstmError(
             f"expected the library {name}, got {error}: pip install '.[video]'"
         ) from error
+    least, why = LEAST.get(name, (0, ""))
+    if least and int(module.__version__.split(".")[0]) < least:
+        raise MinilstmError(
+            f"expected {name} {least} or newer, got {module.__version__} ({why}): "
+            f"pip install --upgrade '{name}>={least}'"
+        )
+    return module
 
 
 def find_videos(paths: Iterable[str | Path]) -> list[Path]:
-    """The video files that `paths` name, each once, in the order of their names.
+    """Return the video files that `paths` name, each once, in the order of their names.
 
-    Of a folder those below it that have a video's SUFFIX; links to folders are not followed. A
-    file that is named itself is taken whatever it is called. Raises DataError for what isn't there.
+    A folder stands for the files below it that have one of the SUFFIXES. Links to folders are not
+    followed. A file that is named itself is taken whatever its suffix. Of several names of one file
+    (links) only the first is taken, and stderr names the others. Raises DataError for a path that
+    is not there.
     """
     found = set()
     for path in map(Path, paths):
@@ -83,38 +103,73 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
             found.add(path)
         else:
             raise DataError(f"{path}: expected a video or a folder of videos, got nothing there")
-    return sorted(found)
+    videos = sorted(found)
+    twice = other_names(videos)
+    for path, first in twice.items():
+        print(f"left out: {path}, another name of {first}", file=sys.stderr)
+    return [path for path in videos if path not in twice]
+
+
+def other_names(paths: Iterable[Path]) -> dict[Path, Path]:
+    """Find links: {path: the first of `paths` that is the same file}."""
+    first, found = {}, {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:  # a broken link, for instance; reading it gives the reason
+            continue
+        same = first.setdefault((status.st_dev, status.st_ino), path)
+        if same != path:
+            found[path] = same
+    return found
 
 
 def read_frames(
     path: str | Path, fps: float | None = None, remarks: list[str] | None = None
 ) -> Iterator[np.ndarray]:
-    """The frames of a video in the order of time: read-only uint8 (height, width, 3), RGB.
+    """Yield the frames of a video in the order of time: read-only uint8 (height, width, 3), RGB.
 
-    With `fps`, those that are on the screen at 0, 1/fps, 2/fps, ... seconds, so that videos of
-    different or of varying rates run alike; without, each once. Rotation that the file asks for is
-    made, by quarter turns; pixels count as square. To `remarks` one line is added if the video is
-    cut short or damaged; it ends there. Raises VideoError, or ConfigError for `fps`.
+    Without `fps` every frame comes once. With `fps` (frames per second) the frames are those on the
+    screen at 0, 1/fps, 2/fps, ... seconds, so that videos of different or varying rates run alike.
+    A frame is on the screen until the next one; the last one for its own duration. The file's
+    display matrix is applied: quarter turns and mirror images. Pixels count as square.
+
+    Damaged frames are left out, and so are those after them up to the next key frame, since they
+    refer to damaged ones. `remarks` gets a line about that, and about a clock that jumps. Raises
+    VideoError, MinilstmError without PyAV, ConfigError for `fps`.
     """
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise ConfigError(f"expected fps > 0, got {fps}: choose one, such as 10")
+    remarks = [] if remarks is None else remarks
     av, path = library("av"), Path(path)
     with _open(av, path) as container:
         stream = _picture_stream(av, path, container)
         usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
-        frames = _decoded(av, path, container, stream, remarks)
-        frames = _timed(frames, stream.time_base, usual)
+        frames = _decoded(path, container, stream, remarks)
         if fps is not None:
-            frames = _on_a_clock(frames, 1 / Fraction(fps).limit_denominator(10**6), usual)
-        last = array = None
-        for _, frame in frames:
+            jumps = container.format.flags & av.format.Flags.ts_discont.value
+            limits = BROADCAST if jumps else PAUSES
+            frames = _timed(path, frames, stream.time_base, usual, limits, remarks)
+            frames = _on_a_clock(frames, 1 / Fraction(fps).limit_denominator(10**6))
+        matrix = last = array = None
+        for frame in frames:
             if frame is not last:
-                last, array = frame, _pixels(frame)
+                matrix = _display_matrix(frame) if matrix is None else matrix
+                last, array = frame, _pixels(path, frame, matrix)
             yield array
 
 
+def not_too_narrow(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the frames. Raises VideoError if one side is more than MAX_RATIO times the other."""
+    for frame in frames:
+        height, width = frame.shape[:2]
+        if max(height, width) > MAX_RATIO * min(height, width):
+            raise VideoError(path, "too narrow", f"{width}x{height} pixels")
+        yield frame
+
+
 def _open(av, path):
-    """The container, if the file can be one."""
+    """Open the container."""
     try:
         if not os.path.isfile(path):
             raise VideoError(path, "no file", "nothing, a folder, or a device")
@@ -135,7 +190,7 @@ def _open(av, path):
 
 
 def _picture_stream(av, path, container):
-    """The first stream of pictures that move, ready to be decoded."""
+    """Return the first stream of moving pictures, ready to be decoded."""
     cover = av.stream.Disposition.attached_pic  # of a song
     streams = [s for s in container.streams.video if not s.disposition & cover]
     if not streams:
@@ -150,54 +205,98 @@ def _picture_stream(av, path, container):
     return streams[0]
 
 
-def _decoded(av, path, container, stream, remarks):
-    """The decoder's frames until the end or the first damage, and a remark about that."""
-    remarks = [] if remarks is None else remarks
-    packets, count, shape, reached, damage = container.demux(), 0, None, 0, ""
-    while not damage:
+def _decoded(path, container, stream, remarks):
+    """Yield the frames that decode, all of one size. Adds a remark about the others."""
+    used = lost = before = 0  # before: the frames before the first damage
+    why, shape, reached = "", None, [0]
+    for frames, damaged, reason in _by_packet(container, stream, reached):
+        for frame in frames:
+            size = frame.width, frame.height
+            if shape is None and size[0] * size[1] > MAX_PIXELS:
+                raise VideoError(path, "too large", f"{size[0]}x{size[1]} pixels")
+            shape = shape or size
+            if size != shape:
+                lost, why = lost + 1, why or f"it has frames of {size[0]}x{size[1]} pixels"
+            else:
+                used, before = used + 1, before + (not lost)
+                yield frame
+        lost, why = lost + damaged, why or reason
+    if not used:
+        raise VideoError(path, "no frames", why or "none that can be decoded")
+    if lost:
+        after = f" after {before} frames" * bool(before)
+        remarks.append(f"{path}: {why}{after}; {lost} frames are left out, {used} are used")
+        return
+    end = ((container.duration or 0) + (container.start_time or 0)) / 1e6
+    if end - reached[0] > SLACK:
+        missing = end - float(reached[0])
+        remarks.append(f"{path}: its last {missing:.1f} s are missing after {used} frames")
+
+
+def _by_packet(container, stream, reached):
+    """Yield (frames, damaged, reason) of each packet: how many frames it cost, and why.
+
+    Decoding begins at a key frame. After damage the decoder starts anew at the next one, because
+    the frames between refer to what was lost. reached[0] becomes the end of the last packet, in
+    seconds.
+    """
+    codec, packets = stream.codec_context, container.demux()
+    waiting, reason = True, "it does not begin with a key frame"
+    while True:
         try:
             packet = next(packets, None)
-            if packet is None:
-                break
-            if packet.is_corrupt:
-                damage = "it is cut short"
-                frames = stream.codec_context.decode(None)  # what the decoder still holds
-            else:
-                if packet.pts is not None:
-                    reached = max(
-                        reached, (packet.pts + (packet.duration or 0)) * packet.stream.time_base
-                    )
-                frames = packet.decode() if packet.stream is stream else []
         except Exception as error:  # libav's errors are of a dozen families
-            damage, frames = f"libav met {one_line(error)!r}", []
-        for frame in frames:
-            shape = shape or (frame.width, frame.height)
-            if frame.is_corrupt:
-                damage = damage or "a frame is damaged"
-            elif (frame.width, frame.height) != shape:
-                damage = damage or f"frames of {shape[0]}x{shape[1]} pixels become others"
-            if damage and not damage.startswith("it is cut"):
-                break
-            count += 1
-            yield frame
-    if not count:
-        raise VideoError(path, "no frames", damage or "none that can be decoded")
-    if container.duration and not damage:
-        missing = (container.duration + (container.start_time or 0)) / 1e6 - float(reached)
-        damage = f"its last {missing:.1f} s are missing" if missing > SLACK else ""
-    if damage:
-        remarks.append(f"{path}: {damage} after {count} frames, which are used")
+            yield _held(codec), 1, f"libav met {one_line(error)!r}"
+            return
+        if packet is None:
+            return
+        if packet.pts is not None and not packet.is_corrupt:
+            end = (packet.pts + (packet.duration or 0)) * packet.stream.time_base
+            reached[0] = max(reached[0], end)
+        if packet.stream is not stream:
+            continue
+        if packet.is_corrupt:
+            yield _held(codec), 1, "it is damaged or cut short"
+            waiting = True
+            continue
+        # a packet of no bytes asks for the frames that the decoder still holds
+        skipped = waiting and not (packet.is_keyframe or packet.size == 0)
+        if skipped and codec.name != "h264":  # h264 itself holds back what it can't decode fully
+            yield [], 1, reason
+            continue
+        try:
+            frames = packet.decode()
+            whole = [frame for frame in frames if not frame.is_corrupt]
+            damaged, found = len(frames) - len(whole), "a frame is damaged"
+        except Exception as error:
+            whole, damaged, found = [], 1, f"libav met {one_line(error)!r}"
+        if damaged:
+            damaged, reason = damaged + len(_held(codec)), found
+        yield whole, damaged or int(skipped), reason if damaged or skipped else ""
+        waiting = skipped or damaged > 0
 
 
-def _timed(frames, tick, usual):
-    """(time, frame): seconds from the first frame on, never falling.
+def _held(codec):
+    """Take the frames that the decoder still holds, and empty it."""
+    try:
+        return [frame for frame in codec.decode(None) if not frame.is_corrupt]
+    except Exception:
+        return []
+    finally:
+        codec.flush_buffers()
+
+
+def _timed(path, frames, tick, usual, limits, remarks):
+    """Yield (time, duration, frame): seconds from the first frame on, never falling.
 
     Some files have wrong presentation times, some wrong decoding times, some none. As libav's own
-    player does, believe those that went wrong less often so far; without any, count.
+    player does, believe those that went wrong less often so far; without any, count. A jump of the
+    clock is closed, and a remark says so.
     """
-    wrong_pts = wrong_dts = 0
+    wrong_pts = wrong_dts = jumps = shift = 0
     last_pts = last_dts = -math.inf
     first = last = None
+    longest, back = limits
     for frame in frames:
         pts, dts = frame.pts, frame.dts
         if pts is not None:
@@ -205,34 +304,59 @@ def _timed(frames, tick, usual):
         if dts is not None:
             wrong_dts, last_dts = wrong_dts + (dts <= last_dts), dts
         ticks = dts if pts is None or (wrong_pts > wrong_dts and dts is not None) else pts
-        time = last + usual if first is not None else Fraction(0)
+        time = last + usual if last is not None else Fraction(0)
         if ticks is not None:
-            time = ticks * tick
-        first = time if first is None else first
-        last = time if last is None else max(last, time)
-        yield last - first, frame
+            time = ticks * tick + shift
+        if last is None:
+            first = last = time
+        if not -back <= time - last <= longest:
+            shift += last + usual - time
+            time, jumps = last + usual, jumps + 1
+        last = max(last, time)
+        duration = (frame.duration or 0) * tick
+        yield last - first, duration if 0 < duration <= longest else usual, frame
+    if jumps:
+        remarks.append(f"{path}: its clock jumps {jumps} times; the frames go on without a gap")
 
 
-def _on_a_clock(frames, interval, usual):
-    """Of (time, frame) the one that is shown at each multiple of `interval`."""
-    due, shown, skipped = Fraction(0), None, Fraction(0)
-    for time, frame in frames:
-        time -= skipped
-        if shown is not None and time - shown[0] > MAX_HOLD:
-            gap = time - shown[0] - usual
-            skipped, time = skipped + gap, time - gap
+def _on_a_clock(frames, interval):
+    """Of (time, duration, frame) yield the frame on the screen at each multiple of `interval`."""
+    due, shown, end = Fraction(0), None, 0
+    for time, duration, frame in frames:
         while shown is not None and due < time:
-            yield due, shown[1]
+            yield shown
             due += interval
-        shown = time, frame
-    while shown is not None and due < shown[0] + usual:
-        yield due, shown[1]
+        shown, end = frame, time + duration
+    while shown is not None and due < end:
+        yield shown
         due += interval
 
 
-def _pixels(frame):
-    """The frame as it is to be shown."""
-    array = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-    array = np.ascontiguousarray(array)
+def _display_matrix(frame):
+    """Return ((a, b), (c, d)): pixel (x, y) is to be shown at (a x + c y, b x + d y).
+
+    The format: nine 32-bit integers a, b, u, c, d, v, ... of the machine's own byte order.
+    """
+    found = frame.side_data.get("DISPLAYMATRIX")
+    numbers = np.frombuffer(bytes(found), np.int32) if found is not None else ()
+    if len(numbers) < 5:
+        return (1, 0), (0, 1)
+    a, b, _, c, d = numbers[:5].tolist()
+    return (a, b), (c, d)
+
+
+def _pixels(path, frame, matrix):
+    """Return the frame's pixels as they are to be shown, by the nearest of the eight symmetries."""
+    try:
+        array = frame.to_ndarray(format="rgb24")
+    except Exception as error:  # libav's errors are of a dozen families
+        kind = f"{frame.format.name}, colour space {frame.colorspace}"
+        raise VideoError(path, "unknown colours", f"{kind}: {one_line(error)}") from error
+    (a, b), (c, d) = matrix
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        array, across, down = array.swapaxes(0, 1), c, b
+    else:
+        across, down = a, d
+    array = np.ascontiguousarray(array[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
     array.flags.writeable = False  # a frame that is shown for long comes more than once
     return array

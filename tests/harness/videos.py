@@ -19,10 +19,14 @@ def moving_frames(count=40, height=48, width=64, seed=0, speed=1):
     return np.clip(frames, 0, 255).astype(np.uint8)
 
 
-def write_video(path, frames, rate=25, codec="mpeg4", times=None, options=None):
+def write_video(
+    path, frames, rate=25, codec="mpeg4", times=None, options=None, key_every=12, colours=None
+):
     """Encode frames uint8 (T, height, width, 3); `times` in units of 1/`rate`, by default 0, 1, ...
 
-    The name's ending chooses the container; sizes may be odd, where the codec takes them.
+    The name's ending chooses the container; sizes may be odd, where the codec takes them. Every
+    `key_every` frames comes a key frame, on which no other depends. `colours` is libav's number of
+    a colour space: 1 BT.709, 14 ICtCp.
     """
     import av
 
@@ -31,8 +35,14 @@ def write_video(path, frames, rate=25, codec="mpeg4", times=None, options=None):
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.bit_rate = pixels, 8_000_000
+        stream.codec_context.gop_size = key_every
+        if colours is not None:
+            stream.codec_context.colorspace, stream.codec_context.color_range = colours, 1
         for n, array in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            if colours is not None:
+                frame = frame.reformat(format=pixels, dst_colorspace=1, dst_color_range=1)
+                frame.colorspace, frame.color_range = colours, 1
             frame.pts = n if times is None else int(times[n])
             frame.time_base = Fraction(1, rate)
             container.mux(stream.encode(frame))
@@ -54,16 +64,27 @@ def write_sound(path, codec="pcm_s16le"):
     return path
 
 
-def turn(path, quarters):
-    """Ask players of an .mp4 to turn it by so many quarter turns to the right."""
+def show_by(path, a, b, c, d):
+    """Ask players of an .mp4 to show pixel (x, y) at (a x + c y, b x + d y): its display matrix."""
     raw = bytearray(path.read_bytes())
     matrix = raw.index(b"tkhd") + 4 + 40  # after version, times, id, duration, layer and volume
-    a, b = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarters % 4]
     one = 1 << 16
-    raw[matrix : matrix + 36] = struct.pack(
-        ">9i", a * one, b * one, 0, -b * one, a * one, 0, 0, 0, one << 14
-    )
+    numbers = a * one, b * one, 0, c * one, d * one, 0, 0, 0, one << 14
+    raw[matrix : matrix + 36] = struct.pack(">9i", *numbers)
     path.write_bytes(raw)
+    return path
+
+
+def without_packets(path, source, numbers):
+    """Copy the video `source` to `path` without some of its packets, the first being number 0."""
+    import av
+
+    with av.open(str(source)) as given, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for n, packet in enumerate(given.demux(video=0)):
+            if packet.size and n not in numbers:
+                packet.stream = stream
+                container.mux(packet)
     return path
 
 
