@@ -1,21 +1,22 @@
-"""Dense optical flow of a folder of videos: as pictures, or as percepts of those pictures.
+"""Compute dense optical flow of a folder of videos: as pictures, or as percepts of those pictures.
 
     python -m data_tools.extract_flow VIDEOS OUT --fps 10
     python -m data_tools.extract_flow VIDEOS OUT --fps 10 --weights mobilenet_v2.safetensors
 
-Flow says how far each pixel moves from one frame to the next: what an action is, without what
-things look like. Frames are first brought to 256 pixels on the shorter side. A picture of flow
-has three channels of bytes: x and y, where 128 is rest and 1 and 255 are --clip pixels to the left
-or right, up or down; and the length of the two, where 255 is --clip pixels. What is faster counts
-as that fast.
+Flow is the distance by which each pixel moves from one frame to the next, in pixels. It shows the
+action, and hides how things look. Frames are first scaled to 256 pixels on the shorter side. A
+picture of flow has three channels of bytes. Two are x and y: 128 is rest, and 1 and 255 are --clip
+pixels to the left or right, up or down. The third is the length of (x, y): 255 is --clip pixels.
+Faster motion is clipped to that.
 
 Without --weights, OUT gets OUT/NAME.npy for every video, uint8 (frames, height, width, 3), and
-settings.json; started again, it makes those that are missing (resumable.py). The pictures of one
-video are in memory until it is done, 0.4 to 0.8 MB each. With --weights, OUT is a folder of
-percepts as extract_percepts.py writes it: the paper's "1-frame flow" features, seen by a network
-that was trained on photographs, not on flow.
+settings.json. A second start makes the files that are missing (resumable.py). The pictures of one
+video stay in memory until it is done, 0.4 to 0.8 MB each.
 
-The last frame has no next one: it gets the flow of the one before. So there are as many pictures as
+With --weights, OUT becomes a folder of percepts, as extract_percepts.py writes it: the paper's
+"1-frame flow" features, by a network that was trained on photographs, not on flow.
+
+The last frame has no next one and gets the flow of the one before. So there are as many pictures as
 frames, and RGB and flow can be joined frame by frame.
 
 Paper: section 4.2, Table 1 (1-frame flow) and Table 4. Read next: extract_percepts.py.
@@ -24,6 +25,7 @@ Paper: section 4.2, Table 1 (1-frame flow) and Table 4. Read next: extract_perce
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -33,17 +35,22 @@ import numpy as np
 from minilstm.backend import use_backend
 from minilstm.command import Parser, run_command
 from minilstm.errors import DataError
+from minilstm.files import MAX_NAME
 
 from .extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
 from .options import at_least
 from .resumable import as_they_are, of_videos, parts_of
-from .video import library, read_frames
+from .video import VideoError, library, not_too_narrow, read_frames
 
 SHORT_SIDE = 256
 
 
 def estimator(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Two grey pictures uint8 (height, width) -> flow float32 (height, width, 2), in pixels."""
+    """Return a function from two grey pictures uint8 (height, width) to their flow.
+
+    `method` is "dis" or "farneback". Flow is float32 (height, width, 2), in pixels. Raises
+    MinilstmError without OpenCV.
+    """
     cv2 = library("cv2")
     cv2.setNumThreads(1)  # the same bytes every time
     if method == "dis":
@@ -55,7 +62,10 @@ def estimator(method: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
 
 def as_picture(flow: np.ndarray, clip: float) -> np.ndarray:
-    """Flow (height, width, 2) in pixels -> a picture uint8 (height, width, 3): x, y, length."""
+    """Convert flow (height, width, 2), in pixels, to a picture uint8 (height, width, 3).
+
+    Its channels are x, y and the length of (x, y), clipped at `clip` pixels.
+    """
     xy = 128 + np.clip(flow * (127 / clip), -127, 127)
     length = np.hypot(flow[..., 0], flow[..., 1]) * (255 / clip)
     return np.rint(np.dstack([xy, np.minimum(length, 255)])).astype(np.uint8)
@@ -64,7 +74,7 @@ def as_picture(flow: np.ndarray, clip: float) -> np.ndarray:
 def flow_pictures(
     frames: Iterable[np.ndarray], flow_of: Callable, clip: float
 ) -> Iterator[np.ndarray]:
-    """A picture of flow for each of the frames uint8 (height, width, 3) of a video."""
+    """Yield a picture of flow (see `as_picture`) for each frame uint8 (height, width, 3)."""
     cv2 = library("cv2")
     before = picture = None
     for frame in frames:
@@ -83,11 +93,19 @@ def flow_pictures(
 def write_pictures(
     videos: list[Video], out: Path, settings: dict, pictures_of: Callable, fps: float | None
 ) -> None:
-    """OUT/NAME.npy of every video; those that are there are left alone."""
+    """Write OUT/NAME.npy for every video. Existing files are left alone.
+
+    `pictures_of` makes the pictures of the frames of one video. Raises RunError for other
+    `settings` than those of the existing files, DataError if no video gives frames.
+    """
     settings = settings | {"fps": fps, "videos": as_they_are(video.path for video in videos)}
 
     def pictures(n, remarks):
-        return np.stack(list(pictures_of(read_frames(videos[n].path, fps, remarks))))
+        path, name = videos[n].path, f"{os.path.basename(videos[n].name)}.npy"
+        if len(os.fsencode(name)) > MAX_NAME:
+            raise VideoError(path, "name too long", f"{len(os.fsencode(name))} bytes with .npy")
+        frames = not_too_narrow(path, read_frames(path, fps, remarks))
+        return np.stack(list(pictures_of(frames)))
 
     with parts_of(out, settings) as parts:
         made, left_out = of_videos(parts, [f"{video.name}.npy" for video in videos], pictures)
@@ -104,14 +122,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_arguments(parser)
     parser.add_argument(
-        "--method", choices=("dis", "farneback"), default="dis", help="dis is faster (default)"
+        "--method", choices=("dis", "farneback"), default="dis", help="dis is faster (default: dis)"
     )
     parser.add_argument(
         "--clip",
         type=at_least(float, 0.001),
         default=20.0,
         metavar="PIXELS",
-        help="the fastest that is told apart (default: 20)",
+        help="the fastest motion that is not clipped, in pixels per frame (default: 20)",
     )
     options = parser.parse_args(arguments)
     videos, out = list_videos(Path(options.videos), options.list, options.groups), Path(options.out)

@@ -1,23 +1,35 @@
-"""Patches of natural video for `python -m minilstm.train patches`: short, small, and in motion.
+"""Cut patches of natural video: short, small, and in motion.
 
     python -m data_tools.extract_patches VIDEO_OR_FOLDER ... --out patches.npz
+    python -m minilstm.train patches --path patches.npz
 
-Each video is cut into shots, each shot into segments of 29 frames (16 to see, 13 to predict), each
-segment into a grid of 32x32 pixels that lies elsewhere every time. No two patches of one scale
-share a pixel. Of those with enough motion `--per-video` are drawn by chance.
+Each video is cut into shots. Each shot is cut into segments of 29 frames (16 to see, 13 to
+predict), and each segment into a grid of 32x32 pixels at a random place. No two patches of one
+scale share a pixel. Of the patches with enough motion `--per-video` are drawn at random.
 
     motion    the median over the 28 steps of the mean change of a pixel's colours, in grey levels
-              of 0 to 255. A single jump moves no median; noise of a camera is about 1 or 2.
-    a shot    ends where the picture, made 16x16 pixels small, changes by more than 12 grey levels
-              on average and by more than 2.5 times as much as just before. Fades are not seen.
+              of 0 to 255. A single jump does not move the median. Camera noise is about 1 or 2.
+    a shot    ends where the picture, averaged down to 16x16 pixels, changes by more than 12 grey
+              levels on average and by more than 2.5 times as much as just before. Fades are not
+              detected.
 
-The file has, of N patches: `patches` uint8 (N, T, 32, 32, 3); where each is from, `source` (the
-video), `start` (its first frame), `corner` (row, column) and `side` (the shorter side of the
-video at that scale); and `groups`, by which minilstm/data/patches.py splits it. The last fifth of
-the time of every video is for test and validation: no frame of it is trained on, but the scene is
-the same. For unknown scenes make a file of other videos, and `evaluate RUN --data` that.
+The file holds, for N patches: `patches` uint8 (N, T, 32, 32, 3); their origin, `source` (the
+video), `start` (its first frame), `corner` (row, column) and `side` (the shorter side of the video
+at that scale, in pixels); and `groups`, by which minilstm/data/patches.py splits them.
 
-Videos are done one after the other, and an extraction that was interrupted goes on (resumable.py).
+About a tenth of the segments is held out for validation and a tenth for the test. Only segments
+with a patch in motion count.
+
+    a video of 10 segments or more   its last segments in time are held out
+    10 or more shorter videos        whole videos are held out, evenly spread over their order
+    fewer shorter videos             of 3 to 9 segments the last two are held out, one for each
+                                     purpose; of videos with 1 or 2 segments, whole videos, if there
+                                     are at least 3
+
+No frame that is held out is trained on, but scenes may be the same. To test on other scenes, make a
+file of other videos and give it to `python -m minilstm.evaluate RUN --data FILE`.
+
+An interrupted extraction resumes (resumable.py).
 
 Source: paper, "Experiments on Natural Image Patches". Read next: minilstm/data/patches.py.
 """
@@ -42,11 +54,13 @@ from .video import VideoError, find_videos, read_frames
 
 SIZE, T = 32, 29
 ARRAYS = ("patches", "start", "side", "corner")
+LONG = 10  # segments of a video that can be split by time: a tenth of them is one
+FORMAT = 2  # of the parts; parts of another format are not continued
 THUMBNAIL, CUT, CUT_FACTOR = 16, 12, 2.5
 
 
 def shots(frames):
-    """(number, frame), and None after the last of every shot: where the picture is another."""
+    """Yield (number, frame), and None after the last frame of every shot."""
     before = usual = None
     for number, frame in enumerate(frames):
         small = _resized(frame, THUMBNAIL, THUMBNAIL).astype(np.int16)
@@ -65,7 +79,7 @@ def shots(frames):
 
 
 def segments(frames, length):
-    """(number of its first frame, list of frames): pieces of one shot, one after the other."""
+    """Yield (number of the first frame, list of `length` frames): segments that lie in one shot."""
     piece = []
     for item in shots(frames):
         piece = [] if item is None else [*piece, item]
@@ -75,13 +89,13 @@ def segments(frames, length):
 
 
 def motion(patches: np.ndarray) -> np.ndarray:
-    """Of patches uint8 (N, T, height, width, 3) the median change of a step: grey levels (N,)."""
+    """Return the median change per step, (N,) in grey levels, of patches uint8 (N, T, h, w, 3)."""
     change = np.abs(np.diff(patches.astype(np.int16), axis=1))
     return np.median(change.mean(axis=(2, 3, 4)), axis=1)
 
 
 def _resized(frame, height, width):
-    """The frame with other sides; each new pixel is the mean of its area."""
+    """Scale a frame; each new pixel is the mean of its area."""
     from PIL import Image
 
     if frame.shape[:2] == (height, width):
@@ -90,7 +104,7 @@ def _resized(frame, height, width):
 
 
 def _grid(frames, side, size, rng):
-    """All patches (N, T, size, size, 3) of a grid at a random place, and their corners (N, 2)."""
+    """Return the patches (N, T, size, size, 3) of a grid at a random place, and corners (N, 2)."""
     height, width, _ = frames[0].shape
     scale = side / min(height, width)
     height, width = round(height * scale), round(width * scale)
@@ -106,10 +120,11 @@ def _grid(frames, side, size, rng):
 def patches_of(
     video: Path, number: int, options: argparse.Namespace, remarks: list[str]
 ) -> dict[str, np.ndarray]:
-    """Up to --per-video patches, in the order of start, side and corner: arrays as in the file.
+    """Choose up to --per-video patches of one video, in the order of start, side and corner.
 
-    `block` is 8 in the video's time for test, 9 in that for validation, 0 to 7 before. Raises
-    VideoError, also where nothing is large, long or lively enough.
+    Returns the arrays of the file for these patches, `segment` (the number of their segment among
+    those with patches in motion) and `segments` (how many of these there are). Raises VideoError,
+    also for a video without a patch that is large, long and lively enough.
     """
     chosen, lively, reason = [], [], "too short"
     frames = read_frames(video, options.fps, remarks)
@@ -134,10 +149,6 @@ def patches_of(
             lively.append(start)
     if not chosen:
         raise VideoError(video, reason, "no patch")
-    held = max(1, round(len(lively) / 10)) if len(lively) >= 3 else 0
-    training = len(lively) - 2 * held
-    block = {start: n * 8 // training for n, start in enumerate(lively[:training])}
-    block |= {start: 8 + n // held for n, start in enumerate(lively[training:])}
     chosen.sort(key=lambda entry: entry[1:5])
     _, starts, sides, rows, columns, patches = zip(*chosen, strict=True)
     return {
@@ -145,14 +156,38 @@ def patches_of(
         "start": np.array(starts),
         "side": np.array(sides),
         "corner": np.stack([rows, columns], axis=1),
-        "block": np.array([block[start] for start in starts]),
+        "segment": np.searchsorted(lively, starts),
+        "segments": np.array(len(lively)),
     }
 
 
+def blocks(segments: list[int]) -> list[np.ndarray]:
+    """Assign each segment of each video, (`segments`,), to a block: 8 test, 9 validation, else 0-7.
+
+    `segments` counts the segments of each video. See the module's docstring for the rule.
+    """
+    short = [n for n, count in enumerate(segments) if count < LONG]
+    whole = short if len(short) >= LONG else [n for n in short if segments[n] < 3]
+    held = max(1, round(len(whole) / 10)) if len(whole) >= 3 else 0
+    middle = [(2 * k + 1) * len(whole) // (2 * held) for k in range(held)]
+    held_out = {whole[n]: 8 for n in middle} | {whole[n + 1]: 9 for n in middle}
+    return [
+        np.full(count, held_out[n]) if n in held_out else _by_time(count, n not in whole)
+        for n, count in enumerate(segments)
+    ]
+
+
+def _by_time(count, split):
+    """Blocks of one video's segments, in the order of time."""
+    held = max(1, round(count / 10)) if split else 0
+    training = count - 2 * held
+    return np.array([n * 8 // training for n in range(training)] + [8] * held + [9] * held)
+
+
 def extract(options: argparse.Namespace) -> str:
-    """Write the file. Returns what is in it, in words."""
+    """Write the file. Returns a sentence about its content. Raises DataError, RunError."""
     videos = find_videos(options.videos)
-    settings = settings_of(options) | {"videos": as_they_are(videos)}
+    settings = settings_of(options) | {"videos": as_they_are(videos), "format": FORMAT}
     with parts_of(unfinished(options.out), settings) as parts:
         made, left_out = of_videos(
             parts,
@@ -165,7 +200,9 @@ def extract(options: argparse.Namespace) -> str:
                 f"{len(videos)}{left_out}: name others, or lower --motion"
             )
         found = {number: read_part(part) for number, part in made.items()}
-        block = np.concatenate([part.pop("block") for part in found.values()])
+        by_segment = blocks([int(part["segments"]) for part in found.values()])
+        pairs = zip(by_segment, found.values(), strict=True)
+        block = np.concatenate([here[part["segment"]] for here, part in pairs])
         count = [len(part["patches"]) for part in found.values()]
         joined = {name: np.concatenate([part[name] for part in found.values()]) for name in ARRAYS}
         arrays = {
@@ -177,8 +214,8 @@ def extract(options: argparse.Namespace) -> str:
         with replacing(options.out) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
         parts.remove()
-    parts_of_time = ("training", block < 8), ("validation", block == 9), ("test", block == 8)
-    shares = ", ".join(f"{here.sum():,} {name}" for name, here in parts_of_time)
+    purposes = ("training", block < 8), ("validation", block == 9), ("test", block == 8)
+    shares = ", ".join(f"{here.sum():,} {name}" for name, here in purposes)
     used = f"{len(made)} of {len(videos)} videos{left_out}"
     return f"{options.out}: {sum(count):,} patches ({shares}) of {used}"
 
@@ -186,10 +223,10 @@ def extract(options: argparse.Namespace) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m data_tools.extract_patches",
-        description="Cut 32x32 patches that move out of videos, for `python -m minilstm.train "
-        "patches --path FILE`. Videos that can't be read, are too short, too small or too still "
-        "are left out, with the reason, and counted. The same videos and settings give the same "
-        "bytes. Needs the extra [video].",
+        description="Cut moving 32x32 patches out of videos, for `python -m minilstm.train "
+        "patches --path FILE`. A video that can't be read, or is too short, too small or too "
+        "still, is left out, with the reason, and counted. The same videos and settings give the "
+        "same bytes. Needs the extra [video].",
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="videos, or folders of videos")
     add_file(parser, ".npz")
@@ -198,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("--frames", T, 2, "frames of a patch"),
         ("--size", SIZE, 1, "height and width of a patch, in pixels"),
         ("--per-video", 1000, 1, "patches of each video, at most; each takes 89 KB of memory"),
-        ("--seed", 0, 0, "seed of the grids' places and of the choice"),
+        ("--seed", 0, 0, "seed of the places of the grids and of the choice of patches"),
     )
     parser.add_argument(
         "--sides",
@@ -206,8 +243,8 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="+",
         default=[160, 480],
         metavar="PIXELS",
-        help="the scales to cut at: the video's shorter side in pixels, 0 as it is; smaller videos "
-        "are not enlarged (default: 160 480)",
+        help="the scales to cut at: the length in pixels to which the video's shorter side is "
+        "scaled; 0 leaves it as it is; smaller videos are not enlarged (default: 160 480)",
     )
     parser.add_argument(
         "--motion",

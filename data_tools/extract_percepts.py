@@ -2,22 +2,23 @@
 
     python -m data_tools.extract_percepts VIDEOS OUT --weights mobilenet_v2.safetensors --fps 10
 
-VIDEOS has a folder per class (UCF-101, HMDB-51), or --list names every video and its class:
+A video's class is the name of the folder it lies in (as in UCF-101 and HMDB-51), or --list names
+every video and its class, with tabs between:
 
-    set1/4_1_0.avi<TAB>handshake<TAB>1          the third column, a recording, may be left out
+    set1/4_1_0.avi<TAB>handshake<TAB>1          the third column, a recording, is optional
 
---groups finds the recording in a video's name instead: what a regular expression catches, such as
+--groups finds the recording in a video's name: the part that a regular expression catches, such as
 'v_(.*)_c' for UCF-101. Clips of one recording must never be in training and test at once.
 
-OUT is in the layout of the authors' second release, and can be read by minilstm.data.read_percepts:
+OUT gets the layout of the authors' second release. minilstm.data.read_percepts reads it:
 
     features.h5      the array "features" (frames of all videos, numbers per frame), float16
-    num_frames.txt   a line per video: its frames
+    num_frames.txt   a line per video: its number of frames
     labels.txt       a line per video: its class, counted from 0 in classes.txt
     names.txt, classes.txt, groups.txt, sizes.txt (width and height in pixels)
 
-Videos are done one after the other, and an extraction that was interrupted goes on (resumable.py).
-A file that gives no frames is left out, and said.
+A file that gives no frames is left out, with the reason. An interrupted extraction resumes
+(resumable.py).
 
 Slides: "Input at each timestep". Read next: minilstm/data/mobilenet.py, extract_flow.py.
 """
@@ -40,15 +41,16 @@ import numpy as np
 from minilstm.backend import BACKENDS, current_backend, use_backend
 from minilstm.command import Parser, run_command
 from minilstm.data import Clips, write_percepts
+from minilstm.data.clips import check_classes
 from minilstm.data.mobilenet import MEAN, STD, prepare, read_mobilenet
 from minilstm.errors import ConfigError, DataError, one_line
 from minilstm.files import remove_temporaries
 
 from .options import add_fps
 from .resumable import as_they_are, of_videos, parts_of, read_part
-from .video import find_videos, library, read_frames
+from .video import find_videos, library, not_too_narrow, other_names, read_frames
 
-CHUNK = {"numpy": 4, "cupy": 16}  # frames looked at together; see BAND in mobilenet.py
+CHUNK = {"numpy": 4, "cupy": 16}  # frames described together; see BAND in mobilenet.py
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,11 @@ class Video:
 
 
 def list_videos(root: Path, list_file: str | None, groups: str | None) -> list[Video]:
-    """The videos below `root`, or those that the list names. Raises DataError, ConfigError."""
+    """Return the videos below `root`, or those that `list_file` names.
+
+    `groups` is the regular expression of --groups. Raises DataError for a folder, list or name that
+    can't be used, ConfigError for an expression that can't.
+    """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of videos, got none: check the path")
     if list_file:
@@ -83,8 +89,14 @@ def list_videos(root: Path, list_file: str | None, groups: str | None) -> list[V
             raise DataError(
                 f"expected names below {root}, each a line of text, got {name!r:.200}: rename it"
             )
+    for path, first in other_names(root / row[0] for row in rows).items():
+        raise DataError(
+            f"{list_file}: expected every video once, got {path}, another name of {first}: remove "
+            "one"
+        )
+    check_classes({row[1] for row in rows})
     try:
-        pattern = re.compile(groups) if groups else None
+        pattern = re.compile(groups) if groups is not None else None
     except re.error as error:
         raise ConfigError(f"expected a regular expression in --groups, got {error}") from error
     return [
@@ -97,24 +109,26 @@ def _lines(path):
         return [line for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: expected a list of videos, got {one_line(error)}: check the path"
+            f"{path}: expected a list of videos in UTF-8, got {one_line(error)}: check the path, "
+            "or save it as UTF-8"
         ) from error
 
 
 def _is_a_line(name):
-    """Whether names.txt can hold it: a name may have ends of lines, and bytes that are no text."""
+    """Tell whether names.txt can hold a name. File names may have line ends, or not be UTF-8."""
     return name.encode("utf-8", "ignore").decode().splitlines() == [name]
 
 
 def _listed(line, path):
-    """(name, class, recording or None) of a line."""
-    words = line.split("\t")
-    if len(words) not in (2, 3) or not words[0] or not words[1]:
+    """Return (name, class, recording or None) of a line."""
+    name, *words = line.split("\t")
+    words = [word.strip() for word in words]  # an editor leaves spaces that nobody sees
+    if len(words) not in (1, 2) or not name or not words[0]:
         raise DataError(
             f"{path}: expected NAME, CLASS and perhaps GROUP with tabs between them, got "
-            f"{line!r:.80}"
+            f"{line!r:.80}: mend that line"
         )
-    return tuple([*words, None][:3])
+    return tuple([name, *words, None][:3])
 
 
 def _group(name, group, pattern):
@@ -128,23 +142,27 @@ def _group(name, group, pattern):
     return "/".join(filter(None, match.groups())) or match[0]
 
 
-# ------------------------------------------------------------------------ what describes a frame
+# ------------------------------------------------------------------------ describing frames
 
 
 def in_chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Frames (height, width, 3) as arrays of at most CHUNK of them."""
+    """Yield arrays (N, height, width, 3) of successive frames, N at most CHUNK."""
     frames = iter(frames)
     while chunk := list(islice(frames, CHUNK[current_backend().name])):
         yield np.stack(chunk)
 
 
 def mobilenet(weights: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Pictures uint8 (N, 224, 224, 3) -> percepts (N, 1280)."""
+    """Return a function from pictures uint8 (N, 224, 224, 3) to percepts float32 (N, 1280)."""
     return read_mobilenet(weights).percepts
 
 
 def vgg16(weights: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Pictures -> (N, 4096), the paper's features: VGG-16's first full layer (fc6), rectified."""
+    """Return a function from pictures uint8 (N, 224, 224, 3) to the paper's features (N, 4096).
+
+    They are the outputs of VGG-16's first fully connected layer (fc6), rectified. Raises
+    ConfigError on CuPy, MinilstmError without torchvision, DataError for other weights.
+    """
     if current_backend().name != "numpy":
         raise ConfigError(
             "expected --backend numpy for vgg16, which torch computes, got cupy: leave it out, or "
@@ -160,7 +178,7 @@ def vgg16(weights: str) -> Callable[[np.ndarray], np.ndarray]:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(
             f"{weights}: expected torchvision's weights of vgg16 as safetensors, got "
-            f"{one_line(error)}: make them by data_tools/convert_pth.py"
+            f"{one_line(error)}: make them by python -m data_tools.convert_pth"
         ) from error
 
     @torch.inference_mode()
@@ -177,26 +195,29 @@ NETWORKS = {"mobilenet": mobilenet, "vgg16": vgg16}
 
 
 def of_network(options) -> dict:
-    """What decides the percepts of a frame, so that nobody mixes two kinds."""
+    """Return the settings that decide a frame's percepts. Raises DataError without weights."""
     try:
         with open(options.weights or "", "rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(
             f"expected --weights FILE.safetensors, got {options.weights or 'none'}: make them by "
-            "data_tools/convert_pth.py"
+            "python -m data_tools.convert_pth"
         ) from error
     return {
         "network": options.network,
         "view": options.view,
         "weights": weights,
-        "backend": options.backend,  # whose last bits are its own
+        "backend": options.backend,  # backends differ in the last bits
     }
 
 
 def seeing(options) -> Callable[[Iterable[np.ndarray]], np.ndarray]:
-    """What makes (T, D) of the frames of a video, by the network and the view of the options."""
-    library("h5py")  # which is needed only in the end
+    """Return a function from the frames of a video to its percepts (T, D).
+
+    Network, weights and view are those of the options. Raises what the network raises.
+    """
+    library("h5py")  # needed only at the end: fail now rather than then
     describe = NETWORKS[options.network](options.weights)
 
     def see(frames):
@@ -206,7 +227,7 @@ def seeing(options) -> Callable[[Iterable[np.ndarray]], np.ndarray]:
     return see
 
 
-# ------------------------------------------------------------------------ all videos
+# ------------------------------------------------------------------------ all videos in turn
 
 
 def extract(
@@ -216,10 +237,10 @@ def extract(
     see: Callable[[Iterable[np.ndarray]], np.ndarray],
     fps: float | None,
 ) -> None:
-    """Write the percept folder `out` of `videos`; `see` makes (T, D) of the frames of one.
+    """Write the percept folder `out` of `videos`; `see` makes (T, D) of the frames of one video.
 
-    Goes on where an extraction with the same settings stopped. Raises RunError for other settings,
-    ConfigError where the folder is finished, DataError where no video gives frames.
+    Resumes an extraction with the same settings. Raises RunError if one with other settings was
+    begun there, ConfigError if the folder is finished, DataError if no video gives frames.
     """
     if (out / "features.h5").exists():
         shutil.rmtree(out / "parts", ignore_errors=True)
@@ -227,13 +248,14 @@ def extract(
     settings = settings | {"fps": fps, "videos": as_they_are(video.path for video in videos)}
 
     def described(n, remarks):
-        frames = read_frames(videos[n].path, fps, remarks)
+        path = videos[n].path
+        frames = not_too_narrow(path, read_frames(path, fps, remarks))
         first = next(frames)
         percepts = see(chain([first], frames)).astype(np.float16)
         return {"percepts": percepts, "size": np.array(first.shape[1::-1])}
 
     with parts_of(out / "parts", settings) as parts:
-        remove_temporaries(out)  # of an extraction that was killed in the end
+        remove_temporaries(out)  # an extraction that was killed at its end has left some
         names = [f"{n:06}.npz" for n in range(len(videos))]
         made, left_out = of_videos(parts, names, described)
         if not made:
@@ -244,7 +266,7 @@ def extract(
 
 
 def _assembled(videos, parts):
-    """The clips of all videos that gave a part."""
+    """Return the clips of all videos that gave a part."""
     found = [read_part(part) for part in parts]
     classes = sorted({video.label for video in videos})
     groups = list(dict.fromkeys(video.group for video in videos))
@@ -263,10 +285,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What both extractions take."""
     parser.add_argument("videos", metavar="VIDEOS", help="a folder of videos")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
-    parser.add_argument("--list", metavar="FILE", help="videos, classes and recordings, with tabs")
-    parser.add_argument("--groups", metavar="REGEX", help="what catches the recording in a name")
+    parser.add_argument(
+        "--list", metavar="FILE", help="a list: video, class, recording, tabs between"
+    )
+    parser.add_argument("--groups", metavar="REGEX", help="catches the recording in a name")
     add_fps(parser)
-    parser.add_argument("--weights", metavar="FILE", help="of the network, as safetensors")
+    parser.add_argument("--weights", metavar="FILE", help="the network's weights, safetensors")
     parser.add_argument(
         "--network",
         choices=tuple(NETWORKS),
@@ -277,10 +301,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--view",
         choices=("middle", "whole"),
         default="middle",
-        help="of a frame that is no square: its middle, undistorted, or all of it, squeezed",
+        help="of a frame that is not square, see its middle undistorted, or all of it squeezed",
     )
     parser.add_argument(
-        "--backend", default="numpy", choices=BACKENDS, help="array library of mobilenet"
+        "--backend", default="numpy", choices=BACKENDS, help="array library for mobilenet"
     )
 
 

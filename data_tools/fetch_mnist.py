@@ -1,11 +1,11 @@
-"""All of MNIST into a folder for `--digits`: from public mirrors, a folder, or an archive.
+"""Fetch all of MNIST into a folder for `--digits`: from public mirrors, a folder, or an archive.
 
     python -m data_tools.fetch_mnist mnist
     python -m data_tools.fetch_mnist mnist --from ~/Downloads/mnist.tar.gz
     python -m minilstm.train --digits mnist
 
-A file gets its name only after its bytes have proved to be the original's, by the MD5 sums in
-minilstm/data/digits.py. What is there already and right is kept: a second start goes on.
+A file gets its name only after its MD5 sum has proved its bytes to be the original's; the sums are
+in minilstm/data/digits.py. Correct files that exist are kept, so a second start fetches the others.
 
 Read next: minilstm/data/digits.py.
 """
@@ -35,18 +35,19 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://raw.githubusercontent.com/fgnt/mnist/master/",
 )
-PATIENCE = 20  # times the timeout: the longest that one file may take, however it trickles
+PATIENCE = 20  # times the timeout: the longest that one file may take to arrive
 GZIP = b"\x1f\x8b"
 
 
 class _SourceError(Exception):
-    """Why a source does not give a file; the next source may."""
+    """Reason why a source does not give a file. The next source may."""
 
 
 def fetch(folder: Path, sources: list[str], timeout: float) -> list[str]:
-    """Fill `folder` with MNIST's four files. Returns a line on each.
+    """Fill `folder` with MNIST's four files. Returns a line about each.
 
-    Raises DataError with the reason of every source if none of them has a file.
+    `sources` are addresses, folders or archives, tried in this order; `timeout` is in seconds.
+    Raises DataError, with each source's reason, if no source gives a file.
     """
     lines = []
     for name, md5 in MD5.values():
@@ -54,7 +55,7 @@ def fetch(folder: Path, sources: list[str], timeout: float) -> list[str]:
         if there is not None:
             try:
                 read_idx(there, md5)
-                lines.append(f"{there}: is there, and right")
+                lines.append(f"{there}: exists, and is right")
                 continue
             except DataError:
                 target = there  # to be replaced: a reader would find it first
@@ -75,7 +76,7 @@ def fetch(folder: Path, sources: list[str], timeout: float) -> list[str]:
 
 
 def _place(raw, md5, target):
-    """Write a file whose content has that sum, gzipped if its name says so."""
+    """Write a file whose content has that MD5 sum, gzipped if its name says so."""
     if target.suffix == ".gz" and raw[:2] != GZIP:
         raw = gzip.compress(raw, mtime=0)
     with replacing(target) as temporary:
@@ -90,16 +91,18 @@ def _place(raw, md5, target):
 
 
 def _bytes_from(source, name, timeout):
-    """The bytes that a source has by one of the spellings of `name`."""
+    """Return the bytes that a source has under one of the spellings of `name`."""
     if source.startswith(("http://", "https://")):
         return _download(f"{source.rstrip('/')}/{name}.gz", timeout)
     try:
         if os.path.isdir(source):
-            path = find_idx(Path(source), name)
-            return _at_most(path.open("rb")) if path else _missing(name)
+            found = [Path(top) / file for top, _, files in os.walk(source) for file in files]
+            members = {path.name: path for path in reversed(found)}  # the uppermost one counts
+            return _at_most(_spelled(members, name).open("rb"))
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
-                members = {Path(member).name: member for member in archive.namelist()}
+                files = (member for member in archive.infolist() if not member.is_dir())
+                members = {Path(member.filename).name: member for member in files}
                 return _at_most(archive.open(_spelled(members, name)))
         with tarfile.open(source) as archive:
             members = {Path(m.name).name: m for m in archive if m.isfile()}
@@ -110,11 +113,11 @@ def _bytes_from(source, name, timeout):
         raise _SourceError(f"no folder and no whole archive: {one_line(error)}") from error
 
 
-def _spelled(members, name):
-    """The member of an archive, in whatever folder of it."""
+def _spelled(files, name):
+    """Return the one of `files`, {name: file}, that has a spelling of `name`."""
     for spelling in spellings(name):
-        if spelling in members:
-            return members[spelling]
+        if spelling in files:
+            return files[spelling]
     return _missing(name)
 
 
@@ -131,7 +134,10 @@ def _at_most(stream):
 
 
 def _download(address, timeout):
-    """The bytes at an address; no longer than `timeout` without one, nor PATIENCE times in all."""
+    """Return the bytes at an address.
+
+    Gives up after `timeout` seconds without a byte, and after PATIENCE times as long in all.
+    """
     from tqdm import tqdm
 
     raw, start = bytearray(), time.monotonic()
@@ -162,9 +168,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m data_tools.fetch_mnist",
         description="Put MNIST's four original files into a folder, for --digits. Each is verified "
-        "before it gets its name; files that are there and right are kept.",
+        "before it gets its name. Correct files that exist are kept.",
     )
-    parser.add_argument("folder", metavar="FOLDER", help="made if it isn't there")
+    parser.add_argument("folder", metavar="FOLDER", help="the folder; made if it does not exist")
     parser.add_argument(
         "--from",
         dest="sources",
@@ -179,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=at_least(float, 0.01),
         default=30.0,
         metavar="SECONDS",
-        help="how long to wait for a mirror that says nothing (default: 30)",
+        help="how long to wait for a mirror that sends nothing (default: 30)",
     )
     options = parser.parse_args(arguments)
     folder = make_folder(options.folder)

@@ -1,10 +1,10 @@
-"""What is in this file? Shapes, ranges and NaNs, and its frames on a contact sheet.
+"""Print what is in a file: shapes, ranges and NaNs, and its frames on a contact sheet.
 
     python -m data_tools.inspect_file patches.npz --sheet sheet.png
     python -m data_tools.inspect_file runs/composite-0
 
 Reads .npy, .npz, .h5 and .safetensors files, MNIST's IDX files, videos, run folders and folders of
-percepts. What a file is, its first bytes tell, not its name.
+percepts, and lists .zip archives. The first bytes of a file tell its kind, not its name.
 
 Read next: minilstm/data/__init__.py.
 """
@@ -15,6 +15,7 @@ import contextlib
 import math
 import os
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,23 +31,23 @@ from minilstm.files import replacing
 from .options import new_file
 from .video import VideoError, library, read_frames
 
-CHUNK = 1 << 22  # numbers looked at, at a time
+CHUNK = 1 << 22  # numbers that are read at a time
 ROWS, COLUMNS = 12, 10  # of a contact sheet, at most
-LARGEST = 160  # pixels of a picture there, the longer side
+LARGEST = 160  # pixels of the longer side of a picture on it
 COLOURS = (1, 3)
 
 
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Whatever goes wrong inside, because of what is at `path`, is a DataError in one line."""
+    """Turn every error that the file at `path` causes inside into a DataError of one line."""
     try:
         yield
     except VideoError as error:
         if error.reason != "not a video":
             raise
         raise DataError(
-            f"{path}: expected an .npy, .npz, .h5, .safetensors or IDX file, or a video, got none "
-            "of them: is it damaged?"
+            f"{path}: expected an .npy, .npz, .h5, .safetensors, IDX or .zip file, or a video, got "
+            "none of them: is it damaged, or packed?"
         ) from error
     except (MinilstmError, BrokenPipeError):
         raise
@@ -57,21 +58,17 @@ def refusing(path: Path) -> Iterator[None]:
 
 
 def arrays_in(path: Path) -> Iterator[tuple[str, object]]:
-    """(name, array) of everything in a file; arrays have shape, dtype and slices, as NumPy's.
+    """Yield (name, array) of everything in a file. Arrays have NumPy's shape, dtype and slices.
 
-    Those of .npy and .h5 files are read when they are looked at: use it inside `refusing`.
+    For a member of a .zip that is no array, a text about it takes the array's place. Arrays of .npy
+    and .h5 files are read only when their numbers are asked for, so use them inside `refusing`.
     """
     with open(path, "rb") as file:
         first = file.read(8)
     if first.startswith(b"\x93NUMPY"):
         yield "array", map_npy(path)
     elif first.startswith(b"PK"):
-        with (
-            open(path, "rb") as file,
-            np.load(file, allow_pickle=False, max_header_size=MAX_HEADER) as archive,
-        ):
-            for name in archive.files:
-                yield name, archive[name]
+        yield from _in_zip(path)
     elif first.startswith(b"\x89HDF"):
         yield from _in_h5(path)
     elif path.suffix == ".safetensors":
@@ -86,6 +83,23 @@ def arrays_in(path: Path) -> Iterator[tuple[str, object]]:
         yield from _in_video(path)
 
 
+def _in_zip(path):
+    """Yield the arrays of an .npz file. Of other members of a .zip yield a text."""
+    with (
+        zipfile.ZipFile(path) as members,
+        open(path, "rb") as file,
+        np.load(file, allow_pickle=False, max_header_size=MAX_HEADER) as archive,
+    ):
+        for member in members.infolist():
+            name = member.filename
+            if name.endswith(".npy"):
+                yield name.removesuffix(".npy"), archive[name]
+            elif name.endswith("data.pkl"):
+                yield name, "PyTorch's weights: convert them by python -m data_tools.convert_pth"
+            elif not member.is_dir():
+                yield name, f"{member.file_size:,} bytes, not an array: unpack it to look into it"
+
+
 def _in_h5(path):
     h5py = library("h5py")
     with h5py.File(path, "r") as file:
@@ -97,7 +111,7 @@ def _in_h5(path):
 
 
 def _in_video(path):
-    """Its frames, small; of many every second, every fourth, ..."""
+    """Yield a video's frames, small. Of many frames it keeps every second, every fourth, ..."""
     kept, every, remarks = [], 1, []
     for count, frame in enumerate(read_frames(path, remarks=remarks), 1):
         if (count - 1) % every == 0:
@@ -106,17 +120,19 @@ def _in_video(path):
             kept, every = kept[::2], 2 * every
     for remark in remarks:
         print(remark, file=sys.stderr)
-    yield f"{count} frames {frame.shape[1]}x{frame.shape[0]}; of them, small:", np.stack(kept)
+    yield f"{count} frames {frame.shape[1]}x{frame.shape[0]}; some of them, small:", np.stack(kept)
 
 
 def _small(picture):
-    """Every so many pixels of a picture (height, width[, 3]), so that a sheet fits a screen."""
+    """Return every n-th pixel of a picture (height, width[, 3]), so that a sheet fits a screen."""
     every = -(-max(picture.shape[:2]) // LARGEST)
     return picture[::every, ::every].copy()
 
 
 def describe(array) -> str:
-    """Type, shape and range of an array, in words, looking at CHUNK numbers at a time."""
+    """Return an array's type, shape and range in words. Reads CHUNK numbers at a time."""
+    if isinstance(array, str):
+        return array
     about = f"{array.dtype!s:<8} {str(tuple(array.shape)):<24}"
     if array.dtype.kind not in "iufb" or 0 in array.shape:
         if array.dtype.kind not in "US" or 0 in array.shape:
@@ -150,13 +166,19 @@ def _pieces(array):
 
 
 def frames_of(array) -> np.ndarray | None:
-    """What can be looked at of an array: uint8 (rows, columns, height, width[, 3]), or None.
+    """Return an array's frames for a sheet: uint8 (rows, columns, height, width[, 3]), or None.
 
-    Bytes (N, T, height, width[, colours]), of colours also (N, T, colours, height, width); (T, N,
-    height, width) where T < N; and single pictures (N, height, width[, 3]), which fill the rows.
+    Frames are bytes of shape (N, T, height, width[, colours]); with colours also (N, T, colours,
+    height, width); (T, N, height, width) where T < N; and single pictures (N, height, width[, 3]),
+    which fill the rows. An array of another kind gives None.
     """
-    shape = array.shape
-    if array.dtype != np.uint8 or len(shape) not in (3, 4, 5) or 0 in shape:
+    shape = getattr(array, "shape", ())
+    if (
+        isinstance(array, str)
+        or array.dtype != np.uint8
+        or len(shape) not in (3, 4, 5)
+        or 0 in shape
+    ):
         return None
     if len(shape) == 3 or (len(shape) == 4 and shape[3] == 3):  # one picture after another
         chosen = np.linspace(0, shape[0] - 1, min(shape[0], ROWS * COLUMNS)).astype(int)
@@ -195,7 +217,10 @@ def write_sheet(page: np.ndarray, path: Path) -> None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files to look into: of a run its checkpoints, of a folder of percepts its features."""
+    """Return the files to inspect: a run's checkpoints, the features of a folder of percepts.
+
+    Raises DataError if there are none.
+    """
     if not path.is_dir():
         if not path.is_file():
             raise DataError(f"{path}: expected a file or a folder, got nothing that can be read")
@@ -211,7 +236,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def beside(path: Path) -> Iterator[str]:
-    """A line on each small text file of a run folder or a folder of percepts."""
+    """Yield a line about each small text file of a run folder or a folder of percepts."""
     if (path / "config.toml").is_file():
         from minilstm.runs.build import read_config
 
@@ -236,15 +261,15 @@ def beside(path: Path) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m data_tools.inspect_file",
-        description="Say what is in a file: its arrays with their shapes, ranges and NaNs, or a "
-        "video's frames. Also of run folders and folders of percepts. Needs the extra [video] for "
-        "videos and .h5 files.",
+        description="Print what is in a file: its arrays with their shapes, ranges and NaNs, or a "
+        "video's frames. Also takes run folders and folders of percepts. Needs the extra [video] "
+        "for videos and .h5 files.",
     )
     parser.add_argument("path", metavar="PATH", help="a file or a folder")
     parser.add_argument(
         "--sheet", metavar="FILE", help="write the first frames found to this .png file"
     )
-    parser.add_argument("--force", action="store_true", help="overwrite a sheet that is there")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing sheet")
     options = parser.parse_args(arguments)
     path, page = Path(options.path), None
     sheet = new_file(options.sheet, ".png", options.force) if options.sheet else None

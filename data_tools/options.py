@@ -1,4 +1,4 @@
-"""Options that commands of this folder share: numbers in a range, digits, a file to write."""
+"""Options that the commands of this folder share: numbers in a range, digits, a file to write."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minilstm.errors import RunError
+from minilstm.files import SUFFIX, temporary_prefix
 
 MOST = 10**9
 
 
 def at_least(kind: type, least: float) -> Callable[[str], float]:
-    """A `type` for argparse: an int or float from `least` to 1e9."""
+    """Return a `type` for argparse: an int or float from `least` to 1e9."""
 
     def parsed(text):
         value = kind(text)
@@ -21,12 +22,12 @@ def at_least(kind: type, least: float) -> Callable[[str], float]:
             raise ValueError
         return value
 
-    parsed.__name__ = f"number from {least} up, {kind.__name__}"  # which argparse prints
+    parsed.__name__ = f"number from {least} up, {kind.__name__}"  # argparse prints it
     return parsed
 
 
 def add_numbers(parser: argparse.ArgumentParser, *rows: tuple[str, int, int, str]) -> None:
-    """Options `--flag N` that take a whole number: (flag, default, least, help) of each."""
+    """Add options `--flag N` that take a whole number: (flag, default, least, help) of each."""
     for flag, default, least, help in rows:
         help = f"{help} (default: {default})"
         parser.add_argument(
@@ -35,13 +36,13 @@ def add_numbers(parser: argparse.ArgumentParser, *rows: tuple[str, int, int, str
 
 
 def add_file(parser: argparse.ArgumentParser, suffix: str) -> None:
-    """--out and --force, for `new_file`."""
+    """Add --out and --force, for `new_file`."""
     parser.add_argument("--out", required=True, metavar="FILE", help=f"the {suffix} file to write")
-    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing file")
 
 
 def add_fps(parser: argparse.ArgumentParser) -> None:
-    """--fps, for `read_frames`."""
+    """Add --fps, for `read_frames`."""
     parser.add_argument(
         "--fps",
         type=at_least(float, 0.001),
@@ -51,7 +52,7 @@ def add_fps(parser: argparse.ArgumentParser) -> None:
 
 
 def add_digits(parser: argparse.ArgumentParser) -> None:
-    """--digits, as everywhere."""
+    """Add --digits, with the meaning that it has in all commands."""
     parser.add_argument(
         "--digits",
         default="bundled",
@@ -61,23 +62,26 @@ def add_digits(parser: argparse.ArgumentParser) -> None:
 
 
 def new_file(path: str, suffix: str, force: bool) -> Path:
-    """The path of a file that may be written, cleared of what a killed command has left of it.
+    """Return the path of a file that may be written. Removes what a killed command left of it.
 
-    Raises RunError for another suffix, a missing folder, or a file that is there without `force`.
+    Raises RunError for another suffix, a missing folder, or an existing file without `force`.
     """
     path = Path(path)
     if path.suffix != suffix:
         raise RunError(f"expected the name of a file to write, *{suffix}, got {path}: change it")
     if not path.parent.is_dir() or path.is_dir():
-        raise RunError(f"expected a file's name in a folder that is there, got {path}: make it")
+        raise RunError(
+            f"expected a file's name in an existing folder, got {path}: make the folder, or change "
+            "the name"
+        )
     if os.path.lexists(path) and not force:
-        raise RunError(f"expected a new file, got {path}, which is there: use it, or add --force")
+        raise RunError(f"expected a new file, got {path}, which exists: use it, or add --force")
     for temporary in path.parent.iterdir():  # no glob: names may have brackets
-        if temporary.name.startswith(f".{path.name}.") and temporary.suffix == ".tmp":
+        if temporary.name.startswith(temporary_prefix(path)) and temporary.suffix == SUFFIX:
             temporary.unlink(missing_ok=True)
     return path
 
 
 def settings_of(options: argparse.Namespace) -> dict:
-    """What decides the bytes of a file: all options but those that say where to write."""
+    """Return the options that decide a file's bytes: all but those that say where to write."""
     return {k: v for k, v in vars(options).items() if k not in ("out", "film", "force")}

@@ -1,14 +1,14 @@
-"""Work that goes on where it was stopped: what the commands that extract_ and make_ share.
+"""Work that resumes where it was stopped. The extract_ and make_ commands share it.
 
     with parts_of(folder, settings) as parts:
         paths = [parts.make(f"{n:06}.npy", partial(draw, n)) for n in range(100)]
-        ...                                 # put them together in a file
+        ...                                 # join them in one file
         parts.remove()
 
-A result is made in parts: of every video, or of every hundred sequences. A part is a file, written
-whole or not at all. A command that was killed finds those that are there, makes the others, and
-puts all together: the same bytes as without the kill. `settings.json` beside them says what they
-are parts of, and what is begun with some settings is not finished with others.
+A result is made in parts, for instance one for each video, or for each hundred sequences. A part is
+a file, written whole or not at all. A command that was killed finds the parts that exist, makes the
+others, and joins all: the same bytes as without the kill. `settings.json` beside the parts holds
+the settings they were made with. Parts are never continued with other settings.
 
 Read next: make_moving_mnist.py, extract_patches.py.
 """
@@ -37,25 +37,28 @@ Arrays = np.ndarray | dict[str, np.ndarray]
 
 
 def unfinished(path: Path) -> Path:
-    """The folder for the parts of a file."""
+    """Return the folder for the parts of a file."""
     return path.with_name(f"{path.name}.parts")
 
 
 class Parts:
-    """The parts of one result, in a folder; `parts_of` opens it."""
+    """The parts of one result, in a folder. `parts_of` opens it."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def made(self) -> Iterator[Path]:
-        """All that is in the folder, but what says of what, and hidden files."""
+        """Yield what is in the folder, except settings.json and hidden files."""
         names = (path for path in self.folder.iterdir() if path.name != ABOUT)
         return (path for path in names if not path.name.startswith("."))
 
     def make(self, name: str, arrays_of: Callable[[], Arrays]) -> Path:
-        """The file of that name, .npy of an array or .npz of several; made if it isn't there."""
+        """Return the file of that name, .npy of an array or .npz of several.
+
+        If it does not exist, `arrays_of()` makes its arrays. Raises RunError.
+        """
         path = self.folder / name
-        if not path.exists():
+        if not os.path.exists(path):  # Path.exists fails on a name that is too long
             arrays = arrays_of()
             make_folder(path.parent)
             with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -63,7 +66,7 @@ class Parts:
         return path
 
     def remove(self) -> None:
-        """Remove the folder, and last what says of what it was: a kill may come here, too."""
+        """Remove the folder, settings.json last, so that an interrupted removal can be resumed."""
         for path in self.made():
             path.unlink()
         shutil.rmtree(self.folder)
@@ -71,9 +74,10 @@ class Parts:
 
 @contextlib.contextmanager
 def parts_of(folder: Path, settings: Mapping) -> Iterator[Parts]:
-    """Open the folder, made if need be, for this process alone; one without parts does not stay.
+    """Open the folder for this process alone, and make it if need be.
 
-    Raises RunError where its parts were made with other settings, or another process makes them.
+    At the end it is removed if it holds no parts. Raises RunError if its parts were made with other
+    settings, or if another process has opened it.
     """
     from filelock import FileLock, Timeout
 
@@ -82,20 +86,19 @@ def parts_of(folder: Path, settings: Mapping) -> Iterator[Parts]:
         if any(parts.made()) and (other := _other(about, json.loads(json.dumps(settings)))):
             raise RunError(
                 f"{folder}: expected the settings that its parts were made with ({ABOUT}), got "
-                f"other {other}: repeat those, write elsewhere, or remove that folder"
+                f"other {other}: repeat those settings, write elsewhere, or remove that folder"
             )
         lock = FileLock(folder / LOCK, blocking=False).acquire()
         if about.exists():  # so the folder is ours
-            for path in folder.rglob(f".*{SUFFIX}"):  # of a process that was killed while it wrote
+            for path in folder.rglob(f".*{SUFFIX}"):  # a process that was killed has left it
                 path.unlink()
     except Timeout as error:
         raise RunError(
-            f"{folder}: expected parts that nobody else makes, got a process that does: wait for it"
+            f"{folder}: expected parts that no other process makes, got one that does: wait for it"
         ) from error
     except OSError as error:
         raise RunError(
-            f"{folder}: expected a folder to write parts to, got {one_line(error)}: "
-            "choose another place"
+            f"{folder}: expected a folder to write parts to, got {one_line(error)}: choose another"
         ) from error
     with lock:
         try:
@@ -105,12 +108,12 @@ def parts_of(folder: Path, settings: Mapping) -> Iterator[Parts]:
             if folder.exists() and not any(parts.made()):
                 for name in (ABOUT, LOCK):
                     (folder / name).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # it has hidden files of others
+                with contextlib.suppress(OSError):  # it may have hidden files of others
                     folder.rmdir()
 
 
 def _other(about, settings):
-    """The names of the settings that are not as the file has them."""
+    """Return the names of the settings that differ from those in the file."""
     try:
         found = json.loads(about.read_text("utf-8"))
         return ", ".join(name for name in settings if found.get(name) != settings[name])
@@ -119,30 +122,31 @@ def _other(about, settings):
 
 
 def read_part(path: Path) -> Arrays:
-    """The array, or the arrays by name, of a part. Raises DataError for a damaged one."""
+    """Return the array of a part, or its arrays by name. Raises DataError for a damaged part."""
     try:
         with open(path, "rb") as file:
             found = np.load(file, allow_pickle=False)
             return found if path.suffix == ".npy" else dict(found)
     except Exception as error:  # damaged files fail in many ways
         raise DataError(
-            f"{path}: expected the part that was written, got {named(error)}: remove it, "
-            "and start again"
+            f"{path}: expected the part that was written, got {named(error)}: remove it, and "
+            "start again"
         ) from error
 
 
 def as_they_are(videos: Iterable[Path]) -> list:
-    """[path, bytes] of every video: settings by which another video of that name is noticed."""
+    """Return [path, bytes] of every video: settings that notice another video of that name."""
     return [[str(v), os.path.getsize(v) if os.path.isfile(v) else None] for v in videos]
 
 
 def of_videos(
     parts: Parts, names: Sequence[str], arrays_of: Callable[[int, list[str]], Arrays]
 ) -> tuple[dict[int, Path], str]:
-    """{n: part} of the videos that give one, called names[n]; and the others, counted, in words.
+    """Make the part names[n] of every video n by `arrays_of(n, remarks)`.
 
-    `arrays_of(n, remarks)` makes the part of video n. VideoErrors are said and counted, and what it
-    adds to `remarks` is said.
+    Returns {n: part} of the videos that give one, and a phrase that counts the others by reason. A
+    VideoError leaves its video out. stderr gets its message, and what `arrays_of` adds to
+    `remarks`.
     """
     from tqdm import tqdm
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from .errors import RunError, one_line
 
 SUFFIX = ".tmp"  # of temporary names, .NAME.PROCESS.tmp
+MAX_NAME = 255  # bytes of a file's name, on nearly every file system
+MAX_PROCESS = 4_194_304  # Linux gives processes no larger number
 
 
 @contextlib.contextmanager
@@ -23,7 +25,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     The content is on the disk before the name changes. Raises RunError when it can't be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
+    temporary = path.with_name(f"{temporary_prefix(path)}{os.getpid()}{SUFFIX}")
     try:
         yield temporary
         flush(temporary)
@@ -37,6 +39,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def temporary_prefix(path: Path) -> str:
+    """Return how a file's temporary names begin: ".NAME.", or less of a name that is too long."""
+    room = MAX_NAME - len(f"..{MAX_PROCESS}{SUFFIX}")
+    return f".{os.fsdecode(os.fsencode(path.name)[:room])}."
 
 
 def make_folder(path: str | os.PathLike) -> Path:

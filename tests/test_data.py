@@ -455,12 +455,17 @@ def test_both_public_layouts_read_as_time_first(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(20, 20, 4, 3), (8, 9, 4, 3)])
-def test_a_layout_that_the_shape_does_not_tell_needs_time_axis(tmp_path, shape):
+def test_a_layout_that_the_shape_does_not_tell_needs_more_words(tmp_path, shape):
     path = tmp_path / "s.npy"
     np.save(path, sequences(*shape))
     with pytest.raises(DataError) as refusal:
         read_sequences(path)
-    assert_one_line(refusal, path, "time_axis=0 or time_axis=1")
+    assert_one_line(refusal, path, "pass time_axis")
+    if shape[0] != shape[1]:
+        assert "--past and --future" in str(refusal.value)
+        for axis in (0, 1):
+            found = SequenceFile(path, num_frames=shape[axis]).all()
+            np.testing.assert_array_equal(found, np.moveaxis(sequences(*shape), axis, 0))
     np.testing.assert_array_equal(read_sequences(path, time_axis=0), sequences(*shape))
     np.testing.assert_array_equal(
         read_sequences(path, time_axis=1), sequences(*shape).transpose(1, 0, 2, 3)

@@ -146,21 +146,47 @@ def test_a_smaller_scale_averages_pixels_and_nothing_is_enlarged(tmp_path):
         assert np.abs(found["patches"][n] - expected).max() <= 1
 
 
-def test_the_last_fifth_of_the_time_of_every_video_is_held_out(tmp_path):
-    for name, count in (("a.mkv", 104), ("b.mkv", 33), ("c.mkv", 15), ("d.mkv", 10)):
-        lossless(tmp_path / name, moving_frames(count, 16, 24, seed=count))
-    found = extracted(tmp_path)
-    video = np.array([Path(source).name for source in found["source"]])
-    block, start = found["groups"] % 10, found["start"]
+def held_out(found):
+    """{video: (segments for training, for the test, for validation)}, and that none overlap."""
+    of, start = np.array([Path(source).stem for source in found["source"]]), found["start"]
     assert [*found["groups"]] == sorted(found["groups"])
-    for number, (name, held) in enumerate({"a": 2, "b": 1, "c": 1, "d": 0}.items()):
-        of = video == f"{name}.mkv"
-        assert set(found["groups"][of] // 10) == {number}
-        assert len(set(start[of & (block == 8)])) == held
-        assert len(set(start[of & (block == 9)])) == held
-        trained = start[of & (block < 8)].max() + 5
-        assert not held or trained <= start[of & (block == 8)].min()
-        assert not held or start[of & (block == 8)].max() + 5 <= start[of & (block == 9)].min()
+    counts, block = {}, found["groups"] % 10
+    for name in np.unique(of):
+        parts = [set(start[(of == name) & part]) for part in (block < 8, block == 8, block == 9)]
+        ends = [-5, *(end for part in parts if part for end in (min(part), max(part)))]
+        assert ends == sorted(ends) and not parts[0] & parts[1] and not parts[1] & parts[2]
+        counts[str(name)] = tuple(map(len, parts))
+    return counts
+
+
+def test_about_a_fifth_of_the_time_of_a_long_video_is_held_out(tmp_path):
+    for name, count in (("a.mkv", 104), ("b.mkv", 52), ("c.mkv", 33), ("d.mkv", 15), ("e.mkv", 10)):
+        lossless(tmp_path / name, moving_frames(count, 16, 24, seed=count))
+    found = held_out(extracted(tmp_path))
+    assert found == {
+        "a": (16, 2, 2),
+        "b": (8, 1, 1),
+        "c": (4, 1, 1),
+        "d": (1, 1, 1),
+        "e": (2, 0, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    "frames, videos, held", [(10, 18, 2), (10, 5, 1), (33, 10, 1), (5, 3, 1), (5, 2, 0)]
+)
+def test_of_clips_that_are_too_short_to_be_split_whole_clips_are_held_out(
+    tmp_path, frames, videos, held
+):
+    for n in range(videos):
+        lossless(tmp_path / f"{n:02}.mkv", moving_frames(frames, 16, 24, seed=n))
+    found = held_out(extracted(tmp_path))
+    segments = frames // 5
+    assert len(found) == videos
+    for purpose, expected in enumerate((videos - 2 * held, held, held)):
+        whole = [counts for counts in found.values() if counts[purpose]]
+        assert len(whole) == expected and all(sum(counts) == segments for counts in whole)
+        assert all(counts[purpose] == segments for counts in whole)
 
 
 def test_the_same_videos_and_settings_give_the_same_bytes(tmp_path):
@@ -357,7 +383,7 @@ def test_a_mirror_fills_a_folder_and_a_second_start_asks_for_what_is_missing(
     (folder / ".t10k-labels-idx1-ubyte.gz.99.tmp").touch()  # of a command that was killed
     assert call(fetch_mnist, folder, "--from", address) == 0
     assert fetched(folder) == mnist and len(asked) == 6
-    assert "is there, and right" in capsys.readouterr().out
+    assert "exists, and is right" in capsys.readouterr().out
 
 
 def archive(path, files):
@@ -392,6 +418,22 @@ def test_a_folder_or_an_archive_will_do(tmp_path, mnist, kind):
     assert {n: gzip.decompress(raw) for n, raw in fetched(folder).items()} == {
         n: gzip.decompress(raw) for n, raw in mnist.items()
     }
+
+
+@pytest.mark.parametrize("kind", ["folder", "my.zip"])
+def test_files_that_lie_in_folders_of_their_own_names_are_found(tmp_path, mnist, kind):
+    """A public archive holds train-images-idx3-ubyte/train-images-idx3-ubyte."""
+    source = tmp_path / kind
+    for name, raw in mnist.items():
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        (tmp_path / "folder" / name / name).write_bytes(gzip.decompress(raw))
+    if kind == "my.zip":
+        with zipfile.ZipFile(source, "w") as file:
+            for path in sorted((tmp_path / "folder").rglob("*"), key=lambda path: path.is_dir()):
+                file.write(path, path.relative_to(tmp_path / "folder"))
+    assert call(fetch_mnist, tmp_path / "mnist", "--from", source) == 0
+    found = {name: gzip.decompress(raw) for name, raw in fetched(tmp_path / "mnist").items()}
+    assert found == {name: gzip.decompress(raw) for name, raw in mnist.items()}
 
 
 def test_the_next_source_has_what_the_one_before_has_not_or_has_wrong(
@@ -493,6 +535,24 @@ def test_arrays_are_told_by_shape_range_and_what_is_not_finite(tmp_path, capsys)
         assert "float32" in text and "(3, 20)" in text
         assert suffix == "npy" or ("0 to 6" in text and "int64" in text)
     assert "2 different, such as 'b'" in inspected(capsys, tmp_path / "a.npz")
+
+
+def test_an_archive_is_listed(tmp_path, capsys):
+    with open(tmp_path / "a.zip", "wb") as file:
+        np.savez(file, x=np.arange(7))
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as file:
+        file.mkdir("folder")
+        file.writestr("folder/walk.avi", bytes(1234))
+        file.writestr("weights/data.pkl", b"\x80\x02}.")
+    text = inspected(capsys, tmp_path / "a.zip")
+    assert "0 to 6" in text and "1,234 bytes" in text and "unpack it" in text
+    assert "data_tools.convert_pth" in text and text.count("\n") == 4
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as file:
+        file.writestr("words.txt", "words")
+    sheet = ("--sheet", tmp_path / "sheet.png")
+    capsys.readouterr()
+    assert call(inspect_file, tmp_path / "b.zip", *sheet) == 2
+    assert "expected frames of bytes for --sheet" in capsys.readouterr().err
 
 
 def test_large_arrays_are_looked_at_in_pieces(monkeypatch):

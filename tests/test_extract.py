@@ -119,6 +119,52 @@ def test_names_that_lead_elsewhere_or_are_no_line_of_text_are_refused(tmp_path):
         path.unlink()
 
 
+def test_a_list_may_begin_with_a_byte_order_mark_and_have_spaces_that_nobody_sees(videos, tmp_path):
+    rows = "run/a_1.avi\tB \tx\r\njump/b_1.avi\tA\tx \r\n\r\njump/c_2.mp4\tB\r\n"
+    (tmp_path / "list.tsv").write_text(rows, "utf-8-sig", newline="")
+    found = extract_percepts.list_videos(videos, tmp_path / "list.tsv", None)
+    assert [video.name for video in found] == ["run/a_1.avi", "jump/b_1.avi", "jump/c_2.mp4"]
+    assert [video.label for video in found] == ["B", "A", "B"]
+    assert [video.group for video in found] == ["x", "x", "jump/c_2.mp4"]
+
+
+@pytest.mark.parametrize("other", ["walk ", " walk", "walk\xa0"])
+def test_two_classes_whose_names_look_the_same_are_refused(tmp_path, other):
+    for name in ("walk", other):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.avi").touch()
+    with pytest.raises(DataError, match="classes of different names.*rename one"):
+        extract_percepts.list_videos(tmp_path, None, None)
+
+
+def test_two_names_of_one_video_are_not_two_recordings(videos, tmp_path, capsys):
+    (videos / "run/z.avi").symlink_to(videos / "jump/b_1.avi")
+    found = extract_percepts.list_videos(videos, None, None)
+    assert [video.name for video in found] == ["jump/b_1.avi", "jump/c_2.mp4", "run/a_1.avi"]
+    assert "another name of" in capsys.readouterr().err
+    (tmp_path / "list.tsv").write_text("run/z.avi\tA\njump/b_1.avi\tB\n")
+    with pytest.raises(DataError, match="another name of"):
+        extract_percepts.list_videos(videos, tmp_path / "list.tsv", None)
+
+
+def test_a_file_that_can_not_be_used_ends_no_batch(tmp_path, weights, capsys):
+    """A picture too narrow to be scaled up, a name too long for a file, colours nobody knows."""
+    folder = tmp_path / "videos"
+    small_video(folder / "good.avi", count=3)
+    small_video(folder / f"{'n' * 240}.avi", count=2)  # 244 bytes, 248 with .npy
+    small_video(folder / f"{'m' * 249}.avi", count=2)  # 253, 257 with .npy
+    write_video(folder / "wide.mkv", moving_frames(2, 2, 600), rate=10, codec="ffv1")
+    write_video(folder / "colours.mp4", moving_frames(2, 32, 48), codec="libx264", colours=14)
+    assert run(extract_flow, folder, tmp_path / "flow") == 0
+    told = capsys.readouterr()
+    assert "2 of 5 videos; left out: 1 name too long, 1 too narrow, 1 unknown colours" in told.out
+    assert told.err.count("left out: ") == 3 and "Traceback" not in told.err
+    made = {path.name[0] for path in (tmp_path / "flow").glob("*.npy")}
+    assert made == {"g", "n"}
+    assert run(extract_percepts, folder, tmp_path / "rgb", "--weights", weights) == 0
+    assert "3 of 5 videos; left out: 1 too narrow, 1 unknown colours" in capsys.readouterr().out
+
+
 def test_bad_settings_end_in_one_line(videos, tmp_path, weights, capsys):
     (tmp_path / "list.tsv").write_text("run/a_1.avi B\n")
     (tmp_path / "four.tsv").write_text("run/a_1.avi\tB\tx\ty\n")

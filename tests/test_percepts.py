@@ -107,7 +107,7 @@ WRONG_TEXTS = {
     "groups.txt": ["", "1\n", "x\n" * 12],
     "sizes.txt": ["1\n" * 12, "1 2\n", "1 2 3\n" * 12],
     "names.txt": ["a\n"],
-    "classes.txt": ["run\n"],
+    "classes.txt": ["run\n", "run\nwalk\nwalk \n", "run\nU\u0308\n\u00dc\n"],
 }  # fmt: skip
 ARRAYS = {
     "fewer frames": {"features": np.ones((TOTAL - 1, 6), np.float32)},

@@ -172,7 +172,7 @@ def test_a_video_that_became_another_is_noticed(tmp_path, videos, capsys):
 def test_parts_have_one_owner_and_a_folder_without_any_does_not_stay(tmp_path):
     folder = tmp_path / "parts"
     with parts_of(folder, {"n": 1}):
-        with pytest.raises(RunError, match="nobody else"), parts_of(folder, {"n": 1}):
+        with pytest.raises(RunError, match="no other process"), parts_of(folder, {"n": 1}):
             pass
         assert folder.exists()
     assert not folder.exists()

@@ -14,6 +14,8 @@ training/classifier.py.
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,6 +95,8 @@ class Clips:
                 f"{self.names[n]}: name all classes"
             )
 
+        check_classes(self.classes)
+
     def __len__(self) -> int:
         return len(self.lengths)
 
@@ -128,6 +132,22 @@ class Clips:
         """
         t = first + np.arange(window)[:, None]
         return self.frames[self.starts[which] + np.minimum(t, self.lengths[which] - 1)]
+
+
+def check_classes(classes: Iterable[str]) -> None:
+    """Raise DataError if two class names differ only by spaces at their ends, or not at all.
+
+    Accented letters count as the same in both of Unicode's spellings (one or two characters).
+    """
+    known = {}
+    for name in classes:
+        plain = unicodedata.normalize("NFC", name).strip()
+        if plain in known:
+            raise DataError(
+                f"expected classes of different names, got {known[plain]!r} and {name!r}: rename "
+                "one, or put their clips together"
+            )
+        known[plain] = name
 
 
 def windows(lengths: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, np.ndarray]:

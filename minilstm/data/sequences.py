@@ -22,12 +22,15 @@ MAX_HEADER = 1000  # bytes; NumPy writes 118, and takes a minute over 10,000 tha
 PUBLIC_T = 20  # frames per sequence of both public files, which tells their layouts apart
 
 
-def read_sequences(path: str | Path, time_axis: int | None = None) -> np.ndarray:
-    """The sequences of an .npy file, uint8 (T, N, height, width): a read-only memory map.
+def read_sequences(
+    path: str | Path, time_axis: int | None = None, num_frames: int | None = None
+) -> np.ndarray:
+    """Map the sequences of an .npy file, uint8 (T, N, height, width), read-only.
 
-    Time is the one of the first two axes that has length 20; where both or neither has,
-    `time_axis` must say 0 or 1. Raises DataError for a file that is missing, damaged, or holds
-    anything but four-dimensional bytes; pickled objects are refused unread.
+    Time is axis `time_axis`, 0 or 1. Without it, time is the one of these axes with length 20, as
+    in both public files, or else the one with length `num_frames`. Raises DataError for a file that
+    is missing, damaged, or holds anything but four-dimensional bytes, or if neither axis or both
+    could be time. Pickled objects are refused unread.
     """
     if time_axis not in (None, 0, 1):
         raise ConfigError(f"expected time_axis 0, 1 or None, got {time_axis!r}: choose one")
@@ -43,14 +46,27 @@ def read_sequences(path: str | Path, time_axis: int | None = None) -> np.ndarray
             f"0, got {frames.shape}: reshape and save again"
         )
     if time_axis is None:
-        axes = [axis for axis in (0, 1) if frames.shape[axis] == PUBLIC_T]
-        if len(axes) != 1:
-            raise DataError(
-                f"{path}: expected {PUBLIC_T} frames on one of the first two axes, got shape "
-                f"{frames.shape}: say which is time, with time_axis=0 or time_axis=1"
-            )
-        time_axis = axes[0]
+        time_axis = _time_axis(path, frames.shape[:2], num_frames)
     return np.moveaxis(frames, time_axis, 0)
+
+
+def _time_axis(path, lengths, num_frames):
+    """Return 0 or 1: the axis of time, by its length."""
+    for length in (PUBLIC_T, num_frames):
+        axes = [axis for axis in (0, 1) if lengths[axis] == length]
+        if len(axes) == 1:
+            return axes[0]
+        if axes:
+            raise DataError(
+                f"{path}: expected {length} frames on one of the first two axes, got {length} on "
+                "both: add or remove a sequence (in Python pass time_axis)"
+            )
+    expected = f"{PUBLIC_T} frames" + f" or {num_frames}" * (num_frames not in (None, PUBLIC_T))
+    raise DataError(
+        f"{path}: expected {expected} on one of the first two axes, got {lengths[0]} and "
+        f"{lengths[1]}: choose --past and --future so that their sum is the length of a sequence "
+        "(in Python pass time_axis)"
+    )
 
 
 def map_npy(path: Path) -> np.ndarray:
@@ -99,7 +115,7 @@ class SequenceFile:
         time_axis: int | None = None,
         split: str = "all",
     ):
-        self._take(path, read_sequences(path, time_axis), num_frames, seed, split)
+        self._take(path, read_sequences(path, time_axis, num_frames), num_frames, seed, split)
 
     def _take(self, path, frames, num_frames, seed, split, groups=None):
         T, N = frames.shape[:2]

@@ -53,7 +53,9 @@ def hmdb51_split(
     folder = Path(folder)
     paths = sorted(folder.glob(f"*_test_split{_known(split)}.txt"))
     if not paths:
-        raise DataError(f"{folder}: expected lists CLASS_test_split{split}.txt, got none: look in")
+        raise DataError(
+            f"{folder}: expected lists CLASS_test_split{split}.txt, got none: check the path"
+        )
     lists = [], []
     for path in paths:
         for number, line in enumerate(_lines(path), 1):
@@ -122,7 +124,7 @@ def _lines(path):
         lines = [line for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: expected a list of an official split, got {one_line(error)}: look there"
+            f"{path}: expected a list of an official split, got {one_line(error)}: check the path"
         ) from error
     if not lines:
         raise DataError(f"{path}: expected a list of an official split, got an empty file")
