@@ -37,7 +37,7 @@ from .benchmark.ranks import ranks_in_words
 from .benchmark.timing import QUICK, Duration, all_comparisons, compare, conditions, table
 from .command import Parser, run_command
 from .errors import ConfigError
-from .files import write_file
+from .files import expect_writable, write_file
 from .training.distributed import Ranks, cpus
 
 ACTIONS = {
@@ -105,6 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def print_comparisons(options) -> int:
     """Measure the rows that were asked for, and print the table."""
+    if options.json is not None:
+        expect_writable(options.json)
     rows = all_comparisons(options.quick)
     if options.only:
         chosen = [row for row in rows if any(word in row.name for word in options.only)]
@@ -119,7 +121,7 @@ def print_comparisons(options) -> int:
         print(f"{k}/{len(rows)} {row.name}", file=sys.stderr, flush=True)
         libraries |= compare(row, options.threads, _duration(options))
     print(conditions(options.threads, libraries), table(rows), sep="\n\n")
-    if options.json:
+    if options.json is not None:
         found = {
             "threads": options.threads,
             "unset": UNSET,
@@ -133,6 +135,8 @@ def print_comparisons(options) -> int:
 
 def print_growth(options) -> int:
     """Measure how time and memory grow, print both, and draw the times."""
+    for path in filter(None, (options.out, options.json)):
+        expect_writable(path)
     base, factors = (QUICK_BASE, QUICK_FACTORS) if options.quick else (BASE, FACTORS)
     sweeps = []
     for name in base:
@@ -141,7 +145,7 @@ def print_growth(options) -> int:
     print(growth_in_words(base, sweeps, options.threads))
     draw_growth(sweeps, options.out)
     print(f"\nwrote {options.out}")
-    if options.json:
+    if options.json is not None:
         everything = {"base": base, "sweeps": [asdict(s) | {"power": s.power} for s in sweeps]}
         everything |= {"memory": memory_per_step(base), "stored set": stored_set(base)}
         write_file(options.json, json.dumps(everything, indent=1) + "\n")

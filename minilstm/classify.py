@@ -26,7 +26,7 @@ from .errors import RunError
 from .evaluation.baselines import clip_baselines
 from .evaluation.clip_scores import results_of, results_table
 from .figures import panels
-from .files import make_folder, remove_temporaries, write_file
+from .files import expect_writable, make_folder, remove_temporaries, write_file
 from .runs import build
 from .streams import warn_instead
 from .training.classifier import fit
@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     default = f"runs/classify-{settings.encoder}-{settings.seed}"
     out = Path(default if options.out is None else options.out)
     _refuse(out, options.force)
+    expect_writable(out / NAMES[0], folders=True)
     train, validation, test = build.open_clips(settings)
     fitted = fit(settings, train, validation, options.init_from, options.quiet)
     name = f"LSTM, {settings.encoder}"

@@ -59,6 +59,26 @@ def make_folder(path: str | os.PathLike) -> Path:
     return path
 
 
+def expect_writable(path: str | os.PathLike, folders: bool = False) -> None:
+    """Raise RunError unless a file can be written at `path`, before work that takes long.
+
+    With `folders` those above it may be missing, because `make_folder` will make them.
+    """
+    path = Path(path)
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    problem = None
+    if not (folders or path.absolute().parent.is_dir()):
+        problem = f"no folder {path.parent}"
+    elif os.path.isdir(path):
+        problem = "a folder of that name"
+    elif not above.is_dir():
+        problem = f"the file {above} in place of a folder"
+    elif not os.access(above, os.W_OK | os.X_OK):
+        problem = f"no permission in {above}"
+    if problem:
+        raise RunError(f"{path}: expected a place for a file, got {problem}: choose another")
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what a process that was killed in `replacing` has left in a folder."""
     for path in folder.glob(f".*{SUFFIX}"):

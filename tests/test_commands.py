@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -18,10 +19,11 @@ from safetensors.numpy import load_file, save_file
 
 import minilstm
 from minilstm import __main__ as entry
-from minilstm import evaluate, train
+from minilstm import bench, classify, evaluate, train
 from minilstm.command import run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
 from minilstm.errors import RunError
+from minilstm.files import expect_writable
 from minilstm.training.progress import Progress
 
 PACKAGE = Path(minilstm.__file__).parent
@@ -543,6 +545,35 @@ def test_an_empty_or_damaged_folder_of_digits_is_refused(capsys, run):
     for raw in (whole, whole[:-9]):  # right size but not the original; cut short
         Path("digits/train-images-idx3-ubyte.gz").write_bytes(raw)
         assert "train-images-idx3-ubyte.gz" in train_refusal(capsys, "--digits", "digits")
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(capsys, monkeypatch):
+    """Benchmarks and classifiers take minutes or hours, and write at the end."""
+    Path("file").write_text("")
+    Path("folder").mkdir()
+    for name, folders, said in (
+        ("missing/a.json", False, "no folder missing"),
+        ("file/a.json", True, "in place of a folder"),
+        ("folder", False, "a folder of that name"),
+    ):
+        with pytest.raises(RunError, match=said):
+            expect_writable(name, folders)
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="no permission in"):
+        patch.setattr(os, "access", lambda *_: False)  # as for anybody but root
+        expect_writable("folder/new/a.json", folders=True)
+    expect_writable("folder/new/a.json", folders=True)
+    expect_writable("folder/a.json")
+
+    def measure(*_):
+        raise AssertionError("measured first")
+
+    monkeypatch.setattr(bench, "compare", measure)
+    monkeypatch.setattr(bench, "sweep", measure)
+    assert "missing" in refusal(capsys, bench, "--json", "missing/a.json")
+    assert "missing" in refusal(capsys, bench, "growth", "--out", "missing/a.png")
+    monkeypatch.setattr(classify, "fit", measure)
+    words = "--encoder scratch --frame-size 6 --length 6 --labels 1 --out file/x".split()
+    assert "file" in refusal(capsys, classify, *words)
 
 
 # ----------------------------------------------------------------- real processes, real signals
