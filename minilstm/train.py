@@ -2,6 +2,8 @@
 
     python -m minilstm.train                                   a composite model, five minutes
     python -m minilstm.train table2-composite toronto2015      a row of Table 2, as in 2015
+    python -m minilstm.train table2-composite large --digits DIR --backend cupy
+                                                               the same row by our recipe, on a GPU
     python -m minilstm.train --resume RUN                      go on where a run stopped
     mpiexec -n 4 python -m minilstm.train --distributed        on four processes
 

@@ -33,7 +33,7 @@ from minilstm.layers.samples import randomize
 from minilstm.models import Decoder
 from minilstm.optim import SGD, Adam, RMSProp
 from minilstm.runs import build, checkpoint
-from minilstm.training import classifier
+from minilstm.training import classifier, pace
 from minilstm.training.batches import BatchesAhead, draw_batch
 from minilstm.training.packing import NumbersPacking, packing_of
 from minilstm.training.progress import Progress
@@ -669,3 +669,16 @@ def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
 
 def test_the_stand_in_is_a_part_of_this_cupy():
     assert strict_cupy.audit(sys.modules["cupy"]) == []
+
+
+# ---------------------------------------------------------------- before a run
+
+
+def test_steps_are_timed_on_the_device_and_tf32_is_advised_where_it_is_offered(tmp_path, capsys):
+    words = ["large", *SMALL.split(), "--steps", "2", "--schedule-steps", "2", "--backend", "cupy"]
+    words += ["--out", str(tmp_path / "run")]
+    assert train.main(words) == 0
+    with use_backend("cupy"):
+        offered = int(xp.cuda.Device().compute_capability) >= 80
+    assert ("advice    --precision tf32" in capsys.readouterr().out) == offered
+    assert pace.seconds_per_step(build.read_config(tmp_path / "run"), timed=2) > 0

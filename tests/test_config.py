@@ -22,6 +22,7 @@ from minilstm.config import (
     preset_names,
 )
 from minilstm.errors import ConfigError
+from minilstm.runs.build import build_schedule
 
 SETTINGS = [
     (name, item) for name, section in SECTIONS.items() for item in dataclasses.fields(section)
@@ -212,6 +213,7 @@ def test_the_presets_are_those_promised():
     assert preset_names() == [
         "actions",
         "github2016",
+        "large",
         "paper",
         "patches",
         "table2-composite",
@@ -238,7 +240,7 @@ def test_every_preset_loads_is_partial_and_says_its_source(name):
     assert 0 < sum(len(table) for table in tomllib.loads(text).values()) < len(SETTINGS)
 
 
-@pytest.mark.parametrize("recipe", ["paper", "toronto2015", "github2016"])
+@pytest.mark.parametrize("recipe", ["large", "paper", "toronto2015", "github2016"])
 @pytest.mark.parametrize("model", [name for name in preset_names() if "table2" in name])
 def test_a_model_and_a_recipe_combine_in_either_order(model, recipe):
     assert load([model, recipe]) == load([recipe, model])
@@ -262,6 +264,16 @@ def test_the_rows_of_table_2_are_those_models(name, kind, conditional):
 def test_the_paper_starts_from_fan_in_and_zeros():
     init = load(["github2016", "paper"]).init
     assert (init.weights, init.peephole_scale, init.forget_bias) == ("fan-in", 0, 0)
+
+
+def test_the_schedule_of_the_large_recipe_ends_with_its_3_8_million_sequences():
+    config = load(["table2-composite", "large"])
+    assert config.run.steps == config.optimizer.schedule_steps
+    assert 3.8e6 <= config.run.steps * config.run.batch_size < 3.8e6 + config.run.batch_size
+    rate = build_schedule(config)
+    assert rate(100) < rate(200) == pytest.approx(8e-4, rel=1e-3)
+    assert rate(config.run.steps) == pytest.approx(0.02 * 8e-4)
+    assert (config.run.backend, config.run.precision) == ("numpy", "float32"), "the user's choice"
 
 
 def test_later_wins(tmp_path):

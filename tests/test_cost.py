@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from minilstm import config, train
 from minilstm.command import run_command
 from minilstm.errors import ConfigError
 from minilstm.runs import build
-from minilstm.training import resources
+from minilstm.training import pace, resources
 
 
 def small(**run):
@@ -94,3 +95,32 @@ def test_a_run_too_large_for_this_machine_ends_in_one_line_and_leaves_no_folder(
 
 def test_free_memory_is_a_sensible_number():
     assert 2**20 < resources.free_memory() < 2**50
+
+
+# ---------------------------------------------------------------- the pace of training
+
+
+def test_the_pace_is_that_of_the_training_step(monkeypatch):
+    monkeypatch.setattr(pace, "training_step", lambda *_: time.sleep(0.02))
+    assert 0.02 <= pace.seconds_per_step(small(), timed=4) < 0.04
+
+
+def test_steps_are_timed_with_batches_of_the_run_and_leave_its_settings_alone(monkeypatch):
+    seen = []
+    step = pace.training_step
+    monkeypatch.setattr(pace, "training_step", lambda *args: (seen.append(args[2]), step(*args)))
+    assert pace.seconds_per_step(small(), timed=2) > 0
+    assert len(seen) == pace.WARM + 2 and {x.past.shape for x in seen} == {(10, 64, 64)}
+
+
+def test_a_run_of_another_length_ends_with_its_schedule():
+    settings = config.load(
+        ["table2-conditional-composite", "large"],
+        overrides={"feeding": {"inputs": "scheduled", "truth_steps": 11_133}},
+    )
+    shorter = pace.with_steps(settings, 4_000)
+    assert shorter.run.steps == shorter.optimizer.schedule_steps == 4_000
+    assert shorter.feeding.truth_steps == 3_000, "three quarters of the run, as before"
+    assert build.build_schedule(shorter)(4_000) == pytest.approx(0.02 * 8e-4)
+    plain = config.load(["table2-composite", "large"])
+    assert pace.with_steps(plain, plain.run.steps) == plain

@@ -7,7 +7,7 @@ import pytest
 
 from minilstm import config
 from minilstm.config import preset_names
-from minilstm.layers import layer
+from minilstm.layers import init, layer
 from minilstm.runs import build
 from minilstm.training.batches import draw_batch
 from minilstm.training.step import Batch, training_step
@@ -205,7 +205,8 @@ class Shapes:
 @pytest.fixture
 def count(monkeypatch):
     """The number of parameters of a configuration at full size, in millions."""
-    monkeypatch.setattr(layer, "Param", Weightless)
+    for module in (init, layer):
+        monkeypatch.setattr(module, "Param", Weightless)
     monkeypatch.setattr(build, "keyed_rng", lambda *key: Shapes())
 
     def millions(presets, **model):

@@ -45,6 +45,13 @@ class Claim:
                 _switch(before[-1])
 
 
+def offered() -> bool:
+    """Say whether the GPU in use multiplies in tf32: NVIDIA's do since 2020 (capability 8.0)."""
+    from cupy.cuda import Device, runtime
+
+    return not runtime.is_hip and int(Device().compute_capability) >= 80
+
+
 def _switch(tf32):
     # CuPy reads its public switch, the variable CUPY_TF32, only once
     from cupy._core import _routines_linalg as products
