@@ -309,27 +309,6 @@ class Adam(Optimizer):
         xp.add(w, a, out=w)
 
 
-def make_optimizer(
-    rule: str,
-    flat,
-    *,
-    momentum: float,
-    decay: float,
-    epsilon: float,
-    l2: float = 0.0,
-    clamp_update: float = 0.0,
-) -> Optimizer:
-    """The optimizer that [optimizer] of a configuration describes; `rule` "adam", "rmsprop", "sgd".
-
-    SGD has no mean square, so `decay` and `epsilon` say nothing to it.
-    """
-    bounds = {"l2": l2, "clamp_update": clamp_update}
-    if rule == "sgd":
-        return SGD(flat, momentum=momentum, **bounds)
-    kind = {"adam": Adam, "rmsprop": RMSProp}[rule]
-    return kind(flat, momentum=momentum, decay=decay, epsilon=epsilon, **bounds)
-
-
 def clip_scale(norm, limit: float):
     """The factor that shortens a gradient of this norm to at most `limit`: min(1, limit / norm).
 

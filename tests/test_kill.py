@@ -20,7 +20,7 @@ from kill import Calls, damage, differences, error, step_of
 import minilstm
 from minilstm import files
 from minilstm.errors import RunError
-from minilstm.optim import make_optimizer
+from minilstm.optim import Adam
 from minilstm.runs import checkpoint, run_folder
 
 STEPS = 12
@@ -62,7 +62,7 @@ def test_two_hundred_kills_and_a_fault_in_every_call_lose_nothing():
 def state(step):
     """A model, its optimizer and a description, all of which tell the step."""
     model = minilstm.Composite(16, 4, 1, np.random.default_rng(step))
-    optimizer = make_optimizer("adam", model.flat(), momentum=0.9, decay=0.9, epsilon=1e-8)
+    optimizer = Adam(model.flat(), momentum=0.9, decay=0.9, epsilon=1e-8)
     optimizer.steps = step
     return model, optimizer, {"step": step}
 

@@ -202,6 +202,11 @@ class LossSettings(Section):
         choices=("sum", "batch_mean", "mean"),
     )
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss by the name of the model's output."""
+        return {"reconstruction": self.reconstruction_weight, "future": self.future_weight}
+
 
 @dataclass(frozen=True)
 class OptimizerSettings(Section):

@@ -66,6 +66,18 @@ def decode(
     return model.in_forward_order(np.concatenate(c, axis=1) if c else None for c in found)
 
 
+def decode_with_truth(
+    model: EncoderDecoder, frames: np.ndarray, past: int, feed_truth: bool = False
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return logits and true frames of each decoder that the model has, in forward order.
+
+    Arguments as in `decode`. The names are "reconstruction" and "future".
+    """
+    outputs = decode(model, frames, past, feed_truth)
+    found = zip(model.output_names, outputs, (frames[:past], frames[past:]), strict=True)
+    return {name: (logits, truth) for name, logits, truth in found if logits is not None}
+
+
 def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The loss of every step: logits, truth (T, N, D) on the host -> float64 (T,).
 
@@ -90,27 +102,23 @@ def evaluate(
     `mean` (D,) is the mean frame of the training data, `shape` that of a frame: (H, W), (H, W, C)
     in colour, (D,) of percepts. Raises NonFiniteError for losses that are not finite.
     """
-    truth = {"reconstruction": frames[:past], "future": frames[past:]}
-    free = dict(zip(truth, decode(model, frames, past), strict=True))
+    free, forced = decode_with_truth(model, frames, past), {}
     decoders = {"reconstruction": model.reconstruct, "future": model.predict}
-    if any(decoder and decoder.conditional for decoder in decoders.values()):
-        forced = dict(zip(truth, decode(model, frames, past, feed_truth=True), strict=True))
+    if any(decoders[name].conditional for name in free):
+        forced = decode_with_truth(model, frames, past, feed_truth=True)
     result = {"sequences": frames.shape[1], "frame_shape": list(shape), "unit": model.loss.unit}
-    for name, decoder in decoders.items():
-        if decoder is None:
-            continue
-        part = {"free_running": _judged(model, truth[name], free[name], shape)}
-        if decoder.conditional:
-            part["teacher_forced"] = _judged(model, truth[name], forced[name], shape)
-        result[name] = part
+    for name in free:
+        result[name] = {"free_running": _judged(model, *free[name], shape)}
+        if decoders[name].conditional:
+            result[name]["teacher_forced"] = _judged(model, *forced[name], shape)
+    future = frames[past:]
     if isinstance(model.loss, SquaredError):
-        last, future = truth["reconstruction"][-1], truth["future"]
         per_step = {
-            "copy of the last frame": metrics.squared_error(future, last),
+            "copy of the last frame": metrics.squared_error(future, frames[past - 1]),
             "mean image": metrics.squared_error(future, mean),
         }
     else:
-        per_step = metrics.baselines(truth["reconstruction"], truth["future"], mean)
+        per_step = metrics.baselines(frames[:past], future, mean)
     result["baselines"] = {
         name: {"mean": float(x.mean()), "per_step": x.tolist()} for name, x in per_step.items()
     }
@@ -124,7 +132,7 @@ def evaluate(
     return result
 
 
-def _judged(model, truth, logits, shape):
+def _judged(model, logits, truth, shape):
     per_step = loss_per_step(model.loss, logits, truth)
     judged = {"mean": float(per_step.mean()), "per_step": per_step.tolist()}
     if len(shape) == 1:  # percepts are no pictures, and neither sharp nor blurred

@@ -43,6 +43,7 @@ class EncoderDecoder(Layer, abstract=True):
     Raises ConfigError for another `conditional`, ShapeError for inputs that do not fit.
     """
 
+    output_names = ("reconstruction", "future")  # of the two outputs, in losses and logs
     reconstructs = predicts = True  # which decoders the model has
 
     def __init__(

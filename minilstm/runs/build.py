@@ -32,10 +32,11 @@ from ..data.rng import Purpose, keyed_rng, part
 from ..data.splits import few_per_class, grouped_folds
 from ..errors import ConfigError, RunError
 from ..layers.init import Init
+from ..layers.layer import Layer
 from ..layers.losses import BernoulliCrossEntropy, Loss, SquaredError
 from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from ..layers.rnn import ElmanRNN, SlidesRNN
-from ..optim import Optimizer, make_optimizer, schedule
+from ..optim import SGD, Adam, Optimizer, RMSProp, schedule
 from . import checkpoint
 
 MODELS = {
@@ -192,18 +193,15 @@ def start_readouts(model: models.EncoderDecoder, mean: np.ndarray) -> None:
             decoder.readout.b.value[...] = bias
 
 
-def build_optimizer(model: models.EncoderDecoder, config: Config) -> Optimizer:
-    """The update rule of a configuration, over all parameters of the model."""
+def build_optimizer(model: Layer, config: Config) -> Optimizer:
+    """Build the optimizer of a configuration for all parameters of a model."""
     o = config.optimizer
-    return make_optimizer(
-        o.rule,
-        model.flat(),
-        momentum=o.momentum,
-        decay=o.mean_square_decay,
-        epsilon=o.epsilon,
-        l2=o.l2,
-        clamp_update=o.clamp_update,
-    )
+    settings = {"momentum": o.momentum, "l2": o.l2, "clamp_update": o.clamp_update}
+    flat = model.flat()
+    if o.rule == "sgd":  # it divides by no mean square
+        return SGD(flat, **settings)
+    rule = {"adam": Adam, "rmsprop": RMSProp}[o.rule]
+    return rule(flat, decay=o.mean_square_decay, epsilon=o.epsilon, **settings)
 
 
 def build_schedule(config: Config):

@@ -242,17 +242,12 @@ class Progress:
 
     def validate(self) -> None:
         """Log the losses on validation sequences; keep the weights that did best so far."""
-        past, weights = self.config.data.past, self.config.loss
-        logits = judging.decode(self.model, self.validation, past)
+        found = judging.decode_with_truth(self.model, self.validation, self.config.data.past)
         row, loss = {}, 0.0
-        for name, z, truth, weight in (
-            ("reconstruction", logits[0], self.validation[:past], weights.reconstruction_weight),
-            ("future", logits[1], self.validation[past:], weights.future_weight),
-        ):
-            if z is not None:
-                mean = float(judging.loss_per_step(self.model.loss, z, truth).mean())
-                row[f"validation {name}"] = mean
-                loss += weight * mean
+        for name, (logits, truth) in found.items():
+            mean = float(judging.loss_per_step(self.model.loss, logits, truth).mean())
+            row[f"validation {name}"] = mean
+            loss += self.config.loss.weights[name] * mean
         if not math.isfinite(loss):
             found = ", ".join(f"{name} = {x}" for name, x in row.items())
             raise NonFiniteError(  # and save nothing: these weights are the wrong ones

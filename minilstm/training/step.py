@@ -51,19 +51,17 @@ def training_step(
     """
     T, B, _ = batch.future.shape
     logits, cache = model.forward(batch.past, batch.future, T, batch.feed_truth, batch.masks)
+    targets = model.targets(batch.past, batch.future)
 
     losses, dlogits = {}, []
-    names = "reconstruction", "future"
-    weights = config.loss.reconstruction_weight, config.loss.future_weight
-    targets = model.targets(batch.past, batch.future)
-    for name, z, target, weight in zip(names, logits, targets, weights, strict=True):
+    for name, z, target in zip(model.output_names, logits, targets, strict=True):
         if z is None:
             dlogits.append(None)
             continue
         losses[name], loss_cache = model.loss.forward(z, target)
         # the loss is a mean over frames and sequences; the gradient may be that of a sum
         sums = {"mean": 1, "batch_mean": len(z), "sum": len(z) * B / batch.share}
-        scale = weight * batch.share * sums[config.loss.gradient_scale]
+        scale = config.loss.weights[name] * batch.share * sums[config.loss.gradient_scale]
         dz, _ = model.loss.backward(scale, loss_cache)
         dlogits.append(dz)
 
