@@ -192,8 +192,8 @@ def damage(run: Path) -> list[str]:
     if folder.checkpoint.exists():
         attempt("load", minilstm.load, run)
         about = (attempt("checkpoint", checkpoint.read, folder.checkpoint) or [0, {}])[1]
-        logged = max((row["step"] for row in rows or ()), default=None)
-        if logged is None or logged < about.get("step", 0):
+        logged = max((row["step"] for row in rows or ()), default=0)
+        if logged < about.get("step", 0):
             found.append(f"a checkpoint of step {about.get('step')}, but a log up to {logged}")
     if folder.best.exists():
         attempt("best", minilstm.load, run, best=True)
