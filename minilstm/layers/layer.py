@@ -71,7 +71,7 @@ class Flat(NamedTuple):
     value: np.ndarray
     grad: np.ndarray
     decayed: int
-    parts: tuple[tuple[int, int], ...]
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass
