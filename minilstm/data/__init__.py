@@ -1,17 +1,10 @@
-"""Where the frames come from. Five sources, one small interface, so training needs no branches:
+"""Frames to learn from: five sources with one small interface, and labelled clips.
 
-    source.batch(k, B)     batch number k as uint8 frames (T, B, height, width), time first;
-                           of percepts float32 (T, B, D)
-    source.num_frames      T
-    source.frame_shape     (height, width), of coloured patches (height, width, 3), of percepts (D,)
-    source.num_sequences   how many there are; math.inf where they are made as needed
-    source.scale           what frames are normalised by; None where they are learned in [0, 1]
+`Source` (source.py) is that interface: `batch(k, B)`, `num_frames`, `frame_shape`, `num_sequences`
+and `scale`. `as_vectors(frames, scale)` turns frames into what a layer takes, float32 (T, B, D),
+and `as_frames` turns them back.
 
-`batch` is a pure function of the source's settings, its seed, k and B: any batch can be drawn at
-any time, in any order, by any process, and is the same to the bit. `as_vectors(frames, scale)`
-turns frames into what a layer takes, float32 (T, B, D), and `as_frames` turns them back.
-
-Read next: moving_mnist.py (the slides' Figure 5), then rng.py, digits.py, sequences.py,
+Read next: source.py, moving_mnist.py (the slides' Figure 5), then rng.py, digits.py, sequences.py,
 vectors.py and patches.py (Figure 6); for action recognition (Figure 11) clips.py, actions.py and
 percepts.py.
 """
@@ -23,6 +16,7 @@ from .moving_mnist import MovingMNIST, draw_frames, trajectories
 from .patches import Patches, read_patches
 from .percepts import Percepts, read_percepts, write_percepts
 from .sequences import SequenceFile, read_sequences
+from .source import Source
 from .vectors import Scale, as_frames, as_vectors
 
 __all__ = [
@@ -33,6 +27,7 @@ __all__ = [
     "Percepts",
     "Scale",
     "SequenceFile",
+    "Source",
     "as_frames",
     "as_vectors",
     "draw_frames",

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..backend import asarray, to_numpy, use_backend
 from ..config import Config
-from ..data import as_vectors
+from ..data import Source, as_vectors
 from ..errors import NonFiniteError
 from ..layers.losses import Loss, SquaredError
 from ..layers.workspace import Fresh, use_workspace
@@ -27,7 +27,7 @@ from . import metrics
 CHUNK = 200  # sequences evaluated at a time
 
 
-def sequences(source, N: int) -> np.ndarray:
+def sequences(source: Source, N: int) -> np.ndarray:
     """The first N sequences of a source, or all it has, as vectors: float32 (T, N, D)."""
     N = min(N, source.num_sequences)
     chunks = [as_vectors(source.batch(k, CHUNK), source.scale) for k in range(-(-N // CHUNK))]

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..backend import use_backend
 from ..config import Config
-from ..data import Actions, MovingMNIST, Percepts, SequenceFile, as_frames
+from ..data import Source, as_frames
 from ..data.rng import Purpose, keyed_rng
 from ..errors import ConfigError, RunError
 from ..evaluation import activations, judging
@@ -62,7 +62,7 @@ class TrainedRun:
 
     name: str
     config: Config
-    source: MovingMNIST | Actions | SequenceFile | Percepts
+    source: Source
     frames: np.ndarray
     trained: EncoderDecoder
     random: EncoderDecoder

@@ -24,6 +24,7 @@ from ..data import (
     Patches,
     Percepts,
     SequenceFile,
+    Source,
     load_digits,
     read_percepts,
 )
@@ -83,9 +84,7 @@ def build_model(config: Config, D: int, init: Init | None = None) -> models.Enco
     return model
 
 
-def open_source(
-    config: Config, split: str
-) -> MovingMNIST | Actions | SequenceFile | Patches | Percepts:
+def open_source(config: Config, split: str) -> Source:
     """The frames of one split: "train", "validation" or "test".
 
     Moving MNIST and actions draw from MNIST's own training and test digits; every tenth training
@@ -142,7 +141,7 @@ def seed_of(split: str, seed: int) -> int:
     return SEEDS.get(split, seed)
 
 
-def open_test_source(config: Config, data: str | None) -> MovingMNIST | SequenceFile | Percepts:
+def open_test_source(config: Config, data: str | None) -> Source:
     """Test sequences: of the run's own data, of another source, or all of a file of the same kind.
 
     Patches or percepts from elsewhere are normalised as the training data were. Raises ConfigError

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..backend import current_backend
 from ..config import Config
-from ..data import as_vectors
+from ..data import Source, as_vectors
 from ..data.rng import Purpose, keyed_rng
 from ..gpu.transfers import Uploads
 from ..models import decoder_steps
@@ -25,7 +25,7 @@ from .distributed import ALONE, Alone
 from .step import Batch
 
 
-def draw_batch(source, config: Config, k: int, ranks: Alone = ALONE) -> Batch:
+def draw_batch(source: Source, config: Config, k: int, ranks: Alone = ALONE) -> Batch:
     """This rank's rows of batch number k, on the host: a function of (config, k) and the rank.
 
     Whole batches are drawn, with their random choices, so that these do not depend on the ranks.

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..backend import to_numpy
 from ..config import Config, differences, from_toml
-from ..data import as_frames
+from ..data import Source, as_frames
 from ..errors import NonFiniteError, RunError
 from ..evaluation import judging
 from ..figures import curves, strips
@@ -97,8 +97,8 @@ class Progress:
         folder: RunFolder,
         model: EncoderDecoder,
         optimizer: Optimizer,
-        source,
-        validation,
+        source: Source,
+        validation: Source,
         quiet: bool = False,
         ranks: Alone = ALONE,
     ):
