@@ -47,7 +47,7 @@ def arrays(tree, name=""):
 
 
 def changed(tree, change):
-    """The same tree with `change(array)` in place of every array."""
+    """Return the tree with `change(array)` in place of every array."""
     if isinstance(tree, tuple | list):
         return tuple(changed(item, change) for item in tree)
     return change(tree) if is_array(tree) else tree
@@ -72,7 +72,7 @@ def random_like(tree, seed):
 
 
 def replaced(tree, name, array, at=""):
-    """The same tree with `array` in place of the one called `name`."""
+    """Return the tree with `array` in place of the one called `name`."""
     if isinstance(tree, tuple | list):
         return tuple(replaced(item, name, array, f"{at}.{k}") for k, item in enumerate(tree))
     return array if at == name else tree
@@ -347,7 +347,7 @@ def refused(layer, inputs, what):
 
 
 def ignored(layer, inputs, path):
-    """Whether the outputs don't depend on this input at all, like truth that nobody is fed."""
+    """Return True if no output depends on this input, for example truth that is never fed."""
     array = arrays(inputs)[path]
     if array.dtype.kind not in "fb":
         return False

@@ -67,7 +67,7 @@ class Step:
         return {"gates": gates, "c": c, "h": h, "da": a, "dc": x["dc"]}
 
     def by_kernels(self, slides, with_dy=True):
-        """The same of cells.cuh. Nothing around the arrays may be touched, and no input."""
+        """Compute the same by cells.cuh; nothing around the arrays and no input may change."""
         nothing = np.full((self.B, self.H), np.nan, self.dtype)
         pairs = {k: guarded(v) for k, v in (self.arrays | {"c": nothing, "h": nothing}).items()}
         x = {name: middle for name, (middle, _) in pairs.items()}

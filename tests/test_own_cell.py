@@ -21,7 +21,7 @@ from minilstm.errors import ConfigError, ShapeError
 from minilstm.layers import cells
 from minilstm.layers.init import PAPER_INIT
 from minilstm.layers.layer import Sample
-from minilstm.layers.linear import affine_dw
+from minilstm.layers.linear import add_product, affine_dw, affine_dx
 from minilstm.layers.losses import BernoulliCrossEntropy
 from minilstm.layers.rnn import Recurrent
 from minilstm.layers.samples import randomize
@@ -58,11 +58,11 @@ class GRU(Recurrent):
     def step(self, run, t):
         H, Wh, h_prev = self.H, self.Wh.value, run.h[t]
         a_rz, a_n = run.a[t, :, : 2 * H], run.a[t, :, 2 * H :]
-        a_rz += h_prev @ Wh[:, : 2 * H]
+        add_product(h_prev, Wh[:, : 2 * H], out=a_rz)
         cells.sigmoid(a_rz, out=a_rz)
         r, z = a_rz[:, :H], a_rz[:, H:]
         run.rh[t] = r * h_prev
-        a_n += run.rh[t] @ Wh[:, 2 * H :]
+        add_product(run.rh[t], Wh[:, 2 * H :], out=a_n)
         n = xp.tanh(a_n, out=a_n)
         run.h[t + 1] = (1 - z) * n + z * h_prev
 
@@ -73,10 +73,10 @@ class GRU(Recurrent):
         r, z, n = (run.a[t, :, k * H : (k + 1) * H] for k in range(3))
         da_n = run.dh * (1 - z) * (1 - n * n)
         da_z = run.dh * (h_prev - n) * z * (1 - z)
-        drh = da_n @ Wh[:, 2 * H :].T
+        drh = affine_dx(da_n, Wh[:, 2 * H :])
         da_r = drh * h_prev * r * (1 - r)
         da_rz = xp.concatenate((da_r, da_z), axis=1)
-        run.dh[...] = run.dh * z + drh * r + da_rz @ Wh[:, : 2 * H].T
+        run.dh[...] = run.dh * z + drh * r + affine_dx(da_rz, Wh[:, : 2 * H])
         run.a[t] = xp.concatenate((da_rz, da_n), axis=1)
 
     def accumulate(self, run):

@@ -225,11 +225,13 @@ def slides_lstm_cell(a, m_prev, m, h):
 
 
 def slides_lstm_slopes(gates, m_prev, m, h, h_to_m, m_to_m, scratch):
-    """As `lstm_slopes`, for the slides' cell.
+    """Every factor of the backward pass of the slides' LSTM that needs no recurrence.
 
     s_i, s_f, s_g and g^f as m_to_m       see `_cell_slopes`
-    h_to_m = (1 - h^2) g^o
+    h_to_m = (1 - h^2) g^o                slope of h with respect to m
     s_o = (1 - h^2) g^o (1 - g^o) m
+
+    The arrays are those of `lstm_slopes`, with m for c.
     """
     i, f, g, o = split_gates(gates)
     _cell_slopes(i, f, g, m_prev, m_to_m, scratch)

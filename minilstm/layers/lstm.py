@@ -86,7 +86,7 @@ class LSTM(Recurrent):
         )
 
     def fused_cell(self, run, t):
-        """As `cell`, by one kernel."""
+        """Compute the same as `cell`, by one kernel of a GPU."""
         a, h, c = run.a, run.h, run.c
         kernels.lstm_cell(a[t], c[t], self.peepholes(), c[t + 1], h[t + 1])
 
@@ -168,7 +168,7 @@ class SlidesLSTM(LSTM):
         cells.slides_lstm_slopes(a, m[:-1], m[1:], h[1:], run.h_to_c, run.c_to_c, scratch)
 
     def fused_cell(self, run, t):
-        """As `cell`, by one kernel."""
+        """Compute the same as `cell`, by one kernel of a GPU."""
         a, h, m = run.a, run.h, run.c
         kernels.slides_lstm_cell(a[t], m[t], m[t + 1], h[t + 1])
 

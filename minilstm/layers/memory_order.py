@@ -80,5 +80,5 @@ def _plain():
 
 
 def _is_a_matrix(x):
-    """Whether the rows of all time steps are one matrix as they lie in memory."""
+    """Return True if the rows of all time steps lie in memory as one matrix."""
     return x.ndim == 2 or len(x) <= 1 or x.strides[0] == x.shape[1] * x.strides[1]

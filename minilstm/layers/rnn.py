@@ -65,10 +65,13 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
                                         weights: dWx += x^T da, dWh += h_prev^T da, db += sum of da.
       start_gradient(run) -> dstate     run.dh after the first step was visited.
 
-    All arrays have the dtype of x; states beside h are treated as h is. If all inputs are known
-    beforehand, `forward` and `backward` call `project` and `project_backward` once for all steps,
-    which is ONE matrix product each. A decoder that feeds on its own output (feedback.py) calls
-    them for one step at a time.
+    All arrays have the dtype of x. States beside h are treated as h is. linear.py has the matrix
+    products, for all steps or one: add_product(h, W, out) for out += h W, affine_dx(da, W) for
+    da W^T, affine_dw(h, da, dW, db) for the gradients of a weight and a bias.
+
+    If all inputs are known beforehand, `forward` and `backward` call `project` and
+    `project_backward` once for all steps, which is ONE matrix product each. A decoder that feeds on
+    its own output (feedback.py) calls them for one step at a time.
     """
 
     num_gates: int

@@ -29,17 +29,18 @@ from ..errors import ConfigError
 
 
 class Fresh:
-    """A new array for every request: for reading, checking and short runs."""
+    """A new array for every request. Suits checks and short runs."""
 
     def empty(self, shape: tuple[int, ...], dtype):
+        """Return a new uninitialised array."""
         return xp.empty(shape, dtype)
 
 
 class Reused:
-    """Arrays from a pool that grows to what one step needs, and then no further.
+    """Arrays from a pool, which stops growing after the first training step.
 
-    `allocated` counts the buffers ever made, `nbytes` their size in bytes. With `poison=True`
-    floating buffers are handed out full of NaN, so that reading before writing shows at once.
+    `allocated` counts the buffers of the pool, `nbytes` is their size in bytes. With `poison=True`
+    floating-point buffers are lent full of NaN, so that a read before the first write is noticed.
     """
 
     def __init__(self, poison: bool = False):
@@ -50,6 +51,7 @@ class Reused:
         self._lock = threading.Lock()  # two threads must not be lent the same free buffer
 
     def empty(self, shape: tuple[int, ...], dtype):
+        """Return an uninitialised array, in a buffer that nobody uses if there is one."""
         if current_backend().name != "numpy":  # CuPy has this pool built in
             array = xp.empty(shape, dtype)
         else:
@@ -60,7 +62,7 @@ class Reused:
         return array
 
     def lent(self) -> int:
-        """Bytes of the buffers that somebody still refers to."""
+        """Return the size in bytes of all buffers that are in use."""
         return sum(
             buffers[k].nbytes
             for buffers in self._buffers.values()
@@ -81,7 +83,7 @@ class Reused:
 
 
 def _references_to_an_unused_buffer():
-    # asked in the words of `_free_buffer`, because the count includes the asking itself
+    # written as in `_free_buffer`, because the count includes the references of that code
     buffers = [np.empty(1)]
     k = 0
     return sys.getrefcount(buffers[k])

@@ -1,4 +1,8 @@
-"""The paper, part 2. Read encoder.py, decoder.py, composite.py, feedback.py, classifier.py."""
+"""The paper, part 2: the models.
+
+Read encoder.py, decoder.py and composite.py, then feedback.py and classifier.py. samples.py serves
+the gradient check.
+"""
 
 from .classifier import Classifier
 from .composite import Autoencoder, Composite, EncoderDecoder, FuturePredictor

@@ -112,7 +112,7 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
         return dcode, None, dtruth, None, None
 
     def _inputs(self, code, T, truth):
-        """What each step sees: the true frame before its own; width 0 if not conditional."""
+        """Return the input of each step: the true frame before its own, or nothing (width 0)."""
         steps, B = decoder_steps(self.start, T), len(code[0][0])
         x = empty((steps, B, self.stack.layers[0].D), self.dtype)
         if not self.conditional:
