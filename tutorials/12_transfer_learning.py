@@ -338,9 +338,9 @@ if not kit.FAST:
 
 # %% [markdown]
 # In the slides the gain *shrinks* as the number of labels grows. Here it still grows up to 24 clips
-# of each class: with two clips, even the pretrained network can't learn the names. One reason may
-# be the input. The slides' networks get ImageNet features, and one frame of these already says much
-# about the action. Ours get raw pixels. With more labels our gain shrinks, too:
+# of each class: with two clips, even the pretrained network can hardly learn the names. One reason
+# may be the input. The slides' networks get ImageNet features, and one frame of these already says
+# much about the action. Ours get raw pixels. With more labels our gain shrinks, too:
 # `python -m minilstm.reproduce table3` finds about 21 points with ten clips of each class, and none
 # with a hundred.
 #
