@@ -15,6 +15,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cbook import get_sample_data
@@ -33,6 +34,8 @@ from minilstm.models import EncoderDecoder
 from minilstm.runs import build
 from minilstm.training.batches import draw_batch
 from minilstm.training.step import training_step
+
+matplotlib.rcdefaults()  # pictures are the same, whatever a user's matplotlibrc says
 
 FAST = os.environ.get("MINILSTM_FAST", "0") not in ("", "0")
 RENEW = os.environ.get("MINILSTM_RENEW_IMAGES", "0") not in ("", "0")
