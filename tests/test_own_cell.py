@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import strict_cupy
 import test_contracts
 
-from minilstm.backend import use_backend, xp
+from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.checker import check
 from minilstm.errors import ConfigError, ShapeError
 from minilstm.layers import cells
@@ -246,3 +247,20 @@ def test_the_docstring_names_every_method_in_the_order_of_the_calls(monkeypatch)
         name for name in vars(Recurrent) if callable(getattr(Recurrent, name)) and name[0] != "_"
     }
     assert own - {"forward", "backward", "sample", "unrolled"} == set(hooks)
+
+
+def test_it_computes_the_same_on_a_gpu(monkeypatch):
+    """The GPU is an emulation that refuses what CuPy refuses."""
+    strict_cupy.install(monkeypatch)
+    found = []
+    for backend in ("numpy", "cupy"):
+        rng = np.random.default_rng(3)
+        with use_backend(backend, "float32"):
+            model = Composite(4, 3, 2, rng, "both", cell=GRU)
+            past, future = (asarray(rng.random((T, 2, 4))) for T in (3, 4))
+            for feed_truth in (True, False):
+                outputs, cache = model.forward(past, future, 4, feed_truth)
+                model.backward(outputs, cache)
+            found.append([to_numpy(param.grad) for param in model.params().values()])
+    for here, there in zip(*found, strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-6)
