@@ -152,7 +152,7 @@ def test_clips_shorter_than_a_window_do_not_move_the_others(monkeypatch):
     clips = motion(12, 4)
     fitted = fit(ClassifySettings(**vars(SCRATCH) | {"steps": 2}), clips, clips)
     alone = np.concatenate([fitted.predict(clips.select([n])) for n in range(12)])
-    monkeypatch.setattr("minilstm.training.classifier.CHUNK", 3)
+    monkeypatch.setattr("minilstm.training.classifier.CHUNK_WINDOWS", 3)
     np.testing.assert_allclose(fitted.predict(clips), alone, atol=1e-6)
 
 

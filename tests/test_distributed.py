@@ -249,7 +249,7 @@ from minilstm.errors import RunError
 from minilstm.training import batches, distributed, loop, packing
 from minilstm.training.progress import Progress
 
-distributed.GRACE = 0.5
+distributed.GRACE_SECONDS = 0.5
 packing.MovingPacking = packing.NumbersPacking  # frames as floats: bytes can't be NaN
 rank, step, what = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 Progress.draw = lambda run: None

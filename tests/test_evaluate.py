@@ -236,7 +236,7 @@ def test_predictions_do_not_depend_on_how_many_are_made_at_a_time(runs, monkeypa
     model = minilstm.load(runs / "conditional")
     frames = np.random.default_rng(0).random((7, 11, 64), np.float32)
     whole = judging.decode(model, frames, 3)
-    monkeypatch.setattr(judging, "CHUNK", 4)
+    monkeypatch.setattr(judging, "CHUNK_SEQUENCES", 4)
     for one, two in zip(whole, judging.decode(model, frames, 3), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
@@ -336,7 +336,7 @@ def test_a_still_film_is_predicted_exactly_by_its_last_frame_and_a_verdict_says_
 def test_a_blur_that_was_measured_on_some_sequences_says_so(runs, capsys, monkeypatch):
     _, text = printed_table(capsys, runs / "conditional", "--sequences", 5)
     assert "(a Gaussian's standard deviation): " in text
-    monkeypatch.setattr(metrics, "BLURRED", 4)
+    monkeypatch.setattr(metrics, "BLUR_SEQUENCES", 4)
     _, text = printed_table(capsys, runs / "conditional", "--sequences", 5)
     assert "(a Gaussian's standard deviation, of the first 4): " in text
 

@@ -83,7 +83,7 @@ def test_float32_frames_are_summed_in_float64():
 def test_the_size_of_the_blocks_changes_nothing(monkeypatch):
     truth, p = random_frames(3, 7, 36), random_frames(3, 7, 36, seed=1)
     whole = cross_entropy(truth, p), squared_error(truth, p), sharpness(truth, p, (6, 6))
-    monkeypatch.setattr(metrics, "BLOCK", 2 * truth[:, 0].size)  # 2, 2, 2 and 1 sequences
+    monkeypatch.setattr(metrics, "BLOCK_NUMBERS", 2 * truth[:, 0].size)  # 2, 2, 2 and 1 sequences
     np.testing.assert_array_equal(cross_entropy(truth, p), whole[0])
     np.testing.assert_array_equal(squared_error(truth, p), whole[1])
     np.testing.assert_allclose(sharpness(truth, p, (6, 6)), whole[2], rtol=1e-13)

@@ -269,7 +269,7 @@ def called(strict, tmp_path, monkeypatch):
     """Return a function that trains with the given words and returns the exit status."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(progress.Progress, "draw", lambda run: None)
-    monkeypatch.setattr(progress, "VALIDATION", 10)
+    monkeypatch.setattr(progress, "VALIDATION_SEQUENCES", 10)
     with use_backend("cupy"):  # the first choice looks for the pieces, which would be counted
         pass
 
@@ -292,7 +292,7 @@ def test_more_steps_cost_one_copy_each_and_one_for_each_row_of_the_log(called):
 
 
 def test_the_log_is_never_far_behind_however_rarely_a_row_is_written(called, monkeypatch):
-    monkeypatch.setattr(progress, "LATE", 3)
+    monkeypatch.setattr(progress, "MAX_STEPS_AHEAD", 3)
     words = "--log-every 1000000000 --validate-every 0 --checkpoint-every 0 --backend cupy"
     downloads = []
     for steps in (9, 18):

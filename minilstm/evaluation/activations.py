@@ -29,8 +29,8 @@ SIGNALS = {
     "h": ("output", (-1, 1)),
 }
 GATES = tuple("ifgo")
-SETTLE = 20  # steps that a rhythm gets to begin
-STILL = 1e-2  # the standard deviation of what has come to rest
+SETTLING_STEPS = 20  # left out, so that a rhythm can begin
+STILL_DEVIATION = 1e-2  # standard deviation below which a unit is at rest
 
 
 def unrolled(
@@ -88,23 +88,24 @@ def _stack_signals(stack, x, states):
 
 
 def periodicity(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How strongly each unit repeats itself: signal (T, ...) -> peak and period, (...) each.
+    """Measure the rhythm of each unit: signal (T, ...) -> peak and period, (...) each.
 
-    The first SETTLE steps are left out. The autocorrelation r(k) is the correlation of the rest
-    with itself k steps later, for k up to half its length. Near k = 0 everything smooth resembles
-    itself, so `peak` is the largest local maximum of r after r has first fallen to 0 or below, and
-    `period` is where r first comes within 5 % of it: not at a multiple. A unit without one, or one
-    that has come to rest (its last quarter deviates by less than STILL), has peak 0 and period 0.
-    White noise of 100 steps has a peak of 0.27 on average.
+    The first SETTLING_STEPS steps are left out. The autocorrelation r(k) is the correlation of the
+    rest with itself k steps later, for k up to half its length. Near k = 0 every smooth signal
+    resembles itself. So `peak` is the largest local maximum of r after r has first fallen to 0 or
+    below. `period` is the first k at which r is within 5 % of the peak, so that no multiple of the
+    period is taken. Peak and period are 0 where there is no such maximum, and where the last
+    quarter of the signal has a standard deviation below STILL_DEVIATION. White noise of 100 steps
+    has a peak of 0.27 on average.
     """
     T, *shape = signal.shape
-    x = signal[min(SETTLE, T // 2) :].reshape(-1, signal[0].size).astype(float)
+    x = signal[min(SETTLING_STEPS, T // 2) :].reshape(-1, signal[0].size).astype(float)
     T = len(x)
     if T < 6:  # r has no inside in which it could have a maximum
         return np.zeros(shape), np.zeros(shape, int)
     r = np.stack([_correlation(x[: T - k], x[k:]) for k in range(1, T // 2 + 1)])
     fallen = np.logical_or.accumulate(r <= 0, axis=0)
-    moves = x[-(T // 4) :].std(axis=0) > STILL
+    moves = x[-(T // 4) :].std(axis=0) > STILL_DEVIATION
     tops = np.zeros_like(r)  # stays 0 at both ends, where a maximum can't be told from a slope
     tops[1:-1] = np.where((r[1:-1] >= r[:-2]) & (r[1:-1] > r[2:]), r[1:-1], 0)
     tops = np.where(fallen & moves, tops, 0).clip(0)

@@ -24,20 +24,26 @@ from ..models import EncoderDecoder
 from ..runs import build
 from . import metrics
 
-CHUNK = 200  # sequences evaluated at a time
+CHUNK_SEQUENCES = 200  # evaluated at a time
 
 
 def sequences(source: Source, N: int) -> np.ndarray:
     """The first N sequences of a source, or all it has, as vectors: float32 (T, N, D)."""
     N = min(N, source.num_sequences)
-    chunks = [as_vectors(source.batch(k, CHUNK), source.scale) for k in range(-(-N // CHUNK))]
+    chunks = [
+        as_vectors(source.batch(k, CHUNK_SEQUENCES), source.scale)
+        for k in range(-(-N // CHUNK_SEQUENCES))
+    ]
     return np.concatenate(chunks, axis=1)[:, :N]
 
 
 def mean_image(config: Config, N: int = 2000) -> np.ndarray:
     """The mean frame (D,) of N sequences of the training data."""
     source = build.open_source(config, "train")
-    chunks = (as_vectors(source.batch(k, CHUNK), source.scale) for k in range(N // CHUNK))
+    chunks = (
+        as_vectors(source.batch(k, CHUNK_SEQUENCES), source.scale)
+        for k in range(N // CHUNK_SEQUENCES)
+    )
     return np.mean([frames.mean(axis=(0, 1)) for frames in chunks], axis=0)
 
 
@@ -57,8 +63,8 @@ def decode(
     host, or None for a decoder that the model does not have.
     """
     found = ([], [])
-    for n in range(0, frames.shape[1], CHUNK):
-        x = asarray(frames[:, n : n + CHUNK], model.dtype)
+    for n in range(0, frames.shape[1], CHUNK_SEQUENCES):
+        x = asarray(frames[:, n : n + CHUNK_SEQUENCES], model.dtype)
         outputs, _ = model.forward(x[:past], x[past:], len(x) - past, feed_truth)
         for chunks, logits in zip(found, outputs, strict=True):
             if logits is not None:
@@ -186,7 +192,9 @@ def verdict(result: dict) -> str:
     if "sharpness" not in future:
         return said
     crisp = future["sharpness"]
-    sample = f", of the first {metrics.BLURRED}" * (result["sequences"] > metrics.BLURRED)
+    sample = f", of the first {metrics.BLUR_SEQUENCES}" * (
+        result["sequences"] > metrics.BLUR_SEQUENCES
+    )
     word = "crisp" if crisp >= metrics.SHARP else "fog"
     return (
         f"{said}\n"

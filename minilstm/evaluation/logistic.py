@@ -24,7 +24,7 @@ from ..layers.losses import SoftmaxCrossEntropy
 from ..layers.workspace import Fresh, use_workspace
 
 STRENGTHS = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)  # of L2, to choose from
-STEPS = 100  # of L-BFGS, at most
+MAX_STEPS = 100  # of L-BFGS, at most
 
 
 class Logistic(NamedTuple):
@@ -73,7 +73,7 @@ def fit_logistic(x: np.ndarray, labels: np.ndarray, K: int, l2: float, start=Non
 
         w = start.readout.flat().value if start else flat.value
         flat.value[...] = minimize(
-            objective, w, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}
+            objective, w, jac=True, method="L-BFGS-B", options={"maxiter": MAX_STEPS}
         ).x
     return Logistic(mean, std, readout)
 

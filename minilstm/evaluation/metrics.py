@@ -29,12 +29,13 @@ import numpy as np
 
 from ..errors import DataError, ShapeError
 
-CLIP = 1e-4  # the constant baselines never say "impossible": one such pixel would cost infinity
-BLOCK = 2**20  # numbers worked on at a time: 8 MB in float64, however long the test set
+# the least probability that a baseline gives: at 0 one wrong pixel would cost infinity
+MIN_PROBABILITY = 1e-4
+BLOCK_NUMBERS = 2**20  # numbers computed at a time: 8 MB in float64, for a test set of any size
 
 SHARP = 0.5  # the pass mark: at least half of the truth's edges; a 3x3 blur fails it
-BLURRED = 100  # sequences: more would take minutes
-WIDEST = 10.0  # pixels: of the blurs that a prediction is compared with
+BLUR_SEQUENCES = 100  # measured for `equivalent_blur`: more would take minutes
+MAX_BLUR_PIXELS = 10.0  # standard deviation of the widest blur that is compared
 
 
 # ---------------------------------------------------------------- the two distances
@@ -75,7 +76,7 @@ def _mean_over_sequences(distance, truth, prediction):
     _check_frames(truth, prediction)
     T, N, D = truth.shape
     prediction = np.broadcast_to(prediction, truth.shape)  # a view: costs no memory
-    step = max(1, BLOCK // (T * D))
+    step = max(1, BLOCK_NUMBERS // (T * D))
     blocks = [slice(n, n + step) for n in range(0, N, step)]
     per_frame = [
         distance(truth[:, b].astype(np.float64), prediction[:, b].astype(np.float64))
@@ -107,7 +108,7 @@ def copy_last(past: np.ndarray, future: np.ndarray) -> np.ndarray:
 
     past (Tp, N, D), future (T, N, D) -> (T,). For patches: `squared_error(future, past[-1])`.
     """
-    return cross_entropy(future, np.clip(past[-1], CLIP, 1 - CLIP))
+    return cross_entropy(future, np.clip(past[-1], MIN_PROBABILITY, 1 - MIN_PROBABILITY))
 
 
 def mean_image_loss(mean: np.ndarray, future: np.ndarray) -> np.ndarray:
@@ -115,7 +116,7 @@ def mean_image_loss(mean: np.ndarray, future: np.ndarray) -> np.ndarray:
 
     mean (D,), future (T, N, D) -> (T,). For patches: `squared_error(future, mean)`.
     """
-    return cross_entropy(future, np.clip(mean, CLIP, 1 - CLIP))
+    return cross_entropy(future, np.clip(mean, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
 
 
 def entropy_bound(future: np.ndarray) -> np.ndarray:
@@ -174,7 +175,7 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...])
             f"shape {shape}, got {truth.shape} and {prediction.shape}"
         )
     agreement, energy = np.zeros(T), np.zeros(T)
-    step = max(1, BLOCK // (T * D))
+    step = max(1, BLOCK_NUMBERS // (T * D))
     for n in range(0, N, step):
         true_edges = _edges(truth[:, n : n + step], shape)
         edges = _edges(prediction[:, n : n + step], shape)
@@ -187,11 +188,11 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
     """What the sharpness of a prediction means: the truth blurred by so many pixels has the same.
 
     truth, prediction (T, N, D); `shape` as in `sharpness` -> standard deviation of a Gaussian in
-    pixels, 0 to WIDEST. Measured on the first hundred sequences. Raises ShapeError.
+    pixels, 0 to MAX_BLUR_PIXELS. Measured on the first hundred sequences. Raises ShapeError.
     """
     from scipy.ndimage import gaussian_filter  # imported late: only who asks for a blur needs it
 
-    truth, prediction = truth[:, :BLURRED], prediction[:, :BLURRED]
+    truth, prediction = truth[:, :BLUR_SEQUENCES], prediction[:, :BLUR_SEQUENCES]
     wanted = sharpness(truth, prediction, shape).mean()
     frames = truth.reshape(*truth.shape[:2], *shape)
     channels = len(shape) - 2
@@ -201,7 +202,7 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
         blurred = gaussian_filter(frames, sigma, mode="constant").reshape(truth.shape)
         return sharpness(truth, blurred, shape).mean()
 
-    low, high = 0.0, WIDEST
+    low, high = 0.0, MAX_BLUR_PIXELS
     if sharpness_of(high) >= wanted:
         return high
     while high - low > 0.01:  # a wider blur is never sharper

@@ -34,7 +34,7 @@ from ..optim import Adam, Optimizer, clip_norm, schedule
 from ..runs import build
 from ..streams import progress_bar
 
-CHUNK = 256  # windows classified at a time
+CHUNK_WINDOWS = 256  # classified at a time
 
 
 def classify_step(
@@ -264,4 +264,4 @@ def _scale(train, run):
 
 
 def _chunks(count):
-    return (slice(n, n + CHUNK) for n in range(0, count, CHUNK))
+    return (slice(n, n + CHUNK_WINDOWS) for n in range(0, count, CHUNK_WINDOWS))

@@ -33,8 +33,8 @@ from ..command import Interrupted, run_command
 from ..errors import BackendError, ConfigError, NonFiniteError, one_line
 from ..gpu import nccl
 
-SPOKEN = 0.5  # seconds in which mpiexec passes on what a rank said, before that rank ends all
-GRACE = 10.0  # seconds that the first rank has to meet the same error, to save and to say so
+FORWARD_SECONDS = 0.5  # time for mpiexec to pass on a rank's message before the rank ends all
+GRACE_SECONDS = 10.0  # time for the first rank to meet the same error, save and report it
 # what a launcher tells a process about the number of ranks: mpiexec of MPICH, of Open MPI, srun
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
@@ -153,7 +153,7 @@ class Ranks(Alone):
                 raise SystemExit(128 + error.signum if isinstance(error, Interrupted) else 2)
             return
         if not self.is_first:  # what is wrong everywhere is said once, and not before it is saved
-            time.sleep(GRACE)
+            time.sleep(GRACE_SECONDS)
             print(f"on rank {self.rank} of {self.count}:", file=sys.stderr)
         try:
             status = run_command(partial(_raise, error))
@@ -161,7 +161,7 @@ class Ranks(Alone):
             traceback.print_exc()
             status = 1
         sys.stderr.flush()
-        time.sleep(SPOKEN)
+        time.sleep(FORWARD_SECONDS)
         self._world.Abort(status)
         os._exit(status)  # Abort may return
 

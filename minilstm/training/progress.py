@@ -20,10 +20,9 @@ import numpy as np
 
 from ..backend import to_numpy
 from ..config import Config, differences, from_toml
-from ..data import Source, as_frames
+from ..data import Source
 from ..errors import NonFiniteError, RunError
 from ..evaluation import judging
-from ..figures import curves, strips
 from ..gpu import tf32
 from ..gpu.transfers import Readings
 from ..models import EncoderDecoder
@@ -31,17 +30,18 @@ from ..optim import Optimizer
 from ..runs import build, checkpoint
 from ..runs.run_folder import RunFolder, environment
 from ..streams import progress_bar, warn_instead
-from . import resources
+from . import pictures, resources
 from .distributed import ALONE, Alone
 from .resources import Memory
 from .step import OF_ARRAY
 
-VALIDATION = 200  # sequences
-SPIKE = 2.0  # times the usual loss: worth a line
-LENGTH = ("run.steps", "run.minutes", "run.keep", "run.graph")  # settings that --resume may change
-REGROUPED = ("ranks", "blas num_threads")  # what another number of ranks changes
-PATIENCE = 10  # steps in a row that are not finite, after which no --on-nan helps
-LATE = 100  # steps at most that a device may be ahead of the log
+VALIDATION_SEQUENCES = 200
+SPIKE_RATIO = 2.0  # a loss that many times the usual one is reported
+PATIENCE_STEPS = 10  # steps in a row that are not finite, after which training stops
+MAX_STEPS_AHEAD = 100  # steps that a device may be ahead of the log
+# settings that --resume may change
+MAY_CHANGE = ("run.steps", "run.minutes", "run.keep", "run.graph")
+CHANGED_BY_RANKS = ("ranks", "blas num_threads")  # parts of the environment
 
 
 def announce(
@@ -105,7 +105,7 @@ class Progress:
         self.config, self.folder, self.model, self.optimizer = config, folder, model, optimizer
         self.ranks, self.regrouped = ranks, ""
         self.source = source
-        self.validation = judging.sequences(validation, VALIDATION)
+        self.validation = judging.sequences(validation, VALIDATION_SEQUENCES)
         self.data = build.data_fingerprints(config)
         self.quiet = quiet
         self.saved = None  # the step of the newest checkpoint
@@ -115,8 +115,10 @@ class Progress:
         self.interval = Interval()
         self.usual = math.inf  # the mean loss of the interval before
         self.unusable = 0  # steps in a row whose numbers were not finite
-        self.readings = Readings(min(config.run.log_every or LATE, LATE), ranks.count > 1)
-        optimizer.patience = PATIENCE if config.run.on_nan == "skip" else 0
+        self.readings = Readings(
+            min(config.run.log_every or MAX_STEPS_AHEAD, MAX_STEPS_AHEAD), ranks.count > 1
+        )
+        optimizer.patience = PATIENCE_STEPS if config.run.on_nan == "skip" else 0
 
     def start(self) -> None:
         """Start the clock and the bar."""
@@ -179,7 +181,7 @@ class Progress:
         """Count a step that changed the weights; say so if its loss stands out."""
         self.unusable = 0
         loss = sum(_losses(now).values())
-        if loss > SPIKE * self.usual:
+        if loss > SPIKE_RATIO * self.usual:
             if self.interval.spikes == 0:  # one line for an interval is enough
                 self.say(
                     f"step {step}: the loss rose to {loss:.4g}, from {self.usual:.4g} on "
@@ -194,7 +196,7 @@ class Progress:
         Unless it was only left out, a device has changed nothing in the steps that it made since.
         """
         self.unusable += 1
-        if self.config.run.on_nan == "stop" or self.unusable > PATIENCE:
+        if self.config.run.on_nan == "stop" or self.unusable > PATIENCE_STEPS:
             self.step = step - 1
             self.stop_not_finite(now)
         what = "left out"
@@ -331,7 +333,7 @@ class Progress:
                 f", on {now['ranks']} ranks, not {then.get('ranks', 'unknown')}: equal within "
                 "rounding, not to the bit"
             )
-            then |= {name: now[name] for name in REGROUPED if name in now}
+            then |= {name: now[name] for name in CHANGED_BY_RANKS if name in now}
         moved = _moved(saved.data, self.config.data, bool(data))
         changed = _differences(saved, self.config, then, now, moved)
         changed += [
@@ -357,31 +359,10 @@ class Progress:
         A picture that can't be drawn is a warning: the run has learned.
         """
         with warn_instead("there is no picture of the loss"):
-            self._draw_curves()
+            pictures.draw_curves(self.config, self.folder, self.model.loss, self.validation)
         if len(self.source.frame_shape) > 1:  # percepts are no pictures
             with warn_instead("there is no picture of predictions"):
-                self._draw_predictions()
-
-    def _draw_curves(self):
-        names = ("reconstruction", "future", "validation reconstruction", "validation future")
-        mean = judging.mean_image(self.config)
-        mean = judging.loss_of_mean_image(
-            self.model.loss, mean, self.validation[self.config.data.past :]
-        )
-        series = curves.series_from_rows(self.folder.rows(), names)
-        baseline, unit = {"mean image": mean}, self.model.loss.unit
-        curves.plot_curves(series, self.folder.path / "curves.png", baseline, unit)
-
-    def _draw_predictions(self, N=3):
-        test, past = build.open_source(self.config, "test"), self.config.data.past
-        frames = judging.sequences(test, N)
-        logits = judging.decode(self.model, frames, past)
-        means = (judging.mean_frames(self.model.loss, z) for z in logits)
-        drawn = [frames[:past], frames[past:], *means]
-        drawn = [x if x is None else as_frames(x, test.frame_shape, test.scale) for x in drawn]
-        drawn = *drawn[:2], {"model": drawn[2:]}
-        strips.prediction_strip(*drawn, self.folder.path / "prediction.png")
-        strips.prediction_gif(*drawn, self.folder.path / "prediction.gif")
+                pictures.draw_predictions(self.config, self.folder, self.model)
 
 
 @dataclass
@@ -445,7 +426,7 @@ def _moved(before, after, known):
 def _differences(saved, config, then, now, moved=()):
     """What is not as it was, in words. The length of a run may change, and where its data lie."""
     names = [*then, *(name for name in now if name not in then)]
-    return differences(saved, config, but=(*LENGTH, *moved)) + [
+    return differences(saved, config, but=(*MAY_CHANGE, *moved)) + [
         f"{name} {now.get(name, 'unknown')}, not {then.get(name, 'unknown')}"
         for name in names
         if now.get(name) != then.get(name)

@@ -1,0 +1,47 @@
+"""Pictures of a finished run: its losses, and what it predicts.
+
+Read next: figures/curves.py, figures/strips.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..config import Config
+from ..data import as_frames
+from ..evaluation import judging
+from ..figures import curves, strips
+from ..layers.losses import Loss
+from ..models import EncoderDecoder
+from ..runs import build
+from ..runs.run_folder import RunFolder
+
+LOSSES = ("reconstruction", "future", "validation reconstruction", "validation future")
+
+
+def draw_curves(config: Config, folder: RunFolder, loss: Loss, validation: np.ndarray) -> None:
+    """Draw curves.png: the losses of the log beside the loss of the mean image.
+
+    validation (T, N, D) are the frames on which the mean image is judged.
+    """
+    mean = judging.mean_image(config)
+    baseline = judging.loss_of_mean_image(loss, mean, validation[config.data.past :])
+    series = curves.series_from_rows(folder.rows(), LOSSES)
+    path = folder.path / "curves.png"
+    curves.plot_curves(series, path, {"mean image": baseline}, loss.unit)
+
+
+def draw_predictions(
+    config: Config, folder: RunFolder, model: EncoderDecoder, count: int = 3
+) -> None:
+    """Draw prediction.png and prediction.gif of the first `count` test sequences."""
+    test, past = build.open_source(config, "test"), config.data.past
+    frames = judging.sequences(test, count)
+    outputs = (judging.mean_frames(model.loss, z) for z in judging.decode(model, frames, past))
+    shown = [
+        x if x is None else as_frames(x, test.frame_shape, test.scale)
+        for x in (frames[:past], frames[past:], *outputs)
+    ]
+    truth, of_model = shown[:2], {"model": shown[2:]}
+    strips.prediction_strip(*truth, of_model, folder.path / "prediction.png")
+    strips.prediction_gif(*truth, of_model, folder.path / "prediction.gif")
