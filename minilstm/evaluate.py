@@ -19,7 +19,8 @@ import numpy as np
 from .backend import use_backend
 from .command import Parser, run_command
 from .errors import ConfigError
-from .evaluation import judging
+from .evaluation import judging, kept_predictions
+from .files import expect_writable
 from .runs import build
 
 
@@ -45,8 +46,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--best", action="store_true", help="the weights that did best in validation, not the last"
     )
+    parser.add_argument(
+        "--keep", metavar="FILE",
+        help="also write the predictions for the first 16 sequences as bytes, with these losses, "
+        "the settings and the GPU, to this .npz file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--commit", metavar="TEXT", default="", help="with --keep: the commit of the code, where "
+        "git does not know it",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     options = parser.parse_args(arguments)
+    if options.keep is not None:
+        expect_writable(options.keep)
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     config = build.read_config(Path(options.run))
@@ -73,6 +85,10 @@ def main(arguments: list[str] | None = None) -> int:
             )
         mean = judging.mean_image(config)
         result = judging.evaluate(model, frames, config.data.past, mean, shape)
+        if options.keep is not None:
+            kept_predictions.keep(
+                options.keep, options.run, model, frames, config, result, options.commit
+            )
     text = json.dumps(result, indent=2)
     print(text if options.json else judging.table(result))
     return 0

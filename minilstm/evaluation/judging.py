@@ -22,7 +22,7 @@ from ..layers.losses import Loss, SquaredError
 from ..layers.workspace import Fresh, use_workspace
 from ..models import EncoderDecoder
 from ..runs import build
-from . import metrics
+from . import frame_errors, metrics
 
 CHUNK_SEQUENCES = 200  # evaluated at a time
 
@@ -220,6 +220,8 @@ def table(result: dict) -> str:
         lines += [line(name, values) for name, values in rows]
     if said := verdict(result):
         lines += ["", said]
+    if "frame_errors" in result:
+        lines += ["", *frame_errors.in_words(result["frame_errors"])]
     return "\n".join(lines)
 
 

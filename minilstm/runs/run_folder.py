@@ -20,7 +20,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +235,7 @@ def environment(ranks: int = 1) -> dict[str, str]:
     """What the last bit of a result depends on, apart from the settings and the data."""
     from threadpoolctl import threadpool_info
 
-    found = {"minilstm": version("minilstm"), "numpy": np.__version__}
+    found = {"minilstm": _version(), "numpy": np.__version__}
     found |= {"machine": platform.machine(), "ranks": str(ranks)}
     if current_backend().name == "cupy":
         found |= about_device()
@@ -245,3 +245,10 @@ def environment(ranks: int = 1) -> dict[str, str]:
         for key in ("internal_api", "version", "architecture", "num_threads"):
             found[f"blas {key}"] = str(pool.get(key))
     return found
+
+
+def _version():
+    try:
+        return version("minilstm")
+    except PackageNotFoundError:  # a copy of the source tree
+        return "not installed"

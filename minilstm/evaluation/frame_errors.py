@@ -1,0 +1,86 @@
+"""Errors that later papers on Moving MNIST print, per predicted frame: squared, absolute, SSIM.
+
+    squared error    sum over the pixels of (t - p)^2, pixels in [0, 1]
+    absolute error   sum over the pixels of |t - p|
+    SSIM             structural similarity (Wang et al. 2004), 1 for equal frames, with
+                     scikit-image's defaults: bytes, a uniform window of 7x7 pixels
+
+Each is a mean over the predicted frames and the sequences. That is how the public code of PredRNN
+(Wang et al. 2017; thuml/predrnn-pytorch, core/trainer.py) computes its squared error and SSIM, and
+SimVP (Gao et al. 2022; core/metrics.py) its absolute error. Predictions are free-running.
+
+The loss of this package prefers grey to a guess. So does the squared error, but not the absolute
+error or SSIM.
+
+Read next: metrics.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .metrics import BLOCK_NUMBERS
+
+SSIM_SEQUENCES = 1000  # one frame takes about a millisecond
+WINDOW = 7  # pixels
+
+
+def frame_errors(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...]) -> dict:
+    """Return {name: {"mean", "standard_error", "sequences"}}; SSIM may have {"skipped": reason}.
+
+    truth, prediction (T, N, D) in [0, 1], `shape` (H, W) of a frame. The standard error is that of
+    the mean over sequences, each with the mean of its own frames; of one sequence it is None.
+    """
+    T, N, D = truth.shape
+    squared, absolute = np.empty(N), np.empty(N)
+    step = max(1, BLOCK_NUMBERS // (T * D))
+    for n in range(0, N, step):
+        block = slice(n, n + step)
+        error = truth[:, block].astype(np.float64) - prediction[:, block]
+        squared[block] = (error**2).sum(axis=2).mean(axis=0)
+        absolute[block] = np.abs(error).sum(axis=2).mean(axis=0)
+    found = {"squared error": _mean_of(squared), "absolute error": _mean_of(absolute)}
+    return found | {"SSIM": _ssim(truth, prediction, shape)}
+
+
+def _ssim(truth, prediction, shape):
+    if len(shape) != 2 or min(shape) < WINDOW:
+        return {"skipped": f"frames are not grey pictures of {WINDOW}x{WINDOW} pixels or more"}
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError:
+        return {"skipped": "scikit-image is missing: pip install 'minilstm[metrics]'"}
+    frames = [
+        np.rint(255 * x[:, :SSIM_SEQUENCES]).astype(np.uint8).reshape(len(x), -1, *shape)
+        for x in (truth, prediction)
+    ]
+    values = [
+        [structural_similarity(t, p) for t, p in zip(*pair, strict=True)]
+        for pair in zip(*frames, strict=True)
+    ]
+    return _mean_of(np.mean(values, axis=0))
+
+
+def _mean_of(values):
+    """Return the mean of one number per sequence (N,), with its standard error."""
+    N = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(N) if N > 1 else None
+    return {"mean": float(values.mean()), "standard_error": error, "sequences": N}
+
+
+def in_words(errors: dict) -> list[str]:
+    """Return `frame_errors` as lines of text."""
+    lines = ["the predicted frames, free-running, as later papers judge them:"]
+    for name, about in errors.items():
+        if "skipped" in about:
+            lines.append(f"{name:<36}not computed: {about['skipped']}")
+            continue
+        digits = 4 if name == "SSIM" else 1
+        text = f"{about['mean']:.{digits}f}"
+        if about["standard_error"] is not None:
+            text += f" ± {about['standard_error']:.{digits}f}"
+        kind = "per frame" if name == "SSIM" else "per frame, summed over pixels"
+        lines.append(f"{name:<36}{text} {kind}, {about['sequences']} sequences")
+    return lines
