@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from .errors import ConfigError
 from .evaluation import judging, kept_predictions
 from .files import expect_writable
 from .runs import build
+from .runs.trained import find_run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m minilstm.evaluate",
         description="Judge a trained run on unseen test sequences, beside baselines.",
     )
-    parser.add_argument("run", metavar="RUN", help="a run folder of minilstm.train")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="a run folder of minilstm.train, or the name of a trained model: one-digit",
+    )
     parser.add_argument(
         "--data",
         metavar="FILE",
@@ -61,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         expect_writable(options.keep)
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
-    config = build.read_config(Path(options.run))
+    run = find_run(options.run)
+    config = build.read_config(run)
     if options.digits is not None:
         source = config.data.source if options.data is None else options.data
         if source not in ("moving-mnist", "actions", "action-changes"):
@@ -74,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision
     # weights so large that numbers overflow end in NonFiniteError; NumPy's warnings say it twice
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
-        model = build.load_run(options.run, options.best)
+        model = build.load_run(run, options.best)
         source = build.open_test_source(config, options.data)
         frames, shape = judging.sequences(source, options.sequences), source.frame_shape
         trained = build.open_source(config, "train").frame_shape

@@ -1,6 +1,7 @@
 """Write one page about a run, to open in any browser and to send to anybody.
 
     python -m minilstm.report RUN              writes RUN/report.html
+    python -m minilstm.report one-digit        of a trained model: writes one-digit-report.html
 
 Everything is in that one file, pictures too, and the page needs no network: what was trained,
 predictions with a slider over time, the table of `minilstm.evaluate`, training curves, the figures
@@ -23,7 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m minilstm.report",
         description="Write one page about a run, with everything in it: RUN/report.html.",
     )
-    parser.add_argument("run", metavar="RUN", help="a run folder of minilstm.train")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="a run folder of minilstm.train, or the name of a trained model: one-digit",
+    )
     parser.add_argument(
         "--sequences",
         metavar="N",

@@ -19,11 +19,11 @@ Read next: experiments/run_figures.py, which draws them.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from .command import Parser, run_command
 from .experiments.run_figures import NAMES, FigureFolder, captions, draw, open_runs
 from .files import make_folder, write_file
+from .runs.trained import find_run, is_packed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,9 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m minilstm.visualize",
         description="Draw the figures of the slides from trained runs, as PNG and PDF.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder of minilstm.train")
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for the figures (default: figures/ in the first RUN)"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run folder of minilstm.train, or the name of a trained model: one-digit",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for the figures (default: figures/ in the first RUN, NAME-figures/ here for a "
+        "trained model)",
     )
     parser.add_argument(
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="FIGURE",
@@ -45,8 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="the weights with the smallest validation loss, not the newest",
     )
     options = parser.parse_args(arguments)
-    runs = open_runs(options.runs, options.best)
-    out = make_folder(options.out or Path(options.runs[0], "figures"))
+    folders = [find_run(run) for run in options.runs]
+    runs = open_runs(folders, options.best)
+    here = f"{folders[0].name}-figures" if is_packed(folders[0]) else folders[0] / "figures"
+    out = make_folder(options.out or here)
     folder = FigureFolder(out)
     draw(runs, folder, tuple(options.only))
     write_file(out / "figures.md", captions(runs, folder))

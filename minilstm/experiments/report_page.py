@@ -24,9 +24,10 @@ from ..data import as_frames
 from ..errors import RunError
 from ..evaluation import judging
 from ..figures import curves, strips, style
-from ..files import write_file
+from ..files import expect_writable, write_file
 from ..runs import checkpoint
 from ..runs.run_folder import RunFolder
+from ..runs.trained import find_run, is_packed
 from . import run_figures
 
 PAGE = Path(__file__).with_suffix(".html")
@@ -38,10 +39,14 @@ CHART = (1000, 300)  # width and height of the chart of errors, in its own units
 def write_report(path: str | Path, sequences: int = 1000, best: bool = False) -> Path:
     """Write the report.html of a run folder, judged on so many test sequences. Returns its path.
 
+    Of a trained model, NAME-report.html in the current folder: the package stays as it is.
     The weights are the newest, or with `best` those with the smallest validation loss. Raises
     RunError, ConfigError, DataError.
     """
+    path = find_run(path)
     folder = RunFolder(path)
+    out = Path(f"{path.name}-report.html") if is_packed(path) else folder.report
+    expect_writable(out)
     run = run_figures.open_run(path, best=best)
     if len(run.source.frame_shape) == 1:
         raise RunError(
@@ -73,8 +78,8 @@ def write_report(path: str | Path, sequences: int = 1000, best: bool = False) ->
             settings=_settings(run, about, folder),
             data=json.dumps(_data(run) | moving, allow_nan=False),
         )
-    write_file(folder.report, page)
-    return folder.report
+    write_file(out, page)
+    return out
 
 
 def _evaluated(run, N):

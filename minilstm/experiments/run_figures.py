@@ -27,6 +27,7 @@ from ..figures import curves, panels, strips
 from ..layers.workspace import Fresh, use_workspace
 from ..models import EncoderDecoder
 from ..runs import build
+from ..runs.trained import find_run
 
 STEPS = 100  # predicted steps in Figure 7
 UNITS = 200  # units shown in Figures 7, 9 and 10
@@ -79,10 +80,12 @@ class TrainedRun:
 
 
 def open_run(path: str | Path, name: str | None = None, best: bool = False) -> TrainedRun:
-    """Read a run folder and its test sequences. Raises RunError, ConfigError, DataError.
+    """Read a run and its test sequences. Raises RunError, ConfigError, DataError.
 
-    The weights are the newest, or with `best` those with the smallest validation loss.
+    `path` is a run folder or the name of a trained model. The weights are the newest, or with
+    `best` those with the smallest validation loss.
     """
+    path = find_run(path)
     config = build.read_config(path)
     with use_backend("numpy", config.run.dtype):
         trained = build.load_run(path, best)
@@ -99,11 +102,11 @@ def open_run(path: str | Path, name: str | None = None, best: bool = False) -> T
 
 
 def open_runs(paths: Sequence[str | Path], best: bool = False) -> list[TrainedRun]:
-    """Read several run folders. Runs whose folders have the same name get the parent's name, too.
+    """Read several runs. Runs whose folders have the same name get the parent's name, too.
 
     Raises ConfigError if two names are still equal, and what `open_run` raises.
     """
-    folders = [Path(path).resolve() for path in paths]
+    folders = [find_run(path).resolve() for path in paths]
     names = [path.name for path in folders]
     for k, path in enumerate(folders):
         if [p.name for p in folders].count(path.name) > 1:

@@ -39,6 +39,7 @@ from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from ..layers.rnn import ElmanRNN, SlidesRNN
 from ..optim import SGD, Adam, Optimizer, RMSProp, schedule
 from . import checkpoint
+from .trained import find_run, trained_models
 
 MODELS = {
     "autoencoder": models.Autoencoder,
@@ -249,21 +250,31 @@ def open_clips(settings: ClassifySettings) -> tuple[Clips, Clips, Clips]:
 
 
 def read_config(run: str | Path) -> Config:
-    """The configuration of a run folder. Raises RunError for a folder that is no run."""
-    run = Path(run)
+    """Return the settings of a run folder, or of the trained model of this name.
+
+    Raises RunError for a folder that is no run.
+    """
+    run = find_run(run)
     if not (run / "config.toml").is_file():
         raise RunError(
             f"expected a run folder of minilstm.train, got {run}, which has no config.toml: "
-            "give the folder that --out named"
+            f"give the folder that --out named{_or_a_name()}"
         )
     return from_toml(run / "config.toml")
 
 
-def load_run(run: str | Path, best: bool = False) -> models.EncoderDecoder:
-    """The trained model of a run folder, ready for `rollout` and `reconstruction`.
+def _or_a_name():
+    names = trained_models()
+    return f", or the name of a trained model: {', '.join(names)}" if names else ""
 
-    The weights are the newest, or with `best` those that did best on the validation sequences.
+
+def load_run(run: str | Path, best: bool = False) -> models.EncoderDecoder:
+    """Return the trained model of a run folder, ready for `rollout` and `reconstruction`.
+
+    `run` may also be the name of a trained model in the package, "one-digit". The weights are the
+    newest, or with `best` those that did best on the validation sequences.
     """
+    run = find_run(run)
     config = read_config(run)
     path = Path(run) / ("best.safetensors" if best else "checkpoint.safetensors")
     arrays, about = checkpoint.read(path)

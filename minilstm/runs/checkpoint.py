@@ -40,7 +40,7 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
     header, end = {"__metadata__": metadata}, 0
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
-        kind = {"float32": "F32", "float64": "F64"}[array.dtype.name]
+        kind = {"float16": "F16", "float32": "F32", "float64": "F64"}[array.dtype.name]
         header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (start, end)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the arrays start at a multiple of their item size
