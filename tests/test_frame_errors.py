@@ -80,6 +80,12 @@ def test_without_scikit_image_and_for_tiny_frames_ssim_is_left_out_with_the_reas
     assert found["squared error"]["mean"] > 0
 
 
+def test_errors_stand_below_the_table_of_evaluate(run, capsys):
+    assert evaluate.main([str(run), "--sequences", "20"]) == 0
+    said = capsys.readouterr().out
+    assert "squared error" in said and "per frame, summed over pixels, 20 sequences" in said
+
+
 def test_one_sequence_has_no_standard_error(pair):
     found = frame_errors(*(x[:, :1] for x in pair), SHAPE)
     assert found["squared error"]["standard_error"] is None
@@ -101,6 +107,7 @@ def test_kept_predictions_are_those_of_the_run_with_all_that_was_asked_of_it(run
     words = [str(run), "--sequences", "20", "--json", "--keep", str(path), "--commit", "abc"]
     assert evaluate.main(words) == 0
     kept = kept_predictions.read_kept(path)
+    assert kept.result["frame_errors"]["squared error"]["sequences"] == 20
     assert kept.result == json.loads(capsys.readouterr().out)
     assert kept.config == build.read_config(run)
     assert (kept.about["step"], kept.about["commit"]) == (3, "abc")

@@ -125,6 +125,10 @@ def evaluate(
         }
     else:
         per_step = metrics.baselines(frames[:past], future, mean)
+        if "future" in free:
+            logits, truth = free["future"]
+            predicted = mean_frames(model.loss, logits)
+            result["frame_errors"] = frame_errors.frame_errors(truth, predicted, shape)
     result["baselines"] = {
         name: {"mean": float(x.mean()), "per_step": x.tolist()} for name, x in per_step.items()
     }
