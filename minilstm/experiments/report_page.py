@@ -29,6 +29,7 @@ from ..runs import checkpoint
 from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run, is_packed
 from . import run_figures
+from .run_figures import TrainedRun
 
 PAGE = Path(__file__).with_suffix(".html")
 PLAYED_SEQUENCES = 6  # test sequences that the page plays
@@ -58,31 +59,48 @@ def write_report(path: str | Path, sequences: int = 1000, best: bool = False) ->
         np.errstate(all="ignore"),
         tempfile.TemporaryDirectory() as scratch,
     ):
-        result = _evaluated(run, sequences)
+        result = evaluated(run, sequences)
         figures = run_figures.FigureFolder(Path(scratch), ("png",), captioned=False)
         run_figures.draw([run], figures)
-        training = _training(run, folder, Path(scratch))
-        chart, moving = _chart(run, result)
         about = checkpoint.read(folder.best if best else folder.checkpoint)[1]
-        page = Template(PAGE.read_text("utf-8")).substitute(
-            name=escape(run.name),
-            summary=_summary(run, about, best),
-            numbers=_numbers(result),
-            told=_introduction(run),
-            frames=len(run.frames),
-            chart=chart,
-            evaluation=_table(result),
-            training=training,
-            training_link='<a href="#training">Training</a>' if training else "",
-            figures="\n".join(_figure(figure) for figure in figures.drawn),
-            settings=_settings(run, about, folder),
-            data=json.dumps(_data(run) | moving, allow_nan=False),
-        )
+        sections = {
+            "Evaluation": evaluation_table(result),
+            "Training": _training(run, folder, Path(scratch)),
+            "Figures": "\n".join(_figure(figure) for figure in figures.drawn),
+            "Settings": _settings(run, about, folder),
+        }
+        page = player_page(run, result, summary_of(run, about, best), sections)
     write_file(out, page)
     return out
 
 
-def _evaluated(run, N):
+def player_page(run: TrainedRun, result: dict, summary: str, sections: dict[str, str]) -> str:
+    """Return a page that plays predictions of a run above other sections: {title: HTML}.
+
+    `result` is that of `evaluated`. `summary` is text. A section without a text is left out.
+    """
+    chart, moving = _chart(run, result)
+    shown = {title: text for title, text in sections.items() if text}
+    links = (f'<a href="#{title.split()[0].lower()}">{escape(title)}</a>' for title in shown)
+    texts = (
+        f'<section id="{title.split()[0].lower()}"><h2>{escape(title)}</h2>\n{text}</section>'
+        for title, text in shown.items()
+    )
+    return Template(PAGE.read_text("utf-8")).substitute(
+        name=escape(run.name),
+        summary=escape(summary),
+        numbers=_numbers(result),
+        told=_introduction(run),
+        frames=len(run.frames),
+        chart=chart,
+        links="".join(links),
+        sections="\n\n".join(texts),
+        data=json.dumps(_data(run) | moving, allow_nan=False),
+    )
+
+
+def evaluated(run: TrainedRun, N: int) -> dict:
+    """Return the result of `judging.evaluate` for a run on N of its test sequences."""
     config = run.config
     frames = judging.sequences(run.source, N).astype(config.run.dtype)
     mean = judging.mean_image(config)
@@ -92,7 +110,8 @@ def _evaluated(run, N):
 # ---------------------------------------------------------------- words and numbers
 
 
-def _summary(run, about, best):
+def summary_of(run: TrainedRun, about: dict, best: bool = False) -> str:
+    """Say what a run is, in one line. `about` is what its checkpoint says of itself."""
     c, step = run.config, about.get("step")
     conditional = "" if c.model.conditional == "none" else f", conditional: {c.model.conditional}"
     trained = f"trained {step:,} steps" if type(step) is int else "trained"
@@ -100,7 +119,7 @@ def _summary(run, about, best):
         trained += f" in {_duration(seconds)}"
     if best:
         trained += ", the weights with the smallest validation loss"
-    return escape(
+    return (
         f"{c.model.kind}{conditional}, {c.model.layers} layer{'s' * (c.model.layers > 1)} of "
         f"{c.model.hidden} units ({c.model.cell}), {run.trained.flat().value.size:,} parameters; "
         f"{trained} on {c.data.source}, seed {c.run.seed}"
@@ -143,8 +162,8 @@ def _introduction(run):
     )
 
 
-def _table(result):
-    """The table of `minilstm.evaluate`."""
+def evaluation_table(result: dict) -> str:
+    """Return the table of `minilstm.evaluate` as HTML."""
     head, *groups = judging.table_rows(result)
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("", *head))
     body = []
@@ -201,25 +220,23 @@ def _training(run, folder, scratch):
     path = scratch / "training.png"
     curves.plot_curves(series, path, ylabel=run.trained.loss.unit)
     return (
-        '<section id="training"><h2>Training</h2>'
-        + _image(path, "losses over the training steps")
+        image(path, "losses over the training steps")
         + '<p class="faint">Training losses are means over the steps between two points. '
         "In training a conditional decoder may be given true frames; in validation it is "
         "free-running.</p>"
-        "</section>"
     )
 
 
 def _figure(figure):
     caption = escape(figure.caption)
-    image = _image(figure.files[0], figure.title)
+    picture = image(figure.files[0], figure.title)
     return (
         f'<h3 id="{escape(figure.name)}">{escape(figure.title)}</h3>'
-        f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+        f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
     )
 
 
-def _image(path, alt):
+def image(path: Path, alt: str) -> str:
     """Return an HTML image with the picture's bytes inside."""
     from PIL import Image
 

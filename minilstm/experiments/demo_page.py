@@ -1,0 +1,119 @@
+"""A film and a page of what a trained model predicts of digits that it has never seen.
+
+The predictions are computed when the page is made. If the package has predictions of a model of the
+slides' size, which is too large to come with it, the page shows them below.
+
+Read next: report_page.py, which lays the page out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from ..backend import use_backend
+from ..data import as_frames
+from ..evaluation import judging
+from ..evaluation.kept_predictions import KEPT, read_kept
+from ..figures import strips
+from ..files import make_folder, write_file
+from ..runs import checkpoint
+from ..runs.run_folder import RunFolder
+from ..runs.trained import find_run
+from . import run_figures
+from .report_page import evaluated, evaluation_table, image, player_page, summary_of
+
+FILMED = 4  # test sequences in the film
+KEPT_SHOWN = 3  # test sequences of the model of the slides' size
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The two files that were made, what the run is, and the result of `evaluate`."""
+
+    film: Path
+    page: Path
+    summary: str
+    result: dict
+
+
+def make_demo(name: str, out: str | Path, sequences: int) -> Demo:
+    """Write prediction.gif and demo.html into the folder `out`, judged on so many test sequences.
+
+    `name` is that of a trained model, or a run folder. Raises RunError, ConfigError, DataError.
+    """
+    path, out = find_run(name), make_folder(out)
+    run = run_figures.open_run(path)
+    about = checkpoint.read(RunFolder(path).checkpoint, arrays=False)[1]
+    film, page = out / "prediction.gif", out / "demo.html"
+    with use_backend("numpy", run.config.run.dtype), np.errstate(all="ignore"):
+        _film(run, film)
+        result = evaluated(run, sequences)
+        sections = {
+            "Evaluation": evaluation_table(result),
+            "Full size": _full_size(),
+            "Yours": _next(name),
+        }
+        text = player_page(run, result, summary_of(run, about), sections)
+    write_file(page, text)
+    return Demo(film, page, summary_of(run, about), result)
+
+
+def _film(run, path):
+    """Predict some test sequences, and write the film."""
+    past, shape = run.config.data.past, run.source.frame_shape
+    frames = run.frames[:, :FILMED]
+    logits = judging.decode(run.trained, frames, past)
+    means = (judging.mean_frames(run.trained.loss, z) for z in logits)
+    drawn = [
+        x if x is None else as_frames(x, shape, run.source.scale)
+        for x in (frames[:past], frames[past:], *means)
+    ]
+    strips.prediction_gif(*drawn[:2], {"model": tuple(drawn[2:])}, path)
+
+
+def _full_size():
+    """Return the section about the model of the slides' size, or "" without its predictions."""
+    if not KEPT.is_file():
+        return ""
+    kept = read_kept(KEPT)
+    some = [
+        x if x is None else x[:, :KEPT_SHOWN]
+        for x in (kept.past, kept.future, kept.reconstruction, kept.prediction)
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        strip = Path(scratch, "strip.png")
+        strips.prediction_strip(*some[:2], {"model": tuple(some[2:])}, strip)
+        picture = image(
+            strip, "truth, reconstruction and prediction of a model of the slides' size"
+        )
+    model, result = kept.config.model, kept.result
+    future, mean = result["future"]["free_running"], result["baselines"]["mean image"]
+    words = (
+        f"A model of the slides' size, {model.layers} layers of {model.hidden} units, needs a GPU "
+        "and is too large to come with the package. These are its predictions of test sequences, "
+        "made when it was trained, not now. Its predicted future costs "
+        f"{future['mean']:.1f} {result['unit']}; the mean image costs {mean['mean']:.1f}."
+    )
+    return f"<p>{escape(words)}</p>{picture}"
+
+
+def what_next(name: str | Path) -> dict[str, str]:
+    """Return the commands to type next: {command: why}."""
+    return {
+        "python -m minilstm.train one-digit": "train such a model, in three minutes on two cores",
+        "python -m minilstm.train": "train on the slides' task, two digits, in four minutes",
+        f"python -m minilstm.report {name}": "see more about this model",
+        "python -m minilstm": "list all commands",
+    }
+
+
+def _next(name):
+    return "".join(
+        f"<p>To {escape(why)}:</p><pre>{escape(command)}</pre>"
+        for command, why in what_next(name).items()
+    )
