@@ -18,6 +18,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Backend:
 
 
 _of_process, _claim_of_process = Backend(), None
-_of_context: ContextVar[Backend | use_backend | None] = ContextVar("backend", default=None)
+_of_context: ContextVar[Any] = ContextVar("backend", default=None)
 
 
 def current_backend() -> Backend:
@@ -59,7 +60,7 @@ def current_backend() -> Backend:
 
 
 class _Library:
-    def __getattr__(self, name):  # called for a name that is not in vars(xp)
+    def __getattr__(self, name: str) -> Any:  # called for a name that is not in vars(xp)
         return getattr(current_backend().library, name)
 
 

@@ -150,11 +150,11 @@ def recorded(step) -> list[tuple]:
         calls.append((a, b, out))
         return out
 
-    xp.matmul = recording
+    vars(xp)["matmul"] = recording
     try:
         step()
     finally:
-        xp.matmul = matmul
+        vars(xp)["matmul"] = matmul
     return calls
 
 

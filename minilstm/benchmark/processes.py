@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -134,7 +135,9 @@ def about() -> dict[str, str]:
 
 def check(step, gradients, path: str) -> dict:
     """Write the outputs of two steps, and the gradients of the first, to an .npz file."""
-    arrays = {f"{name} of step 1": np.array(value) for name, value in step().items()}
+    arrays: dict[str, Any] = {
+        f"{name} of step 1": np.array(value) for name, value in step().items()
+    }
     arrays |= {f"gradient of {name}": np.array(value) for name, value in gradients().items()}
     arrays |= {f"{name} of step 2": value for name, value in step().items()}
     np.savez(path, **arrays)

@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 from .schema import SECTIONS, Config, Section, checked, flag_of, nearest, refusal
@@ -97,7 +98,11 @@ def add_section(parser: argparse.ArgumentParser, name: str, section: type[Sectio
     for item in fields(section):
         about, kind = item.metadata, type(item.default)
         help = f"{about['help']} (default: {item.default})".replace("%", "%%")
-        common = {"dest": f"{name}.{item.name}", "default": argparse.SUPPRESS, "help": help}
+        common: dict[str, Any] = {
+            "dest": f"{name}.{item.name}",
+            "default": argparse.SUPPRESS,
+            "help": help,
+        }
         if kind is bool:
             group.add_argument(flag_of(item), action=argparse.BooleanOptionalAction, **common)
             continue

@@ -469,6 +469,7 @@ class Config:
         return tomli_w.dumps(asdict(self))
 
 
-SECTIONS = {
-    item.name: type(item.default) for item in fields(Config)
-}  # "model" -> ModelSettings, ...
+# "model" -> ModelSettings, ...
+SECTIONS: dict[str, type[Section]] = {
+    item.name: type(getattr(Config(), item.name)) for item in fields(Config)
+}

@@ -48,9 +48,9 @@ class Clips:
     lengths: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
-    groups: np.ndarray | None = None
-    sizes: np.ndarray | None = None
-    names: tuple[str, ...] | None = None
+    groups: np.ndarray = None
+    sizes: np.ndarray = None
+    names: tuple[str, ...] = None
     scale: Scale | None = None
 
     def __post_init__(self):

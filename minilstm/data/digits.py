@@ -48,10 +48,11 @@ def load_digits(
         raise ConfigError(f"expected split {' or '.join(SPLITS)}, got {split!r}: choose one")
     if source == "bundled":
         return _read_bundled(split)
-    return tuple(
+    images, labels = (
         read_idx(_found(Path(source), name), md5)
         for name, md5 in (MD5[split, "images"], MD5[split, "labels"])
     )
+    return images, labels
 
 
 def _read_bundled(split):

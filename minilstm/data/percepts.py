@@ -18,8 +18,10 @@ Paper: section 4, "percepts". Slides: "Input at each timestep". Read next: split
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +48,11 @@ def read_percepts(folder: str | Path, which: np.ndarray | None = None) -> Clips:
     labels = _whole_numbers(folder / "labels.txt")[:, 0]
     names, classes = (_lines(folder / f"{name}.txt", None) for name in ("names", "classes"))
     groups = _whole_numbers(folder / "groups.txt", optional=True)
+    optional: dict[str, Any] = {
+        "groups": groups if groups is None else groups[:, 0],
+        "sizes": _whole_numbers(folder / "sizes.txt", columns=2, optional=True),
+        "names": names and tuple(names),
+    }
     if classes is None:
         classes = map(str, range(labels.max() + 1))
     try:
@@ -54,9 +61,7 @@ def read_percepts(folder: str | Path, which: np.ndarray | None = None) -> Clips:
             lengths,
             labels,
             tuple(classes),
-            groups if groups is None else groups[:, 0],
-            _whole_numbers(folder / "sizes.txt", columns=2, optional=True),
-            names and tuple(names),
+            **optional,
         )
         if which is not None:
             clips = clips.select(which)
@@ -72,7 +77,7 @@ def write_percepts(folder: str | Path, clips: Clips) -> None:
     Raises RunError where that is not possible, DataError where h5py is not installed.
     """
     folder, h5py = Path(folder), _h5py()
-    texts = {
+    texts: dict[str, Iterable] = {
         "num_frames": clips.lengths,
         "labels": clips.labels,
         "names": clips.names,

@@ -11,6 +11,8 @@ draws it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import ConfigError
@@ -20,7 +22,7 @@ from ..layers.rnn import Recurrent, SlidesRNN
 from ..models import Decoder, Encoder, EncoderDecoder
 
 # name: (words, its range, or None where it has none)
-SIGNALS = {
+SIGNALS: dict[str, tuple[str, Any]] = {
     "i": ("input gate", (0, 1)),
     "f": ("forget gate", (0, 1)),
     "g": ("input", (-1, 1)),
@@ -134,7 +136,7 @@ def input_weights(layer: Recurrent) -> np.ndarray:
     """What connects each input to each unit: (D, gates * H), gates in the order i f g o."""
     if isinstance(layer, SlidesLSTM):  # by way of I x
         return layer.Wi.value @ layer.W.value[: layer.H]
-    return (layer.Wi if isinstance(layer, SlidesRNN) else layer.Wx).value
+    return layer.params()["Wi" if isinstance(layer, SlidesRNN) else "Wx"].value
 
 
 def output_weights(decoder: Decoder) -> np.ndarray:

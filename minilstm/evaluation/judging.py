@@ -29,7 +29,7 @@ CHUNK_SEQUENCES = 200  # evaluated at a time
 
 def sequences(source: Source, N: int) -> np.ndarray:
     """The first N sequences of a source, or all it has, as vectors: float32 (T, N, D)."""
-    N = min(N, source.num_sequences)
+    N = int(min(N, source.num_sequences))
     chunks = [
         as_vectors(source.batch(k, CHUNK_SEQUENCES), source.scale)
         for k in range(-(-N // CHUNK_SEQUENCES))

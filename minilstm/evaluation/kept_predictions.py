@@ -18,6 +18,7 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,9 @@ def read_kept(path: str | Path = KEPT) -> KeptPredictions:
         )
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            frames = {name: arrays[name] if name in arrays else None for name in FRAMES}
+            frames: dict[str, Any] = {
+                name: arrays[name] if name in arrays else None for name in FRAMES
+            }
             result, about = (json.loads(str(arrays[name])) for name in ("result", "about"))
             config = from_toml(str(arrays["config"]))
     except Exception as error:  # a damaged zip fails in many ways

@@ -58,7 +58,10 @@ def fit_logistic(x: np.ndarray, labels: np.ndarray, K: int, l2: float, start=Non
     mean, std = scale.mean, scale.std
     z, target = _standardised(x, mean, std), labels[None]
     with use_backend("numpy", "float32"), use_workspace(Fresh()):
-        readout, loss = Linear(z.shape[2], K, None, Blank()), SoftmaxCrossEntropy()
+        readout, loss = (
+            Linear(z.shape[2], K, np.random.default_rng(0), Blank()),
+            SoftmaxCrossEntropy(),
+        )
         flat, W = readout.flat(), readout.W
 
         def objective(w):
@@ -85,8 +88,9 @@ def choose_logistic(
 
     `nats(fit)` says what a fit costs on validation data.
     """
-    best, least = None, np.inf
-    for l2 in STRENGTHS:
+    best = fit_logistic(x, labels, K, STRENGTHS[0])
+    least = nats(best)
+    for l2 in STRENGTHS[1:]:
         fit = fit_logistic(x, labels, K, l2, start=best)
         cost = nats(fit)
         if cost >= least:

@@ -91,7 +91,7 @@ def judge(
     means = {name: mean_of(differences, largest=largest) for name, differences in claims.items()}
     ps = {name: _p(mean) for name, mean in means.items()}
     adjusted, before = {}, 0.0
-    for rank, name in enumerate(sorted(ps, key=ps.get)):
+    for rank, name in enumerate(sorted(ps, key=ps.__getitem__)):
         before = max(before, min(1.0, (len(ps) - rank) * ps[name]))
         adjusted[name] = before
     found = {}

@@ -53,9 +53,10 @@ def new_page(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     It is made without pyplot, so that figures and the backend chosen by the caller stay untouched.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=PAGE, dpi=150, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+    figure = Figure(figsize=PAGE, dpi=150, layout=layout)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

@@ -113,7 +113,7 @@ class Layer:
             cls.sample = classmethod(sample)
         if variants is not None:
             cls.samples = classmethod(variants)
-        giver = next(base for base in cls.__mro__ if "sample" in vars(base))
+        giver: type[Layer] = next(base for base in cls.__mro__ if "sample" in vars(base))
         if not abstract and giver is not cls and (giver is Layer or not giver.is_abstract):
             raise TypeError(f"{cls.__name__} must define sample(rng), so that it is checked")
 

@@ -78,6 +78,10 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     state_names: tuple[str, ...] = ("h",)
     unrolled = Unrolled
 
+    def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
+        """Set D and H. A cell also makes its parameters here."""
+        self.D, self.H = D, H
+
     def __init_subclass__(cls, abstract: bool = False, **kwargs):
         """Raise TypeError unless the cell has what the loop will ask for."""
         super().__init_subclass__(abstract=abstract, **kwargs)

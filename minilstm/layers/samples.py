@@ -9,14 +9,17 @@ skip this file at a first reading.
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 import numpy as np
 
 from ..backend import asarray
 from .layer import Layer, Sample
 
+L = TypeVar("L", bound=Layer)
 
-def randomize(layer: Layer, rng: np.random.Generator, scale: float = 0.5) -> Layer:
+
+def randomize(layer: L, rng: np.random.Generator, scale: float = 0.5) -> L:
     """Give every parameter normal random values of this standard deviation, biases too."""
     for param in layer.params().values():
         param.value[...] = asarray(scale * rng.standard_normal(param.value.shape))

@@ -21,6 +21,7 @@ import math
 import sys
 import threading
 from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ _UNUSED = _references_to_an_unused_buffer()
 
 
 _fresh = Fresh()
-_of_context: ContextVar[Fresh | Reused | use_workspace] = ContextVar("workspace", default=_fresh)
+_of_context: ContextVar[Any] = ContextVar("workspace", default=_fresh)
 
 
 def current_workspace() -> Fresh | Reused:

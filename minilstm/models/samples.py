@@ -48,7 +48,7 @@ def decoders(cls, rng) -> dict[str, Sample]:
             )
             if start == "read" or name == "conditional scheduled":
                 recomputed = copy.deepcopy(found[f"{name} {start}"])
-                recomputed.layer.stack.unrolling = Unrolling(recompute=2)
+                recomputed.layer.stack.unrolling = Unrolling(recompute=2)  # type: ignore[attr-defined]
                 found[f"{name} {start}, recompute=2"] = recomputed
     return found
 

@@ -240,13 +240,14 @@ def open_clips(settings: ClassifySettings) -> tuple[Clips, Clips, Clips]:
         train = train[few_per_class(rest.labels[train], c.labels, c.seed)]
         return rest.select(train), rest.select(validation), test
     counts = {"train": c.labels, "validation": c.validation, "test": c.test}
-    return tuple(
+    train, validation, test = (
         Actions(
             split_digits(c.digits, split), c.frame_size, c.length,
             seed_of(split, c.seed), c.changes,
         ).clips(count)
         for split, count in counts.items()
     )  # fmt: skip
+    return train, validation, test
 
 
 def read_config(run: str | Path) -> Config:

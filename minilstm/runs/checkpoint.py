@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,8 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
     The format: the length of the header in 8 bytes, the header in JSON, the bytes of all arrays.
     The library's own writer would copy the whole model first; reading is left to it.
     """
-    header, end = {"__metadata__": metadata}, 0
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
         kind = {"float16": "F16", "float32": "F32", "float64": "F64"}[array.dtype.name]
@@ -47,7 +49,7 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
-            file.write(np.ascontiguousarray(to_numpy(array)).reshape(-1).view(np.uint8))
+            file.write(np.ascontiguousarray(to_numpy(array)).reshape(-1).view(np.uint8).data)
 
 
 def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], dict]:

@@ -61,6 +61,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -148,7 +149,7 @@ def from_torch(layer: Layer, arrays: Mapping[str, np.ndarray]) -> None:
             param.value[...] = asarray(new[key], param.value.dtype)
 
 
-def _parts(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+def _parts(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The layers that PyTorch knows, and their names: "encoder.{}_l0" with {} for weight_ih."""
     inner = {name: item for name, item in vars(layer).items() if isinstance(item, Layer)}
     if type(layer) in (LSTM, PeepholeLSTM, ElmanRNN):  # not SlidesLSTM, which is an LSTM, too

@@ -196,7 +196,7 @@ def cpus() -> list[int]:
     """The numbers of the CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count()))
+    return list(range(os.cpu_count() or 1))
 
 
 def _find_mpi():

@@ -16,7 +16,7 @@ from ..models import EncoderDecoder
 from ..runs import build
 from ..runs.run_folder import RunFolder
 
-LOSSES = ("reconstruction", "future", "validation reconstruction", "validation future")
+LOSSES = ["reconstruction", "future", "validation reconstruction", "validation future"]
 
 
 def draw_curves(config: Config, folder: RunFolder, loss: Loss, validation: np.ndarray) -> None:
@@ -38,10 +38,10 @@ def draw_predictions(
     test, past = build.open_source(config, "test"), config.data.past
     frames = judging.sequences(test, count)
     outputs = (judging.mean_frames(model.loss, z) for z in judging.decode(model, frames, past))
-    shown = [
-        x if x is None else as_frames(x, test.frame_shape, test.scale)
-        for x in (frames[:past], frames[past:], *outputs)
-    ]
-    truth, of_model = shown[:2], {"model": shown[2:]}
-    strips.prediction_strip(*truth, of_model, folder.path / "prediction.png")
-    strips.prediction_gif(*truth, of_model, folder.path / "prediction.gif")
+    rebuilt, predicted = (
+        x if x is None else as_frames(x, test.frame_shape, test.scale) for x in outputs
+    )
+    truth = as_frames(frames, test.frame_shape, test.scale)
+    shown = truth[:past], truth[past:], {"model": (rebuilt, predicted)}
+    strips.prediction_strip(*shown, folder.path / "prediction.png")
+    strips.prediction_gif(*shown, folder.path / "prediction.gif")
