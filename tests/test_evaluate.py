@@ -72,7 +72,8 @@ def printed_table(capsys, *arguments):
     printed = capsys.readouterr()
     assert printed.err == ""
     rows = {}
-    for line in printed.out.splitlines():
+    table, _, _ = printed.out.partition("the predicted frames, ")
+    for line in table.splitlines():
         label, numbers = line[:36].strip(), line[36:].split()
         if label and numbers and numbers[0][0].isdigit():
             rows[label] = [float(x) for x in numbers]
