@@ -52,6 +52,16 @@ def test_validation_and_test_motions_are_those_of_no_run_and_the_same_for_all(so
     assert [np.array_equal(a, b) for a, b in zip(first, second, strict=True)] == [False, True, True]
 
 
+def test_labelled_clips_to_learn_from_differ_by_seed_and_those_to_judge_by_do_not():
+    small = {"frame_size": 6, "length": 4, "labels": 1, "validation": 1, "test": 1}
+    first, second = (
+        [clips.frames for clips in build.open_clips(config.ClassifySettings(**small, seed=seed))]
+        for seed in (0, 1)
+    )
+    assert [np.array_equal(a, b) for a, b in zip(first, second, strict=True)] == [False, True, True]
+    assert not np.array_equal(first[1], first[2])
+
+
 @pytest.mark.parametrize("seed", build.SEEDS.values())
 def test_a_seed_that_validation_or_test_motions_have_is_refused(seed):
     settings = tiny(run={"seed": seed})
