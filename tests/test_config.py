@@ -214,6 +214,7 @@ def test_the_presets_are_those_promised():
         "actions",
         "github2016",
         "large",
+        "one-digit",
         "paper",
         "patches",
         "table2-composite",
@@ -231,6 +232,8 @@ def test_every_preset_loads_is_partial_and_says_its_source(name):
         assert (config.data.source, config.data.past, config.data.future) == ("patches", 16, 13)
     elif name == "actions":
         assert (config.data.source, config.data.frame_size) == ("actions", 24)
+    elif name == "one-digit":
+        assert (config.data.num_digits, config.data.frame_size, config.model.layers) == (1, 24, 1)
     else:
         digits = config.data.frame_size, config.data.digit_size, config.data.num_digits
         assert digits == (64, 28, 2)

@@ -11,6 +11,7 @@ Slides: "Unsupervised Evaluation Strategy", "Benchmarking" (Table 2). Read next:
 from __future__ import annotations
 
 import json
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from ..runs import build
 from . import frame_errors, metrics
 
 CHUNK_SEQUENCES = 200  # evaluated at a time
+Output = TypeVar("Output", np.ndarray, None)  # of a decoder that a model has, or has not
 
 
 def sequences(source: Source, N: int) -> np.ndarray:
@@ -94,7 +96,7 @@ def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarr
         return np.array([loss.forward(z.astype(float), y.astype(float))[0] for z, y in steps])
 
 
-def mean_frames(loss: Loss, logits: np.ndarray | None) -> np.ndarray | None:
+def mean_frames(loss: Loss, logits: Output) -> Output:
     """The frames that logits on the host stand for; of None, None."""
     with use_backend("numpy"):
         return None if logits is None else loss.mean(logits, out=np.empty_like(logits))
