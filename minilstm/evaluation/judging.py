@@ -26,7 +26,7 @@ from ..runs import build
 from . import frame_errors, metrics
 
 CHUNK_SEQUENCES = 200  # evaluated at a time
-Output = TypeVar("Output", np.ndarray, None)  # of a decoder that a model has, or has not
+Output = TypeVar("Output", bound=np.ndarray | None)  # None: the model lacks the decoder
 
 
 def sequences(source: Source, N: int) -> np.ndarray:
@@ -98,8 +98,10 @@ def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarr
 
 def mean_frames(loss: Loss, logits: Output) -> Output:
     """The frames that logits on the host stand for; of None, None."""
+    if logits is None:
+        return logits
     with use_backend("numpy"):
-        return None if logits is None else loss.mean(logits, out=np.empty_like(logits))
+        return loss.mean(logits, out=np.empty_like(logits))
 
 
 def evaluate(
