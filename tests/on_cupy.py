@@ -26,6 +26,7 @@ from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
 from minilstm.gpu import frames, kernels
 from minilstm.gpu.capture import Captured, on_stream
+from minilstm.gpu.side_by_side import side_by_side
 from minilstm.gpu.transfers import Readings
 from minilstm.layers.layer import Flat
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
@@ -334,6 +335,27 @@ def same_with_and_without_a_graph(settings, steps=5):
 @pytest.mark.parametrize("case", [*CASES, *SOURCES[1:]], ids=str)
 def test_a_captured_step_is_the_step_to_the_bit(case):
     assert same_with_and_without_a_graph(settings_of(case)) == 3
+
+
+def test_functions_side_by_side_have_a_stream_each_and_are_waited_for():
+    def stream():
+        return xp.cuda.get_current_stream().ptr
+
+    def broken():
+        raise ZeroDivisionError
+
+    with use_backend("cupy", "float32"):
+        x = xp.zeros(1000)
+        for _ in range(20):
+            found = side_by_side({"one": stream, "two": lambda: (stream(), xp.add(x, 1, out=x))})
+            x *= 2
+        assert list(found) == ["one", "two"] and found["one"] == stream() != found["two"][0]
+        assert (to_numpy(x) == 2**21 - 2).all()
+        with pytest.raises(ZeroDivisionError):
+            side_by_side({"one": stream, "two": broken})
+        assert found["one"] == stream()
+    with use_backend("numpy"):
+        assert side_by_side({"one": lambda: 1, "two": lambda: 2}) == {"one": 1, "two": 2}
 
 
 KINDS = {

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..backend import asarray, to_numpy, xp
 from ..errors import ConfigError, DataError, ShapeError
+from ..gpu.side_by_side import side_by_side
 from ..layers.init import PAPER_INIT, Init
 from ..layers.layer import Cache, Layer, expect, expect_entries
 from ..layers.losses import BernoulliCrossEntropy, Loss
@@ -99,17 +100,20 @@ class EncoderDecoder(Layer, abstract=True):
         expect_entries("entries of masks, one for each stack", masks, 3)
         encoder_masks, reconstruct_masks, predict_masks = masks or (None, None, None)
         code, encoder_cache = self.encoder.forward(past, encoder_masks)
-        caches, reconstruction, prediction = {}, None, None
+        decode = {}
         if self.reconstruct:
-            reconstruction, caches["reconstruct"] = self.reconstruct.forward(
+            decode["reconstruct"] = lambda: self.reconstruct.forward(
                 code, len(past), past[::-1], feed[0], reconstruct_masks
             )
         if self.predict:
-            prediction, caches["predict"] = self.predict.forward(
+            decode["predict"] = lambda: self.predict.forward(
                 code, T, future, feed[1], predict_masks
             )
+        logits, caches = {}, {}
+        for name, found in side_by_side(decode).items():
+            logits[name], caches[name] = found
         cache = Cache(encoder=encoder_cache, decoders=caches)
-        return (reconstruction, prediction), cache
+        return (logits.get("reconstruct"), logits.get("predict")), cache
 
     def backward(self, doutputs, cache, want_dinputs=True):
         """(dreconstruction, dprediction) -> dpast (Tp, B, D), dfuture or None, None, None, None.
@@ -119,20 +123,23 @@ class EncoderDecoder(Layer, abstract=True):
         """
         dreconstruction, dprediction = doutputs
         run = cache.consume()
-        dcodes, dreversed, dfuture = [], None, None
+        decode_back = {}
         if dreconstruction is not None:
-            dcode, _, dreversed, _, _ = self.reconstruct.backward(
+            decode_back["reconstruct"] = lambda: self.reconstruct.backward(
                 dreconstruction, run.decoders["reconstruct"], want_dinputs
             )
-            dcodes.append(dcode)
         if dprediction is not None:
-            dcode, _, dfuture, _, _ = self.predict.backward(
+            decode_back["predict"] = lambda: self.predict.backward(
                 dprediction, run.decoders["predict"], want_dinputs
             )
+        dcodes, dtruths = [], {}
+        for name, (dcode, _, dtruth, _, _) in side_by_side(decode_back).items():
             dcodes.append(dcode)
+            dtruths[name] = dtruth
         dpast, _ = self.encoder.backward(_added(dcodes), run.encoder, want_dinputs)
         if not want_dinputs:
             return None, None, None, None, None
+        dreversed, dfuture = dtruths.get("reconstruct"), dtruths.get("predict")
         if dreversed is not None:  # the past was also the decoder's truth, in reverse order
             dpast += dreversed[::-1]
         return dpast, dfuture, None, None, None

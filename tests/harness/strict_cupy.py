@@ -476,6 +476,13 @@ class Stream:
         if not non_blocking and not null:
             raise ValueError("a stream that is not non_blocking waits for the one of all kernels")
         self.pending = []
+        self.ptr = id(self)
+
+    def __enter__(self):  # kernels are run at once, in whichever stream
+        return self
+
+    def __exit__(self, *exception):
+        pass
 
     def synchronize(self):
         happened("sync")
