@@ -14,9 +14,10 @@ import pytest
 import strict_cupy
 from strict_cupy import counting
 
-from minilstm.backend import asarray, use_backend, xp
+from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.gpu import kernels
 from minilstm.layers import cells
+from minilstm.layers.losses import BernoulliCrossEntropy
 
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
@@ -27,11 +28,14 @@ REALS = {"float32": "float", "float64": "double"}
 GUARD, UNTOUCHED = 64, 7.25
 KERNELS = {  # by the file of their text
     "cells.cuh": (
-        *("lstm_cell", "lstm_cell_backward", "slides_lstm_cell", "slides_lstm_cell_backward"),
+        *("lstm_cell", "lstm_cell_backward", "peephole_sums"),
+        *("slides_lstm_cell", "slides_lstm_cell_backward"),
     ),
     "frames.cuh": ("from_bytes", "moving_digits", "acting_digits"),
     "log.cuh": ("append",),
     "norms.cuh": ("squares", "roots"),
+    "cross_entropy.cuh": ("bernoulli", "mean_loss", "bernoulli_backward"),
+    "sums.cuh": (),
     "optimizers.cuh": ("decide", "sgd", "rmsprop", "adam"),
 }
 
@@ -176,6 +180,43 @@ def test_an_empty_batch_launches_nothing(strict):
         arrays = [xp.empty(shape, "float32") for shape in ((0, 8), (0, 2), (0, 2), (0, 2))]
         kernels.lstm_cell(arrays[0], arrays[1], None, arrays[2], arrays[3])
     assert counts["launch"] == 0
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("T, B, H", [(1, 1, 1), (3, 5, 7), (10, 8, 40), (2, 16, 3)])
+def test_the_gradient_of_peepholes_is_summed_as_in_lstm_py(strict, T, B, H, dtype):
+    rng = np.random.default_rng(0)
+    da, c = rng.standard_normal((T, B, 4 * H)), rng.standard_normal((T + 1, B, H))
+    da_i, da_f, _, da_o = cells.split_gates(da)
+    pairs = (da_i, c[:-1]), (da_f, c[:-1]), (da_o, c[1:])
+    expected = np.array([(da * seen).sum(axis=(0, 1)) for da, seen in pairs])
+    with use_backend("cupy", dtype):
+        sums = kernels.peephole_sums(asarray(da), asarray(c)).get()
+    found = sums.sum(axis=0, dtype="float64").reshape(3, H)
+    assert found == pytest.approx(expected, abs=10 * TOLERANCE[dtype] * np.sqrt(T * B))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("T, B, D", [(1, 1, 1), (3, 4, 50), (2, 3, 700)])
+def test_the_cross_entropy_by_kernels_is_that_of_losses_py(strict, T, B, D, dtype):
+    """Also for a target in reverse order, and for a gradient that is an array on the device."""
+    rng = np.random.default_rng(0)
+    z = (20 * rng.standard_normal((T, B, D))).astype(dtype)
+    y = rng.random((T, B, D)).astype(dtype)
+    found = {}
+    for name in ("numpy", "cupy"):
+        with use_backend(name, dtype):
+            for dloss in (2.5, asarray(2.5)):
+                layer, target = BernoulliCrossEntropy(), asarray(y)[::-1]
+                loss, cache = layer.forward(asarray(z), target)
+                dz, _ = layer.backward(dloss, cache)
+                found[name, isinstance(dloss, float)] = to_numpy(loss), to_numpy(dz)
+    for (loss, dz), (expected, dz_expected) in (
+        (found["cupy", number], found["numpy", number]) for number in (True, False)
+    ):
+        assert loss.shape == expected.shape and loss.dtype == dtype == dz.dtype
+        assert loss == pytest.approx(expected, rel=TOLERANCE[dtype])
+        assert dz == pytest.approx(dz_expected, abs=TOLERANCE[dtype] * 2.5 / (T * B))
 
 
 # ---------------------------------------------------------------- compilers for GPUs

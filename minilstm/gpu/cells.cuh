@@ -82,6 +82,30 @@ extern "C" __global__ void lstm_cell_backward(int B, int H, const REAL* dy, cons
     }
 }
 
+// Sums over parts of the rows r = t B + b, for the gradient of the peepholes.
+//
+// dWp_i = sum of da_i c_prev, dWp_f = sum of da_f c_prev, dWp_o = sum of da_o c. A thread adds up
+// `rows` rows for one unit j. da (T, B, 4H), c (T+1, B, H), sums (parts, 3, H).
+extern "C" __global__ void peephole_sums(int T, int B, int H, int rows, const REAL* da,
+                                         const REAL* c, REAL* sums) {
+    const long long parts = ((long long)T * B + rows - 1) / rows;
+    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < parts * H;
+         k += (long long)gridDim.x * blockDim.x) {
+        const long long part = k / H, j = k % H, first = part * rows;
+        const long long stop = first + rows < (long long)T * B ? first + rows : (long long)T * B;
+        REAL dWp_i = 0, dWp_f = 0, dWp_o = 0;
+        for (long long r = first; r < stop; r++) {
+            const REAL c_prev = c[r * H + j];
+            dWp_i += da[r * 4 * H + j] * c_prev;
+            dWp_f += da[r * 4 * H + H + j] * c_prev;
+            dWp_o += da[r * 4 * H + 3 * H + j] * c[(r + B) * H + j];
+        }
+        sums[part * 3 * H + j] = dWp_i;
+        sums[part * 3 * H + H + j] = dWp_f;
+        sums[part * 3 * H + 2 * H + j] = dWp_o;
+    }
+}
+
 // ------------------------------------------------------------- slides: "Cells: LSTM"
 
 // The slides' LSTM, read literally: its m is c. See lstm_cell for the shapes.

@@ -11,6 +11,7 @@ Read next: cells.cuh.
 from __future__ import annotations
 
 import functools
+import re
 from importlib.resources import files
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..backend import current_backend, xp
 
 THREADS = 256  # in a block
 BLOCKS = 65_535  # at most; threads then take several units each
+ROWS = 16  # of (T, B) over which one thread adds up the gradient of a peephole
 
 
 def wanted(dtype) -> bool:
@@ -36,7 +38,7 @@ def lstm_cell_backward(dy, dh, dc, a, c_prev, c, Wp) -> None:
 
     a (B, 4H), the gates, becomes da; dc becomes dc_prev.
     """
-    _launch("lstm_cell_backward", dc, _in_rows(dy), dh, dc, a, c_prev, c, Wp)
+    _launch("lstm_cell_backward", dc, in_rows(dy), dh, dc, a, c_prev, c, Wp)
 
 
 def slides_lstm_cell(a, m_prev, m, h) -> None:
@@ -46,12 +48,26 @@ def slides_lstm_cell(a, m_prev, m, h) -> None:
 
 def slides_lstm_cell_backward(dy, dh, dm, a, m_prev, m, h) -> None:
     """As `lstm_cell_backward`, with `cells.slides_lstm_slopes`."""
-    _launch("slides_lstm_cell_backward", dm, _in_rows(dy), dh, dm, a, m_prev, m, h)
+    _launch("slides_lstm_cell_backward", dm, in_rows(dy), dh, dm, a, m_prev, m, h)
+
+
+def peephole_sums(da, c):
+    """Sums of da_i c_prev, da_f c_prev and da_o c over some rows each, (parts, 3H).
+
+    da (T, B, 4H), c (T+1, B, H). The sum over the parts is the gradient of the peepholes.
+    """
+    T, B, H = c.shape[0] - 1, *c.shape[1:]
+    parts = -(-T * B // ROWS)
+    sums = xp.empty((parts, 3 * H), c.dtype)
+    sizes = map(np.int32, (T, B, H, ROWS))
+    launch("cells.cuh", "peephole_sums", c.dtype, parts * H, *sizes, da, c, sums)
+    return sums
 
 
 def source(file: str) -> str:
-    """The text of a file of this folder."""
-    return files(__package__).joinpath(file).read_text(encoding="utf-8")
+    """The text of a file of this folder, with those that it includes."""
+    text = files(__package__).joinpath(file).read_text(encoding="utf-8")
+    return re.sub(r'#include "(.*)"\n', lambda found: source(found[1]), text)
 
 
 @functools.cache
@@ -91,6 +107,6 @@ def _launch(name, units, *arrays):
     launch("cells.cuh", name, units.dtype, B * H, np.int32(B), np.int32(H), *arrays)
 
 
-def _in_rows(dy):
-    # a kernel is given bare addresses; of all arrays only this one may come from a caller
-    return dy if dy is None or dy.flags.c_contiguous else dy.copy()
+def in_rows(x):
+    """Return x, or a copy without gaps: a kernel is given a bare address. None stays None."""
+    return x if x is None or x.flags.c_contiguous else x.copy()

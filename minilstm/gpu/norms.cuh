@@ -4,19 +4,7 @@
 // belong together. Sums are in double, in an order that depends on the sizes alone, so the same
 // gradient has the same norm to the last bit. REAL is float or double. optimizers.py launches this.
 
-#define THREADS 256
-
-// The sum of `mine` over all threads of a block, for thread 0. blockDim.x is a power of two.
-__device__ inline double sum_of_block(double mine) {
-    __shared__ double sums[THREADS];
-    const int t = threadIdx.x;
-    sums[t] = mine;
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (t < half) sums[t] += sums[t + half];
-    }
-    return sums[0];
-}
+#include "sums.cuh"
 
 // sums[p] = the sum of dw^2 over elements starts[p] to starts[p + 1] - 1, for block p.
 extern "C" __global__ void squares(const long long* starts, const REAL* dw, double* sums) {

@@ -18,6 +18,7 @@ import math
 import numpy as np
 
 from ..backend import xp
+from ..gpu import cross_entropy, kernels
 from . import cells, samples
 from .layer import Cache, Layer, expect
 from .workspace import empty
@@ -66,6 +67,9 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
         """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
         expect("logits", logits, ("T", "B", "D"), logits.dtype)
         expect("target", target, logits.shape, logits.dtype)
+        if kernels.wanted(logits.dtype):
+            loss, p = cross_entropy.bernoulli(logits, target)
+            return loss, Cache(p=p, target=target)
         p, likely, loss = (empty(logits.shape, logits.dtype) for _ in range(3))
         cells.sigmoid(logits, out=p)
         xp.subtract(p, 0.5, out=likely)
@@ -81,6 +85,8 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
     def backward(self, dloss, cache):
         """dloss (a number) -> dlogits (T, B, D), None."""
         run = cache.consume()
+        if kernels.wanted(run.p.dtype):
+            return cross_entropy.bernoulli_backward(dloss, run.p, run.target), None
         dlogits = xp.subtract(run.p, run.target, out=run.p)
         dlogits *= dloss / _frames(dlogits)
         return dlogits, None

@@ -118,11 +118,15 @@ class PeepholeLSTM(LSTM):
 
     def accumulate(self, run):
         """dWp += sum of da * c: of c_prev for the gates i and f, of c for o; then the others."""
-        da_i, da_f, _, da_o = cells.split_gates(run.a)
-        c_prev, c = run.c[:-1], run.c[1:]
-        scratch = run.array(self.H)
-        for k, (da, seen) in enumerate(((da_i, c_prev), (da_f, c_prev), (da_o, c))):
-            add_sum_of_rows(xp.multiply(da, seen, out=scratch), out=self.Wp.grad[k])
+        if kernels.wanted(run.a.dtype):
+            sums = kernels.peephole_sums(run.a, run.c)
+            add_sum_of_rows(sums, out=self.Wp.grad.reshape(-1))
+        else:
+            da_i, da_f, _, da_o = cells.split_gates(run.a)
+            c_prev, c = run.c[:-1], run.c[1:]
+            scratch = run.array(self.H)
+            for k, (da, seen) in enumerate(((da_i, c_prev), (da_f, c_prev), (da_o, c))):
+                add_sum_of_rows(xp.multiply(da, seen, out=scratch), out=self.Wp.grad[k])
         super().accumulate(run)
 
 

@@ -164,10 +164,11 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
         for k, final in enumerate(self.final_state(run)):
             name = self.state_names[k]
             dstate = run.array_of_one_step(self.H)
-            dstate.fill(0)
-            if dfinal is not None:
+            if dfinal is None:
+                dstate.fill(0)
+            else:
                 expect(f"gradient of the final state {name}", dfinal[k], final.shape, final.dtype)
-                dstate += dfinal[k]
+                dstate[...] = dfinal[k]
             setattr(run, "d" + name, dstate)
 
     def step_backward(self, run, t, dy):

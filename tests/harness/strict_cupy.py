@@ -593,6 +593,8 @@ SHIM = r"""
 #define __forceinline__ inline
 #define __shared__ static
 #define __syncthreads()
+using std::fabs;
+using std::log;
 using std::sqrt;
 using std::tanh;
 struct Three { unsigned x, y, z; };
