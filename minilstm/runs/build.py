@@ -1,10 +1,16 @@
-"""What a configuration describes, built: the model, its loss, and the data.
+"""Build from settings: the model, its loss, the optimizer, and the sources of data.
 
-    config = load(presets=["github2016"])
-    model = build_model(config)
+    import math
+    from minilstm.config import load
+
+    config = load()  # the defaults, or load(["github2016"])
     source = open_source(config, "train")
+    model = build_model(config, D=math.prod(source.frame_shape))
+    optimizer = build_optimizer(model, config)
 
-`load_run` builds the model of a run folder and fills it with what it learned. Read next: step.py.
+`load_run` builds the model of a run folder and fills it with the weights that it learned.
+
+Read next: step.py.
 """
 
 from __future__ import annotations

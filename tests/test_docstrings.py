@@ -1,0 +1,105 @@
+"""Examples in docstrings: every call in them fits the signature of what it calls."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import textwrap
+
+import pytest
+
+import minilstm
+from minilstm.runs import build
+
+MODULES = ["minilstm"] + [
+    module.name
+    for module in pkgutil.walk_packages(minilstm.__path__, "minilstm.")
+    if not module.name.endswith("__main__")
+]
+
+
+def blocks(text):
+    """The indented parts of a docstring that are Python, as syntax trees."""
+    lines = [*inspect.cleandoc(text).splitlines(), "end"]
+    block = []
+    for line in lines:
+        if line.startswith("    ") or not line:
+            block.append(line)
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent("\n".join(block)))
+        except SyntaxError:  # an equation, a table or a command
+            tree = ast.parse("")
+        if tree.body:
+            yield tree
+        block = []
+
+
+def called(node, names):
+    """The object that a call in an example names, or None for one that the example itself made."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+        owner = called(node.value, names)
+        return None if owner is None else getattr(owner, node.attr, None)
+    return None
+
+
+def made_in(block):
+    """The names that an example gives to values, classes and functions of its own."""
+    for node in ast.walk(block):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name
+
+
+def imported_in(block):
+    """The objects that an example imports from the package, by name."""
+    return {
+        alias.name: getattr(importlib.import_module(node.module), alias.name)
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("minilstm")
+        for alias in node.names
+    }
+
+
+def calls():
+    """Each call in an example that names something of the package: where, the call, the object."""
+    for name in MODULES:
+        module = importlib.import_module(name)
+        tree = ast.parse(inspect.getsource(module))
+        names = {"minilstm": minilstm} | vars(minilstm) | vars(module)
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                continue
+            for block in blocks(ast.get_docstring(node) or ""):
+                known = {key: value for key, value in names.items() if key not in made_in(block)}
+                known |= imported_in(block)
+                for call in (one for one in ast.walk(block) if isinstance(one, ast.Call)):
+                    function = called(call.func, known)
+                    if callable(function) and function.__module__.startswith("minilstm"):
+                        yield f"{name}: {ast.unparse(call)}", call, function
+
+
+CALLS = list(calls())
+
+
+def test_examples_are_found():
+    assert len(CALLS) > 20
+    assert any("build_model(" in where for where, *_ in CALLS)
+
+
+@pytest.mark.parametrize(("where", "call", "function"), CALLS, ids=[where for where, *_ in CALLS])
+def test_a_call_in_a_docstring_fits_the_signature(where, call, function):
+    if any(isinstance(one, ast.Starred) for one in call.args):
+        pytest.skip("its number of arguments is unknown")
+    keywords = {one.arg: None for one in call.keywords}
+    inspect.signature(function).bind(*[None] * len(call.args), **keywords)
+
+
+def test_the_example_of_the_builder_runs():
+    block = next(blocks(build.__doc__))
+    names = dict(vars(build))
+    exec(compile(block, "the docstring of build.py", "exec"), names)
+    assert names["model"].flat() is names["optimizer"].flat
