@@ -243,7 +243,7 @@ def beside(path: Path) -> Iterator[str]:
         config = read_config(path)
         data, model, run = config.data, config.model, config.run
         yield (
-            f"a run: {model.kind}, {model.layers} x {model.hidden} {model.cell} units, "
+            f"a run: {model.kind}, {model.layers} x {model.hidden} {model.cell_name} units, "
             f"{data.source}, {data.past} frames in and {data.future} to predict, seed {run.seed}"
         )
     for text in sorted(filter(Path.is_file, path.glob("*.txt"))):

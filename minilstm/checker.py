@@ -171,16 +171,19 @@ def _error(a, n, must_be_zero):
 def check_all(only: str = "", seed: int = 0) -> Iterator[Comparison]:
     """The rows of every sample of every layer whose class name contains `only`."""
     for cls in layer_classes():
-        if only.lower() not in cls.__name__.lower():
-            continue
-        with use_backend(current_backend().name, "float64"):
-            samples = cls.samples(np.random.default_rng(seed))
-            rows = [
-                row
-                for variant, sample in samples.items()
-                for row in check(sample, f"{cls.__name__} {variant}".strip(), seed)
-            ]
-        yield from rows  # outside the block: between rows the caller's own backend is in force
+        if only.lower() in cls.__name__.lower():
+            yield from check_samples(cls, seed)
+
+
+def check_samples(cls: type[Layer], seed: int = 0) -> list[Comparison]:
+    """The rows of every sample of one layer class."""
+    with use_backend(current_backend().name, "float64"):
+        samples = cls.samples(np.random.default_rng(seed))
+        return [
+            row
+            for variant, sample in samples.items()
+            for row in check(sample, f"{cls.__name__} {variant}".strip(), seed)
+        ]
 
 
 def _by_name(layer, inputs):

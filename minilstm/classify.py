@@ -28,6 +28,7 @@ from .evaluation.clip_scores import results_of, results_table
 from .figures import panels
 from .files import expect_writable, make_folder, remove_temporaries, write_file
 from .runs import build
+from .runs.own_cell import add_cell_argument
 from .streams import warn_instead
 from .training.classifier import fit
 
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--force", action="store_true", help="overwrite results that are there")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
+    add_cell_argument(parser)
     config.add_section(parser, "classify", ClassifySettings)
     options = parser.parse_args(arguments)
     settings = ClassifySettings(**config.given(options, "classify"))
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     _refuse(out, options.force)
     expect_writable(out / NAMES[0], folders=True)
     train, validation, test = build.open_clips(settings)
-    fitted = fit(settings, train, validation, options.init_from, options.quiet)
+    fitted = fit(settings, train, validation, options.init_from, options.quiet, options.cell)
     name = f"LSTM, {settings.encoder}"
     rows = {name: fitted.predict(test)} | clip_baselines(train, validation, test)
     result = results_of(name, rows, test)

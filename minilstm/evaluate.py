@@ -21,6 +21,7 @@ from .errors import ConfigError
 from .evaluation import judging, kept_predictions
 from .files import expect_writable
 from .runs import build
+from .runs.own_cell import add_cell_argument
 from .runs.trained import find_run
 
 
@@ -59,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--commit", metavar="TEXT", default="", help="with --keep: the commit of the code, where "
         "git does not know it",
     )  # fmt: skip
+    add_cell_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     options = parser.parse_args(arguments)
     if options.keep is not None:
@@ -66,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     run = find_run(options.run)
-    config = build.read_config(run)
+    config = build.read_config(run, options.cell)
     if options.digits is not None:
         source = config.data.source if options.data is None else options.data
         if source not in ("moving-mnist", "actions", "action-changes"):
@@ -79,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision
     # weights so large that numbers overflow end in NonFiniteError; NumPy's warnings say it twice
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
-        model = build.load_run(run, options.best)
+        model = build.load_run(run, options.best, options.cell)
         source = build.open_test_source(config, options.data)
         frames, shape = judging.sequences(source, options.sequences), source.frame_shape
         trained = build.open_source(config, "train").frame_shape

@@ -2,6 +2,7 @@
 
     python -m minilstm.gradcheck
     python -m minilstm.gradcheck LSTM
+    python -m minilstm.gradcheck mycell.py:GRU       a cell in a file of your own
 
 This file reads the command line and prints. `check` is also here, for a layer of your own.
 
@@ -13,9 +14,11 @@ from __future__ import annotations
 import sys
 
 from .backend import use_backend
-from .checker import TOLERANCE, check, check_all, layer_classes
+from .checker import TOLERANCE, check, check_all, check_samples, layer_classes
 from .command import Parser, run_command
+from .config import cell_file
 from .errors import ConfigError
+from .runs.own_cell import read_cell
 
 __all__ = ["check", "main"]
 
@@ -26,22 +29,31 @@ def main(arguments: list[str] | None = None) -> int:
         description="Check every gradient of every layer and model by finite differences and by "
         "complex steps. Exits with 1 if any is wrong.",
     )
-    parser.add_argument("only", nargs="?", default="", help="check layers with this in their name")
+    parser.add_argument(
+        "only",
+        nargs="?",
+        default="",
+        metavar="ONLY",
+        help="check layers with this in their name, or FILE.py:CLASS",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random samples (default: 0)")
     parser.add_argument("--backend", default="numpy", choices=("numpy", "cupy"))
     options = parser.parse_args(arguments)
-    names = [cls.__name__ for cls in layer_classes()]
-    if not any(options.only.lower() in name.lower() for name in names):
+    own = cell_file(options.only)
+    names = [] if own else [cls.__name__ for cls in layer_classes()]
+    if not own and not any(options.only.lower() in name.lower() for name in names):
         raise ConfigError(
             f"expected a part of a layer's name, got {options.only!r}: it is one of "
             f"{', '.join(names)}"
         )
+    cell = read_cell(own) if own else None
     limits = " ".join(f"{'< ' + format(limit, '.0e'):>12}" for limit in TOLERANCE.values())
     print(f"{'layer':<50} {'gradient of':<24} {'size':>6}", *(f"{n:>12}" for n in TOLERANCE))
     print(f"{'':<82} {limits}")
     rows, previous = [], ""
     with use_backend(options.backend):
-        for row in check_all(options.only, options.seed):
+        found = check_samples(cell, options.seed) if cell else check_all(options.only, options.seed)
+        for row in found:
             rows.append(row)
             mark = "" if row.passed else "   WRONG"
             name = row.layer if row.layer != previous else ""
@@ -50,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
                   f"{row.complex:>12.1e} {row.float32:>12.1e}{mark}", flush=True)  # fmt: skip
     wrong = sum(not row.passed for row in rows)
     print(f"\n{len(rows)} gradients of {len({row.layer for row in rows})} layers, {wrong} wrong")
+    if own and not wrong:
+        print("what else a layer promises, in the repository: "
+              f"python -m pytest tests/test_contracts.py --cell {options.only}")  # fmt: skip
     return 1 if wrong or not rows else 0
 
 

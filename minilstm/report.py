@@ -17,6 +17,7 @@ import sys
 from .command import Parser, run_command
 from .errors import ConfigError
 from .experiments.report_page import write_report
+from .runs.own_cell import add_cell_argument
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,10 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="the weights with the smallest validation loss, not the newest",
     )
+    add_cell_argument(parser)
     options = parser.parse_args(arguments)
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
-    print(write_report(options.run, options.sequences, options.best))
+    print(write_report(options.run, options.sequences, options.best, options.cell))
     return 0
 
 

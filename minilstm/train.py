@@ -28,6 +28,7 @@ from .training import loop
 from .training.distributed import ALONE, Ranks
 
 PLACES = ("data.path", "data.source", "data.digits")  # settings by which --resume finds the data
+CELL = "model.cell"  # the setting by which it finds the file of a cell of the user's own
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,9 +86,9 @@ def resumed_settings(options) -> Config:
     """The settings of the run that --resume names.
 
     --extend-to may change its length; --path, --data FILE.npy and --digits say where the same data
-    lie now.
+    lie now, and --cell where the file of the run's own cell lies.
     """
-    others = [name for name in vars(options) if "." in name and name not in PLACES]
+    others = [name for name in vars(options) if "." in name and name not in (*PLACES, CELL)]
     others += options.presets
     others += [f"--{name}" for name in ("config", "out") if getattr(options, name) is not None]
     if others:
@@ -95,7 +96,7 @@ def resumed_settings(options) -> Config:
             f"expected no settings beside --resume, which keeps those of its run, got {others[0]}: "
             "leave it out, or train a new run"
         )
-    settings = build.read_config(options.resume)
+    settings = build.read_config(options.resume, config.given(options, "model").get("cell"))
     places = config.given(options, "data")
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **places))
     if options.extend_to is None:

@@ -23,6 +23,7 @@ import sys
 from .command import Parser, run_command
 from .experiments.run_figures import NAMES, FigureFolder, captions, draw, open_runs
 from .files import make_folder, write_file
+from .runs.own_cell import add_cell_argument
 from .runs.trained import find_run, is_packed
 
 
@@ -52,9 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="the weights with the smallest validation loss, not the newest",
     )
+    add_cell_argument(parser)
     options = parser.parse_args(arguments)
     folders = [find_run(run) for run in options.runs]
-    runs = open_runs(folders, options.best)
+    runs = open_runs(folders, options.best, options.cell)
     here = f"{folders[0].name}-figures" if is_packed(folders[0]) else folders[0] / "figures"
     out = make_folder(options.out or here)
     folder = FigureFolder(out)

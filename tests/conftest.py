@@ -18,15 +18,32 @@ import minilstm
 from minilstm import config
 from minilstm.backend import set_backend, use_backend
 from minilstm.checker import layer_classes
+from minilstm.config import CellFile, cell_file
 from minilstm.experiments import action_experiments, many_runs
 from minilstm.files import write_file
 from minilstm.layers.workspace import Fresh, use_workspace
+from minilstm.runs.own_cell import read_cell
 from minilstm.training import loop
 from minilstm.training.progress import Progress
 
 # a process that a test starts, in whatever folder, imports the package that the test imports
 paths = [str(Path(minilstm.__file__).parents[1]), os.environ.get("PYTHONPATH")]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--cell", metavar="FILE:CLASS", help="try a cell of your own: tests/test_contracts.py"
+    )
+
+
+def pytest_configure(config):
+    """Let the promises of test_contracts.py be tried on a cell of the user's own alone."""
+    if text := config.getoption("--cell"):
+        cells_to_try[:] = [read_cell(cell_file(text) or CellFile(text, ""))]
+
+
+cells_to_try = []  # or those of the package
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +95,11 @@ def every_sample():
     """(class, variant) of every sample in the package: found by the checker, not listed here."""
     with use_backend("numpy", "float64"):
         rng = np.random.default_rng(0)
-        return [(cls, variant) for cls in layer_classes() for variant in cls.samples(rng)]
+        return [
+            (cls, variant)
+            for cls in cells_to_try or layer_classes()
+            for variant in cls.samples(rng)
+        ]
 
 
 def pytest_generate_tests(metafunc):

@@ -10,6 +10,7 @@ import itertools
 
 import numpy as np
 import pytest
+from conftest import cells_to_try
 
 from minilstm.backend import use_backend
 from minilstm.checker import analytic_gradients, layer_classes, numeric_gradient
@@ -24,7 +25,7 @@ from minilstm.layers.stack import Stack
 from minilstm.layers.workspace import Fresh, Reused, empty, use_workspace
 from minilstm.models import STARTS, Decoder, Encoder, EncoderDecoder, FuturePredictor
 
-CELLS = [cls for cls in layer_classes() if issubclass(cls, Recurrent)]
+CELLS = cells_to_try or [cls for cls in layer_classes() if issubclass(cls, Recurrent)]
 MODELS = [cls for cls in layer_classes() if issubclass(cls, EncoderDecoder)]
 POISONED = [Fresh, lambda: Reused(poison=True)]
 

@@ -13,6 +13,7 @@ from .loading import (
 )
 from .schema import (
     SECTIONS,
+    CellFile,
     ClassifySettings,
     Config,
     DataSettings,
@@ -23,12 +24,14 @@ from .schema import (
     OptimizerSettings,
     RunSettings,
     Section,
+    cell_file,
     flag_of,
 )
 
 __all__ = [
     "PRESETS",
     "SECTIONS",
+    "CellFile",
     "ClassifySettings",
     "Config",
     "DataSettings",
@@ -41,6 +44,7 @@ __all__ = [
     "Section",
     "add_arguments",
     "add_section",
+    "cell_file",
     "differences",
     "flag_of",
     "from_arguments",

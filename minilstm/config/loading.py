@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .schema import SECTIONS, Config, Section, checked, flag_of, nearest, refusal
+from .schema import SECTIONS, Config, Section, cell_file, checked, flag_of, nearest, refusal
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -180,7 +180,15 @@ def _read(source):
         raise ConfigError(f"expected TOML in {where}, got: {message}: mend that line") from None
     except ValueError:  # Python reads no integer of more than 4300 digits
         raise refusal(f"TOML in {where}", "a number of thousands of digits", "mend it") from None
-    return _checked_tree(tree, where)
+    _checked_tree(tree, where)
+    own = cell_file(str(tree.get("model", {}).get("cell", "")))
+    if own and not own.sha256:  # a file of settings may come from anybody
+        raise refusal(
+            f"the hash of a cell's file in {where}",
+            str(own),
+            f"leave it out there, and name it on the command line: --cell {own}",
+        )
+    return tree
 
 
 def _preset(name):

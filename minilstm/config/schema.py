@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from ..errors import ConfigError
 
 SOURCES = ("moving-mnist", "actions", "action-changes", "patches", "percepts")
+CELLS = ("peephole", "standard", "slides-lstm", "elman", "slides-rnn")
 
 
 def setting(
@@ -134,6 +135,27 @@ class DataSettings(Section):
 
 
 @dataclass(frozen=True)
+class CellFile:
+    """A class in a file of the user's own, written FILE.py:CLASS or FILE.py:CLASS@sha256:HASH.
+
+    The hash is that of the file's bytes; "" where the user names a file, as it is now.
+    """
+
+    path: str
+    name: str
+    sha256: str = ""
+
+    def __str__(self):
+        return f"{self.path}:{self.name}" + (f"@sha256:{self.sha256}" if self.sha256 else "")
+
+
+def cell_file(text: str) -> CellFile | None:
+    """Return what FILE.py:CLASS names, or None for text of another form."""
+    found = re.fullmatch(r"(.+\.py):(\w+)(?:@sha256:([0-9a-f]{64}))?", text, re.DOTALL)
+    return CellFile(found[1], found[2], found[3] or "") if found else None
+
+
+@dataclass(frozen=True)
 class ModelSettings(Section):
     """What learns."""
 
@@ -150,8 +172,9 @@ class ModelSettings(Section):
     )
     cell: str = setting(
         "peephole",
-        "recurrent cell: the paper's LSTM, PyTorch's, the slides', the Elman RNN, the slides' RNN",
-        choices=("peephole", "standard", "slides-lstm", "elman", "slides-rnn"),
+        "recurrent cell: the paper's LSTM, PyTorch's, the slides', the Elman RNN, the slides' RNN, "
+        "or a class in a file of your own, such as mycell.py:GRU",
+        metavar="|".join((*CELLS, "FILE.py:CLASS")),
     )
     layers: int = setting(
         2, "recurrent layers in the encoder, and in each decoder", at_least=1, at_most=100
@@ -165,6 +188,25 @@ class ModelSettings(Section):
     dropout: float = setting(
         0.0, "share of units dropped between layers, never in the recurrence", at_least=0, below=1
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.cell not in CELLS and self.cell_file is None:
+            raise refusal(
+                f"model.cell one of {', '.join(CELLS)}, or FILE.py:CLASS",
+                self.cell,
+                nearest(self.cell, CELLS),
+            )
+
+    @property
+    def cell_file(self) -> CellFile | None:
+        """The file and class of a cell of the user's own; None for a cell of the package."""
+        return cell_file(self.cell)
+
+    @property
+    def cell_name(self) -> str:
+        """The name of the cell for tables and figures; of a class in a file, the class."""
+        return self.cell if self.cell_file is None else self.cell_file.name
 
 
 @dataclass(frozen=True)

@@ -11,26 +11,22 @@ draws it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import ConfigError
-from ..layers import cells
-from ..layers.lstm import SlidesLSTM
-from ..layers.rnn import Recurrent, SlidesRNN
+from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
+from ..layers.rnn import ElmanRNN, Recurrent, SlidesRNN
 from ..models import Decoder, Encoder, EncoderDecoder
 
-# name: (words, its range, or None where it has none)
-SIGNALS: dict[str, tuple[str, Any]] = {
-    "i": ("input gate", (0, 1)),
-    "f": ("forget gate", (0, 1)),
-    "g": ("input", (-1, 1)),
-    "o": ("output gate", (0, 1)),
-    "c": ("cell", None),
-    "h": ("output", (-1, 1)),
+PACKAGE_CELLS = (PeepholeLSTM, LSTM, SlidesLSTM, ElmanRNN, SlidesRNN)
+WORDS = {
+    "i": "input gate",
+    "f": "forget gate",
+    "g": "input",
+    "o": "output gate",
+    "c": "cell",
+    "h": "output",
 }
-GATES = tuple("ifgo")
 SETTLING_STEPS = 20  # left out, so that a rhythm can begin
 STILL_DEVIATION = 1e-2  # standard deviation below which a unit is at rest
 
@@ -40,14 +36,25 @@ def unrolled(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The signals of one recurrent layer over x (T, B, D), each (T, B, H), and its output y.
 
-    i f g o c h of an LSTM, h of an RNN. The values are those of `forward`, taken from its cache.
+    Gates by the names in its `gate_ranges`, then the states, h last: i f g o c h of an LSTM, h of
+    an RNN. The values are those of `forward`, taken from its cache.
     """
     (y, _), cache = layer.forward(x, state)
-    run = cache.consume().run
-    found = {"h": run.h[1:]}
-    if layer.num_gates == 4:
-        found = dict(zip(GATES, cells.split_gates(run.a), strict=True)) | {"c": run.c[1:]} | found
+    run, H = cache.consume().run, layer.H
+    found = {name: run.a[..., k * H : (k + 1) * H] for k, name in enumerate(layer.gate_ranges)}
+    for name in reversed(layer.state_names):
+        found[name] = getattr(run, name)[1:]
     return found, y
+
+
+def title_and_range(layer: Recurrent, name: str) -> tuple[str, tuple[float, float] | None]:
+    """Return the title of a signal, "forget gate f", and its range, or None where it has none.
+
+    The words are those of the package's own cells. A signal of another cell has its name alone.
+    """
+    known = type(layer) in PACKAGE_CELLS
+    title = f"{WORDS[name]} {name}" if known else name
+    return title, layer.gate_ranges.get(name, (-1, 1) if known and name == "h" else None)
 
 
 def encoder_signals(encoder: Encoder, past: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -132,11 +139,16 @@ def saturation(signal: np.ndarray, limits: tuple[float, float]) -> float:
 # ---------------------------------------------------------------- weights, gradients
 
 
-def input_weights(layer: Recurrent) -> np.ndarray:
-    """What connects each input to each unit: (D, gates * H), gates in the order i f g o."""
+def input_weights(layer: Recurrent) -> np.ndarray | None:
+    """Return what connects each input to each unit: (D, G * H), gates in the order i f g o.
+
+    None for a cell whose input weights are not called Wx.
+    """
     if isinstance(layer, SlidesLSTM):  # by way of I x
         return layer.Wi.value @ layer.W.value[: layer.H]
-    return layer.params()["Wi" if isinstance(layer, SlidesRNN) else "Wx"].value
+    weight = layer.params().get("Wi" if isinstance(layer, SlidesRNN) else "Wx")
+    fits = weight is not None and weight.value.shape == (layer.D, layer.num_gates * layer.H)
+    return weight.value if fits else None
 
 
 def output_weights(decoder: Decoder) -> np.ndarray:

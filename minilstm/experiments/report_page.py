@@ -37,18 +37,21 @@ LOSSLESS_BYTES = 1_000_000  # larger pictures show noise, and are compressed wit
 CHART = (1000, 300)  # width and height of the chart of errors, in its own units
 
 
-def write_report(path: str | Path, sequences: int = 1000, best: bool = False) -> Path:
+def write_report(
+    path: str | Path, sequences: int = 1000, best: bool = False, cell: str | None = None
+) -> Path:
     """Write the report.html of a run folder, judged on so many test sequences. Returns its path.
 
     Of a trained model, NAME-report.html in the current folder: the package stays as it is.
-    The weights are the newest, or with `best` those with the smallest validation loss. Raises
-    RunError, ConfigError, DataError.
+    The weights are the newest, or with `best` those with the smallest validation loss. `cell`
+    is FILE.py:CLASS for a run whose own cell's file was moved or changed. Raises RunError,
+    ConfigError, DataError.
     """
     path = find_run(path)
     folder = RunFolder(path)
     out = Path(f"{path.name}-report.html") if is_packed(path) else folder.report
     expect_writable(out)
-    run = run_figures.open_run(path, best=best)
+    run = run_figures.open_run(path, best=best, cell=cell)
     if len(run.source.frame_shape) == 1:
         raise RunError(
             f"{path}: expected a run on pictures, which the page plays, got a run on percepts: use "
@@ -121,8 +124,8 @@ def summary_of(run: TrainedRun, about: dict, best: bool = False) -> str:
         trained += ", the weights with the smallest validation loss"
     return (
         f"{c.model.kind}{conditional}, {c.model.layers} layer{'s' * (c.model.layers > 1)} of "
-        f"{c.model.hidden} units ({c.model.cell}), {run.trained.flat().value.size:,} parameters; "
-        f"{trained} on {c.data.source}, seed {c.run.seed}"
+        f"{c.model.hidden} units ({c.model.cell_name}), {run.trained.flat().value.size:,} "
+        f"parameters; {trained} on {c.data.source}, seed {c.run.seed}"
     )
 
 

@@ -79,16 +79,19 @@ class TrainedRun:
         return {TRAINED: self.trained, RANDOM: self.random}
 
 
-def open_run(path: str | Path, name: str | None = None, best: bool = False) -> TrainedRun:
+def open_run(
+    path: str | Path, name: str | None = None, best: bool = False, cell: str | None = None
+) -> TrainedRun:
     """Read a run and its test sequences. Raises RunError, ConfigError, DataError.
 
     `path` is a run folder or the name of a trained model. The weights are the newest, or with
-    `best` those with the smallest validation loss.
+    `best` those with the smallest validation loss. `cell` is FILE.py:CLASS for a run whose own
+    cell's file was moved or changed.
     """
     path = find_run(path)
-    config = build.read_config(path)
+    config = build.read_config(path, cell)
     with use_backend("numpy", config.run.dtype):
-        trained = build.load_run(path, best)
+        trained = build.load_run(path, best, cell)
         random = build.build_model(config, trained.D)
     for model in (trained, random):
         model.set_unrolling()  # no truncation, no recomputation
@@ -101,9 +104,12 @@ def open_run(path: str | Path, name: str | None = None, best: bool = False) -> T
     return TrainedRun(name or Path(path).resolve().name, config, source, frames, trained, random)
 
 
-def open_runs(paths: Sequence[str | Path], best: bool = False) -> list[TrainedRun]:
+def open_runs(
+    paths: Sequence[str | Path], best: bool = False, cell: str | None = None
+) -> list[TrainedRun]:
     """Read several runs. Runs whose folders have the same name get the parent's name, too.
 
+    `cell` is for all of them that have a cell of the user's own; one must.
     Raises ConfigError if two names are still equal, and what `open_run` raises.
     """
     folders = [find_run(path).resolve() for path in paths]
@@ -115,7 +121,14 @@ def open_runs(paths: Sequence[str | Path], best: bool = False) -> list[TrainedRu
         raise ConfigError(
             f"expected runs of different names, got {', '.join(names)}: name each once"
         )
-    return [open_run(path, name, best) for path, name in zip(folders, names, strict=True)]
+    cells = [cell] * len(folders)
+    if cell is not None:
+        own = [build.read_config(path).model.cell_file is not None for path in folders]
+        cells = [cell if here or not any(own) else None for here in own]
+    return [
+        open_run(path, name, best, cell)
+        for path, name, cell in zip(folders, names, cells, strict=True)
+    ]
 
 
 # ---------------------------------------------------------------- Figures 5, 6 and 8
@@ -251,13 +264,13 @@ def fig7(run: TrainedRun, folder: FigureFolder) -> None:
         found = activations.future_signals(model, run.past, STEPS)[0]
         rows[name] = {}
         for letter, signal in found.items():
-            words, limits = activations.SIGNALS[letter]
+            words, limits = activations.title_and_range(model.predict.stack.layers[0], letter)
             peak, period = activations.periodicity(signal)
             if letter == "h":
                 peaks[name] = peak.mean()
                 periods[name] = np.median(period[period > 0]) if period.any() else 0
             text = f"peak {peak.mean():.2f}"
-            rows[name][f"{words} {letter}"] = (signal[:, 0, units], limits, text)
+            rows[name][words] = (signal[:, 0, units], limits, text)
     caption = (
         'Slides, "(a) Trained, (b) Randomly Initialized Future Predictor" (paper, Figure 7). '
         f"{len(units)} units of the future decoder, a line for each, over {STEPS} predicted steps. "
@@ -287,12 +300,18 @@ def fig9(run: TrainedRun, folder: FigureFolder) -> None:
     rows = {}
     for name, model in run.models.items():
         layer = model.encoder.layers[0]
-        found = np.split(activations.input_weights(layer).T, layer.num_gates)  # (H, D) each
-        titles = ["input gate i", "forget gate f", "input g", "output gate o"]
-        if layer.num_gates == 1:
+        W, gates = activations.input_weights(layer), layer.num_gates
+        if W is None:
+            return folder.leave_out(
+                "fig9", f"{type(layer).__name__} has no input weights Wx (D, {gates} H)"
+            )
+        found = np.split(W.T, gates)  # (H, D) each
+        titles = [activations.title_and_range(layer, gate)[0] for gate in layer.gate_ranges]
+        titles = titles or [f"part {k} of Wx" for k in range(1, gates + 1)]
+        if gates == 1:
             titles = ["input"]
         chosen = activations.largest(
-            found[titles.index("input g") if layer.num_gates == 4 else 0], UNITS
+            found[titles.index("input g") if "input g" in titles else 0], UNITS
         )
         rows[name] = {t: w[chosen] for t, w in zip(titles, found, strict=True)}
     caption = (
@@ -336,8 +355,10 @@ def _weights(rows, run):
 
 def gates(run: TrainedRun, folder: FigureFolder) -> None:
     """Draw histograms of the gates of the encoder and of the future decoder."""
-    if run.trained.encoder.layers[0].num_gates == 1:
-        return folder.leave_out("gates", "an RNN has no gates")
+    layer = run.trained.encoder.layers[0]
+    if not layer.gate_ranges:
+        why = "an RNN has no gates" if layer.num_gates == 1 else "the cell names no gate_ranges"
+        return folder.leave_out("gates", why)
     rows: dict = {}
     for name, model in run.models.items():
         stacks = {"encoder": activations.encoder_signals(model.encoder, run.past)[0]}
@@ -345,10 +366,10 @@ def gates(run: TrainedRun, folder: FigureFolder) -> None:
             T = run.config.data.future
             stacks["future decoder"] = activations.future_signals(model, run.past, T)[0]
         for stack, found in stacks.items():
-            for letter in activations.GATES:
-                words, limits = activations.SIGNALS[letter]
+            for letter in layer.gate_ranges:
+                words, limits = activations.title_and_range(layer, letter)
                 share = activations.saturation(found[letter], limits)
-                panel = rows.setdefault(stack, {}).setdefault(f"{words} {letter}", {})
+                panel = rows.setdefault(stack, {}).setdefault(words, {})
                 panel[name] = (found[letter].ravel(), limits, f"{100 * share:.0f} %")
     caption = (
         f"Histograms of gate values over all units, frames and {run.frames.shape[1]} sequences. "
@@ -368,7 +389,7 @@ def gates(run: TrainedRun, folder: FigureFolder) -> None:
 def gradients(run: TrainedRun, folder: FigureFolder) -> None:
     """Draw how much of a gradient reaches earlier frames, in this run and in other cells."""
     past, config = _long_past(run), run.config
-    encoders = {f"{config.model.cell}, trained": run.trained.encoder}
+    encoders = {f"{config.model.cell_name}, trained": run.trained.encoder}
     for cell in dict.fromkeys((config.model.cell, "peephole", "elman")):
         for weights in dict.fromkeys((config.init.weights, "fan-in")):
             other = dataclasses.replace(
@@ -378,7 +399,7 @@ def gradients(run: TrainedRun, folder: FigureFolder) -> None:
             )
             model = build.build_model(other, run.trained.D)
             model.set_unrolling()
-            encoders[f"{cell}, {weights} start"] = model.encoder
+            encoders[f"{other.model.cell_name}, {weights} start"] = model.encoder
     series, reaching = {}, []
     for name, encoder in encoders.items():
         norms = activations.gradient_norms(encoder, past, keyed_rng(Purpose.FIGURE, 1))

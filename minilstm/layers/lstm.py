@@ -37,6 +37,7 @@ class LSTM(Recurrent):
     """
 
     num_gates = 4
+    gate_ranges = {"i": (0, 1), "f": (0, 1), "g": (-1, 1), "o": (0, 1)}
     state_names = ("h", "c")
     unrolled = UnrolledLSTM
 

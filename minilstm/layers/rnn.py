@@ -29,6 +29,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
 
     num_gates      G. A step has G*H pre-activations: G is 4 for an LSTM and 1 for a simple RNN
     state_names    names of the states, "h" first. Default: ("h",)
+    gate_ranges    {name: (low, high)} of each of the G parts that step leaves in run.a, in their
+                   order, such as {"r": (0, 1)}. minilstm.visualize draws them. Default: {}
     unrolled       the class of `run`, below. A cell that stores more arrays than `Unrolled`
                    declares them in a subclass of it: a dataclass with a field for each, None at
                    first. A state "c" needs the fields c and dc. Default: Unrolled
@@ -76,6 +78,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
 
     num_gates: int
     state_names: tuple[str, ...] = ("h",)
+    gate_ranges: dict[str, tuple[float, float]] = {}
     unrolled = Unrolled
 
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
@@ -92,6 +95,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
         for name in cls.state_names:
             if not {name, "d" + name} <= set(cls.unrolled.__dataclass_fields__):
                 missing.append(f"the fields {name} and d{name} of {cls.unrolled.__name__}")
+        if cls.gate_ranges and len(cls.gate_ranges) != getattr(cls, "num_gates", 0):
+            missing.append("one range in gate_ranges for each of num_gates")
         if missing and not abstract:
             raise TypeError(
                 f"expected the cell {cls.__name__} to define {', '.join(missing)}, got none: see "

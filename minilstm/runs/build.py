@@ -42,9 +42,10 @@ from ..layers.init import Init
 from ..layers.layer import Layer
 from ..layers.losses import BernoulliCrossEntropy, Loss, SquaredError
 from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
-from ..layers.rnn import ElmanRNN, SlidesRNN
+from ..layers.rnn import ElmanRNN, Recurrent, SlidesRNN
 from ..optim import SGD, Adam, Optimizer, RMSProp, schedule
 from . import checkpoint
+from .own_cell import read_cell, refuse_inside, with_cell
 from .trained import find_run, trained_models
 
 MODELS = {
@@ -69,8 +70,19 @@ def build_loss(config: Config) -> Loss:
     return BernoulliCrossEntropy()
 
 
-def build_model(config: Config, D: int, init: Init | None = None) -> models.EncoderDecoder:
-    """The model of a configuration for frames of D pixels, its parameters drawn from the seed."""
+def cell_of(config: Config) -> type[Recurrent]:
+    """Return the class of the recurrent layers; a file of the user's own is run for it."""
+    own = config.model.cell_file
+    return CELLS[config.model.cell] if own is None else read_cell(own)
+
+
+def build_model(
+    config: Config, D: int, init: Init | None = None, cell: type[Recurrent] | None = None
+) -> models.EncoderDecoder:
+    """The model of a configuration for frames of D pixels, its parameters drawn from the seed.
+
+    `cell` takes the place of the class that the configuration names.
+    """
     rng = keyed_rng(Purpose.WEIGHTS, config.run.seed)
     c, i = config.model, config.init
     init = init or Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
@@ -83,7 +95,7 @@ def build_model(config: Config, D: int, init: Init | None = None) -> models.Enco
             c.conditional,
             c.start,
             build_loss(config),
-            CELLS[c.cell],
+            cell or cell_of(config),
             init,
             c.dropout,
         )
@@ -256,10 +268,11 @@ def open_clips(settings: ClassifySettings) -> tuple[Clips, Clips, Clips]:
     return train, validation, test
 
 
-def read_config(run: str | Path) -> Config:
+def read_config(run: str | Path, cell: str | None = None) -> Config:
     """Return the settings of a run folder, or of the trained model of this name.
 
-    Raises RunError for a folder that is no run.
+    `cell` says FILE.py:CLASS for a run with a cell of the user's own, whose file was moved or
+    changed. Raises RunError for a folder that is no run, or that holds the file of its cell.
     """
     run = find_run(run)
     if not (run / "config.toml").is_file():
@@ -267,7 +280,11 @@ def read_config(run: str | Path) -> Config:
             f"expected a run folder of minilstm.train, got {run}, which has no config.toml: "
             f"give the folder that --out named{_or_a_name()}"
         )
-    return from_toml(run / "config.toml")
+    config = from_toml(run / "config.toml")
+    if cell is not None:
+        config = with_cell(config, cell, run)
+    refuse_inside(config, run)
+    return config
 
 
 def _or_a_name():
@@ -275,14 +292,18 @@ def _or_a_name():
     return f", or the name of a trained model: {', '.join(names)}" if names else ""
 
 
-def load_run(run: str | Path, best: bool = False) -> models.EncoderDecoder:
+def load_run(
+    run: str | Path, best: bool = False, cell: str | type[Recurrent] | None = None
+) -> models.EncoderDecoder:
     """Return the trained model of a run folder, ready for `rollout` and `reconstruction`.
 
     `run` may also be the name of a trained model in the package, "one-digit". The weights are the
-    newest, or with `best` those that did best on the validation sequences.
+    newest, or with `best` those that did best on the validation sequences. A run with a cell of the
+    user's own runs its file, unless the file has changed. Then, or where the file was moved, `cell`
+    is the class, or the text FILE.py:CLASS.
     """
     run = find_run(run)
-    config = read_config(run)
+    config = read_config(run, cell if isinstance(cell, str) else None)
     path = Path(run) / ("best.safetensors" if best else "checkpoint.safetensors")
     arrays, about = checkpoint.read(path)
     D = about.get("D")
@@ -294,7 +315,7 @@ def load_run(run: str | Path, best: bool = False) -> models.EncoderDecoder:
             f"{path}: expected more than {least} numbers for D = {D} and the model in config.toml, "
             f"got {found}: use the configuration that it was trained with"
         )
-    model = build_model(config, D)
+    model = build_model(config, D, cell=cell if isinstance(cell, type) else None)
     checkpoint.fill(model, arrays, path)
     return model
 

@@ -105,6 +105,7 @@ def fit(
     validation: Clips,
     run: str | Path | None = None,
     quiet: bool = True,
+    cell: str | None = None,
 ) -> Fitted:
     """Train a classifier on `train`, with an encoder from the run folder `run` (or none).
 
@@ -123,7 +124,7 @@ def fit(
             _expect_what_was_learned(train, run)
         scale = _scale(train, run)
         D = clip_vectors(train.frames[:1, None], scale).shape[-1]
-        classifier = build_classifier(settings, D, len(train.classes), run)
+        classifier = build_classifier(settings, D, len(train.classes), run, cell)
         fitted = Fitted(settings.backend, classifier, scale, settings.window, settings.stride, [])
         if settings.encoder != "scratch":
             _fit_readout(fitted, train, validation)
@@ -200,7 +201,11 @@ def draw_classifier_masks(
 
 
 def build_classifier(
-    settings: ClassifySettings, D: int, K: int, run: str | Path | None = None
+    settings: ClassifySettings,
+    D: int,
+    K: int,
+    run: str | Path | None = None,
+    cell: str | None = None,
 ) -> Classifier:
     """A classifier of frames of D numbers into K classes, its encoder that of a run folder."""
     rng = keyed_rng(Purpose.WEIGHTS, settings.seed)
@@ -214,13 +219,13 @@ def build_classifier(
         return Classifier(
             D, settings.hidden, settings.layers, K, rng, init=init, dropout=settings.dropout
         )
-    trained = build.read_config(run)
+    trained = build.read_config(run, cell)
     c, i = trained.model, trained.init
     init = Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
-    cell = build.CELLS[c.cell]
-    classifier = Classifier(D, c.hidden, c.layers, K, rng, cell, init, settings.dropout)
+    cell_class = build.cell_of(trained)
+    classifier = Classifier(D, c.hidden, c.layers, K, rng, cell_class, init, settings.dropout)
     if settings.encoder != "scratch":
-        copy_encoder(classifier, build.load_run(run), run)
+        copy_encoder(classifier, build.load_run(run, cell=cell), run)
     return classifier
 
 

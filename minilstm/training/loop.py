@@ -24,7 +24,7 @@ from ..files import write_file
 from ..gpu.capture import Captured, on_stream
 from ..layers.workspace import Reused, use_workspace
 from ..models import EncoderDecoder
-from ..runs import build
+from ..runs import build, own_cell
 from ..runs.run_folder import RunFolder, Watched
 from . import resources
 from .batches import BatchesAhead
@@ -87,6 +87,8 @@ def train(
     """
     folder = RunFolder(out) if ranks.is_first else Watched(out)
     quiet = quiet or not ranks.is_first
+    config = own_cell.pinned(config)
+    own_cell.refuse_inside(config, out)
     if not resume:
         folder.refuse(force)
     source = build.open_source(config, "train")

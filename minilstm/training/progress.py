@@ -70,7 +70,7 @@ def announce(
     return "\n".join(
         (
             f"model     {c.kind}{conditional}: {c.layers} layer{'s' * (c.layers > 1)} of "
-            f"{c.hidden} units ({c.cell}), {model.flat().value.size:,} parameters",
+            f"{c.hidden} units ({c.cell_name}), {model.flat().value.size:,} parameters",
             f"data      {d.source}: {d.past} frames in, {d.future} to predict, {_in_words(shape)}",
             f"training  {length} of {r.batch_size} sequences, {config.optimizer.rule}, "
             f"seed {r.seed}",
@@ -335,6 +335,8 @@ class Progress:
             )
             then |= {name: now[name] for name in CHANGED_BY_RANKS if name in now}
         moved = _moved(saved.data, self.config.data, bool(data))
+        if _same_cell(saved.model.cell_file, self.config.model.cell_file):
+            moved.append("model.cell")
         changed = _differences(saved, self.config, then, now, moved)
         changed += [
             f"other {role} ({self.data.get(role, 'none')})"
@@ -421,6 +423,11 @@ def _moved(before, after, known):
     if known and before.source.endswith(".npy") and after.source.endswith(".npy"):
         moved.append("data.source")
     return moved
+
+
+def _same_cell(before, after):
+    """Say whether two files of the user's own, or one that was moved, hold the same cell."""
+    return before and after and (before.name, before.sha256) == (after.name, after.sha256)
 
 
 def _differences(saved, config, then, now, moved=()):

@@ -1,0 +1,140 @@
+"""A recurrent cell in a file of the user's own: mycell.py:GRU.
+
+The file is Python, and to use the cell is to run the file. So a file runs only if the user names it
+now (`--cell mycell.py:GRU`, `load(run, cell=...)`), or if it is still, to the byte, the file that a
+run was made with. A run records its absolute path, the class and the SHA-256 of its bytes, and
+never a copy: nothing inside a run folder is executed. The hash covers this one file and not what it
+imports.
+
+Read next: build.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from ..command import Parser
+from ..config import CellFile, Config, cell_file
+from ..errors import ConfigError, RunError
+from ..layers.rnn import Recurrent
+
+
+def add_cell_argument(parser: Parser) -> None:
+    """Add `--cell FILE:CLASS` to a command that reads runs."""
+    parser.add_argument(
+        "--cell",
+        metavar="FILE:CLASS",
+        help="for a run with a cell of your own: the file, if it was changed or moved since",
+    )
+
+
+def pinned(config: Config) -> Config:
+    """Add the absolute path and the hash of a cell's file, as it is now, unless they are there.
+
+    Raises ConfigError for a file that can't be read.
+    """
+    own = config.model.cell_file
+    if own is None or own.sha256:
+        return config
+    path = Path(own.path).resolve()
+    own = CellFile(str(path), own.name, hashlib.sha256(_read(path)).hexdigest())
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, cell=str(own)))
+
+
+def with_cell(config: Config, cell: str, run: str | Path) -> Config:
+    """Return the settings of a run with another file for its cell, or the same file elsewhere.
+
+    Raises ConfigError for text that names no file, and for a run whose cell is the package's.
+    """
+    if config.model.cell_file is None:
+        raise ConfigError(
+            f"expected no cell for {run}, whose cell is {config.model.cell!r}, got {cell!r}: leave "
+            "it out"
+        )
+    if cell_file(cell) is None:
+        raise ConfigError(f"expected a cell as FILE.py:CLASS, got {cell!r}: name a class in a file")
+    return pinned(dataclasses.replace(config, model=dataclasses.replace(config.model, cell=cell)))
+
+
+def refuse_inside(config: Config, run: str | Path) -> None:
+    """Raise RunError if the file of the cell lies in the run folder."""
+    own = config.model.cell_file
+    if own and Path(own.path).resolve().is_relative_to(Path(run).resolve()):
+        raise RunError(
+            f"expected the file of the cell outside the run folder, got {own.path}: nothing in a "
+            "run folder is executed; read it, move it out, and name it by --cell FILE:CLASS or "
+            "load(run, cell=...)"
+        )
+
+
+def read_cell(own: CellFile) -> type[Recurrent]:
+    """Run the file and return the class that it names: the same class each time for equal bytes.
+
+    A file with a hash runs only if its bytes have it. Raises RunError for another hash, ConfigError
+    for a file that can't be read, that fails, or that has no such cell.
+    """
+    path = Path(own.path)
+    if own.sha256 and not path.is_absolute():
+        raise RunError(
+            f"expected the absolute path of a cell's file in a run, got {own.path}: nothing of it "
+            "was run; name it by --cell FILE:CLASS or load(run, cell=...)"
+        )
+    code = _read(path)
+    found = hashlib.sha256(code).hexdigest()
+    if own.sha256 not in ("", found):
+        raise RunError(
+            f"expected {path} as it was when the run was made (SHA-256 {own.sha256[:12]}...), got "
+            f"another file ({found[:12]}...): nothing of it was run; if you trust it, name it by "
+            f"--cell {path}:{own.name} or load(run, cell=...)"
+        )
+    module = _run(code, path, f"minilstm_cell_{found}")
+    cell = getattr(module, own.name, None)
+    if not (isinstance(cell, type) and issubclass(cell, Recurrent)) or cell.is_abstract:
+        cells = [
+            name
+            for name, item in vars(module).items()
+            if isinstance(item, type) and item.__module__ == module.__name__
+            and issubclass(item, Recurrent)
+        ]  # fmt: skip
+        raise ConfigError(
+            f"expected a subclass of Recurrent in {path}, got {own.name!r}: the file has "
+            f"{', '.join(cells) or 'none'}"
+        )
+    return cell
+
+
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"expected the file of a cell at {path}, got {error.strerror!r}: name it by --cell "
+            "FILE:CLASS or load(run, cell=...)"
+        ) from error
+
+
+def _run(code, path, name):
+    """Return the module that these very bytes make. A file that was run before is not run again."""
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # where dataclasses look for it
+    try:
+        exec(compile(code, str(path), "exec", dont_inherit=True), vars(module))
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+                 if frame.filename == str(path)]  # fmt: skip
+        lines += [error.lineno] if isinstance(error, SyntaxError) else []
+        said = " ".join(str(error).split()) or "no message"
+        raise ConfigError(
+            f"{path}, line {lines[-1] if lines else '?'}: expected a file that defines a cell, got "
+            f"{type(error).__name__}: {said}"
+        ) from error
+    return module
