@@ -768,11 +768,34 @@ def test_the_pictures_of_a_resumed_run_show_all_of_it(tmp_path, monkeypatch):
     again = stop_after(monkeypatch, 5)
     with pytest.raises(Interrupted):
         loop.train(settings, tmp_path / "run", quiet=True)
-    assert not (tmp_path / "run" / "curves.png").exists()
+    names = ("curves.png", "prediction.png", "prediction.gif")
+    half = [(tmp_path / "run" / name).read_bytes() for name in names]  # a stopped run draws, too
     again()
     loop.train(settings, tmp_path / "run", quiet=True, resume=True)
-    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    whole = [(tmp_path / "run" / name).read_bytes() for name in names]
+    assert all(before != after for before, after in zip(half, whole, strict=True))
     assert evaluate.main([str(tmp_path / "run"), "--json"]) == 0
+
+
+def test_a_run_says_what_it_wrote_and_what_to_type_next(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "my run"
+    again = stop_after(monkeypatch, 5)
+    with pytest.raises(Interrupted):
+        loop.train(tiny(), run)
+    said = capsys.readouterr().out
+    assert "made      6 of" in said
+    assert (
+        "wrote     metrics.jsonl, checkpoint.safetensors, best.safetensors, config.toml in" in said
+    )
+    assert f"python -m minilstm.train --resume '{run}'  " in said
+    again()
+    loop.train(tiny(), run, resume=True)
+    said = capsys.readouterr().out
+    assert "--resume" not in said
+    assert f"python -m minilstm.evaluate '{run}'  judge it" in said
+    assert f"python -m minilstm.report '{run}'" in said
+    loop.train(tiny(), run, force=True, quiet=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_resume_without_a_run_is_refused_by_the_parser(capsys):

@@ -82,8 +82,9 @@ def train(
     lost it and is refused. All `ranks` call this alike.
 
     Raises NonFiniteError for losses or gradients that are not finite, RunError for a folder that
-    can't be used, Interrupted (a KeyboardInterrupt) after SIGINT, SIGTERM or SIGHUP. The checkpoint
-    is then that of the last step, or of the last --checkpoint-every if an error cut a step short.
+    can't be used. Raises Interrupted (a KeyboardInterrupt) after SIGINT, SIGTERM or SIGHUP, with
+    its pictures drawn. The checkpoint is then that of the last step, or of the last
+    --checkpoint-every if an error cut a step short.
     """
     folder = RunFolder(out) if ranks.is_first else Watched(out)
     quiet = quiet or not ranks.is_first
@@ -135,8 +136,10 @@ def train(
                         progress.save()
                 raise
             progress.save()
+        if ranks.is_first and progress.step:
+            progress.draw()
+        if not quiet:
+            print(progress.what_next(), flush=True)
         if stop.received:
             raise Interrupted(stop.received)
-        if ranks.is_first:
-            progress.draw()
     return model

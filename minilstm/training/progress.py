@@ -9,6 +9,7 @@ Read next: run_folder.py (the files), checkpoint.py, judging.py.
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from ..gpu.transfers import Readings
 from ..models import EncoderDecoder
 from ..optim import Optimizer
 from ..runs import build, checkpoint
-from ..runs.run_folder import RunFolder, environment
+from ..runs.run_folder import NAMES, RunFolder, environment
 from ..streams import progress_bar, warn_instead
 from . import pictures, resources
 from .distributed import ALONE, Alone
@@ -365,6 +366,25 @@ class Progress:
         if len(self.source.frame_shape) > 1:  # percepts are no pictures
             with warn_instead("there is no picture of predictions"):
                 pictures.draw_predictions(self.config, self.folder, self.model)
+
+    def what_next(self) -> str:
+        """Say which files the run has written, and what to type next."""
+        run = shlex.quote(str(self.folder.path))
+        written = [name for name in NAMES if (self.folder.path / name).exists()]
+        commands = {f"python -m minilstm.evaluate {run}": "judge it on unseen sequences"}
+        if self.step < self.config.run.steps:
+            commands = {f"python -m minilstm.train --resume {run}": "go on"} | commands
+        if len(self.source.frame_shape) > 1:  # percepts are no pictures
+            commands[f"python -m minilstm.report {run}"] = "write one page about it"
+        width = max(map(len, commands))
+        rows = [f"{command:<{width}}  {why}" for command, why in commands.items()]
+        return "\n".join(
+            (
+                f"made      {self.step:,} of {self.config.run.steps:,} steps",
+                f"wrote     {', '.join(written)} in {self.folder.path}",
+                "next      " + "\n          ".join(rows),
+            )
+        )
 
 
 @dataclass
