@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minilstm import config, train
+from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.errors import ConfigError
 from minilstm.runs import build
@@ -56,6 +57,41 @@ def test_asking_for_the_size_of_a_huge_model_takes_neither_memory_nor_time():
     found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     size, grown = map(int, found.stdout.split())
     assert size > 40e9 and 1024 * grown < 50e6
+
+
+@pytest.mark.parametrize("memory", ["full", "recompute=3"])
+@pytest.mark.parametrize("cell", ["peephole", "slides-lstm", "elman"])
+@pytest.mark.parametrize("conditional", ["none", "both"])
+def test_small_models_of_the_same_proportions_tell_the_memory_of_a_large_one(
+    monkeypatch, conditional, cell, memory
+):
+    settings = config.load(
+        overrides={
+            "data": {"past": 3, "future": 4},
+            "model": {"hidden": 94, "cell": cell, "conditional": conditional},
+            "run": {"memory": memory},
+        }
+    )
+    model = build.build_model(settings, 188)
+    told = resources.memory_of(model, settings)
+    monkeypatch.setattr(resources, "SCALES", (94,))  # none is smaller
+    assert told == resources.memory_of(model, settings)
+
+
+def test_the_memory_of_the_slides_size_is_told_without_a_step_of_it(monkeypatch):
+    measured = []
+    step = resources._buffers_of_a_step
+    monkeypatch.setattr(
+        resources,
+        "_buffers_of_a_step",
+        lambda model, *rest: measured.append(model.D) or step(model, *rest),
+    )
+    settings = config.load(["table2-composite", "large"])
+    with use_backend("numpy", "float32"):
+        model = build.build_model(settings, 4096, resources.Blank())
+        needed = resources.memory_of(model, settings).needed(256)
+    assert max(measured) < 100
+    assert 4e9 < needed < 6e9
 
 
 def test_weights_beyond_memory_are_refused_before_they_are_drawn(monkeypatch):

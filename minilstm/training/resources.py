@@ -5,6 +5,7 @@ Read next: progress.py, which announces both.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -70,17 +71,44 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     """
     on_host = current_backend().name == "numpy"
     with use_backend("numpy", config.run.dtype):  # the pool that counts is the host's
-        twin = model if on_host else build.build_model(config, model.D, Blank())
-        one, two = (_buffers(twin, config, B) for B in (1, 2))
-    weights = twin.flat().value
-    frames = (config.data.past + config.data.future) * model.D * weights.itemsize
+        one, two = _measured(model.D, config)
+    frames = (config.data.past + config.data.future) * model.D * np.dtype(config.run.dtype).itemsize
     fixed = weights_memory(config, model.D) + 2 * one - two
     if not on_host:
         fixed += products.WORKSPACE
     return Memory(fixed, two - one + 4 * frames)
 
 
-def _buffers(model, config, B):
+SCALES = (29, 31, 37, 41)  # primes: buffers of a small model must not agree in size by chance
+
+
+def _measured(D, config):
+    """Bytes of buffers for batches of one and of two sequences.
+
+    A buffer holds a multiple of 1, k or k^2 numbers if the model has k times as many units and
+    pixels. So three small models with the same proportions tell the size of a large one, and a
+    fourth one checks that. A small model, or one without a small likeness, is measured itself.
+    """
+    H = config.model.hidden
+    k = math.gcd(D, H)
+    if k > max(SCALES):
+        sizes = [_buffers(n * H // k, n * D // k, config) for n in SCALES]
+        polynomials = np.polyfit(SCALES[:3], sizes[:3], 2).T
+        fourth, whole = (
+            [round(float(np.polyval(p, n))) for p in polynomials] for n in (SCALES[3], k)
+        )
+        if fourth == sizes[3]:
+            return whole
+    return _buffers(H, D, config)
+
+
+def _buffers(H, D, config):
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, hidden=H))
+    model = build.build_model(config, D, Blank())
+    return [_buffers_of_a_step(model, config, B) for B in (1, 2)]
+
+
+def _buffers_of_a_step(model, config, B):
     past, future = config.data.past, config.data.future
     frames = np.zeros((past + future, B, model.D), config.run.dtype)
     x = asarray(frames, frames.dtype)
@@ -94,7 +122,6 @@ def _buffers(model, config, B):
                 z = model.loss.backward(1.0, loss_cache)[0]
             dlogits.append(z)
         model.backward(tuple(dlogits), cache, want_dinputs=False)
-    model.flat().grad.fill(0)
     return workspace.nbytes
 
 
