@@ -26,7 +26,7 @@ from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
 from minilstm.gpu import frames, kernels
 from minilstm.gpu.capture import Captured, on_stream
-from minilstm.gpu.side_by_side import side_by_side
+from minilstm.gpu.side_by_side import aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
 from minilstm.layers.layer import Flat
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
@@ -360,6 +360,25 @@ def test_functions_side_by_side_have_a_stream_each_and_are_waited_for():
         assert found["one"] == stream()
     with use_backend("numpy"):
         assert side_by_side({"one": lambda: 1, "two": lambda: 2}) == {"one": 1, "two": 2}
+
+
+def test_what_is_put_aside_is_done_when_the_block_ends_and_at_once_outside_of_one():
+    streams = []
+
+    def double(x):
+        streams.append(xp.cuda.get_current_stream().ptr)
+        xp.multiply(x, 2, out=x)
+
+    with use_backend("cupy", "float32"):
+        here, x = xp.cuda.get_current_stream().ptr, xp.ones(1_000_000)
+        for _ in range(20):
+            with joined():
+                xp.add(x, 1, out=x)
+                aside(double, x)
+            xp.subtract(x, 1, out=x)
+        aside(double, x)
+    assert streams[-1] == here not in streams[:-1] and len(set(streams)) == 2
+    assert (to_numpy(x) == 2**22 - 2).all()
 
 
 KINDS = {

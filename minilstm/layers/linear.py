@@ -13,6 +13,7 @@ import numpy as np
 
 from ..backend import xp
 from ..gpu import products
+from ..gpu.side_by_side import aside
 from . import samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect
@@ -93,5 +94,5 @@ class Linear(Layer, sample=samples.linear):
     def backward(self, dy, cache):
         """dy (T, B, K) -> dx (T, B, D)."""
         x = cache.consume().x
-        affine_dw(x, dy, self.W.grad, self.b.grad)
+        aside(affine_dw, x, dy, self.W.grad, self.b.grad)
         return affine_dx(dy, self.W.value)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import xp
+from ..gpu.side_by_side import aside
 from . import cells, samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect, expect_entries
@@ -128,7 +129,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
             self.step_backward(run, t, None if dy is None else dy[t])
         run.end_loop()
         dx = self.project_backward(run, slice(0, T), want_dx)
-        self.accumulate(run)
+        aside(self.accumulate, run)  # on a GPU beside the layers below
         return dx, self.start_gradient(run) if values.has_state else None
 
     def begin(self, x, state):

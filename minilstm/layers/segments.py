@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..errors import ConfigError
+from ..gpu.side_by_side import joined
 from . import samples
 from .layer import Cache, expect
 from .stack import Stack
@@ -107,7 +108,8 @@ class Segments:
         dinput = None
         for steps, kept in reversed(self.kept):
             cache = self.run(steps, kept)[2] if self.unrolling.recompute else kept
-            part, dstate = run_backward(steps, dstate, cache)
+            with joined():  # so that the next segment can use the memory of this one
+                part, dstate = run_backward(steps, dstate, cache)
             dinput = self._joined(dinput, steps, part)
             if self.unrolling.cuts(steps.start):
                 dstate = None

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..backend import asarray, to_numpy, xp
 from ..errors import ConfigError, DataError, ShapeError
-from ..gpu.side_by_side import side_by_side
+from ..gpu.side_by_side import joined, side_by_side
 from ..layers.init import PAPER_INIT, Init
 from ..layers.layer import Cache, Layer, expect, expect_entries
 from ..layers.losses import BernoulliCrossEntropy, Loss
@@ -115,6 +115,7 @@ class EncoderDecoder(Layer, abstract=True):
         cache = Cache(encoder=encoder_cache, decoders=caches)
         return (logits.get("reconstruct"), logits.get("predict")), cache
 
+    @joined()
     def backward(self, doutputs, cache, want_dinputs=True):
         """(dreconstruction, dprediction) -> dpast (Tp, B, D), dfuture or None, None, None, None.
 

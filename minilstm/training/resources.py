@@ -14,7 +14,7 @@ import numpy as np
 from ..backend import asarray, current_backend, use_backend, xp
 from ..config import Config
 from ..errors import ConfigError
-from ..gpu import products
+from ..gpu import products, side_by_side
 from ..layers.init import Blank
 from ..layers.workspace import Reused, use_workspace
 from ..models import EncoderDecoder
@@ -75,7 +75,7 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     frames = (config.data.past + config.data.future) * model.D * np.dtype(config.run.dtype).itemsize
     fixed = weights_memory(config, model.D) + 2 * one - two
     if not on_host:
-        fixed += products.WORKSPACE
+        fixed += side_by_side.STREAMS * products.WORKSPACE
     return Memory(fixed, two - one + 4 * frames)
 
 
