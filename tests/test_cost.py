@@ -12,6 +12,7 @@ from minilstm import config, train
 from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.errors import ConfigError
+from minilstm.layers import linear
 from minilstm.runs import build
 from minilstm.training import pace, resources
 
@@ -59,11 +60,11 @@ def test_asking_for_the_size_of_a_huge_model_takes_neither_memory_nor_time():
     assert size > 40e9 and 1024 * grown < 50e6
 
 
-@pytest.mark.parametrize("memory", ["full", "recompute=3"])
+@pytest.mark.parametrize("memory, block", [("full", 5000), ("recompute=3", 1 << 22)])
 @pytest.mark.parametrize("cell", ["peephole", "slides-lstm", "elman"])
 @pytest.mark.parametrize("conditional", ["none", "both"])
 def test_small_models_of_the_same_proportions_tell_the_memory_of_a_large_one(
-    monkeypatch, conditional, cell, memory
+    monkeypatch, conditional, cell, memory, block
 ):
     settings = config.load(
         overrides={
@@ -73,6 +74,7 @@ def test_small_models_of_the_same_proportions_tell_the_memory_of_a_large_one(
         }
     )
     model = build.build_model(settings, 188)
+    monkeypatch.setattr(linear, "BLOCK", block)
     told = resources.memory_of(model, settings)
     monkeypatch.setattr(resources, "SCALES", (94,))  # none is smaller
     assert told == resources.memory_of(model, settings)

@@ -46,14 +46,17 @@ def affine_dw(x, dy, dW, db):
     """
     x, dy = rows(x), rows(dy)
     D, K = dW.shape
-    step = max(1, BLOCK // K)  # in blocks, so that a large product is never held as a whole
-    if products.wanted(dW.dtype):
-        step = max(1, D)  # a GPU adds to dW while it multiplies
-    for first in range(0, D, step):
-        block = slice(first, first + step)
+    # a GPU adds to dW while it multiplies
+    for block in [slice(D)] if products.wanted(dW.dtype) else blocks(D, K):
         add_product(x[:, block].T, dy, out=dW[block])
     if db is not None:
         add_sum_of_rows(dy, out=db)
+
+
+def blocks(D, K):
+    """Return slices of the rows of dW (D, K): a large product is never held as a whole."""
+    step = max(1, BLOCK // K)
+    return [slice(first, min(first + step, D)) for first in range(0, D, step)]
 
 
 def add_product(a, b, out, scratch=None):

@@ -15,6 +15,7 @@ from ..backend import asarray, current_backend, use_backend, xp
 from ..config import Config
 from ..errors import ConfigError
 from ..gpu import products, side_by_side
+from ..layers import linear
 from ..layers.init import Blank
 from ..layers.workspace import Reused, use_workspace
 from ..models import EncoderDecoder
@@ -79,33 +80,50 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     return Memory(fixed, two - one + 4 * frames)
 
 
-SCALES = (29, 31, 37, 41)  # primes: buffers of a small model must not agree in size by chance
+SCALES = (29, 31, 37)  # primes: buffers of a small model must not agree in size by chance
 
 
 def _measured(D, config):
     """Bytes of buffers for batches of one and of two sequences.
 
-    A buffer holds a multiple of 1, k or k^2 numbers if the model has k times as many units and
-    pixels. So three small models with the same proportions tell the size of a large one, and a
-    fourth one checks that. A small model, or one without a small likeness, is measured itself.
+    With k times as many units and pixels, buffers grow by k times, apart from those for gradients
+    of weights, which are known. So two small models of the same proportions tell the size of a
+    large one, and a third one checks that. A model without such likenesses is measured itself.
     """
     H = config.model.hidden
     k = math.gcd(D, H)
     if k > max(SCALES):
-        sizes = [_buffers(n * H // k, n * D // k, config) for n in SCALES]
-        polynomials = np.polyfit(SCALES[:3], sizes[:3], 2).T
-        fourth, whole = (
-            [round(float(np.polyval(p, n))) for p in polynomials] for n in (SCALES[3], k)
-        )
-        if fourth == sizes[3]:
-            return whole
-    return _buffers(H, D, config)
+        measured = [_buffers(n * H // k, n * D // k, config) for n in SCALES]
+        sizes = np.array([size for size, _ in measured])  # (scale, batch)
+        a, b, c = SCALES
+        slope = (sizes[1] - sizes[0]) // (b - a)
+        if (sizes[0] + (c - a) * slope == sizes[2]).all():
+            rest = _size_for_gradients(_blank(H, D, config))
+            return [int(size) + rest for size in sizes[0] + (k - a) * slope]
+    sizes, rest = _buffers(H, D, config)
+    return [size + rest for size in sizes]
 
 
 def _buffers(H, D, config):
+    """Bytes for batches of one and two sequences, and in each of them for gradients of weights."""
+    model = _blank(H, D, config)
+    rest = _size_for_gradients(model)
+    return [_buffers_of_a_step(model, config, B) - rest for B in (1, 2)], rest
+
+
+def _blank(H, D, config):
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, hidden=H))
-    model = build.build_model(config, D, Blank())
-    return [_buffers_of_a_step(model, config, B) for B in (1, 2)]
+    return build.build_model(config, D, Blank())
+
+
+def _size_for_gradients(model):
+    """Bytes of the buffers for gradients of weights, one for each size of a block of rows."""
+    sizes = set()
+    for name, param in model.params().items():
+        if param.value.ndim == 2 and not name.endswith("Wp"):
+            D, K = param.value.shape
+            sizes |= {(block.stop - block.start) * K for block in linear.blocks(D, K)}
+    return param.value.itemsize * sum(sizes)
 
 
 def _buffers_of_a_step(model, config, B):
