@@ -1,6 +1,7 @@
 """Write one page about a run, to open in any browser and to send to anybody.
 
     python -m minilstm.report RUN              writes RUN/report.html
+    python -m minilstm.report RUN --watch      the same page while the run still trains
     python -m minilstm.report one-digit        of a trained model: writes one-digit-report.html
 
 Everything is in that one file, pictures too, and the page needs no network: what was trained,
@@ -16,8 +17,11 @@ import sys
 
 from .command import Parser, run_command
 from .errors import ConfigError
+from .experiments.live_page import watch
 from .experiments.report_page import write_report
 from .runs.own_cell import add_cell_argument
+from .runs.run_folder import RunFolder
+from .runs.trained import find_run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,9 +47,30 @@ def main(arguments: list[str] | None = None) -> int:
         help="the weights with the smallest validation loss, not the newest",
     )
     add_cell_argument(parser)
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="write the page again and again while the run trains; a browser that shows it loads "
+        "it anew by itself",
+    )
+    parser.add_argument(
+        "--every",
+        metavar="SECONDS",
+        type=float,
+        default=15.0,
+        help="with --watch: time between two pages (default: 15)",
+    )
     options = parser.parse_args(arguments)
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
+    if not options.every > 0:
+        raise ConfigError(f"expected --every > 0 seconds, got {options.every:g}: raise it")
+    if options.watch:
+        if options.best:
+            raise ConfigError("expected --watch or --best, got both: leave one out")
+        print(f"open {RunFolder(find_run(options.run)).report} in a browser", flush=True)
+        print(watch(options.run, options.every, options.sequences))
+        return 0
     print(write_report(options.run, options.sequences, options.best, options.cell))
     return 0
 

@@ -28,6 +28,8 @@ from ..files import expect_writable, write_file
 from ..runs import checkpoint
 from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run, is_packed
+from ..training.pictures import LOSSES
+from ..training.step import OF_ARRAY
 from . import run_figures
 from .run_figures import TrainedRun
 
@@ -68,7 +70,7 @@ def write_report(
         about = checkpoint.read(folder.best if best else folder.checkpoint)[1]
         sections = {
             "Evaluation": evaluation_table(result),
-            "Training": _training(run, folder, Path(scratch)),
+            "Training": training_section(run, folder.rows() if folder.log.exists() else []),
             "Figures": "\n".join(_figure(figure) for figure in figures.drawn),
             "Settings": _settings(run, about, folder),
         }
@@ -77,11 +79,33 @@ def write_report(
     return out
 
 
-def player_page(run: TrainedRun, result: dict, summary: str, sections: dict[str, str]) -> str:
+def open_pictures(path: str | Path, best: bool = False) -> TrainedRun:
+    """Open a run as `open_run` does. Raises RunError for percepts, which a page can't play."""
+    run = run_figures.open_run(path, best=best)
+    if len(run.source.frame_shape) == 1:
+        raise RunError(
+            f"{path}: expected a run on pictures, which the page plays, got a run on percepts: use "
+            "minilstm.evaluate and minilstm.visualize"
+        )
+    return run
+
+
+def player_page(
+    run: TrainedRun,
+    result: dict,
+    summary: str,
+    sections: dict[str, str],
+    numbers: list[tuple[str, str]] | None = None,
+    refresh: float = 0,
+) -> str:
     """Return a page that plays predictions of a run above other sections: {title: HTML}.
 
     `result` is that of `evaluated`. `summary` is text. A section without a text is left out.
+    `numbers` are (number, words), large at the top; by default the loss, the best baseline and the
+    sharpness. With `refresh` the browser loads the page again after so many seconds.
     """
+    tag = f'\n<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""
+    numbers = _numbers(result) if numbers is None else numbers
     chart, moving = _chart(run, result)
     shown = {title: text for title, text in sections.items() if text}
     links = (f'<a href="#{title.split()[0].lower()}">{escape(title)}</a>' for title in shown)
@@ -92,7 +116,11 @@ def player_page(run: TrainedRun, result: dict, summary: str, sections: dict[str,
     return Template(PAGE.read_text("utf-8")).substitute(
         name=escape(run.name),
         summary=escape(summary),
-        numbers=_numbers(result),
+        numbers="".join(
+            f"<div><b>{escape(number)}</b><span>{escape(words)}</span></div>"
+            for number, words in numbers
+        ),
+        refresh=tag,
         told=_introduction(run),
         frames=len(run.frames),
         chart=chart,
@@ -119,7 +147,7 @@ def summary_of(run: TrainedRun, about: dict, best: bool = False) -> str:
     conditional = "" if c.model.conditional == "none" else f", conditional: {c.model.conditional}"
     trained = f"trained {step:,} steps" if type(step) is int else "trained"
     if type(seconds := about.get("seconds")) in (int, float) and seconds:
-        trained += f" in {_duration(seconds)}"
+        trained += f" in {duration(seconds)}"
     if best:
         trained += ", the weights with the smallest validation loss"
     return (
@@ -129,7 +157,8 @@ def summary_of(run: TrainedRun, about: dict, best: bool = False) -> str:
     )
 
 
-def _duration(seconds):
+def duration(seconds: float) -> str:
+    """Return seconds in words: "3 min 20 s"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -138,7 +167,7 @@ def _duration(seconds):
 
 
 def _numbers(result):
-    """The large numbers at the top of the page: the loss, the best baseline, the sharpness."""
+    """Return the numbers at the top of the page: the loss, the best baseline, the sharpness."""
     unit, found = result["unit"], []
     if "future" in result:
         future = result["future"]["free_running"]
@@ -150,9 +179,7 @@ def _numbers(result):
         found.append(
             (f"{result['reconstruction']['free_running']['mean']:.1f}", f"{unit}, reconstructed")
         )
-    return "".join(
-        f"<div><b>{escape(n)}</b><span>{escape(words)}</span></div>" for n, words in found
-    )
+    return found
 
 
 def _introduction(run):
@@ -213,21 +240,50 @@ def _pairs(title, values):
 # ---------------------------------------------------------------- pictures
 
 
-def _training(run, folder, scratch):
-    """The section with the training curves, or "" without a log."""
-    names = ("reconstruction", "future", "validation reconstruction", "validation future")
-    rows = folder.rows() if folder.log.exists() else []
-    series = curves.series_from_rows(rows, names)
+def training_section(run: TrainedRun, rows: list[dict]) -> str:
+    """Return pictures of the losses and of the gradients of a log, as HTML; "" of an empty log."""
+    series = curves.series_from_rows(rows, LOSSES)
     if not series:
         return ""
-    path = scratch / "training.png"
-    curves.plot_curves(series, path, ylabel=run.trained.loss.unit)
-    return (
-        image(path, "losses over the training steps")
-        + '<p class="faint">Training losses are means over the steps between two points. '
+    norms = gradient_norms(rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "curves.png")
+        curves.plot_curves(series, path, ylabel=run.trained.loss.unit)
+        losses, gradients = image(path, "losses over the training steps"), ""
+        if any(max(values) > 0 for _, values in norms.values()):
+            curves.plot_curves(norms, path, ylabel="norm of the gradient")
+            gradients = image(path, "norms of the gradient over the training steps")
+    text = (
+        f'{losses}<p class="faint">Training losses are means over the steps between two points. '
         "In training a conditional decoder may be given true frames; in validation it is "
         "free-running.</p>"
     )
+    if gradients:
+        text += (
+            f'<h3>Gradients by layer</h3>{gradients}<p class="faint">The norm of the gradient of '
+            "all parameters of a layer, before it is clipped.</p>"
+        )
+    return text
+
+
+def gradient_norms(rows: list[dict]) -> dict[str, tuple[list, list]]:
+    """Return the norm of each layer's gradient as curves: {layer: (steps, norms)}.
+
+    The log has the norm for every parameter, such as "gradient_norm encoder.0.Wx". A layer's norm
+    is the root of the sum of their squares.
+    """
+    found: dict[str, tuple[list, list]] = {}
+    for row in rows:
+        squares: dict[str, float] = {}
+        for name, norm in row.items():
+            if name.startswith(OF_ARRAY):
+                layer = name.removeprefix(OF_ARRAY).rpartition(".")[0]
+                squares[layer] = squares.get(layer, 0.0) + norm**2
+        for layer, square in squares.items():
+            steps, norms = found.setdefault(layer, ([], []))
+            steps.append(row["step"])
+            norms.append(square**0.5)
+    return found
 
 
 def _figure(figure):

@@ -97,6 +97,20 @@ class RunFolder:
         with lock:
             yield
 
+    def is_training(self) -> bool:
+        """Say whether a process trains in this folder now."""
+        from filelock import FileLock, Timeout
+
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            FileLock(self.path / ".lock", blocking=False).acquire().lock.release()
+        except Timeout:
+            return True
+        except OSError:  # a folder that is read only
+            return False
+        return False
+
     def refuse_lost_checkpoint(self) -> None:
         """Raise RunError if a run was made here whose checkpoint is not there any more.
 

@@ -1,0 +1,111 @@
+"""The page of a run that still trains: report.html, written again and again until the run ends.
+
+The browser loads the page anew by itself. It shows the newest checkpoint's predictions, the losses,
+the norms of the gradients, the speed and the time that is left. When the run has ended, the whole
+report takes its place.
+
+Read next: report_page.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from ..backend import use_backend
+from ..command import Interrupted, stop_signals
+from ..config import Config
+from ..files import write_file
+from ..runs import build
+from ..runs.run_folder import RunFolder
+from ..runs.trained import find_run
+from .report_page import (
+    duration,
+    evaluated,
+    open_pictures,
+    player_page,
+    summary_of,
+    training_section,
+    write_report,
+)
+
+JUDGED = 40  # test sequences: few, so that the page takes little time from the training
+RECENT = 20  # rows of the log from which the speed is taken
+NAP = 0.2  # seconds between two looks for a stop signal
+
+
+def watch(path: str | Path, every: float, sequences: int) -> Path:
+    """Write the report.html of a run every `every` seconds until the run ends. Returns its path.
+
+    The last page is that of `write_report`, judged on so many test sequences. Raises what
+    `write_report` raises, and Interrupted after a stop signal.
+    """
+    folder = RunFolder(find_run(path))
+    page = LivePage(folder, every)
+    with stop_signals() as stop:
+        while folder.is_training() and not stop.received:
+            if folder.checkpoint.exists():  # written in the first second of a run
+                page.write()
+            _sleep(every, stop)
+    if stop.received:
+        page.write(refresh=False)
+        raise Interrupted(stop.received)
+    return write_report(path, sequences)
+
+
+class LivePage:
+    """The report.html of a run that trains. Its predictions are made once for each checkpoint."""
+
+    def __init__(self, folder: RunFolder, every: float):
+        self.folder, self.every = folder, every
+        self.config = build.read_config(folder.path)
+        self.shown = 0  # the time at which the checkpoint was written whose predictions are shown
+
+    def write(self, refresh: bool = True) -> None:
+        """Write the page as the run is now."""
+        changed = self.folder.checkpoint.stat().st_mtime_ns
+        if changed != self.shown:
+            self.run = open_pictures(self.folder.path)
+            with use_backend("numpy", self.config.run.dtype), np.errstate(all="ignore"):
+                self.result = evaluated(self.run, JUDGED)
+            self.shown = changed
+        rows = self.folder.rows() if self.folder.log.exists() else []
+        summary = f"{summary_of(self.run, {})}; written at {time.strftime('%H:%M:%S')}"
+        page = player_page(
+            self.run,
+            self.result,
+            summary,
+            {"Training": training_section(self.run, rows)},
+            numbers(self.config, rows),
+            self.every if refresh else 0,
+        )
+        write_file(self.folder.report, page)
+
+
+def numbers(config: Config, rows: Iterable[dict]) -> list[tuple[str, str]]:
+    """Return what a log says of the run's progress, as (number, words): steps, speed, time left."""
+    timed = [row for row in rows if "seconds" in row]
+    step = timed[-1]["step"] if timed else 0
+    found = [(f"{step:,}", f"of {config.run.steps:,} steps")]
+    recent = timed[-RECENT:]
+    if len(recent) > 1 and recent[-1]["step"] > recent[0]["step"]:
+        first, last = recent[0], recent[-1]
+        pace = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
+        left = pace * (config.run.steps - step)
+        if config.run.minutes:
+            left = min(left, max(0.0, 60 * config.run.minutes - last["seconds"]))
+        found += [(f"{1000 * pace:.3g} ms", "for each step"), (duration(left), "left")]
+    if timed and "future" in timed[-1]:
+        found.append((f"{timed[-1]['future']:.1f}", "training loss of the future"))
+    return found
+
+
+def _sleep(seconds: float, stop: SimpleNamespace) -> None:
+    """Wait, but not after a stop signal."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not stop.received:
+        time.sleep(min(NAP, seconds))

@@ -1,0 +1,158 @@
+"""report --watch: the page of a run that still trains, and the whole report when it has ended."""
+
+import json
+import os
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from minilstm import config, report
+from minilstm.command import run_command
+from minilstm.experiments import live_page
+from minilstm.experiments.live_page import numbers
+from minilstm.experiments.report_page import gradient_norms
+from minilstm.runs.run_folder import RunFolder
+
+SETTINGS = {
+    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 4},
+    "model": {"hidden": 6, "layers": 1},
+    "run": {"batch_size": 4, "steps": 4, "log_every": 1},
+}
+REFRESH = '<meta http-equiv="refresh" content="3">'
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, train_undrawn):
+    """A small run."""
+    top = tmp_path_factory.mktemp("live")
+    train_undrawn(SETTINGS, top / "run")
+    return top / "run"
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy of the small run, of its own for each test."""
+    return RunFolder(shutil.copytree(made, tmp_path / "run"))
+
+
+@pytest.fixture(autouse=True)
+def whole(monkeypatch):
+    """The whole report is a line in these tests; test_report.py has the real one."""
+
+    def write_report(path, sequences):
+        report = RunFolder(path).report
+        report.write_text(f"judged on {sequences}")
+        return report
+
+    monkeypatch.setattr(live_page, "write_report", write_report)
+
+
+def watch(run):
+    """The exit status of `report RUN --watch`, called in this process."""
+    words = [str(run.path), "--watch", "--every", "3", "--sequences", "10"]
+    return run_command(lambda: report.main(words))
+
+
+def meanwhile(monkeypatch, *actions):
+    """Do one of `actions` in place of each wait between two pages."""
+    todo = list(actions)
+    monkeypatch.setattr(live_page, "_sleep", lambda seconds, stop: todo.pop(0)())
+    return todo
+
+
+def test_the_page_is_written_again_until_the_run_ends_and_is_then_the_whole_report(
+    run, monkeypatch, capsys
+):
+    seen = []
+
+    def train_on():
+        seen.append(run.report.read_text("utf-8"))
+        run.append({"step": 1234, "future": 5.0, "seconds": 9.0})
+
+    def end():
+        seen.append(run.report.read_text("utf-8"))
+        claim.__exit__(None, None, None)
+
+    claim = run.claim()
+    claim.__enter__()
+    left = meanwhile(monkeypatch, train_on, end)
+    assert watch(run) == 0 and not left
+    first, second = seen
+    assert REFRESH in first and REFRESH in second
+    assert "<b>4</b><span>of 4 steps" in first and "<b>1,234</b><span>of 4 steps" in second
+    assert "Gradients by layer" in first and 'id="predictions"' in first
+    assert run.report.read_text("utf-8") == "judged on 10"
+    assert capsys.readouterr().out == f"open {run.report} in a browser\n{run.report}\n"
+
+
+def test_predictions_are_made_once_for_each_checkpoint(run, monkeypatch):
+    made, real = [], live_page.evaluated
+    monkeypatch.setattr(live_page, "evaluated", lambda *words: made.append(1) or real(*words))
+    page = live_page.LivePage(run, 3)
+    page.write()
+    page.write()
+    assert len(made) == 1
+    os.utime(run.checkpoint, ns=(1, 1))
+    page.write()
+    assert len(made) == 2
+
+
+def test_a_run_that_nobody_trains_gets_its_report_at_once(run, monkeypatch):
+    meanwhile(monkeypatch)
+    assert watch(run) == 0
+    assert run.report.read_text("utf-8") == "judged on 10"
+
+
+def test_a_stop_signal_ends_the_watching_and_leaves_a_page_that_stays_as_it_is(run, monkeypatch):
+    meanwhile(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with run.claim():
+        assert watch(run) == 128 + signal.SIGINT
+    text = run.report.read_text("utf-8")
+    assert 'http-equiv="refresh"' not in text and 'id="training"' in text
+
+
+def test_a_folder_says_whether_a_process_trains_in_it(run):
+    assert not run.is_training()
+    with run.claim():
+        assert run.is_training()
+    assert not run.is_training()
+    assert not RunFolder(run.path / "nowhere").is_training()
+
+
+def test_speed_and_time_left_come_from_the_newest_rows_of_the_log():
+    settings = config.load(overrides={"run": {"steps": 1000}})
+    rows = [{"step": step, "seconds": 50.0 + step / 100, "future": 7.0} for step in (100, 200, 300)]
+    rows.insert(0, {"step": 10, "validation future": 8.0})
+    assert numbers(settings, rows) == [
+        ("300", "of 1,000 steps"),
+        ("10 ms", "for each step"),
+        ("7 s", "left"),
+        ("7.0", "training loss of the future"),
+    ]
+    short = config.load(overrides={"run": {"steps": 1000, "minutes": 0.9}})
+    assert numbers(short, rows)[2] == ("1 s", "left")
+    assert numbers(settings, []) == [("0", "of 1,000 steps")]
+
+
+def test_the_norm_of_a_layer_is_that_of_all_its_parameters(run):
+    found = gradient_norms(run.rows())
+    assert list(found) == [
+        "encoder.0", "reconstruct.stack.0", "reconstruct.readout", "predict.stack.0",
+        "predict.readout",
+    ]  # fmt: skip
+    rows = [json.loads(line) for line in run.log.read_text().splitlines()]
+    total = [row["gradient_norm"] for row in rows if "gradient_norm" in row]
+    squares = np.square([norms for _, norms in found.values()]).sum(axis=0)
+    np.testing.assert_allclose(squares**0.5, total, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "words, said", [(["--every", "0"], "--every > 0"), (["--watch", "--best"], "got both")]
+)
+def test_watching_refuses_in_one_line(run, capsys, words, said):
+    assert run_command(lambda: report.main([str(run.path), *words])) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and re.fullmatch(r"error: .*\n", printed)
