@@ -77,8 +77,8 @@ def safe_streams() -> Iterator[Output]:
     before = sys.stdout, sys.stderr
     if None in before:
         _open_standard_files()
-    sys.stderr = Output(before[1] or open(os.devnull, "w"), "standard error")  # noqa: SIM115
-    sys.stdout = stdout = Output(before[0] or open(os.devnull, "w"), "standard output")  # noqa: SIM115
+    sys.stderr = Output(before[1] or open(os.devnull, "w"), "standard error")
+    sys.stdout = stdout = Output(before[0] or open(os.devnull, "w"), "standard output")
     try:
         yield stdout
     finally:
