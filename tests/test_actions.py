@@ -67,6 +67,24 @@ def test_actions_are_drawn_as_they_always_were():
         np.testing.assert_allclose(getattr(at, name)[3, ::4], expected, atol=1e-4)
 
 
+def test_which_digit_acts_is_drawn_by_chance_for_every_clip(monkeypatch):
+    images = np.repeat(np.arange(200, dtype=np.uint8), 28 * 28).reshape(200, 28, 28)
+    acting = []
+
+    def noted(digits, at, frame_size):
+        acting.append(digits[:, 7, 7].tolist())
+        return np.zeros((len(at.down), len(digits), frame_size, frame_size), np.uint8)
+
+    monkeypatch.setattr(actions, "draw_digits", noted)
+    source = Actions(images, 8, 3)
+    source.clips(2)
+    source.batch(0, 18)
+    source.batch(1, 18)
+    assert len(acting) == 4 and all(len(set(digits)) > 12 for digits in acting)
+    assert len({tuple(digits) for digits in acting}) == 4
+    assert all(digits != sorted(digits) for digits in acting)
+
+
 def test_a_digit_is_drawn_where_and_how_it_should_be():
     bar = np.zeros((1, 14, 14), np.uint8)
     bar[0, 2:12, 6:8] = 200  # upright

@@ -74,7 +74,8 @@ def test_a_seed_that_validation_or_test_motions_have_is_refused(seed):
 
 def test_validation_is_free_running(tmp_path, monkeypatch):
     """A conditional decoder that is shown the truth scores better than it will when it is used."""
-    settings = tiny(model={"conditional": "both"})
+    weights = {"reconstruction_weight": 0.5, "future_weight": 2.0}
+    settings = tiny(model={"conditional": "both"}, loss=weights)
     source = build.open_source(settings, "train")
     model = build.build_model(settings, 64)
     for param in model.params().values():
@@ -91,6 +92,8 @@ def test_validation_is_free_running(tmp_path, monkeypatch):
     free, forced = (judging.loss_per_step(model.loss, z, truth).mean() for z in (free, forced))
     assert abs(free - forced) > 1e-3 * free
     assert rows[0]["validation future"] == pytest.approx(free, rel=1e-12)
+    both = 0.5 * rows[0]["validation reconstruction"] + 2 * rows[0]["validation future"]
+    assert run.best == pytest.approx(both)  # the best weights are those of the loss that is learned
 
 
 def test_every_step_has_dropout_masks_of_its_own():

@@ -313,3 +313,21 @@ def test_a_run_without_a_path_or_on_a_folder_that_is_none_ends_in_one_line(tmp_p
         assert run_command(lambda arguments=arguments: train.main(arguments)) == 2
         said = capsys.readouterr().err
         assert said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_percepts_from_elsewhere_are_normalised_as_the_training_data_were(tmp_path):
+    for name, seed in (("here", 0), ("there", 1)):
+        (tmp_path / name).mkdir()
+        moved = clips(20, seed=seed)
+        moved.frames[:] = moved.frames * (1 + seed) + 50 * seed
+        write_percepts(tmp_path / name, moved)
+    data = {"source": "percepts", "path": str(tmp_path / "here"), "past": 3, "future": 2}
+    settings = config.load(overrides={"data": data})
+    trained = build.open_source(settings, "train").scale
+    for scale in (
+        build.open_source(settings, "validation").scale,
+        build.open_test_source(settings, None).scale,
+        build.open_test_source(settings, str(tmp_path / "there")).scale,
+    ):
+        np.testing.assert_array_equal(scale.mean, trained.mean)
+        np.testing.assert_array_equal(scale.std, trained.std)
