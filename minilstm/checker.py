@@ -1,15 +1,15 @@
-"""The gradient check: every layer, loss and model against two independent derivatives.
+"""The gradient check: compare every backward pass with two independent derivatives.
 
-A layer's outputs, weighted by random numbers, make one number L. Its backward pass claims dL/dv
-for every element v of every parameter and input. Two other ways to know that derivative:
+The outputs of a layer, weighted by random numbers, sum to one number L. Its backward pass claims
+dL/dv for every element v of every parameter and input. There are two other ways to compute it:
 
     central difference   [8 L(v+h) - 8 L(v-h) - L(v+2h) + L(v-2h)] / 12h    float64, h = 1e-4
     complex step         imaginary part of L(v + ih) / h                    h = 1e-30: exact to
                          rounding, because nothing is subtracted
 
-The error of a gradient a against n is max|a - n| / max(max|a|, max|n|), for the whole array and
-for every time slice of a sequence. A gradient or a time slice that is zero everywhere is an
-error too, unless the sample says that it must be so. The same backward pass in float32 is
+The error of a gradient a against n is max|a - n| / max(max|a|, max|n|). It is computed for the
+whole array and for every time slice of a sequence. A gradient or a time slice that is zero
+everywhere is an error too, unless the sample declares it. The same backward pass in float32 is
 compared with the one in float64.
 
 Slides: "Neural Networks". Read next: tests/test_gradients.py.
@@ -35,7 +35,7 @@ TOLERANCE = {"difference": 1e-6, "complex": 1e-12, "float32": 1e-4}
 
 @dataclass(frozen=True)
 class Comparison:
-    """The errors of one gradient: of parameter or input `array` of a layer."""
+    """Errors of one gradient, that of the parameter or input `array` of a layer."""
 
     layer: str
     array: str
@@ -46,11 +46,12 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
+        """True if every error is below its limit in TOLERANCE."""
         return all(getattr(self, name) < limit for name, limit in TOLERANCE.items())
 
 
 def layer_classes() -> list[type[Layer]]:
-    """Every concrete Layer of the package, found by importing all its modules."""
+    """Return every concrete Layer of the package, found by importing all its modules."""
     package = importlib.import_module("minilstm")
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__"):
@@ -70,8 +71,8 @@ def _below(cls):
 
 
 def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
-    """One Comparison for every parameter and differentiable input of a sample."""
-    layer = copy.deepcopy(sample.layer)  # it will change its dtype
+    """Return one Comparison for every parameter and differentiable input of a sample."""
+    layer = copy.deepcopy(sample.layer)  # its dtype will change
     inputs = _by_name(layer, sample.inputs)
     claimed, doutputs = analytic_gradients(layer, inputs, "float64", seed)
     difference = {
@@ -92,7 +93,11 @@ def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
 
 
 def analytic_gradients(layer: Layer, inputs: dict, dtype: str, seed: int = 0) -> tuple[dict, list]:
-    """All gradients by `backward`, by name, and the weights of the outputs that were used."""
+    """Return all gradients by `backward`, by name, and the weights of the outputs.
+
+    `seed` draws the weights. Raises MinilstmError if `backward` returns a gradient too many or too
+    few.
+    """
     layer.astype(dtype)
     layer.zero_grad()
     arguments = {name: cast_arrays(value, dtype) for name, value in inputs.items()}
@@ -117,7 +122,10 @@ def analytic_gradients(layer: Layer, inputs: dict, dtype: str, seed: int = 0) ->
 
 
 def numeric_gradient(layer: Layer, inputs: dict, array: str, doutputs: list, h: float | complex):
-    """dL/dv of every element v of one array by differences of step h; h = 1e-30j: complex steps."""
+    """Return dL/dv for every element v of one array, by differences of step h.
+
+    A complex h, such as 1e-30j, gives complex steps. `doutputs` are the weights of the outputs.
+    """
     dtype = "complex128" if isinstance(h, complex) else "float64"
     layer.astype(dtype)
     arguments = {name: cast_arrays(value, dtype) for name, value in inputs.items()}
@@ -149,9 +157,9 @@ def numeric_gradient(layer: Layer, inputs: dict, array: str, doutputs: list, h: 
 
 
 def error(a: np.ndarray, n: np.ndarray, zero_slices: tuple[int, ...] = ()) -> float:
-    """max|a-n| / max(max|a|, max|n|); of (T, B, D) arrays the worst time slice counts.
+    """Return max|a-n| / max(max|a|, max|n|); for (T, B, D) arrays that of the worst time slice.
 
-    Infinite where a gradient is zero that should not be, or not zero where it should be.
+    It is infinite for a gradient that is zero and should not be, or should be zero and is not.
     """
     if a.ndim == 3:
         return max(_error(a[t], n[t], t in zero_slices) for t in range(len(a)))
@@ -159,7 +167,7 @@ def error(a: np.ndarray, n: np.ndarray, zero_slices: tuple[int, ...] = ()) -> fl
 
 
 def _error(a, n, must_be_zero):
-    if a.size == 0:  # the input weights of a decoder that has no input
+    if a.size == 0:  # input weights of a decoder without input
         return 0.0
     largest = max(np.abs(a).max(), np.abs(n).max())
     if must_be_zero or largest == 0:
@@ -169,7 +177,7 @@ def _error(a, n, must_be_zero):
 
 
 def check_all(only: str = "", seed: int = 0) -> Iterator[Comparison]:
-    """The rows of every sample of every layer whose class name contains `only`."""
+    """Yield the comparisons of all samples of every layer whose class name contains `only`."""
     for cls in layer_classes():
         if only.lower() in cls.__name__.lower():
             yield from check_samples(cls, seed)
@@ -187,14 +195,14 @@ def check_samples(cls: type[Layer], seed: int = 0) -> list[Comparison]:
 
 
 def _by_name(layer, inputs):
-    """All inputs of `forward` by name, with the defaults of those that were not given."""
+    """Return all inputs of `forward` by name, defaults included."""
     bound = inspect.signature(layer.forward).bind(*inputs)
     bound.apply_defaults()
     return bound.arguments
 
 
 def _leaves(tree, name="output", kinds="fciub"):
-    """The arrays in nested tuples, by readable names such as state.0.1."""
+    """Return the arrays in nested tuples, by names such as state.0.1."""
     if isinstance(tree, (tuple, list)):
         found = {}
         for k, item in enumerate(tree):
@@ -204,7 +212,7 @@ def _leaves(tree, name="output", kinds="fciub"):
 
 
 def map_arrays(function, tree):
-    """Apply `function` to every array in nested tuples; other values stay as they are."""
+    """Apply `function` to every array in nested tuples. Other values stay as they are."""
     if isinstance(tree, (tuple, list)):
         return tuple(map_arrays(function, item) for item in tree)
     return function(tree) if hasattr(tree, "ndim") else tree

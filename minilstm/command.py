@@ -1,4 +1,4 @@
-"""What every command of minilstm does with errors: one line, exit status 2, no traceback.
+"""Errors and signals of every command: one line, exit status 2, no traceback.
 
 Read next: streams.py.
 """
@@ -19,16 +19,17 @@ from .streams import safe_streams
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in one line, without all the usage before it.
+    """An argument parser that reports an error in one line, without the usage.
 
-    An empty value is refused, because it comes from a variable of the shell that is not set:
-    `--resume "$RUN"` must not train a new run.
+    It refuses an empty value, because that comes from a shell variable that is not set: `--resume
+    "$RUN"` must not train a new run.
     """
 
     def __init__(self, **keywords):
         super().__init__(allow_abbrev=False, **keywords)
 
     def parse_known_args(self, args=None, namespace=None):
+        """Parse as argparse does, and refuse empty values."""
         namespace, rest = super().parse_known_args(args, namespace)
         for action in self._actions:
             value = getattr(namespace, action.dest, None)
@@ -42,6 +43,7 @@ class Parser(argparse.ArgumentParser):
         return namespace, rest
 
     def error(self, message):
+        """Print the error in one line, with the nearest flag for an unknown one. Exit with 2."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             unknown = (unknown.split() or ["''"])[0]
@@ -51,7 +53,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The work ended early, but in good order, because a signal asked for it."""
+    """Work that a signal ended early. Its state is saved. `signum` is the signal's number."""
 
     def __init__(self, signum: int):
         super().__init__(signum)
@@ -62,12 +64,11 @@ class Interrupted(KeyboardInterrupt):
 def stop_signals() -> Iterator[SimpleNamespace]:
     """`with stop_signals() as stop:` SIGINT, SIGTERM and SIGHUP set `stop.received`, once.
 
-    The work inside looks at it when it is convenient. A second signal ends the process at once,
-    but for SIGHUP, which a terminal that is closed sends twice. Where `nohup` has SIGHUP ignored it
-    stays ignored.
+    The work inside looks at `stop.received` when it can stop. A second signal ends the process at
+    once, except SIGHUP, which a closed terminal sends twice. SIGHUP stays ignored under `nohup`.
     """
     stop = SimpleNamespace(received=None)
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+    if threading.current_thread() is not threading.main_thread():  # other threads can't set any
         yield stop
         return
 
@@ -89,10 +90,10 @@ def stop_signals() -> Iterator[SimpleNamespace]:
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """Return the exit status of `main`.
+    """Call `main` and return the exit status of the command.
 
-    It is main's own, 2 after an error of the user's, 128 + the number of a stop signal, and 1 where
-    the work is done but standard output could not be written.
+    It is main's own status, 2 after an error of the user, 128 + the number of a stop signal, or 1
+    if the work is done but standard output could not be written.
     """
     with safe_streams() as stdout:
         status = _status_of(main)
@@ -107,7 +108,9 @@ def _status_of(main):
     try:
         return main()
     except MinilstmError as error:
-        print("error:", *str(error).splitlines(), file=sys.stderr)  # a path may have two lines
+        print(
+            "error:", *str(error).splitlines(), file=sys.stderr
+        )  # a path in it may have two lines
         return 2
     except MemoryError as error:
         print(

@@ -1,11 +1,11 @@
-"""The one family of exceptions: each message says what was expected, what came, and what to do.
+"""One family of exceptions. A message says in one line: expected, got, what to do.
 
-Command lines catch `MinilstmError`, print its one line and exit with status 2.
+Command lines catch `MinilstmError`, print its line and exit with status 2.
 """
 
 
 class MinilstmError(Exception):
-    """Anything minilstm refuses."""
+    """Base of all errors that minilstm raises on purpose."""
 
 
 class ShapeError(MinilstmError, ValueError):
@@ -21,15 +21,15 @@ class DataError(MinilstmError, ValueError):
 
 
 class BackendError(MinilstmError, RuntimeError):
-    """An array library or device that is not there."""
+    """An array library or device that is missing or broken."""
 
 
 class RunError(MinilstmError, RuntimeError):
     """A run folder or checkpoint that can't be read, written or overwritten."""
 
 
-class StaleCache(MinilstmError, RuntimeError):  # noqa: N818  (it names what it finds)
-    """A cache given to `backward` a second time; it is consumed by the first."""
+class StaleCache(MinilstmError, RuntimeError):  # noqa: N818  (named after its cause)
+    """A cache that was given to `backward` a second time. The first call consumes it."""
 
 
 class NonFiniteError(MinilstmError, ArithmeticError):
@@ -37,11 +37,11 @@ class NonFiniteError(MinilstmError, ArithmeticError):
 
 
 def one_line(error: BaseException | str) -> str:
-    """What another library's exception says, on one line, to be quoted in a message of ours."""
+    """Return the text of another library's exception in one line, to quote in a message."""
     said = getattr(error, "strerror", None) or str(error) or repr(error)
     return " ".join(str(said).split())[:160]
 
 
 def named(error: BaseException) -> str:
-    """The same with the exception's type before it: `KeyError ('patches')`."""
+    """Return the type and the text of an exception in one line: `KeyError ('patches')`."""
     return f"{type(error).__name__} ({one_line(error)})"

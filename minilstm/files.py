@@ -1,7 +1,7 @@
 """Files that are written whole or not at all.
 
-Everything minilstm writes goes under a temporary name in the same folder first and is then
-renamed, so that neither a reader nor a crash ever finds half a file.
+Every file is written under a temporary name in its folder and then renamed. So neither a reader nor
+a crash ever finds half a file.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from .errors import RunError, one_line
 
-SUFFIX = ".tmp"  # of temporary names, .NAME.PROCESS.tmp
-MAX_NAME = 255  # bytes of a file's name, on nearly every file system
-MAX_PROCESS = 4_194_304  # Linux gives processes no larger number
+SUFFIX = ".tmp"  # a temporary name is .NAME.PROCESS.tmp
+MAX_NAME_BYTES = 255  # of a file's name, on nearly every file system
+MAX_PROCESS = 4_194_304  # largest process number on Linux
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """`with replacing(path) as temporary:` write `temporary`; at the end it becomes `path`.
 
-    The content is on the disk before the name changes. Raises RunError when it can't be written.
+    The content is on the disk before the name changes. Raises RunError if it can't be written.
     """
     path = Path(path)
     temporary = path.with_name(f"{temporary_prefix(path)}{os.getpid()}{SUFFIX}")
@@ -42,8 +42,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def temporary_prefix(path: Path) -> str:
-    """Return how a file's temporary names begin: ".NAME.", or less of a name that is too long."""
-    room = MAX_NAME - len(f"..{MAX_PROCESS}{SUFFIX}")
+    """Return the beginning of a file's temporary names: ".NAME.", cut where NAME is too long."""
+    room = MAX_NAME_BYTES - len(f"..{MAX_PROCESS}{SUFFIX}")
     return f".{os.fsdecode(os.fsencode(path.name)[:room])}."
 
 
@@ -60,9 +60,9 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 
 def expect_writable(path: str | os.PathLike, folders: bool = False) -> None:
-    """Raise RunError unless a file can be written at `path`, before work that takes long.
+    """Raise RunError unless a file can be written at `path`. Call it before long work.
 
-    With `folders` those above it may be missing, because `make_folder` will make them.
+    With `folders` the folders above it may be missing, because `make_folder` will make them.
     """
     path = Path(path)
     above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
@@ -80,7 +80,7 @@ def expect_writable(path: str | os.PathLike, folders: bool = False) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a process that was killed in `replacing` has left in a folder."""
+    """Remove the temporary files of killed processes from a folder."""
     for path in folder.glob(f".*{SUFFIX}"):
         path.unlink(missing_ok=True)
 

@@ -1,6 +1,8 @@
-"""What a command prints: streams that can't end its work, and progress bars that suit a log file.
+"""Streams of a command: output that can't end its work, and progress bars that suit a log file.
 
-`run_command` uses `safe_streams` around every command. Read next: command.py.
+`run_command` uses `safe_streams` around every command.
+
+Read next: command.py.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from .errors import MinilstmError, named, one_line
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-SECONDS = 60.0  # between two lines of a progress bar that is written to a file
+LINE_SECONDS = 60.0  # between two lines of a progress bar in a file
 
 
 class Output:
-    """A text stream that goes on when it can't be written: later text is dropped.
+    """A text stream that drops text when it can't be written, so that the work goes on.
 
     A letter that the stream's encoding lacks is written as an escape such as \\xdc. `failed` is the
     error of the first text that was dropped, or None. All other attributes are those of the stream.
@@ -36,7 +38,7 @@ class Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write the text, unless the stream has failed before. Returns its length."""
+        """Write the text unless the stream has failed before. Returns the length of the text."""
         try:
             self._stream.write(text)
         except OSError as error:
@@ -44,14 +46,14 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Hand to the system what was written so far."""
+        """Pass the text that was written so far to the system."""
         try:
             self._stream.flush()
         except OSError as error:
             self._drop(error)
 
     def _drop(self, error):
-        """Send this text and all that follows nowhere, and say so once where that is possible."""
+        """Send this text and all later text nowhere. Warn once, if that is possible."""
         if self.failed is not None:
             return
         self.failed = error
@@ -72,7 +74,7 @@ class Output:
 def safe_streams() -> Iterator[Output]:
     """`with safe_streams() as stdout:` no error of stdout or stderr ends the work inside.
 
-    Streams that were closed before the process began write to nowhere.
+    A stream that was closed before the process began writes nowhere.
     """
     before = sys.stdout, sys.stderr
     if None in before:
@@ -88,9 +90,9 @@ def safe_streams() -> Iterator[Output]:
 
 
 def _open_standard_files():
-    """Open the file numbers 0, 1 and 2 that are closed, so that no file of ours gets them.
+    """Open those of the file numbers 0, 1 and 2 that are closed.
 
-    A library that prints would otherwise write into a checkpoint.
+    Otherwise one of our files would get such a number, and a library that prints would write to it.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -99,9 +101,9 @@ def _open_standard_files():
 
 @contextlib.contextmanager
 def warn_instead(what: str) -> Iterator[None]:
-    """`with warn_instead("there are no pictures"):` an error inside becomes a warning.
+    """`with warn_instead("there are no pictures"):` turn an error inside into a warning.
 
-    Use it for what may fail without harm to results that took hours.
+    Use it where a failure does no harm to results that took hours.
     """
     try:
         yield
@@ -111,7 +113,7 @@ def warn_instead(what: str) -> Iterator[None]:
 
 
 class _Lines:
-    """The file of a progress bar that is no terminal: every state of the bar is a line."""
+    """A file for a progress bar that is not on a terminal: every state of the bar is a line."""
 
     def write(self, text):
         if text := text.strip("\r\n "):
@@ -124,12 +126,12 @@ class _Lines:
 def progress_bar(iterable: Iterable | None = None, *, quiet: bool = False, **keywords) -> tqdm:
     """Return tqdm's progress bar on stderr. `keywords` are tqdm's own.
 
-    A terminal gets a bar that moves. A file gets a line a minute.
+    A terminal gets a bar that moves. A file gets one line per minute.
     """
     from tqdm import tqdm
 
     if sys.stderr is not None and sys.stderr.isatty():
         keywords |= {"file": sys.stderr, "dynamic_ncols": True}
     else:
-        keywords |= {"file": _Lines(), "mininterval": SECONDS, "maxinterval": SECONDS}
+        keywords |= {"file": _Lines(), "mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS}
     return tqdm(iterable, disable=quiet, **keywords)

@@ -119,7 +119,7 @@ def test_streams_are_put_back():
 
 
 def test_a_bar_in_a_file_is_a_line_a_minute(monkeypatch, capsys):
-    monkeypatch.setattr(streams, "SECONDS", 0.05)
+    monkeypatch.setattr(streams, "LINE_SECONDS", 0.05)
     with progress_bar(total=10**6, unit="step") as bar:
         until = time.monotonic() + 0.3
         while time.monotonic() < until:

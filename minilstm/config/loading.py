@@ -1,15 +1,16 @@
 """Settings from presets, TOML files and command-line flags.
 
 Later sources override earlier ones: defaults, presets in the order given, the file of `--config`,
-flags. Presets (presets/*.toml) hold only the settings that they change.
+flags. A preset (presets/*.toml) holds only the settings that it changes.
 
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser)
     config = from_arguments(parser.parse_args())
     config.model.hidden
 
-An unknown name, a wrong type or a value out of range raises ConfigError with one line. Read next:
-presets/paper.toml.
+An unknown name, a wrong type or a value out of range raises ConfigError with one line.
+
+Read next: presets/paper.toml.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ def load(
     config_file: str | Path | None = None,
     overrides: Mapping[str, Mapping] | None = None,
 ) -> Config:
-    """Defaults < presets in order < `config_file` < `overrides`, such as {"model": {"layers": 2}}.
+    """Return the defaults, overridden by presets in order, then `config_file`, then `overrides`.
 
-    Raises ConfigError for anything unknown, of the wrong type, out of range, or contradictory.
+    `overrides` are such as {"model": {"layers": 2}}. Raises ConfigError for a setting that is
+    unknown, of the wrong type, out of range, or in conflict with another.
     """
     trees = [_read(_preset(name)) for name in presets]
     trees += [_read(Path(config_file))] if config_file is not None else []
@@ -59,7 +61,7 @@ def load(
 
 
 def differences(before: Config, after: Config, but: Iterable[str] = ()) -> list[str]:
-    """What `after` sets otherwise, in words, but for the settings named, such as "run.steps"."""
+    """Describe what `after` sets differently. `but` names settings to leave out."""
     old, new = asdict(before), asdict(after)
     return [
         f"{section}.{name} = {new[section][name]!r}, not {value!r}"
@@ -70,7 +72,7 @@ def differences(before: Config, after: Config, but: Iterable[str] = ()) -> list[
 
 
 def preset_names() -> list[str]:
-    """The names of the presets, in alphabetical order."""
+    """Return the names of the presets, in alphabetical order."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
@@ -93,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_section(parser: argparse.ArgumentParser, name: str, section: type[Section]) -> None:
-    """Add a flag for every setting of one section, as `add_arguments` does of all."""
+    """Add a flag for every setting of one section, in a group of its own. See `add_arguments`."""
     group = parser.add_argument_group(f"[{name}]", section.__doc__)
     for item in fields(section):
         about, kind = item.metadata, type(item.default)
@@ -115,13 +117,13 @@ def add_section(parser: argparse.ArgumentParser, name: str, section: type[Sectio
 
 
 def from_arguments(namespace: argparse.Namespace) -> Config:
-    """The configuration that the flags of `add_arguments` describe; ConfigError as in `load`."""
+    """Return the settings that the flags of `add_arguments` have set. Raises as `load` does."""
     overrides = {name: given(namespace, name) for name in SECTIONS}
     return load(namespace.presets, namespace.config, overrides)
 
 
 def given(namespace: argparse.Namespace, name: str) -> dict:
-    """The settings of section `name` that flags have set."""
+    """Return the settings of section `name` that flags have set."""
     found = (dest.partition(".") + (value,) for dest, value in vars(namespace).items())
     return {key: value for section, _, key, value in found if key and section == name}
 
@@ -144,7 +146,7 @@ def _parser_of(section, item):
 
 
 def _checked_tree(tree, where):
-    """`tree` (section -> key -> value), if every name in it is known and every value allowed."""
+    """Return `tree` (section -> key -> value). Raises ConfigError for a bad name or value."""
     for name, values in tree.items():
         if name not in SECTIONS:
             raise refusal(
@@ -164,7 +166,7 @@ def _checked_tree(tree, where):
 
 
 def _read(source):
-    """The checked tree in a TOML file (`Path`), whatever its byte-order mark, or text (`str`)."""
+    """Read TOML, from a file (`Path`, a byte-order mark is allowed) or a text (`str`). Check it."""
     where = str(source) if isinstance(source, Path) else "the TOML text"
     try:
         text = source.read_text("utf-8-sig") if isinstance(source, Path) else source

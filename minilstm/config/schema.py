@@ -1,8 +1,9 @@
-"""Every setting of a run: its name, type, default, range and help, each said once.
+"""Settings of a run: name, type, default, range and help of each, said once.
 
-Frozen dataclasses, one per section. Defaults live here and nowhere else. A value of the wrong type
-or out of range raises ConfigError with one line: expected, got, what to do. Read next: loading.py,
-which reads settings from TOML files and command-line flags.
+The sections are frozen dataclasses. Defaults stand here and nowhere else. A value of the wrong type
+or out of range raises ConfigError with one line: expected, got, what to do.
+
+Read next: loading.py, which reads settings from TOML files and command-line flags.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ def setting(
     flag: str | None = None,
     metavar: str | None = None,
 ):
-    """A field of a section. Its type is that of `default`; `flag` names it on the command line."""
+    """Make a field of a section.
+
+    Its type is that of `default`. `flag` is its name on the command line where that differs from
+    the field's. `metavar` stands for its value in the help.
+    """
     limits = {">=": at_least, ">": above, "<": below, "<=": at_most}
     limits = {sign: limit for sign, limit in limits.items() if math.isfinite(limit)}
     about = {"help": help, "choices": choices, "limits": limits, "flag": flag, "metavar": metavar}
@@ -40,7 +45,7 @@ def setting(
 
 
 def flag_of(item) -> str:
-    """The flag of a dataclass field: `--num-digits` for `num_digits`, unless it names its own."""
+    """Return the flag of a dataclass field: `--num-digits` for `num_digits`."""
     return "--" + (item.metadata["flag"] or item.name.replace("_", "-"))
 
 
@@ -49,7 +54,10 @@ _COMPARE = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operato
 
 
 def checked(section, item, value):
-    """`value`, if the field `item` of `section` may have it."""
+    """Return `value` if the field `item` of `section` may have it. Raises ConfigError.
+
+    An int for a float becomes a float.
+    """
     table = section.__name__.removesuffix("Settings").lower()
     name, kind, about = f"{table}.{item.name}", type(item.default), item.metadata
     bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in about["limits"].items())
@@ -88,17 +96,17 @@ def refusal(expected: str, got: object, remedy: str) -> ConfigError:
 
 @dataclass(frozen=True)
 class Section:
-    """Base of the sections: checks every value as it arrives."""
+    """Base of the sections. It checks every value when a section is made. Raises ConfigError."""
 
     def __post_init__(self):
         for item in fields(self):
             value = checked(type(self), item, getattr(self, item.name))
-            object.__setattr__(self, item.name, value)  # an int given for a float is a float now
+            object.__setattr__(self, item.name, value)  # an int became a float
 
 
 @dataclass(frozen=True)
 class DataSettings(Section):
-    """What is learned from."""
+    """Data to learn from."""
 
     source: str = setting(
         "moving-mnist",
@@ -157,7 +165,7 @@ def cell_file(text: str) -> CellFile | None:
 
 @dataclass(frozen=True)
 class ModelSettings(Section):
-    """What learns."""
+    """Architecture of the model."""
 
     kind: str = setting(
         "composite",
@@ -211,7 +219,7 @@ class ModelSettings(Section):
 
 @dataclass(frozen=True)
 class InitSettings(Section):
-    """How parameters start; the biases not named here start at 0."""
+    """Initial values of the parameters. Biases that are not named here start at 0."""
 
     weights: str = setting(
         "weak-recurrence",
@@ -234,7 +242,7 @@ class InitSettings(Section):
 
 @dataclass(frozen=True)
 class LossSettings(Section):
-    """What is minimised. The loss reported is always per frame, whatever stands here."""
+    """Loss to minimise. Reported losses are per frame, whatever these settings are."""
 
     reconstruction_weight: float = setting(1.0, "weight of the reconstruction loss", at_least=0)
     future_weight: float = setting(1.0, "weight of the future loss", at_least=0)
@@ -246,13 +254,13 @@ class LossSettings(Section):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each loss by the name of the model's output."""
+        """Weights of the losses, by the names of the model's outputs."""
         return {"reconstruction": self.reconstruction_weight, "future": self.future_weight}
 
 
 @dataclass(frozen=True)
 class OptimizerSettings(Section):
-    """How it is minimised."""
+    """Optimizer and schedule of the learning rate."""
 
     rule: str = setting("adam", "update rule", choices=("adam", "rmsprop", "sgd"), flag="optimizer")
     learning_rate: float = setting(3e-3, "learning rate, before the schedule", above=0)
@@ -292,7 +300,7 @@ class OptimizerSettings(Section):
 
 @dataclass(frozen=True)
 class FeedingSettings(Section):
-    """What a conditional decoder is given in training in place of the previous frame."""
+    """Frames that a conditional decoder is given in training: true ones, or its own."""
 
     inputs: str = setting(
         "truth",
@@ -313,7 +321,7 @@ class FeedingSettings(Section):
 
 @dataclass(frozen=True)
 class RunSettings(Section):
-    """How long, where, and what is written down."""
+    """Length and machine of a run, its log and its checkpoints."""
 
     steps: int = setting(4_800, "updates to make", at_least=1)
     minutes: float = setting(0.0, "stop after so many minutes; 0 for no limit", at_least=0)
@@ -362,16 +370,16 @@ class RunSettings(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        _ = self.recompute  # raises where `memory` says neither
+        _ = self.recompute  # raises for any other `memory`
 
     @property
     def dtype(self) -> str:
-        """The type of all arrays: tf32 is a way of multiplying float32."""
+        """Dtype of all arrays. tf32 is only a way to multiply float32."""
         return "float32" if self.precision == "tf32" else self.precision
 
     @property
     def recompute(self) -> int:
-        """The K of `memory` = "recompute=K"; 0 of "full"."""
+        """K of `memory` = "recompute=K", 0 for "full". Raises ConfigError otherwise."""
         if self.memory == "full":
             return 0
         if match := re.fullmatch("recompute=([1-9][0-9]{0,8})", self.memory):
@@ -385,7 +393,7 @@ class RunSettings(Section):
 
 @dataclass(frozen=True)
 class ClassifySettings(Section):
-    """How actions are recognised (classify.py)."""
+    """Training of a classifier of actions, and its data."""
 
     source: str = setting(
         "actions",
@@ -438,7 +446,10 @@ class ClassifySettings(Section):
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of one experiment, checked: each on its own, then against each other."""
+    """All settings of one run. Each is checked alone, then together with the others.
+
+    Raises ConfigError.
+    """
 
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
@@ -505,8 +516,8 @@ class Config:
             )
 
     def to_toml(self) -> str:
-        """All settings as TOML text; `from_toml` of it is equal to this."""
-        import tomli_w  # imported late: only who writes a configuration needs it
+        """Return all settings as TOML. `from_toml` of the text gives an equal Config."""
+        import tomli_w  # imported here, because only writing needs it
 
         return tomli_w.dumps(asdict(self))
 

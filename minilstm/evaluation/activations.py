@@ -1,12 +1,13 @@
-"""What goes on inside a model: gates and cells over time, weights as images, gradients going back.
+"""Look inside a model: gates and cells over time, weights as images, gradients through time.
 
 Figure 7 of the paper shows six signals of an LSTM while it predicts: the gates i, f, o, the input
-g, the cell c and the output h. A model that has understood the motion keeps time; one with random
-weights comes to rest. `periodicity` puts a number on the difference. Figures 9 and 10 show
-`input_weights` and `output_weights`; `gradient_norms` shows why the LSTM was invented.
+g, the cell c and the output h. In a trained model they follow the rhythm of the motion. With random
+weights they come to rest. `periodicity` measures the difference. Figures 9 and 10 show
+`input_weights` and `output_weights`. `gradient_norms` shows why the LSTM was invented.
 
-Everything here runs on NumPy, from what forward and backward return. Read next: panels.py, which
-draws it.
+All of it runs on NumPy, from the results of forward and backward.
+
+Read next: figures/panels.py, which draws it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ STILL_DEVIATION = 1e-2  # standard deviation below which a unit is at rest
 def unrolled(
     layer: Recurrent, x: np.ndarray, state: tuple | None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The signals of one recurrent layer over x (T, B, D), each (T, B, H), and its output y.
+    """Return the signals of one recurrent layer over x (T, B, D), each (T, B, H), and its output y.
 
     Gates by the names in its `gate_ranges`, then the states, h last: i f g o c h of an LSTM, h of
     an RNN. The values are those of `forward`, taken from its cache.
@@ -58,14 +59,14 @@ def title_and_range(layer: Recurrent, name: str) -> tuple[str, tuple[float, floa
 
 
 def encoder_signals(encoder: Encoder, past: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """The signals of every layer of an encoder that sees past (T, B, D), bottom first."""
+    """Return the signals of every layer of an encoder that sees past (T, B, D), bottom first."""
     return _stack_signals(encoder, past, (None,) * len(encoder.layers))
 
 
 def future_signals(model: EncoderDecoder, past: np.ndarray, T: int) -> list[dict[str, np.ndarray]]:
-    """The signals of every layer of the future decoder in T steps from past (Tp, B, D).
+    """Return the signals of every layer of the future decoder in T steps from past (Tp, B, D).
 
-    The decoder runs free. Raises ConfigError for a model without one.
+    The decoder is free-running. Raises ConfigError for a model without one.
     """
     if model.predict is None:
         raise ConfigError("expected a model that predicts, got an autoencoder: train another")
@@ -74,7 +75,7 @@ def future_signals(model: EncoderDecoder, past: np.ndarray, T: int) -> list[dict
 
 
 def _inputs(decoder: Decoder, code, T):
-    """What T steps of a free-running decoder see: its own frames, or nothing."""
+    """Return the inputs of T steps of a free-running decoder: its own frames, or width 0."""
     B = len(code[0][0])
     if not decoder.conditional:
         return np.zeros((T, B, 0), decoder.dtype)
@@ -93,7 +94,7 @@ def _stack_signals(stack, x, states):
     return found
 
 
-# ---------------------------------------------------------------- does it keep time?
+# ---------------------------------------------------------------- rhythm
 
 
 def periodicity(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,12 +111,12 @@ def periodicity(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     T, *shape = signal.shape
     x = signal[min(SETTLING_STEPS, T // 2) :].reshape(-1, signal[0].size).astype(float)
     T = len(x)
-    if T < 6:  # r has no inside in which it could have a maximum
+    if T < 6:  # r is too short for a maximum inside
         return np.zeros(shape), np.zeros(shape, int)
     r = np.stack([_correlation(x[: T - k], x[k:]) for k in range(1, T // 2 + 1)])
     fallen = np.logical_or.accumulate(r <= 0, axis=0)
     moves = x[-(T // 4) :].std(axis=0) > STILL_DEVIATION
-    tops = np.zeros_like(r)  # stays 0 at both ends, where a maximum can't be told from a slope
+    tops = np.zeros_like(r)  # 0 at both ends, which may be mere slopes
     tops[1:-1] = np.where((r[1:-1] >= r[:-2]) & (r[1:-1] > r[2:]), r[1:-1], 0)
     tops = np.where(fallen & moves, tops, 0).clip(0)
     peak = tops.max(axis=0)
@@ -130,7 +131,10 @@ def _correlation(a, b):
 
 
 def saturation(signal: np.ndarray, limits: tuple[float, float]) -> float:
-    """The share of a gate's values within a tenth of its range from an end: its slope is small."""
+    """Return the share of a gate's values within a tenth of its range from either end.
+
+    There the gate's slope is small.
+    """
     low, high = limits
     tenth = (high - low) / 10
     return float(((signal < low + tenth) | (signal > high - tenth)).mean())
@@ -152,17 +156,17 @@ def input_weights(layer: Recurrent) -> np.ndarray | None:
 
 
 def output_weights(decoder: Decoder) -> np.ndarray:
-    """What connects each unit of the top layer to each pixel: (H, D)."""
+    """Return the weights from each unit of the top layer to each pixel: (H, D)."""
     return decoder.readout.W.value
 
 
 def largest(weights: np.ndarray, count: int) -> np.ndarray:
-    """The numbers of the rows with the largest L2 norm, largest first: (N, D) -> (count,)."""
+    """Return the indices of the `count` rows of (N, D) with the largest L2 norm, largest first."""
     return np.argsort(-np.linalg.norm(weights, axis=1), kind="stable")[:count]
 
 
 def gradient_norms(encoder: Encoder, past: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """How much of a gradient at the end reaches the frames before: past (T, B, D) -> (T,).
+    """Measure how a gradient at the end fades on its way back: past (T, B, D) -> (T,).
 
     A random gradient enters at h of the top layer after the last frame. Returns the norm of dL/dx
     at the last frame, at the one before, and so on, each divided by the first.
@@ -173,4 +177,4 @@ def gradient_norms(encoder: Encoder, past: np.ndarray, rng: np.random.Generator)
     dpast, _ = encoder.backward(dcode, cache)
     encoder.zero_grad()
     norms = np.linalg.norm(dpast.astype(float), axis=(1, 2))[::-1]
-    return norms / (norms[0] or 1.0)  # nothing of an input reaches the state of the slides' RNN
+    return norms / (norms[0] or 1.0)  # 0 for the slides' RNN, whose state sees no input

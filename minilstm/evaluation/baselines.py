@@ -59,7 +59,7 @@ def clip_baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np
 def logistic_of_clips(
     inputs: tuple, train: Clips, inputs_validation: tuple, validation: Clips
 ) -> Logistic:
-    """Fit a logistic regression to rows of clips: inputs = (x, which), row x[m] of clip which[m].
+    """Fit a logistic regression to rows of clips. inputs = (x, which): row x[m] of clip which[m].
 
     x is (M, D), which (M,). The validation clips choose the strength of L2.
     """

@@ -49,7 +49,7 @@ def results_of(name: str, rows: dict[str, np.ndarray], test: Clips) -> dict:
 
 
 def results_table(result: dict) -> str:
-    """The result of `results_of` as text: accuracies, then recall and confusion by class."""
+    """Return the result of `results_of` as text: accuracies, then recall and confusion by class."""
     N, counts = result["clips"], np.array(result["confusion"])
     lines = [
         f"{N} clips of {len(result['classes'])} classes, none of them learned from",

@@ -30,7 +30,7 @@ Output = TypeVar("Output", bound=np.ndarray | None)  # None: the model lacks the
 
 
 def sequences(source: Source, N: int) -> np.ndarray:
-    """The first N sequences of a source, or all it has, as vectors: float32 (T, N, D)."""
+    """Return the first N sequences of a source, or all it has, as vectors: float32 (T, N, D)."""
     N = int(min(N, source.num_sequences))
     chunks = [
         as_vectors(source.batch(k, CHUNK_SEQUENCES), source.scale)
@@ -40,7 +40,7 @@ def sequences(source: Source, N: int) -> np.ndarray:
 
 
 def mean_image(config: Config, N: int = 2000) -> np.ndarray:
-    """The mean frame (D,) of N sequences of the training data."""
+    """Return the mean frame (D,) of N sequences of the training data."""
     source = build.open_source(config, "train")
     chunks = (
         as_vectors(source.batch(k, CHUNK_SEQUENCES), source.scale)
@@ -50,7 +50,7 @@ def mean_image(config: Config, N: int = 2000) -> np.ndarray:
 
 
 def loss_of_mean_image(loss: Loss, mean: np.ndarray, future: np.ndarray) -> float:
-    """What it costs to predict the mean image (D,) for every frame of future (T, N, D)."""
+    """Return the loss per frame of predicting the mean image (D,) for all of future (T, N, D)."""
     if isinstance(loss, SquaredError):
         return float(metrics.squared_error(future, mean).mean())
     return float(metrics.mean_image_loss(mean, future).mean())
@@ -59,10 +59,10 @@ def loss_of_mean_image(loss: Loss, mean: np.ndarray, future: np.ndarray) -> floa
 def decode(
     model: EncoderDecoder, frames: np.ndarray, past: int, feed_truth: bool = False
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Logits of both decoders for frames (T, N, D), of which the first `past` are the past.
+    """Return the logits of both decoders for frames (T, N, D), the first `past` of them the past.
 
-    Returns reconstruction (past, N, D) in forward order, prediction (T - past, N, D), on the
-    host, or None for a decoder that the model does not have.
+    They are the reconstruction (past, N, D) in forward order and the prediction (T - past, N, D),
+    on the host. A decoder that the model lacks gives None.
     """
     found = ([], [])
     for n in range(0, frames.shape[1], CHUNK_SEQUENCES):
@@ -87,9 +87,9 @@ def decode_with_truth(
 
 
 def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The loss of every step: logits, truth (T, N, D) on the host -> float64 (T,).
+    """Return the loss of every step: logits, truth (T, N, D) on the host -> float64 (T,).
 
-    From logits, not from probabilities: those round to 0 and 1, whose logarithm is infinite.
+    It is computed from logits, because probabilities round to 0 and 1, whose logarithm is infinite.
     """
     with use_backend("numpy", "float64"), use_workspace(Fresh()):
         steps = zip(logits[:, None], truth[:, None], strict=True)
@@ -97,7 +97,7 @@ def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarr
 
 
 def mean_frames(loss: Loss, logits: Output) -> Output:
-    """The frames that logits on the host stand for; of None, None."""
+    """Return the frames that logits on the host stand for; None for None."""
     if logits is None:
         return logits
     with use_backend("numpy"):
@@ -107,10 +107,11 @@ def mean_frames(loss: Loss, logits: Output) -> Output:
 def evaluate(
     model: EncoderDecoder, frames: np.ndarray, past: int, mean: np.ndarray, shape: tuple
 ) -> dict:
-    """Everything that is known about a model on frames (T, N, D): see `table` for the words.
+    """Judge a model on frames (T, N, D): losses per step, sharpness, and baselines.
 
-    `mean` (D,) is the mean frame of the training data, `shape` that of a frame: (H, W), (H, W, C)
-    in colour, (D,) of percepts. Raises NonFiniteError for losses that are not finite.
+    `mean` (D,) is the mean frame of the training data. `shape` is that of a frame: (H, W), (H, W,
+    C) in colour, (D,) of percepts. `table` prints the result. Raises NonFiniteError for losses that
+    are not finite.
     """
     free, forced = decode_with_truth(model, frames, past), {}
     decoders = {"reconstruction": model.reconstruct, "future": model.predict}
@@ -164,10 +165,10 @@ COLUMNS = ("mean", "first", "middle", "last", "sharpness")
 
 
 def table_rows(result: dict) -> list:
-    """The result of `evaluate` as words: the COLUMNS, then (title, [(name, values)]) of groups."""
+    """Return the result of `evaluate` in words: COLUMNS, then groups (title, [(name, values)])."""
 
     def row(name, x):
-        steps = x["per_step"]  # past and future may differ in length
+        steps = x["per_step"]  # the past and the future may differ in length
         shown = (x["mean"], steps[0], steps[(len(steps) - 1) // 2], steps[-1])
         sharp = [f"{x['sharpness']:.2f}"] if "sharpness" in x else []
         return name, [f"{value:.1f}" for value in shown] + sharp
@@ -184,13 +185,13 @@ def table_rows(result: dict) -> list:
 
 
 def best_baseline(result: dict) -> tuple[str, dict]:
-    """The name and numbers of the best prediction of the future that needs no model."""
+    """Return the name and numbers of the best prediction of the future without a model."""
     found = {name: x for name, x in result["baselines"].items() if name != "entropy bound"}
     return min(found.items(), key=lambda item: item[1]["mean"])
 
 
 def verdict(result: dict) -> str:
-    """What the numbers of the future come to, in two sentences; nothing without a future."""
+    """Compare the predicted future with the best baseline in words; "" without a future."""
     if "future" not in result:
         return ""
     future, (name, best) = result["future"]["free_running"], best_baseline(result)
@@ -199,22 +200,22 @@ def verdict(result: dict) -> str:
     said = f"The free-running future is {whole} the {name}, its last frame {last} its own."
     if "sharpness" not in future:
         return said
-    crisp = future["sharpness"]
+    sharp = future["sharpness"]
     sample = f", of the first {metrics.BLUR_SEQUENCES}" * (
         result["sequences"] > metrics.BLUR_SEQUENCES
     )
-    word = "crisp" if crisp >= metrics.SHARP else "fog"
+    word = "sharp" if sharp >= metrics.SHARP else "too blurred"
     return (
         f"{said}\n"
-        f"Its sharpness is {crisp:.2f}, that of the truth blurred by "
-        f"{future['equivalent_blur']:.1f} pixels (a Gaussian's standard deviation{sample}): {word},"
-        "\n"
-        f"for the mark is {metrics.SHARP}, which a blur over 3x3 pixels fails."
+        f"Its sharpness is {sharp:.2f}, that of the truth blurred by "
+        f"{future['equivalent_blur']:.1f} pixels (a Gaussian's standard deviation{sample}): "
+        f"{word}.\n"
+        f"We call a picture sharp from {metrics.SHARP} on; a blur over 3x3 pixels scores less."
     )
 
 
 def table(result: dict) -> str:
-    """The result of `evaluate` as a table of text."""
+    """Return the result of `evaluate` as a table of text."""
     columns, *groups = table_rows(result)
 
     def line(name, values):

@@ -1,10 +1,10 @@
-"""Logistic regression: one linear layer and a softmax, minimised to the end.
+"""Logistic regression: one linear layer and a softmax, minimised to convergence.
 
-What can be told without an LSTM: from single frames (the first row of the paper's Table 1), from
-the mean of a clip's frames, or from the size and the length of a clip alone. And, given the hidden
-states of an encoder in place of frames, a frozen encoder's classifier.
+It is the baseline without an LSTM: of single frames (the first row of the paper's Table 1), of the
+mean frame of a clip, or of the size and length of a clip. Given the hidden states of an encoder in
+place of frames, it is the classifier of a frozen encoder.
 
-The layer is linear.py's, the loss losses.py's; their analytic gradient goes to SciPy's L-BFGS.
+The layer is that of linear.py, the loss that of losses.py. SciPy's L-BFGS uses their gradient.
 
 Paper: section 4, Table 1. Read next: training/classifier.py.
 """
@@ -23,25 +23,25 @@ from ..layers.linear import Linear, affine_dw
 from ..layers.losses import SoftmaxCrossEntropy
 from ..layers.workspace import Fresh, use_workspace
 
-STRENGTHS = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)  # of L2, to choose from
-MAX_STEPS = 100  # of L-BFGS, at most
+STRENGTHS = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)  # of L2, tried from the left
+MAX_STEPS = 100  # of L-BFGS
 
 
 class Logistic(NamedTuple):
-    """softmax((x - mean) / std W + b)"""
+    """A fitted classifier: softmax((x - mean) / std W + b)."""
 
     mean: np.ndarray
     std: np.ndarray
     readout: Linear
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """x (N, D) on the host -> probabilities (N, K)."""
+        """Return the probabilities (N, K) for x (N, D) on the host."""
         with use_backend("numpy", "float32"), use_workspace(Fresh()):
             logits, _ = self.readout.forward(_standardised(x, self.mean, self.std))
             return SoftmaxCrossEntropy().mean(logits, out=logits)[0]
 
     def folded(self) -> tuple[np.ndarray, np.ndarray]:
-        """W (D, K), b (K,) of the same function of x itself."""
+        """Return W (D, K) and b (K,) of the same function written as softmax(x W + b)."""
         W = self.readout.W.value / self.std[:, None]
         return W, self.readout.b.value - self.mean @ W
 
@@ -49,8 +49,8 @@ class Logistic(NamedTuple):
 def fit_logistic(x: np.ndarray, labels: np.ndarray, K: int, l2: float, start=None) -> Logistic:
     """Minimise the mean cross-entropy + l2/2 |W|^2 for x (N, D), labels (N,) of K classes.
 
-    Every column is brought to mean 0 and variance 1 first, so that one `l2` suits them all.
-    `start`, another fit of the same x, only saves time. In float32, on the host.
+    Every column is brought to mean 0 and variance 1 first, so that one `l2` suits them all. `start`
+    is another fit of the same x and only saves time. In float32, on the host.
     """
     from scipy.optimize import minimize
 
@@ -70,7 +70,7 @@ def fit_logistic(x: np.ndarray, labels: np.ndarray, K: int, l2: float, start=Non
             logits, _ = readout.forward(z)
             nats, loss_cache = loss.forward(logits, target)
             dlogits, _ = loss.backward(1.0, loss_cache)
-            affine_dw(z, dlogits, W.grad, readout.b.grad)  # nobody needs the gradient of z
+            affine_dw(z, dlogits, W.grad, readout.b.grad)  # the gradient of z is not needed
             W.grad += np.float32(l2) * W.value
             return float(nats) + 0.5 * l2 * float((W.value**2).sum()), flat.grad.astype(float)
 
@@ -84,9 +84,9 @@ def fit_logistic(x: np.ndarray, labels: np.ndarray, K: int, l2: float, start=Non
 def choose_logistic(
     x: np.ndarray, labels: np.ndarray, K: int, nats: Callable[[Logistic], float]
 ) -> Logistic:
-    """The fit whose L2 suits best: as strong as can be at first, then weaker, while that helps.
+    """Fit with weaker and weaker L2 as long as the validation loss falls. Return the best fit.
 
-    `nats(fit)` says what a fit costs on validation data.
+    `nats(fit)` is the loss of a fit on validation data.
     """
     best = fit_logistic(x, labels, K, STRENGTHS[0])
     least = nats(best)

@@ -1,9 +1,9 @@
-"""The numbers beside which a model is judged: nats per frame, its baselines, and sharpness.
+"""Metrics of a model: nats per frame, its baselines, and sharpness.
 
 The slides' Table 2 ("Future prediction results") counts in nats per frame: the Bernoulli
 cross-entropy SUMMED over the pixels of a frame and averaged over the sequences. A number such as
-341.2 says little alone, so it is printed between what needs no model at all (the mean image, a
-copy of the last frame) and what no model can beat (the entropy bound). For two digits of MNIST's
+341.2 says little alone. So it is printed between predictions without a model (the mean image, a
+copy of the last frame) and the entropy bound, which no model can beat. For two digits of MNIST's
 test set on 64x64 pixels:
 
     p = 0.5  2839  >  copy of the last frame  2130  >  mean image  672  >  entropy bound  87
@@ -11,14 +11,14 @@ test set on 64x64 pixels:
 These depend on the digits: the first 1,000 of the test set are thinner and give 1990, 639 and 85.
 So a result is compared with the baselines of its own sequences, which `baselines` computes.
 
-The mean image is a hard baseline because fog is cheap: a grey pixel is never very wrong. So a
-second number, `sharpness`, asks whether the picture shows digits.
+The mean image is a hard baseline, because a grey pixel is never very wrong. So a second number,
+`sharpness`, measures whether the picture shows digits.
 
-Arrays are NumPy floats of shape (T, N, D): time, sequences, pixels; in [0, 1], but for
-`squared_error`. A function returns one number per time step, (T,), and the number for the whole is
-their `.mean()`; `baselines` returns several such, `equivalent_blur` one number.
+Arrays are NumPy floats of shape (T, N, D): time, sequences, pixels. They are in [0, 1], except for
+`squared_error`. A function returns one number per time step, (T,), whose `.mean()` is the number
+for the whole. `baselines` returns several such arrays, `equivalent_blur` one number.
 
-Read next: strips.py, which draws what is measured here.
+Read next: figures/strips.py, which draws the frames that are measured here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..errors import DataError, ShapeError
 MIN_PROBABILITY = 1e-4
 BLOCK_NUMBERS = 2**20  # numbers computed at a time: 8 MB in float64, for a test set of any size
 
-SHARP = 0.5  # the pass mark: at least half of the truth's edges; a 3x3 blur fails it
+SHARP = 0.5  # at least half of the truth's edges; a blur over 3x3 pixels scores less
 BLUR_SEQUENCES = 100  # measured for `equivalent_blur`: more would take minutes
 MAX_BLUR_PIXELS = 10.0  # standard deviation of the widest blur that is compared
 
@@ -45,8 +45,8 @@ def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Nats per frame: -sum over pixels of t log(p) + (1-t) log(1-p), averaged over sequences.
 
     truth (T, N, D); probability (T, N, D), or one frame for all steps (N, D), or one for all (D,)
-    -> (T,). Grey targets are targets: t = 0.3 is a coin that falls on 1 three times in ten.
-    Nothing is clipped: p = 0 on a pixel that is not black costs infinity, as it should.
+    -> (T,). A grey target t = 0.3 is a coin that falls on 1 three times in ten. Nothing is clipped:
+    p = 0 on a pixel that is not black costs infinity, as it should.
     Raises ShapeError, and DataError for values outside [0, 1]. Source: slides, Table 2.
     """
 
@@ -71,8 +71,10 @@ def squared_error(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 
 
 def _mean_over_sequences(distance, truth, prediction):
-    """`distance` of blocks of sequences in float64; each frame is summed whole, so the answer
-    does not depend on the size of the blocks."""
+    """Average `distance` over sequences, in blocks and in float64.
+
+    Each frame is summed whole, so the result does not depend on the size of the blocks.
+    """
     _check_frames(truth, prediction)
     T, N, D = truth.shape
     prediction = np.broadcast_to(prediction, truth.shape)  # a view: costs no memory
@@ -86,8 +88,8 @@ def _mean_over_sequences(distance, truth, prediction):
 
 
 def _x_log_y(x, y):
-    """x log(y), with 0 log(0) = 0: what never happens costs nothing."""
-    with np.errstate(divide="ignore"):  # log(0) = -inf is meant
+    """x log(y), with 0 log(0) = 0."""
+    with np.errstate(divide="ignore"):  # log(0) = -inf is intended
         return x * np.log(y, out=np.zeros_like(y), where=x != 0)
 
 
@@ -95,16 +97,13 @@ def _x_log_y(x, y):
 
 
 def half(future: np.ndarray) -> np.ndarray:
-    """Nats per frame of knowing nothing: p = 0.5 everywhere costs D ln 2, whatever happens.
-
-    future (T, N, D) -> (T,).
-    """
+    """Nats per frame of p = 0.5 everywhere: D ln 2 for every truth. future (T, N, D) -> (T,)."""
     T, N, D = future.shape
     return np.full(T, D * np.log(2))
 
 
 def copy_last(past: np.ndarray, future: np.ndarray) -> np.ndarray:
-    """Nats per frame of "nothing moves": the last frame of the past, clipped, at every step.
+    """Nats per frame of repeating the last frame of the past, clipped, at every step.
 
     past (Tp, N, D), future (T, N, D) -> (T,). For patches: `squared_error(future, past[-1])`.
     """
@@ -112,7 +111,7 @@ def copy_last(past: np.ndarray, future: np.ndarray) -> np.ndarray:
 
 
 def mean_image_loss(mean: np.ndarray, future: np.ndarray) -> np.ndarray:
-    """Nats per frame of one fixed fog: the mean frame of the TRAINING data, clipped.
+    """Nats per frame of predicting the mean frame of the TRAINING data, clipped.
 
     mean (D,), future (T, N, D) -> (T,). For patches: `squared_error(future, mean)`.
     """
@@ -120,15 +119,16 @@ def mean_image_loss(mean: np.ndarray, future: np.ndarray) -> np.ndarray:
 
 
 def entropy_bound(future: np.ndarray) -> np.ndarray:
-    """Nats per frame of the truth itself: above zero because grey pixels stay coins.
+    """Nats per frame of predicting the truth itself. future (T, N, D) -> (T,).
 
-    future (T, N, D) -> (T,). No prediction can be lower, so read every result from here.
+    No model can beat it. It is above zero because a grey pixel costs something even when it is
+    predicted exactly.
     """
     return cross_entropy(future, future)
 
 
 def baselines(past: np.ndarray, future: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
-    """The four of them by the names that tables and figures print, from worst to best.
+    """Return the four baselines by the names that tables and figures print, from worst to best.
 
     past (Tp, N, D), future (T, N, D), mean (D,) -> {name: (T,)}.
     """
@@ -140,7 +140,7 @@ def baselines(past: np.ndarray, future: np.ndarray, mean: np.ndarray) -> dict[st
     }
 
 
-# ---------------------------------------------------------------- digits or fog?
+# ---------------------------------------------------------------- sharpness
 
 
 def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -153,19 +153,20 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...])
         agreement = max over shifts s in {-1,0,1}^2 of  sum g_truth(x) g_prediction(x+s)
         sharpness = agreement / max(sum g_truth^2, sum g_prediction^2)
 
-    with both lines of the fraction summed over the sequences of a step. It is at most 1 (Cauchy
-    and Schwarz), and 1 for the truth. Contrast counts: the truth at half its contrast scores 0.5.
-    Fog has no edges: 0. Noise has edges, but they agree with nothing and enlarge only the lower
-    line, so noise can't buy a blurred frame its edges back (the luckiest of nine shifts of noise
-    is worth a few hundredths). Sharpening a blurred digit can: then it is a crisp digit again.
+    with both lines of the fraction summed over the sequences of a step. It is at most 1 (Cauchy and
+    Schwarz), and 1 for the truth. Contrast counts: the truth at half its contrast scores 0.5. A
+    flat picture has no edges and scores 0. Noise has edges, but they do not agree with the truth's
+    and only enlarge the lower line. So noise does not raise the score of a blurred frame: the
+    luckiest of nine shifts of noise is worth a few hundredths. Sharpening a blurred digit does
+    raise it, because the digit is crisp again.
 
-    What it does not measure is place, within a pixel: a crisp digit one pixel off is not fog, and
-    the cross-entropy already charges for it. Further off, its edges agree with nothing either: it
-    scores low however crisp, and so does a copy of the last frame. Two digits that are off in
-    different directions share one shift and get part of the mark.
-    A result passes at `SHARP`. The table of degraded truths is in tests/test_metrics.py.
+    Place within a pixel is not measured: a crisp digit one pixel off is not blurred, and the
+    cross-entropy already charges for it. Further off, its edges agree with nothing, so it scores
+    low, and so does a copy of the last frame. Two digits that are off in different directions share
+    one shift, so only one of them can score in full.
 
-    If truth and prediction are both flat there is nothing to draw: 1. Raises ShapeError.
+    A prediction is called sharp from `SHARP` on. tests/test_metrics.py has a table of degraded
+    truths. If truth and prediction are both flat the result is 1. Raises ShapeError.
     """
     _check_frames(truth, prediction)
     T, N, D = truth.shape
@@ -185,12 +186,12 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...])
 
 
 def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...]) -> float:
-    """What the sharpness of a prediction means: the truth blurred by so many pixels has the same.
+    """Return the blur of the truth that is as sharp as the prediction.
 
     truth, prediction (T, N, D); `shape` as in `sharpness` -> standard deviation of a Gaussian in
     pixels, 0 to MAX_BLUR_PIXELS. Measured on the first hundred sequences. Raises ShapeError.
     """
-    from scipy.ndimage import gaussian_filter  # imported late: only who asks for a blur needs it
+    from scipy.ndimage import gaussian_filter  # imported here, because only this function needs it
 
     truth, prediction = truth[:, :BLUR_SEQUENCES], prediction[:, :BLUR_SEQUENCES]
     wanted = sharpness(truth, prediction, shape).mean()
@@ -205,7 +206,7 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
     low, high = 0.0, MAX_BLUR_PIXELS
     if sharpness_of(high) >= wanted:
         return high
-    while high - low > 0.01:  # a wider blur is never sharper
+    while high - low > 0.01:  # a wider blur is less sharp
         middle = (low + high) / 2
         low, high = (middle, high) if sharpness_of(middle) > wanted else (low, middle)
     return low
@@ -215,7 +216,7 @@ def _edges(frames, shape):
     """(T, N, D) -> (2, T, N, H, W, C): neighbour below minus pixel, neighbour right minus pixel."""
     T, N, D = frames.shape
     x = frames.astype(np.float64).reshape(T, N, shape[0], shape[1], -1)
-    g = np.zeros((2, *x.shape))  # 0 in the last row and column, which have no such neighbour
+    g = np.zeros((2, *x.shape))  # stays 0 in the last row and column, which have no such neighbour
     g[0, :, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
     g[1, :, :, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]
     return g

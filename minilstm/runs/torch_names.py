@@ -1,6 +1,6 @@
 """Weights to and from PyTorch, by PyTorch's names and in its layouts. PyTorch is not needed.
 
-A layer is what PyTorch calls a module; k counts the layers of a stack, 4H is H for an RNN.
+PyTorch calls a layer a module. k counts the layers of a stack. For an RNN read H for 4H.
 
     here                  in PyTorch                    shape            note
     LSTM, ElmanRNN        nn.LSTM, nn.RNN (tanh)
@@ -16,8 +16,8 @@ A layer is what PyTorch calls a module; k counts the layers of a stack, 4H is H 
     decoder.stack         reconstruct.stack., predict.stack.
     decoder.readout       reconstruct.readout., predict.readout.
 
-Modules with the same attributes load an exported file as it is. Of a composite model whose
-decoders are unconditional and start with a step, all of it:
+Modules with the same attributes load an exported file as it is. These are the modules of a
+composite model whose decoders are unconditional and start with a step:
 
     import safetensors.torch
     from torch import nn
@@ -25,7 +25,7 @@ decoders are unconditional and start with a step, all of it:
     class Decoder(nn.Module):
         def __init__(self, D, H, layers):
             super().__init__()
-            self.stack = nn.LSTM(1, H, layers)  # of zeros: see below
+            self.stack = nn.LSTM(1, H, layers)  # its input is zeros: see below
             self.readout = nn.Linear(H, D)
 
         def forward(self, code, T):
@@ -48,10 +48,10 @@ decoders are unconditional and start with a step, all of it:
 
 What has no place in one of the two:
 
-* Peepholes. `nn.LSTM` has none, so zeros are left out and others refused, unless they are kept
-  on request, under a name that `load_state_dict` does not know. A file without them means zeros.
-* Inputs of width 0, those of an unconditional decoder. `nn.LSTM` wants at least width 1: it gets
-  a weight_ih_l0 (4H, 1) of zeros, and should be fed zeros. On import it must be zero.
+* Peepholes. `nn.LSTM` has none. Zeros are left out. Others are refused, or kept on request under a
+  name that `load_state_dict` does not know. A file without peepholes means zeros.
+* Inputs of width 0, in an unconditional decoder. `nn.LSTM` needs at least width 1: it gets a
+  weight_ih_l0 (4H, 1) of zeros, and should be fed zeros. On import this weight must be zero.
 * bias=False. A module without any bias means b = 0.
 * proj_size, bidirectional, nn.GRU, the cells of the slides: refused.
 """
@@ -78,10 +78,11 @@ from . import build, checkpoint
 
 
 def to_torch(layer: Layer, keep_peepholes: bool = False) -> dict[str, np.ndarray]:
-    """The parameters of a layer, stack or model as PyTorch's arrays, copied to the host.
+    """Return the parameters of a layer, stack or model as PyTorch's arrays, on the host.
 
-    Raises ConfigError for what PyTorch can't compute: the slides' cells, and peepholes that are
-    not zero. `keep_peepholes` stores peepholes in any case, as weight_peephole_l{k}.
+    They are copies. Raises ConfigError for what PyTorch can't compute: the slides' cells, and
+    peepholes that are not zero. `keep_peepholes` stores peepholes in any case, as
+    weight_peephole_l{k}.
     """
     arrays = {}
     for name, part in _parts(layer):
@@ -111,8 +112,8 @@ def to_torch(layer: Layer, keep_peepholes: bool = False) -> dict[str, np.ndarray
 def from_torch(layer: Layer, arrays: Mapping[str, np.ndarray]) -> None:
     """Fill the parameters of a layer, stack or model from PyTorch's arrays, in their own dtype.
 
-    A `state_dict()` on the CPU serves as `arrays`, too. Raises RunError, which names every array
-    that is amiss, and then leaves the parameters as they were.
+    `arrays` may also be a `state_dict()` on the CPU. Raises RunError, which names every array that
+    does not fit; then all parameters keep their values.
     """
     expected = to_torch(layer, keep_peepholes=True)
     given = {name: np.asarray(array) for name, array in arrays.items()}
@@ -142,7 +143,7 @@ def from_torch(layer: Layer, arrays: Mapping[str, np.ndarray]) -> None:
             new = {
                 "Wx": given[name.format("weight_ih")].T[: part.D],
                 "Wh": given[name.format("weight_hh")].T,
-                "b": np.add(*biases, dtype=np.float64),  # rounded once, whatever theirs and ours
+                "b": np.add(*biases, dtype=np.float64),  # rounded once, for any two dtypes
                 "Wp": given.get(name.format("weight_peephole")),
             }
         for key, param in part.params().items():
@@ -150,9 +151,9 @@ def from_torch(layer: Layer, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _parts(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The layers that PyTorch knows, and their names: "encoder.{}_l0" with {} for weight_ih."""
+    """Yield the layers that PyTorch has, and their names: "encoder.{}_l0", {} for weight_ih."""
     inner = {name: item for name, item in vars(layer).items() if isinstance(item, Layer)}
-    if type(layer) in (LSTM, PeepholeLSTM, ElmanRNN):  # not SlidesLSTM, which is an LSTM, too
+    if type(layer) in (LSTM, PeepholeLSTM, ElmanRNN):  # not its subclass SlidesLSTM
         yield prefix + "{}_l0", layer
     elif isinstance(layer, Linear):
         yield prefix + "{}", layer
@@ -172,13 +173,13 @@ def _parts(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _may_be_absent(name, given):
     module, dot, key = name.rpartition(".")
-    if key.startswith("bias"):  # a module has all of its biases or none
+    if key.startswith("bias"):  # a module has all its biases or none
         return not any(other.startswith(f"{module}{dot}bias") for other in given)
     return key.startswith("weight_peephole")
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a safetensors file, whoever wrote it. Raises RunError."""
+    """Read all arrays of a safetensors file from any program. Raises RunError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -192,17 +193,23 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def export_run(run: str | Path, path: str | Path, keep_peepholes: bool = False) -> None:
-    """Write what a run learned into a new safetensors file that PyTorch can load."""
+    """Write the weights of a run into a new safetensors file that PyTorch can load.
+
+    Raises RunError if the file exists, ConfigError for weights that PyTorch can't hold.
+    """
     from safetensors.numpy import save
 
     arrays = to_torch(build.load_run(run), keep_peepholes)
-    if os.path.exists(path):  # it may be somebody's only copy of other weights
+    if os.path.exists(path):  # it may be the only copy of other weights
         raise RunError(f"expected a new file, got {path}, which exists: choose another name")
     write_file(path, save(arrays, metadata={"format": "pt"}))
 
 
 def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
-    """Make a run folder from a file of weights; `like` is a run or TOML file with its settings."""
+    """Make a run folder from a file of weights. `like` is a run or TOML file with its settings.
+
+    Raises RunError for weights that do not fit the settings, and for a folder that can't be made.
+    """
     run, is_run = Path(run), os.path.isdir(like)
     config = build.read_config(like) if is_run else from_toml(Path(like))
     arrays = read_arrays(path)
@@ -223,4 +230,4 @@ def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
             f"expected to make the run folder {run}, got {error.strerror!r}: choose another"
         ) from error
     checkpoint.save(run / "checkpoint.safetensors", model, None, {"step": 0, "D": D})
-    write_file(run / "config.toml", config.to_toml())  # last: it makes the folder a run
+    write_file(run / "config.toml", config.to_toml())  # last, because it makes the folder a run
