@@ -3,9 +3,9 @@
     from minilstm.backend import xp, asarray, to_numpy, set_backend, use_backend
 
 `xp` stands for the library in use: `xp.tanh` is `numpy.tanh` or `cupy.tanh`. So every layer is
-written once. Arrays cross between host and device only here, by `asarray` and `to_numpy`, and in
-gpu/, where the host does not wait. Random numbers are always drawn on the host, so that both
-libraries start from identical numbers.
+written once. `asarray` and `to_numpy` copy arrays between host and device. Only the files in gpu/
+copy in another way, without making the host wait. Random numbers are always drawn on the host, so
+that both libraries start from identical numbers.
 
 `set_backend` chooses for the whole process. `use_backend` chooses for a `with` block. Without
 either, the library is NumPy and the dtype float32.
@@ -108,7 +108,7 @@ class use_backend:  # noqa: N801  (reads like a function)
         self._previous = _of_context.get()
         _of_context.set(self)  # in place of a Backend, until `with` enters the block
 
-    def __getattr__(self, name):  # called for `name`, `dtype`, ... of a Backend, which this is not
+    def __getattr__(self, name):  # called for `name`, `dtype`, ..., which only a Backend has
         raise BackendError(
             "expected `with use_backend(...):`, got use_backend(...) without `with`: write "
             "set_backend(...) to choose for the whole process"

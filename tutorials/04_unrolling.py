@@ -157,9 +157,8 @@ assert np.allclose(dh, dstart, atol=1e-13)
 
 # %% [markdown]
 # The library differs in one point, to be faster. `x[t] @ Wx` does not depend on the state, so it is
-# computed for *all* time steps in one large matrix product before the loop. The gradients of the
-# weights are computed in one product each after the loop. Only `h[t] @ Wh` must be computed step by
-# step.
+# computed for *all* time steps in one large matrix product before the loop. After the loop, the
+# gradient of each weight is one large product too. Only `h[t] @ Wh` must be computed step by step.
 #
 # ## Carry the state by hand
 #
@@ -236,8 +235,8 @@ for row in check(Overwriting.sample(np.random.default_rng(0))):
 #
 # ### Answers
 #
-# 1. Only the lines that begin a `dh` change. `dh3 = 1`, and each earlier state adds its own 1 to
-#    what comes back from the next step: `dh2 = 1 + da2 * Wh`. In the loop this is the line
+# 1. Only the lines that compute `dh3`, `dh2` and `dh1` change. `dh3` is 1. Each earlier state adds
+#    1 to the gradient from the next step: `dh2 = 1 + da2 * Wh`. In the loop this is the line
 #    `dh = dh + dy[t]`. The next cell checks it.
 # 2. It grows in proportion to $T$, because the backward pass needs every `h[t]`. (The library can
 #    also keep only every K-th state and compute the others again: `--memory recompute=K`.)

@@ -2,8 +2,8 @@
 
 Every conditional decoder gets two numbers that must never be confused. FREE-RUNNING: the decoder
 sees only the past and its own output. TEACHER-FORCED: it is given the true frame before each frame
-that it predicts. The slides' Table 2 is free-running. All losses are nats per frame (squared error
-per frame for patches and percepts), beside predictions that need no model.
+that it predicts. The slides' Table 2 is free-running. All losses are in nats per frame, or squared
+error per frame for patches and percepts. Baselines, which need no model, are printed with them.
 
 Slides: "Unsupervised Evaluation Strategy", "Benchmarking" (Table 2). Read next: metrics.py.
 """
@@ -89,7 +89,8 @@ def decode_with_truth(
 def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the loss of every step: logits, truth (T, N, D) on the host -> float64 (T,).
 
-    It is computed from logits, because probabilities round to 0 and 1, whose logarithm is infinite.
+    It is computed from logits, because probabilities round to 0 and 1. The logarithm of 0 is
+    infinite.
     """
     with use_backend("numpy", "float64"), use_workspace(Fresh()):
         steps = zip(logits[:, None], truth[:, None], strict=True)
@@ -97,7 +98,7 @@ def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarr
 
 
 def mean_frames(loss: Loss, logits: Output) -> Output:
-    """Return the frames that logits on the host stand for; None for None."""
+    """Return the mean frames of logits on the host, or None for None."""
     if logits is None:
         return logits
     with use_backend("numpy"):
@@ -109,9 +110,9 @@ def evaluate(
 ) -> dict:
     """Judge a model on frames (T, N, D): losses per step, sharpness, and baselines.
 
-    `mean` (D,) is the mean frame of the training data. `shape` is that of a frame: (H, W), (H, W,
-    C) in colour, (D,) of percepts. `table` prints the result. Raises NonFiniteError for losses that
-    are not finite.
+    `mean` (D,) is the mean frame of the training data. `shape` is the shape of a frame: (H, W),
+    (H, W, C) in colour, (D,) for percepts. `table` prints the result. Raises NonFiniteError for
+    losses that are not finite.
     """
     free, forced = decode_with_truth(model, frames, past), {}
     decoders = {"reconstruction": model.reconstruct, "future": model.predict}
@@ -141,8 +142,8 @@ def evaluate(
         json.dumps(result, allow_nan=False)
     except ValueError as error:
         raise NonFiniteError(
-            "expected finite losses, got others: the weights are too large, train anew with a "
-            "lower --learning-rate"
+            "expected finite losses, got NaN or infinity: the weights are too large, train again "
+            "with a lower --learning-rate"
         ) from error
     return result
 

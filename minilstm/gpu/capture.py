@@ -1,16 +1,17 @@
 """A training step recorded once as a CUDA graph, and replayed.
 
-The host needs longer to ask for the hundreds of small operations of a step than a GPU needs to make
-them. A graph is a recording of all of them, which the host launches by one call. It contains
-addresses: every replay reads and writes the memory that the recording did. So
+A step has hundreds of small operations. The host takes longer to launch them one by one than the
+GPU takes to compute them. A graph is a recording of all operations, which the host launches by one
+call. A graph contains addresses: every replay reads and writes the same memory as the recording. So
 
-    arguments that change must lie where they lay: batches alternate between two buffers
-                                       (transfers.py), and there is one graph for each
-    memory that the step takes for a while comes from a pool of its own, which nothing else uses
-    what the step leaves behind it leaves in arrays that existed before: weights, state, the log
+    batches must be at the same address    they alternate between two buffers (transfers.py), and
+                                           each buffer has its own graph
+    temporary arrays of the step           come from a memory pool that nothing else uses
+    results of the step                    go to arrays that existed before: weights, the
+                                           optimizer's state, the table of readings
 
-The text that is recorded is training_step, which knows nothing of it. Operations, their order and
-their arguments are those of a step without a graph, so that every bit is the same.
+`training_step` is recorded without any change in its code. Operations, their order and their
+arguments are those of a step without a graph, so every bit of the result is the same.
 
 Read next: products.py, transfers.py.
 """
@@ -25,25 +26,27 @@ from collections.abc import Callable
 from ..backend import xp
 from ..errors import BackendError
 
-RECORDING = threading.Lock()  # held while a graph is recorded: no other thread may send anything
+RECORDING = threading.Lock()  # held while a graph is recorded: no other thread may use the GPU then
 
 
 class Captured:
-    """A function of tuples of arrays, run as a graph from the second time that they lie there on.
+    """A function of tuples of arrays that is recorded as a CUDA graph.
 
         step = Captured(step)
-        step(batch)         the first time for a place and kind of `batch`: operation by operation
-        step(batch)         the second time: recorded, then launched; after that only launched
+        step(batch)         first call for a kind of `batch`: runs without a graph
+        step(batch)         second call: recorded, then launched
+        step(batch)         later calls: only launched
 
-    The function returns nothing. Arrays that are not arguments must stay where they are; numbers
-    that are not in arrays are part of the kind. Call it inside `on_stream`.
+    The kind of `batch` is the address, shape and dtype of each array, and the value of everything
+    that is not an array. The function returns nothing. Arrays that are not arguments must stay at
+    their addresses. Call it inside `on_stream`.
     """
 
     def __init__(self, function: Callable):
         self._function = function
         self._pool = xp.cuda.MemoryPool()
-        self.launched = 0  # graphs
-        self._graphs = {}  # by place and kind of the arguments; None after the first time
+        self.launched = 0  # number of launches
+        self._graphs = {}  # by kind of the arguments; None after the first call
 
     def __call__(self, *arguments) -> None:
         kind = _kind_of(arguments)
@@ -75,7 +78,7 @@ class Captured:
 
 
 def _kind_of(tree):
-    """What distinguishes recordings: where arrays lie, their shapes and dtypes, other values."""
+    """Return the addresses, shapes and dtypes of the arrays in a tree, and its other values."""
     if isinstance(tree, tuple):
         return tuple(map(_kind_of, tree))
     if hasattr(tree, "data"):
@@ -85,13 +88,13 @@ def _kind_of(tree):
 
 @contextlib.contextmanager
 def on_stream():
-    """Work in a stream that can be recorded; what was asked for before and in it is waited for."""
+    """Use a stream that can be recorded. Wait for all earlier work first, and for its own work."""
     xp.cuda.get_current_stream().synchronize()
     with _stream(xp.cuda.runtime.getDevice()) as stream:
         yield
         stream.synchronize()
 
 
-@functools.cache  # one for good, since cuBLAS keeps scratch memory for every stream
+@functools.cache  # only one for each device, because every stream has scratch memory of cuBLAS
 def _stream(device):
     return xp.cuda.Stream(non_blocking=True)

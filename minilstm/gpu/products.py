@@ -8,8 +8,8 @@ NVIDIA's nvmath-python has bindings for the same call; it would be one more pack
 with a second copy of cuBLAS to find, for one function of nineteen arguments.
 
 cuBLAS promises the same bits for the same call only while its scratch memory is the same, so every
-stream has its own handle with its own scratch memory. Replayed and step by step, a product is then
-made by the same kernel. Read next: capture.py.
+stream has its own handle with its own scratch memory. Then a product has the same kernel with and
+without a graph. Read next: capture.py.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def multiply(a, b, out, add: bool = False) -> None:
     name = out.dtype.name
     scalar = ctypes.c_double if name == "float64" else ctypes.c_float
     compute = COMPUTE["tf32" if name == "float32" and current_backend().tf32 else name]
-    # cuBLAS counts down the columns. To it every array is its own transpose: out^T = b^T a^T
+    # cuBLAS stores matrices by columns, so it reads our arrays as transposes: out^T = b^T a^T
     (b_order, b_step), (a_order, a_step), (_, out_step) = map(_order, (b, a, out))
     status = _library().cublasGemmEx(
         _handle(), b_order, a_order, columns, rows, inner,
@@ -96,7 +96,7 @@ def _library():
     """The cuBLAS that CuPy has loaded, whatever its version and wherever it came from."""
     from cupy_backends.cuda.libs import cublas
 
-    library = ctypes.CDLL(cublas.__file__)  # a symbol is looked for in all that it has loaded
+    library = ctypes.CDLL(cublas.__file__)  # finds symbols also in the libraries that it loads
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
     try:
         library.cublasCreate_v2.argtypes = (pointer,)

@@ -1,20 +1,22 @@
 """The cells of the slides: pure pointwise functions, each next to its backward.
 
 This is the mathematics of one time step, without the matrix products around it. The layers in
-rnn.py and lstm.py call these very functions, so the equations that are read here are the ones that
-run. Vectors are rows: a state h is (B, H), with one sequence per row, and a weight stands on its
-right, h W. The slides write columns, W h.
+rnn.py and lstm.py call these functions, so the equations below are the code that runs. Vectors are
+rows: a state h is (B, H), with one sequence per row, and a weight stands on its right, h W. The
+slides write columns, W h.
 
 The functions work in place, in arrays that the caller owns, of any leading shape. The last axis is
-H, or 4H for the gates in the order i f g o. A name keeps its meaning: a_i is the pre-activation of
-the input gate, i the gate, s_i its slope, da_i its gradient. All four may share one piece of
-memory, one after the other; then a name ends where the next begins.
+H, or 4H for the gates in the order i f g o. In every function a_i is the pre-activation of the
+input gate, i is the gate, s_i is the slope of the cell c with respect to a_i (s_o is that of h with
+respect to a_o), and da_i is the gradient of the loss with respect to a_i. All four may use the same
+memory, one after the other. Each then overwrites the one before.
 
 The backward of an LSTM step has two parts. `..._slopes` computes every factor that needs no
 recurrence, so it is called once for all time steps. `lstm_cell_backward` is the rest, inside the
 loop: six products and a sum.
 
-Complex numbers pass through, as the gradient check needs, because no function compares numbers.
+No function compares numbers, so all of them accept complex arrays. The complex-step gradient check
+needs that.
 
 Slides: "Cells: Simple RNN", "Cells: Long-Short Term Memory". Paper: section 2.1.
 Read next: linear.py, rnn.py.
@@ -35,7 +37,7 @@ def sigmoid(a, out):
 
 
 def absolute(a, out):
-    """out = |a|. Of complex numbers a with the sign of its real part, for the complex step."""
+    """out = |a|. For complex a: a times the sign of its real part, as the complex step needs."""
     if a.dtype.kind == "c":
         return xp.multiply(a, xp.sign(a.real), out=out)
     return xp.abs(a, out=out)
@@ -98,7 +100,7 @@ def elman_cell_backward(dh, h, out):
 
 
 def lstm_cell(a, c_prev, Wp, c, h):
-    """One step of the paper's LSTM; without peepholes (`Wp` None) of the standard one.
+    """One step of the paper's LSTM, or of the standard LSTM if `Wp` is None (no peepholes).
 
     i = s(a_i + Wp_i * c_prev)         a = x Wx + h_prev Wh + b, in the order i f g o
     f = s(a_f + Wp_f * c_prev)         i and f see the OLD cell
@@ -132,7 +134,7 @@ def lstm_cell(a, c_prev, Wp, c, h):
 def lstm_slopes(gates, c_prev, Wp, c, h, h_to_c, c_to_c, scratch):
     """Every factor of the LSTM's backward pass that needs no recurrence, for any number of steps.
 
-    s_i, s_f, s_g and f as c_to_c         see `_cell_slopes`
+    s_i, s_f, s_g, c_to_c = f             see `_cell_slopes`
     h_to_c = o (1 - tanh(c)^2)            slope of h with respect to c
            = o - h tanh(c)
     s_o = tanh(c) o (1 - o) = h (1 - o)
@@ -207,7 +209,7 @@ def slides_lstm_cell(a, m_prev, m, h):
     m = g^f * m_prev + g^u * g^c
     h = tanh(g^o * m)
 
-    The deck's letters u f c o are this package's i f g o, its m is c.
+    The slides' u f c o are i f g o in this package. The slides' m is c.
     a (..., 4H) becomes the gates; m_prev (..., H); writes m, h (..., H). Returns h, (h, m).
     """
     a_i, a_f, a_g, a_o = split_gates(a)
@@ -227,7 +229,7 @@ def slides_lstm_cell(a, m_prev, m, h):
 def slides_lstm_slopes(gates, m_prev, m, h, h_to_m, m_to_m, scratch):
     """Every factor of the backward pass of the slides' LSTM that needs no recurrence.
 
-    s_i, s_f, s_g and g^f as m_to_m       see `_cell_slopes`
+    s_i, s_f, s_g, m_to_m = g^f           see `_cell_slopes`
     h_to_m = (1 - h^2) g^o                slope of h with respect to m
     s_o = (1 - h^2) g^o (1 - g^o) m
 

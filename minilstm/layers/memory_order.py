@@ -1,15 +1,15 @@
 """The order of arrays in memory, which changes the speed and never a shape. Read this file last.
 
-All equations are written for arrays (T, B, H). NumPy would lay them out in that order, "plain". On
-a CPU most arrays of a recurrent layer have the batch innermost instead, in one of two orders:
+All equations are written for arrays (T, B, H). NumPy would store them in that order, "plain". On a
+CPU most arrays of a recurrent layer are stored in one of two other orders, with the batch last:
 
     for the loop over time   (T, H, B)   h[t] is one block of memory, and so is each gate of a step
     for products             (H, T, B)   the rows of all time steps form one matrix, without a copy
 
-With plain order everywhere (PLAIN = True below) one training step of `python -m minilstm.bench`
-takes 1.04 times as long with one thread and 1.10 times with two; 1.09 and 1.13 times at T, B, D, H
-= 10, 100, 256, 128; 1.15 and 1.21 times at 20, 64, 64, 64; no longer at 512 units and more. On a
-GPU every array is plain.
+Plain order everywhere (PLAIN = True below) is slower. One training step of `python -m
+minilstm.bench` takes 1.04 times as long with one thread, and 1.10 times with two. The factors are
+1.09 and 1.13 at T, B, D, H = 10, 100, 256, 128. They are 1.15 and 1.21 at 20, 64, 64, 64. From 512
+units on there is no difference. On a GPU every array is plain.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def product_copy(array):
 
 
 def rows(x):
-    """Return x (T, B, D) as (T*B, D): a product does not care which time step a row comes from.
+    """Return x (T, B, D) as one matrix (T*B, D) for products over all time steps.
 
     The result is a view where the order in memory allows it. x (B, D) is returned as it is.
     """

@@ -32,24 +32,24 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     state_names    names of the states, "h" first. Default: ("h",)
     gate_ranges    {name: (low, high)} of each of the G parts that step leaves in run.a, in their
                    order, such as {"r": (0, 1)}. minilstm.visualize draws them. Default: {}
-    unrolled       the class of `run`, below. A cell that stores more arrays than `Unrolled`
-                   declares them in a subclass of it: a dataclass with a field for each, None at
-                   first. A state "c" needs the fields c and dc. Default: Unrolled
+    unrolled       the class of `run`, below. Default: Unrolled. A cell with more arrays declares
+                   a subclass of it: a dataclass with one field for each array, None at first. A
+                   state "c" needs the fields c and dc
 
     __init__(D, H, rng, init) sets self.D, self.H and the parameters, usually
     self.Wx = init.input_weight(rng, D, G*H), self.Wh = init.recurrent(rng, H, G) and
     self.b = init.bias(G*H). Other weights need a project, project_backward and accumulate of their
     own.
 
-    These methods are called in this order. A cell must define those marked with *. The others are
-    written for Wx, Wh and b, and for an output that is h; a cell extends or replaces them if it
-    has others. `steps` is a slice of the time steps.
+    These methods are called in this order. A cell must define the methods marked with *. The
+    methods without * assume the weights Wx, Wh and b and the output h. A cell with different
+    weights or outputs extends or replaces them. `steps` is a slice of the time steps.
 
     forward
-      begin(x, state) -> run            Make room. run.x (T, B, D), run.a (T, B, G*H),
+      begin(x, state) -> run            Allocate run.x (T, B, D), run.a (T, B, G*H),
                                         run.product (B, G*H), run.h (T+1, B, H) with the start
-                                        state at index 0, run.y (T, B, H). More room for a cell's
-                                        own arrays: run.array(K) is (T, B, K).
+                                        state at index 0, run.y (T, B, H). For a cell's own
+                                        arrays, run.array(K) allocates (T, B, K).
       project(run, steps)               run.a[steps] = run.x[steps] Wx + b.
     * step(run, t)                      Use run.a[t] (B, G*H) and the state run.h[t] (B, H). Write
                                         the new state to run.h[t+1]. Keep in run.a[t] what
@@ -66,11 +66,11 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
                                         run.a[steps] Wx^T, or None if it is not wanted.
       accumulate(run)                   With da of all steps in run.a add to the gradients of the
                                         weights: dWx += x^T da, dWh += h_prev^T da, db += sum of da.
-      start_gradient(run) -> dstate     run.dh after the first step was visited.
+      start_gradient(run) -> dstate     run.dh after step_backward of step 0.
 
-    All arrays have the dtype of x. States beside h are treated as h is. linear.py has the matrix
-    products, for all steps or one: add_product(h, W, out) for out += h W, affine_dx(da, W) for
-    da W^T, affine_dw(h, da, dW, db) for the gradients of a weight and a bias.
+    All arrays have the dtype of x. Every other state, such as c, is handled like h. linear.py has
+    the matrix products, for all steps or one: add_product(h, W, out) for out += h W,
+    affine_dx(da, W) for da W^T, affine_dw(h, da, dW, db) for the gradients of a weight and a bias.
 
     If all inputs are known beforehand, `forward` and `backward` call `project` and
     `project_backward` once for all steps, which is ONE matrix product each. A decoder that feeds on
@@ -116,8 +116,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     def backward(self, doutputs, cache, want_dx=True):
         """(dy, dfinal_state), either of them None for zero -> dx (T, B, D), dstate.
 
-        Without `want_dx` dx is None: training needs no gradient of its data, and the product is
-        large.
+        Without `want_dx` dx is None. Training needs no gradient of its data, and computing it
+        takes a large matrix product.
         """
         dy, dfinal = doutputs
         values = cache.consume()
@@ -235,7 +235,7 @@ class SlidesRNN(Recurrent):
         self.b = init.bias(H)
 
     def begin(self, x, state):
-        """Make room for the outputs o, which are not the states."""
+        """Allocate the outputs o too, because they are not the states."""
         run = super().begin(x, state)
         run.y = run.array(self.H)
         return run
@@ -250,7 +250,7 @@ class SlidesRNN(Recurrent):
         cells.slides_rnn_cell(run.a[t], run.h[t + 1], out=run.y[t])
 
     def begin_backward(self, run, dfinal):
-        """Make room for the gradient of the state after every step, which that of W needs."""
+        """Allocate the gradients of the states after all steps: the gradient of W needs them."""
         super().begin_backward(run, dfinal)
         run.dhs = run.array(self.H)
 

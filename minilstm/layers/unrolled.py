@@ -1,4 +1,4 @@
-"""The arrays of one unrolled layer: what a recurrent layer's forward pass leaves to its backward.
+"""The arrays of one unrolled layer. Its forward pass fills them, its backward pass reads them.
 
 Used by rnn.py, which has the loops. Read next: rnn.py.
 """

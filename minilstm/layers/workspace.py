@@ -114,7 +114,7 @@ class use_workspace:  # noqa: N801  (reads like a function)
         self._workspace, self._previous = workspace, _of_context.get()
         _of_context.set(self)  # in place of a workspace, until `with` enters the block
 
-    def __getattr__(self, name):  # called for `empty` of a workspace, which this is not
+    def __getattr__(self, name):  # called for `empty`, which only a workspace has
         raise ConfigError(
             "expected `with use_workspace(...):`, got use_workspace(...) without `with`: add it"
         )

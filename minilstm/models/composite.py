@@ -41,7 +41,7 @@ class EncoderDecoder(Layer, abstract=True):
         masks               dropout masks (encoder, reconstruct, predict), or None: evaluation
     The reconstruction comes in reverse order: frame 0 is the LAST frame of the past.
 
-    Raises ConfigError for another `conditional`, ShapeError for inputs that do not fit.
+    Raises ConfigError for an unknown `conditional`, ShapeError for inputs that do not fit.
     """
 
     output_names = ("reconstruction", "future")  # of the two outputs, in losses and logs
@@ -80,10 +80,11 @@ class EncoderDecoder(Layer, abstract=True):
             self.predict = decoder(predict_rng, conditional in ("future", "both"))
 
     def set_unrolling(self, recompute: int = 0, tbptt: int = 0) -> None:
-        """Recompute every stack in segments, or truncate its gradient: lengths in steps, 0 is off.
+        """Recompute every stack in segments, or truncate its gradient.
 
-        See segments.py. With truncation the gradient of the code reaches only the last window of
-        the encoder, and no gradient crosses windows through frames that a decoder feeds itself.
+        `recompute` and `tbptt` are lengths in time steps. 0 switches off. See segments.py. With
+        truncation the gradient of the code reaches only the last window of the encoder. A frame
+        that a decoder feeds itself passes no gradient to the window before.
         """
         decoders = (self.reconstruct, self.predict)
         for stack in (self.encoder, *(decoder.stack for decoder in decoders if decoder)):
@@ -146,7 +147,7 @@ class EncoderDecoder(Layer, abstract=True):
         return dpast, dfuture, None, None, None
 
     def targets(self, past, future):
-        """Return the frames that the two outputs of `forward` should be, or None for no output.
+        """Return the true frames for the two outputs of `forward`: None for a missing decoder.
 
         past (Tp, B, D) in reverse order for the reconstruction, future (T, B, D) for the
         prediction.

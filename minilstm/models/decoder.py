@@ -1,4 +1,4 @@
-"""The decoder: a stack that starts from the code, and a readout that makes frames of its outputs.
+"""The decoder: a stack that starts from the code, and a readout that turns its outputs into frames.
 
 Here are the decoders whose inputs are known before the first step: the unconditional one, which has
 no input, and the conditional one in teacher forcing. feedback.py has the pass of a decoder that
@@ -36,7 +36,7 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
     """A stack that unrolls a code into the logits of T frames.
 
     conditional   True: step t sees frame t-1 (a zero frame at t = 0). False: the stack has no
-                  input at all, that is inputs of width 0
+                  input (width 0)
     start         "step": run one step from the code, then read out the first frame;
                   "read": read the first frame out of the code itself
     loss          its `mean` turns logits into the frame that is fed back
@@ -44,13 +44,13 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
     forward(code, T, truth, feed_truth, masks) -> logits (T, B, D)
         code              the state to start from: one tuple of (B, H) arrays per layer
         truth (T, B, D)   the frames that the decoder should produce
-        feed_truth        True: step t sees the TRUE frame t-1 (teacher forcing); False: its OWN
-                          mean frame (free-running); (T, B) of bool: chosen for every frame fed,
-                          index t-1 for the frame that step t sees (scheduled sampling)
-        masks             one (T, B, H) of bool per gap between layers, where `start` is "read"
-                          (T-1, B, H); None: evaluation
+        feed_truth        which frame t-1 step t sees. True: the TRUE frame (teacher forcing).
+                          False: the decoder's OWN mean frame (free-running). (T, B) of bool:
+                          entry t-1 decides for step t (scheduled sampling)
+        masks             dropout masks, one (T, B, H) of bool per gap between layers. With start
+                          "read" one (T-1, B, H). None: evaluation
 
-    Raises ConfigError for another `start`, ShapeError for inputs that do not fit.
+    Raises ConfigError for an unknown `start`, ShapeError for inputs that do not fit.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The encoder: a stack of LSTMs that reads the past and ends in the code.
+"""The encoder: a stack of LSTMs that reads the past. Its final state is the code.
 
 Slides: "Recurrent Encoder-Decoder". Paper: section 2.2. Read next: decoder.py.
 """
@@ -22,6 +22,6 @@ class Encoder(SegmentedStack, sample=samples.encoder):
         return code, cache
 
     def backward(self, dcode, cache, want_dpast=True):
-        """dcode, shaped as the code -> dpast (T, B, D), or None if it is not wanted; None."""
+        """dcode (shaped as the code) -> dpast (T, B, D) or None if not wanted, None for masks."""
         dpast, _, _ = super().backward((None, dcode), cache, want_dpast)
         return dpast, None

@@ -1,9 +1,9 @@
 """The pass of a decoder that feeds on its own output, frame by frame.
 
 Its inputs can't be known beforehand: a frame goes into the next step, and the gradient comes back
-the same way. So every product is made for one step at a time. The stack may cut its run into
-segments (segments.py); from one segment to the next the decoder carries the state of its stack and
-its own last frame.
+the same way. So every matrix product is computed for one step at a time. The stack may cut its run
+into segments (segments.py). From one segment to the next the decoder carries the state of its stack
+and its own last frame.
 
 Paper: section 2.4, "Conditional Decoder". Scheduled sampling: Bengio et al. 2015 (arXiv
 1506.03099). Read next: classifier.py.
@@ -17,13 +17,13 @@ from ..layers.linear import affine, affine_dw, affine_dx
 from ..layers.segments import Segments, part_of
 from ..layers.workspace import empty, zeros
 
-# Step s sees frame s - LAG: with start "step" the frame before its own, where frame -1 is a zero
-# frame; with "read" frame 0 needs no step, so that step 0 sees frame 0 and makes frame 1.
+# Step s sees frame s - LAG. With start "step", step s sees frame s-1 and makes frame s. Frame -1 is
+# a zero frame. With start "read", frame 0 needs no step: step s sees frame s and makes frame s+1.
 LAG = {"step": 1, "read": 0}
 
 
 def forward(decoder, code, T, truth, feed_truth, masks):
-    """Decode T frames that are not all fed the truth -> logits (T, B, D), cache.
+    """Decode T frames without teacher forcing in every step -> logits (T, B, D), cache.
 
     The arguments are those of `Decoder.forward`, checked. feed_truth is False or (T, B) of bool.
     """
@@ -73,9 +73,9 @@ def backward(decoder, dlogits, cache, want_dtruth):
 
 
 def _forward_steps(decoder, truth, feed_truth, masks, part, carried):
-    """Run a slice of the steps. carried: state, own frame before.
+    """Run a slice of the steps. `carried` is (state, own frame) before the slice.
 
-    Returns their logits, (state, own frame) after them, cache.
+    Returns the logits of the slice, (state, own frame) after it, cache.
     """
     state, frame = carried
     T, (B, D) = part.stop - part.start, frame.shape
@@ -94,9 +94,10 @@ def _forward_steps(decoder, truth, feed_truth, masks, part, carried):
 
 
 def _backward_steps(decoder, dlogits, feed_truth, want_dtruth, part, dcarried, cache):
-    """Run the same steps back. dlogits of these steps, dcarried: gradients of (state, own frame).
+    """Run the same slice back. dlogits are those of the slice.
 
-    Returns the gradient of the true frames that they saw or None, and dcarried before them.
+    `dcarried` are the gradients of (state, own frame) after the slice, or None. Returns the
+    gradient of the true frames that the slice saw, or None, and `dcarried` before the slice.
     """
     dfinal, dframe = dcarried or (None, None)
     values = cache.consume()

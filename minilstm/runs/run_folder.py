@@ -1,12 +1,12 @@
 """The folder of a run: its files, its lock, and its log.
 
-    config.toml               the settings: what makes a folder a run
+    config.toml               the settings. A folder with this file is a run folder
     metrics.jsonl             the log, a row of JSON for every interval
-    checkpoint.safetensors    everything that training needs to go on (checkpoint.py)
-    checkpoint-STEP...        the same file under the name of its step, of the last --keep
-    best.safetensors          the weights that did best in validation
+    checkpoint.safetensors    everything that --resume needs (checkpoint.py)
+    checkpoint-STEP...        with --keep N: the last N checkpoints, named by their steps
+    best.safetensors          the weights with the smallest validation loss
     curves.png, prediction.png, prediction.gif
-    report.html               one page about all of it, if report.py was asked for it
+    report.html               one page about the run, if report.py was run
 
 Read next: progress.py, which fills it.
 """
@@ -37,12 +37,12 @@ NAMES = (
     "curves.png",
     "prediction.png",
     "prediction.gif",
-    "config.toml",  # last: a folder whose old run is half removed is still known for a run
+    "config.toml",  # removed last, so that a half removed run is still recognised as a run
 )
 
 
 class RunFolder:
-    """Where one run keeps its files. Nothing is touched until `claim`."""
+    """The files of one run. Nothing on the disk changes before `claim`."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -53,7 +53,7 @@ class RunFolder:
         self.report = self.path / "report.html"
 
     def refuse(self, force: bool) -> None:
-        """Raise RunError if this is no place for a new run."""
+        """Raise RunError if a new run can't be made in this folder."""
         path = self.path
         try:
             if path.exists() and not path.is_dir():
@@ -76,21 +76,21 @@ class RunFolder:
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
-        """Hold the folder, made if need be, for this process alone.
+        """Lock the folder for this process alone, and make the folder if it does not exist.
 
-        Raises RunError if another process holds it. The lock is the operating system's, so it
-        dies with its owner, however that dies.
+        Raises RunError if another process has the lock. The operating system releases the lock
+        when the process ends, even if it is killed.
         """
         from filelock import FileLock, Timeout
 
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", blocking=False).acquire()
-            remove_temporaries(self.path)  # of a process that was killed while it wrote
+            remove_temporaries(self.path)  # left by a process that was killed while it wrote
         except Timeout as error:
             raise RunError(
-                f"expected a run folder that nobody writes, got {self.path}, which another process "
-                "is training in: wait for it, stop it, or choose another --out"
+                f"expected a free run folder, got {self.path}, which another process is training "
+                "in: wait for it, stop it, or choose another --out"
             ) from error
         except OSError as error:
             raise self._unusable(error) from error
@@ -112,9 +112,10 @@ class RunFolder:
         return False
 
     def refuse_lost_checkpoint(self) -> None:
-        """Raise RunError if a run was made here whose checkpoint is not there any more.
+        """Raise RunError if this folder has files of a run but no checkpoint.
 
-        Every run writes one before its first step. Such a run would start again from nothing.
+        Every run writes a checkpoint before its first step, so the file was lost. Without it,
+        --resume would silently start from random weights.
         """
         numbered = self.numbered()
         rest = [self.path / name for name in NAMES if name != self.config.name]
@@ -126,14 +127,14 @@ class RunFolder:
             f"{self.config} --out {self.path}"
         )
         if numbered:
-            remedy = f"go on from the newest that is there, cp {numbered[-1]} {self.checkpoint}"
+            remedy = f"go on from the newest one left, cp {numbered[-1]} {self.checkpoint}"
         raise RunError(
             f"expected {self.checkpoint} to go on from, got a folder without it, but with "
             f"{there[-1]}: {remedy}"
         )
 
     def empty(self) -> None:
-        """Remove every file of the run that the folder holds."""
+        """Remove every file of the run from the folder."""
         try:
             for name in (*(path.name for path in self.numbered()), self.report.name, *NAMES):
                 (self.path / name).unlink(missing_ok=True)
@@ -141,11 +142,11 @@ class RunFolder:
             raise self._unusable(error) from error
 
     def numbered(self) -> list[Path]:
-        """The checkpoints that carry the number of their step, oldest first."""
+        """Return the checkpoints that are named by their steps, oldest first."""
         return sorted(self.path.glob("checkpoint-*.safetensors"))
 
     def keep(self, step: int, count: int) -> None:
-        """Give the checkpoint just written the name of its step too; keep the last `count` such.
+        """Name the newest checkpoint by its step too. Keep the last `count` of such checkpoints.
 
         Raises RunError.
         """
@@ -154,11 +155,11 @@ class RunFolder:
         with replacing(self.path / f"checkpoint-{step:010}.safetensors") as temporary:
             try:
                 os.link(self.checkpoint, temporary)  # a second name for the same bytes
-            except OSError:  # not every file system has such
-                temporary.unlink(missing_ok=True)  # if it came about after all
+            except OSError:  # not every file system has hard links
+                temporary.unlink(missing_ok=True)  # in case the link was made in spite of the error
                 shutil.copyfile(self.checkpoint, temporary)
         for old in self.numbered()[:-count]:
-            with contextlib.suppress(OSError):  # the next time tries again
+            with contextlib.suppress(OSError):  # the next call tries again
                 old.unlink()
 
     def append(self, row: dict) -> None:
@@ -173,23 +174,26 @@ class RunFolder:
             ) from error
 
     def sync_log(self) -> None:
-        """Let no checkpoint be on the disk before the rows of the log that came before it."""
+        """Flush the log to the disk. Call it before a checkpoint is written.
+
+        So no checkpoint is ever on the disk without the rows of the log up to it.
+        """
         try:
             flush(self.log)
         except FileNotFoundError:  # nothing was logged yet
             pass
         except OSError as error:
             raise RunError(
-                f"{self.log}: expected a log that reaches the disk, got {error.strerror!r}: is "
+                f"{self.log}: expected to flush the log to the disk, got {error.strerror!r}: is "
                 "there room?"
             ) from error
 
     def rows(self) -> list[dict]:
-        """The rows of the log, without a last line that a crash has torn. Raises RunError."""
+        """Return the rows of the log, without an incomplete last line. Raises RunError."""
         return read_log(self.log)
 
     def cut_log(self, step: int) -> None:
-        """Forget what was logged after `step`, so that no step is there twice."""
+        """Remove the rows after `step` from the log, so that no step is logged twice."""
         if self.log.exists():
             kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
             write_file(self.log, "".join(kept))
@@ -202,25 +206,22 @@ class RunFolder:
 
 
 class Watched(RunFolder):
-    """The run folder as a process knows it that shares the work, but leaves the writing to another.
-
-    It reads, and writes nothing.
-    """
+    """Read-only view of the run folder, for ranks other than the first."""
 
     def claim(self):
         return contextlib.nullcontext()
 
     def _leave_it(self, *_):
-        """What the one that writes does."""
+        """Do nothing: the first rank does it."""
 
     refuse = empty = keep = append = sync_log = cut_log = _leave_it
 
 
 def read_log(path: str | Path) -> list[dict]:
-    """The rows of a metrics.jsonl: each with "step", an integer; other values are finite numbers.
+    """Return the rows of a metrics.jsonl. Each has an integer "step" and other finite numbers.
 
-    A last line without its newline was torn by a crash, and is left out. Raises RunError for
-    anything else that is not such a row.
+    A crash may leave an incomplete last line, without a newline. It is ignored. Raises RunError for
+    any other line that is not such a row.
     """
     try:
         lines = Path(path).read_bytes().split(b"\n")
@@ -246,7 +247,7 @@ def read_log(path: str | Path) -> list[dict]:
 
 
 def environment(ranks: int = 1) -> dict[str, str]:
-    """What the last bit of a result depends on, apart from the settings and the data."""
+    """Return everything but settings and data that affects bit-for-bit results."""
     from threadpoolctl import threadpool_info
 
     found = {"minilstm": _version(), "numpy": np.__version__}
@@ -255,7 +256,7 @@ def environment(ranks: int = 1) -> dict[str, str]:
         found |= about_device()
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     own = [pool for pool in pools if "numpy" in Path(pool["filepath"]).parent.name]
-    for pool in (own or pools)[:1]:  # SciPy's wheel brings another one, which multiplies nothing
+    for pool in (own or pools)[:1]:  # SciPy's wheel has a second BLAS, which training does not use
         for key in ("internal_api", "version", "architecture", "num_threads"):
             found[f"blas {key}"] = str(pool.get(key))
     return found

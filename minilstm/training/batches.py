@@ -26,9 +26,10 @@ from .step import Batch
 
 
 def draw_batch(source: Source, config: Config, k: int, ranks: Alone = ALONE) -> Batch:
-    """This rank's rows of batch number k, on the host: a function of (config, k) and the rank.
+    """Draw batch k on the host and return this rank's rows. A function of (config, k) and the rank.
 
-    Whole batches are drawn, with their random choices, so that these do not depend on the ranks.
+    Frames and random choices are drawn for the whole batch, so they do not depend on the number of
+    ranks.
     """
     B, rows = config.run.batch_size, ranks.rows(config.run.batch_size)
     frames = as_vectors(source.batch(k, B)[:, rows], source.scale)
@@ -39,21 +40,21 @@ def draw_batch(source: Source, config: Config, k: int, ranks: Alone = ALONE) -> 
 
 
 def choices_of(config: Config, k: int, rows: slice) -> tuple:
-    """Return what else batch k holds, for some of its rows: feeding, masks, share, rate."""
+    """Return the other fields of batch k for some of its rows: feed_truth, masks, share, rate."""
     B = config.run.batch_size
     feeding, masks = (_rows_of(draw(config, k), rows) for draw in (draw_feeding, draw_masks))
     return feeding, masks, (rows.stop - rows.start) / B, build.build_schedule(config)(k)
 
 
 def _rows_of(choices, rows):
-    """Copies of some rows of nested tuples of arrays (T, B, ...)."""
+    """Copy some rows of nested tuples of arrays (T, B, ...)."""
     if isinstance(choices, tuple):
         return tuple(_rows_of(part, rows) for part in choices)
     return choices[:, rows].copy() if isinstance(choices, np.ndarray) else choices
 
 
 def draw_feeding(config: Config, k: int) -> tuple | bool:
-    """True, False, or which true frames the two decoders are fed: (T, B) of bool each."""
+    """Draw `feed_truth` of batch k: True, False, or one (T, B) of bool for each decoder."""
     feeding, B = config.feeding, config.run.batch_size
     if feeding.inputs != "scheduled":
         return feeding.inputs == "truth"
@@ -67,7 +68,7 @@ def draw_feeding(config: Config, k: int) -> tuple | bool:
 
 
 def draw_masks(config: Config, k: int) -> tuple | None:
-    """Dropout masks of the encoder and both decoders, one (T, B, H) per gap between layers."""
+    """Draw the dropout masks of encoder and decoders, one (T, B, H) per gap between layers."""
     c, B = config.model, config.run.batch_size
     if c.dropout == 0 or c.layers == 1:
         return None
@@ -82,7 +83,7 @@ def draw_masks(config: Config, k: int) -> tuple | None:
 class BatchesAhead:
     """Batches k = first, ..., last - 1, drawn by a thread while the training step computes.
 
-    `packing` (packing.py) says what is drawn. For a GPU the thread sends it there, too.
+    `packing` (packing.py) draws them. With CuPy the thread also uploads each batch.
     """
 
     def __init__(self, packing, first: int, last: int):
@@ -101,7 +102,7 @@ class BatchesAhead:
                 packed = self._packing.pack(k)
                 if self._uploads:
                     packed = self._uploads.send(packed)
-            except Exception as error:  # raised again where it is waited for
+            except Exception as error:  # `receive` raises it again
                 packed = error
             while not self._stopped.is_set():
                 try:
@@ -113,7 +114,7 @@ class BatchesAhead:
                 return
 
     def receive(self):
-        """Return the next batch packed; on a device it is good until the next one is asked for."""
+        """Return the next batch, packed. On a GPU the next call overwrites it."""
         packed = self._queue.get()
         if isinstance(packed, Exception):
             raise packed
@@ -124,7 +125,7 @@ class BatchesAhead:
         return self._packing.open(self.receive())
 
     def stop(self) -> None:
-        """Let the thread end."""
+        """End the thread."""
         self._stopped.set()
         if self._uploads:
             self._uploads.stop()

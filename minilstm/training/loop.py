@@ -1,7 +1,7 @@
 """The training loop: repeat the step until the last one or a stop signal.
 
-`train` builds what the settings describe, claims the run folder, and trains. progress.py writes
-down everything by which a run can be followed and resumed.
+`train` builds the model, optimizer and data from the settings, locks the run folder, and trains.
+progress.py writes the log and the checkpoints.
 
 Read next: progress.py.
 """
@@ -35,7 +35,7 @@ from .step import training_step
 
 
 def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
-    """Make the steps that are still to come, up to the last one or a stop signal."""
+    """Make the remaining steps, up to the last one or a stop signal."""
     config, ranks = progress.config, progress.ranks
     rate_at, last = build.build_schedule(config), config.run.steps
     packing = packing_of(progress.source, config, ranks)
@@ -52,10 +52,10 @@ def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
     try:
         while not (progress.finished or ranks.stopped(stop)):
             packed = batches.receive()
-            progress.whole = False  # what fails from here on must be done again, all of it
+            progress.whole = False  # an error in this step must not save a part of it
             step(packed)
             if not progress.account(rate_at(progress.step), stop):
-                batches.stop()  # the device had gone on from a step that must be made again
+                batches.stop()  # the run went back to an earlier step: draw from there again
                 batches = BatchesAhead(packing, progress.step, last)
     finally:
         progress.bar.close()
@@ -75,16 +75,17 @@ def train(
     resume: bool = False,
     ranks: Alone = ALONE,
 ) -> EncoderDecoder:
-    """Train what `config` describes into the run folder `out`. Returns the model.
+    """Train a model by `config` and write the run folder `out`. Return the model.
 
-    With `resume`, go on from the checkpoint that is there, to the same last bit as if nothing had
-    happened. The first checkpoint is written before the first step, so that a run without one has
-    lost it and is refused. All `ranks` call this alike.
+    With `resume`, continue from the checkpoint in the folder. The result has the same bits as that
+    of an uninterrupted run. The first checkpoint is written before the first step, so a run folder
+    without a checkpoint has lost it and is refused. All ranks must call this function with the same
+    arguments.
 
     Raises NonFiniteError for losses or gradients that are not finite, RunError for a folder that
-    can't be used. Raises Interrupted (a KeyboardInterrupt) after SIGINT, SIGTERM or SIGHUP, with
-    its pictures drawn. The checkpoint is then that of the last step, or of the last
-    --checkpoint-every if an error cut a step short.
+    can't be used. Raises Interrupted (a KeyboardInterrupt) after SIGINT, SIGTERM or SIGHUP, when
+    the pictures are drawn. The checkpoint is then from the last complete step. If an error
+    interrupted a step halfway, it is the last one by --checkpoint-every.
     """
     folder = RunFolder(out) if ranks.is_first else Watched(out)
     quiet = quiet or not ranks.is_first
@@ -94,7 +95,7 @@ def train(
         folder.refuse(force)
     source = build.open_source(config, "train")
     validation = build.open_source(config, "validation")
-    if len(source.frame_shape) > 1:  # pictures at the end need them: refuse them now
+    if len(source.frame_shape) > 1:  # the pictures at the end need this: an error now, not then
         build.open_source(config, "test")
     D = math.prod(source.frame_shape)
     resources.refuse_weights(config, D, ranks)
@@ -123,9 +124,9 @@ def train(
                 print("resumed   before the first step: none was made", flush=True)
             elif resume:
                 print(f"resumed   after step {progress.step:,}{progress.regrouped}", flush=True)
-        # numbers that are not finite end the run, in words; NumPy's warnings say it twice
+        # numbers that are not finite end the run with a message, so NumPy need not warn of them
         with use_workspace(Reused()), np.errstate(all="ignore"), stop_signals() as stop:
-            progress.save()  # from now on there is a checkpoint, unless it is lost
+            progress.save()  # from now on the folder has a checkpoint
             stream = on_stream() if use_graphs(config, ranks) else contextlib.nullcontext()
             try:
                 with stream:

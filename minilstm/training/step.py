@@ -1,6 +1,6 @@
 """One training step: forward pass, losses, backward pass, update.
 
-`training_step` is the whole of learning. A `Batch` carries everything random that it needs.
+`training_step` does all four. It draws no random numbers: they come with the `Batch`.
 
 Slides: "Objectives", "Predicting The Future". Read next: batches.py.
 """
@@ -17,14 +17,15 @@ from ..models import EncoderDecoder
 from ..optim import Optimizer, clip_scale
 from .distributed import ALONE, Alone
 
-OF_ARRAY = "gradient_norm "  # and the name of a parameter: a column of the log
+OF_ARRAY = "gradient_norm "  # with the name of a parameter behind it: a column of the log
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from: frames (T, B, D), and the step's random choices.
+    """Frames (T, B, D) and random choices for one training step.
 
-    They are the rows of one rank, a `share` of the whole batch. `rate` is the learning rate.
+    With several ranks, a `Batch` has the rows of one rank. `share` is their fraction of the whole
+    batch. `rate` is the learning rate.
     """
 
     past: np.ndarray
@@ -43,11 +44,12 @@ def training_step(
     rate: float | np.ndarray,
     ranks: Alone = ALONE,
 ) -> dict:
-    """One update. Returns the losses (nats per frame) and the gradient's norm, whole and by array.
+    """Make one update. Return the losses (nats per frame) and the norms of the gradient.
 
-    They are those of the whole batch, of which every rank gives its rows. If a loss or the norm is
-    not finite, weights and optimizer stay as they are. All are 0-d arrays: on a GPU the host only
-    asks for the step here, and has seen no number of it at the end.
+    There is one norm for all weights and one for each array. Losses and norms are those of the
+    whole batch, over all ranks. If a loss or the norm is not finite, weights and optimizer do not
+    change. All returned values are 0-d arrays: on a GPU the function returns without waiting for
+    the GPU.
     """
     T, B, _ = batch.future.shape
     logits, cache = model.forward(batch.past, batch.future, T, batch.feed_truth, batch.masks)
@@ -59,7 +61,7 @@ def training_step(
             dlogits.append(None)
             continue
         losses[name], loss_cache = model.loss.forward(z, target)
-        # the loss is a mean over frames and sequences; the gradient may be that of a sum
+        # the loss is a mean over frames and sequences; the settings may ask for a sum's gradient
         sums = {"mean": 1, "batch_mean": len(z), "sum": len(z) * B / batch.share}
         scale = config.loss.weights[name] * batch.share * sums[config.loss.gradient_scale]
         dz, _ = model.loss.backward(scale, loss_cache)
