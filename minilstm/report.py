@@ -19,9 +19,10 @@ from .command import Parser, run_command
 from .errors import ConfigError
 from .experiments.live_page import watch
 from .experiments.report_page import write_report
+from .experiments.tensorboard_log import TensorBoardLog
 from .runs.own_cell import add_cell_argument
 from .runs.run_folder import RunFolder
-from .runs.trained import find_run
+from .runs.trained import find_run, is_packed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,18 +61,34 @@ def main(arguments: list[str] | None = None) -> int:
         default=15.0,
         help="with --watch: time between two pages (default: 15)",
     )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write the log in TensorBoard's format, into RUN/tensorboard; needs the extra "
+        "[tensorboard]",
+    )
     options = parser.parse_args(arguments)
-    if options.sequences < 1:
-        raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     if not options.every > 0:
         raise ConfigError(f"expected --every > 0 seconds, got {options.every:g}: raise it")
+    if options.sequences < 1:
+        raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
+    if options.watch and options.best:
+        raise ConfigError("expected --watch or --best, got both: leave one out")
+    folder = RunFolder(find_run(options.run))
+    if options.tensorboard and is_packed(folder.path):
+        raise ConfigError(
+            f"expected a run folder for --tensorboard, got the trained model {options.run}: leave "
+            "--tensorboard out"
+        )
+    log = TensorBoardLog(folder) if options.tensorboard else None
     if options.watch:
-        if options.best:
-            raise ConfigError("expected --watch or --best, got both: leave one out")
-        print(f"open {RunFolder(find_run(options.run)).report} in a browser", flush=True)
-        print(watch(options.run, options.every, options.sequences))
-        return 0
-    print(write_report(options.run, options.sequences, options.best, options.cell))
+        print(f"open {folder.report} in a browser", flush=True)
+        print(watch(folder.path, options.every, options.sequences, log))
+    else:
+        print(write_report(folder.path, options.sequences, options.best))
+    if log is not None:
+        print(f"{log.update()}: tensorboard --logdir {folder.path}")
+        log.close()
     return 0
 
 

@@ -5,6 +5,10 @@ import os
 import re
 import shutil
 import signal
+import sys
+import types
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from minilstm.command import run_command
 from minilstm.experiments import live_page
 from minilstm.experiments.live_page import numbers
 from minilstm.experiments.report_page import gradient_norms
+from minilstm.experiments.tensorboard_log import TensorBoardLog
 from minilstm.runs.run_folder import RunFolder
 
 SETTINGS = {
@@ -147,6 +152,97 @@ def test_the_norm_of_a_layer_is_that_of_all_its_parameters(run):
     total = [row["gradient_norm"] for row in rows if "gradient_norm" in row]
     squares = np.square([norms for _, norms in found.values()]).sum(axis=0)
     np.testing.assert_allclose(squares**0.5, total, rtol=1e-5)
+
+
+class Writer:
+    """A stand-in for the library's writer that remembers what it was given."""
+
+    made = []
+
+    def __init__(self, path):
+        self.path, self.rows = path, []
+        Writer.made.append(self)
+
+    def add_scalar(self, tag, value, step):
+        self.rows.append((tag, step, value))
+
+    def flush(self):
+        """Leave a file, as the library does."""
+        Path(self.path, "events.out.tfevents.1").touch()
+
+    close = flush
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """TensorBoard's library, or a stand-in of it: the writers that were made."""
+    module = types.ModuleType("tensorboard.summary")
+    module.Writer, Writer.made = Writer, []
+    monkeypatch.setitem(sys.modules, "tensorboard", types.ModuleType("tensorboard"))
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", module)
+    return Writer.made
+
+
+def test_tensorboard_gets_every_row_of_the_log_once(run, library):
+    log = TensorBoardLog(run)
+    log.update()
+    run.append({"step": 9, "future": 5.0, "gradient_norm encoder.0.Wx": 2.0, "seconds": 1.0})
+    run.append({"step": 9, "validation future": 6.0})
+    log.update()
+    (writer,) = library
+    assert writer.rows[-3:] == [
+        ("training/future", 9, 5.0), ("gradient norm/encoder.0.Wx", 9, 2.0),
+        ("validation/future", 9, 6.0),
+    ]  # fmt: skip
+    assert len(writer.rows) == len(set(writer.rows)), "a number is there twice"
+    run.cut_log(4)
+    log.update()
+    assert library[1].rows == writer.rows[:-3], "a run that went back is written anew"
+
+
+def test_watching_updates_tensorboard_too(run, library, monkeypatch, capsys):
+    claim = run.claim()
+    claim.__enter__()
+    rows = []
+    meanwhile(
+        monkeypatch,
+        lambda: (rows.append(len(library[0].rows)), claim.__exit__(None, None, None)),
+    )
+    words = [str(run.path), "--watch", "--every", "3", "--sequences", "10", "--tensorboard"]
+    assert run_command(lambda: report.main(words)) == 0
+    assert rows == [len(library[0].rows)] and rows[0] > 10
+    assert f"tensorboard --logdir {run.path}" in capsys.readouterr().out
+
+
+def test_tensorboard_itself_reads_what_was_written(run):
+    if find_spec("tensorboard") is None:
+        pytest.skip("tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = TensorBoardLog(run)
+    log.update()
+    log.close()
+    found = EventAccumulator(str(log.path))
+    found.Reload()
+    assert {"training/future", "validation/future", "training/learning rate"} <= set(
+        found.Tags()["tensors"]
+    )
+    assert len(found.Tensors("training/future")) == 4
+
+
+def test_tensorboard_makes_nothing_where_no_run_is(tmp_path, library, capsys):
+    words = [str(tmp_path / "nowhere"), "--tensorboard"]
+    assert run_command(lambda: report.main(words)) == 2
+    assert not (tmp_path / "nowhere").exists()
+    assert "expected a run folder" in capsys.readouterr().err
+
+
+def test_without_the_library_one_line_says_what_to_install(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
+    assert run_command(lambda: report.main([str(run.path), "--tensorboard"])) == 2
+    printed = capsys.readouterr().err
+    assert "pip install 'minilstm[tensorboard]'" in printed and printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -32,17 +32,20 @@ from .report_page import (
     training_section,
     write_report,
 )
+from .tensorboard_log import TensorBoardLog
 
 JUDGED = 40  # test sequences: few, so that the page takes little time from the training
 RECENT = 20  # rows of the log from which the speed is taken
 NAP = 0.2  # seconds between two looks for a stop signal
 
 
-def watch(path: str | Path, every: float, sequences: int) -> Path:
+def watch(
+    path: str | Path, every: float, sequences: int, log: TensorBoardLog | None = None
+) -> Path:
     """Write the report.html of a run every `every` seconds until the run ends. Returns its path.
 
-    The last page is that of `write_report`, judged on so many test sequences. Raises what
-    `write_report` raises, and Interrupted after a stop signal.
+    The last page is that of `write_report`, judged on so many test sequences. `log` is updated with
+    every page. Raises what `write_report` raises, and Interrupted after a stop signal.
     """
     folder = RunFolder(find_run(path))
     page = LivePage(folder, every)
@@ -50,6 +53,8 @@ def watch(path: str | Path, every: float, sequences: int) -> Path:
         while folder.is_training() and not stop.received:
             if folder.checkpoint.exists():  # written in the first second of a run
                 page.write()
+            if log is not None:
+                log.update()
             _sleep(every, stop)
     if stop.received:
         page.write(refresh=False)
