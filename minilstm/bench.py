@@ -4,6 +4,7 @@
     python -m minilstm.bench --only composite        only rows whose name contains that word
     python -m minilstm.bench growth                  time and memory against T, B, layers, H
     python -m minilstm.bench profile paper           the parts of a training step's time
+    python -m minilstm.bench gpu                     steps on a GPU, beside PyTorch; two minutes
     mpiexec -n 2 python -m minilstm.bench ranks paper     the cost of sharing a step among ranks
 
 A ratio is the time of the other library over ours: above 1 we are faster.
@@ -20,6 +21,7 @@ from dataclasses import asdict
 
 from . import config
 from .backend import use_backend
+from .benchmark import gpu
 from .benchmark.growth import (
     BASE,
     FACTORS,
@@ -46,6 +48,8 @@ ACTIONS = {
     "growth": "Measure how time and memory grow with T, B, layers and H.",
     "profile": "Show where the time of a training step goes. It takes the settings of "
     "minilstm.train.",
+    "gpu": "Time training steps on a GPU beside PyTorch, as used and as a graph, and beside their "
+    "own matrix products. Above 1 we are faster. Needs CuPy and a PyTorch with a GPU.",
     "ranks": "Measure what the ranks that mpiexec started pay for adding up their gradients, and "
     "compute what more ranks would bring. It takes the settings of minilstm.train.",
 }
@@ -59,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         usage="%(prog)s [--only WORD ...]\n"
         "       %(prog)s growth [--out PNG]\n"
         "       %(prog)s profile [PRESET ...] [--SETTING VALUE ...]\n"
+        "       %(prog)s gpu [--only WORD ...] [--json FILE]\n"
         "       mpiexec -n N %(prog)s ranks [PRESET ...] [--SETTING VALUE ...]"
         if not action else None,
         description=ACTIONS[action],
@@ -75,6 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes, few repetitions: does it run?"
     )
+    if action == "gpu":
+        _add_only(parser, "paper, tf32 or default")
+        return print_gpu(parser.parse_args(arguments[1:]))
     parser.add_argument(
         "--threads",
         metavar="N",
@@ -94,12 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
             "--out", metavar="PNG", default="growth.png", help="the plot (default: %(default)s)"
         )
         return print_growth(parser.parse_args(arguments[1:]))
-    parser.add_argument(
-        "--only",
-        metavar="WORD",
-        action="append",
-        help="only rows with this in their name, such as 'torch tuned', 1024,512 or composite",
-    )
+    _add_only(parser, "'torch tuned', 1024,512 or composite")
     return print_comparisons(parser.parse_args(arguments))
 
 
@@ -129,6 +132,27 @@ def print_comparisons(options) -> int:
             "libraries": libraries,
             "rows": [{"name": row.name} | asdict(row) for row in rows],
         }
+        write_file(options.json, json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def print_gpu(options) -> int:
+    """Measure training steps on a GPU, and print the table."""
+    if options.json is not None:
+        expect_writable(options.json)
+    rows = gpu.TINY if options.quick else gpu.ROWS
+    if options.only:
+        words = {row: f"{row.name}, {row.precision}" for row in rows}
+        rows = tuple(row for row in rows if any(word in words[row] for word in options.only))
+        if not rows:
+            raise ConfigError(
+                f"expected --only to be a part of a row's name, such as {gpu.ROWS[0].name!r}, got "
+                f"{options.only[0]!r}: see benchmark/gpu.py"
+            )
+    with use_backend("cupy"):
+        found = gpu.measure_all(rows, lambda text: print(text, file=sys.stderr, flush=True))
+    print(gpu.in_words(found))
+    if options.json is not None:
         write_file(options.json, json.dumps(found, indent=1) + "\n")
     return 0
 
@@ -175,6 +199,15 @@ def print_ranks(options) -> int:
         if ranks.is_first:
             print(said)
     return 0
+
+
+def _add_only(parser, examples):
+    parser.add_argument(
+        "--only",
+        metavar="WORD",
+        action="append",
+        help=f"only rows with this in their name, such as {examples}",
+    )
 
 
 def _duration(options):

@@ -21,9 +21,11 @@ from test_mobilenet import random_arrays
 import minilstm
 from minilstm import checker, config, evaluate, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
+from minilstm.benchmark import gpu
 from minilstm.command import run_command
 from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
+from minilstm.errors import BackendError
 from minilstm.gpu import frames, kernels
 from minilstm.gpu.capture import Captured, on_stream
 from minilstm.gpu.side_by_side import aside, joined, side_by_side
@@ -714,6 +716,22 @@ def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
 
 def test_the_stand_in_is_a_part_of_this_cupy():
     assert strict_cupy.audit(sys.modules["cupy"]) == []
+
+
+# ---------------------------------------------------------------- bench gpu
+
+
+def test_a_training_step_of_pytorch_finds_the_same_losses_and_gradient(monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(gpu, "find_torch", lambda: torch)
+        monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    row = gpu.Row("tiny", "float32", 16, 2, 12, 6, 4, 2)
+    assert gpu.expect_same_results(row) < 1e-4
+    losses = gpu.Torch.losses
+    monkeypatch.setattr(gpu.Torch, "losses", lambda self: [1.01 * x for x in losses(self)])
+    with pytest.raises(BackendError, match="as PyTorch's within"):
+        gpu.expect_same_results(row)
 
 
 # ---------------------------------------------------------------- before a run

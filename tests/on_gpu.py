@@ -11,6 +11,7 @@ No network. Needs CuPy and a GPU; PyTorch for the sections that compare with it,
     kernels   each optimizer's kernel against optim.py
     frames    frames made on the device against those of the host, bit by bit
     times     whole training steps, by graphs and one by one, and their parts, beside PyTorch
+    bench     python -m minilstm.bench gpu, with its table
     profile   the kernels of a recorded step by their time (by PyTorch's profiler)
     tests     python -m pytest tests/on_cupy.py
 """
@@ -370,6 +371,21 @@ def times(options, say):
     return found
 
 
+def bench(options, say):
+    words = [
+        sys.executable,
+        "-m",
+        "minilstm.bench",
+        "gpu",
+        "--json",
+        str(options.out / "bench.json"),
+    ]
+    words += ["--quick"] * (options.size == "small")
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    say(done.stdout + done.stderr[-3000:])
+    return {"status": done.returncode}
+
+
 def free():
     """Give memory back that nobody uses, so that the other library may have it."""
     gc.collect()
@@ -425,7 +441,7 @@ def tests(options, say):
     return {"status": done.returncode, "end": done.stdout[-6000:]}
 
 
-SECTIONS = {f.__name__: f for f in (doctor, bits, kernels, frames, times, profile, tests)}
+SECTIONS = {f.__name__: f for f in (doctor, bits, kernels, frames, times, bench, profile, tests)}
 
 
 def main():

@@ -11,10 +11,10 @@ from PIL import Image
 
 from minilstm import bench, config
 from minilstm.backend import xp
-from minilstm.benchmark import contenders, growth, processes, profile, timing
+from minilstm.benchmark import contenders, gpu, growth, processes, profile, timing
 from minilstm.benchmark.contenders import Work
 from minilstm.command import run_command
-from minilstm.errors import RunError
+from minilstm.errors import BackendError, RunError
 from minilstm.layers import cells
 from minilstm.layers.losses import BernoulliCrossEntropy
 from minilstm.training import resources, step
@@ -350,3 +350,26 @@ def test_a_profile_has_every_part_of_a_step_and_leaves_no_trace():
         "matrix products", "cells", "losses", "optimizer", "waiting for data", "everything else",
     }  # fmt: skip
     assert all(seconds > 0 for seconds in found.values())
+
+
+def test_bench_gpu_without_pytorch_says_so_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(BackendError, match="expected PyTorch .*: pip install torch"):
+        gpu.find_torch()
+
+
+def test_bench_gpu_prints_a_table_with_its_targets():
+    rows = [
+        {
+            "row": row.name, "precision": row.precision, "targets": None, "without a graph": 2.0,
+            "milliseconds": dict.fromkeys(("ours", *gpu.RIVALS), 1.0), "floor": 0.5, "idle": 0.01,
+            "ratios": {f"{name} / ours": 1.5 for name in gpu.RIVALS}, "idle, host busy": 0.02,
+            "launches": None, "products": 7,
+        }
+        for row in gpu.ROWS
+    ]  # fmt: skip
+    rows[0]["targets"] = (1.15, 1.05, 0.7)
+    text = gpu.in_words({"device": "A GPU", "limits": {"copy, TB/s": 3.0}, "rows": rows})
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(lines) == 2 + len(gpu.ROWS) and len({line.count("|") for line in lines}) == 1
+    assert "1.00: 1.50 (>= 1.15)" in lines[2] and "(>=" not in lines[3]
