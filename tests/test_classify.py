@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -289,6 +290,18 @@ def test_logistic_regression_finds_the_minimum():
     assert abs(z.T @ error + 0.1 * W).max() < 1e-4 and abs(error.sum(axis=0)).max() < 1e-4
     W, b = fitted.folded()
     np.testing.assert_allclose(np.exp(x @ W + b).argmax(1), p.argmax(1))
+
+
+def test_validation_clips_choose_the_strength_of_a_logistic_regression(monkeypatch):
+    monkeypatch.setattr(baselines, "choose_logistic", lambda x, labels, K, nats: nats)
+    rng = np.random.default_rng(0)
+    train_clips, validation = motion(10, 1), motion(6, 2)
+    which = [np.repeat(np.arange(len(c)), c.lengths) for c in (train_clips, validation)]
+    x = [rng.random((len(w), 2)).astype(np.float32) for w in which]
+    nats = baselines.logistic_of_clips((x[0], which[0]), train_clips, (x[1], which[1]), validation)
+    asked = SimpleNamespace(probabilities=lambda x: x / x.sum(axis=1, keepdims=True))
+    p = baselines.mean_by(asked.probabilities(x[1]), which[1])
+    assert nats(asked) == nats_per_clip(p, validation.labels)
 
 
 def test_a_column_that_never_changes_is_no_trouble():
