@@ -489,3 +489,40 @@ def test_changes_are_half_the_difference_of_neighbouring_frames_and_127_where_no
     assert (found == (255 + frames[1:] - frames[:-1]) // 2).all()
     assert (changes_of(np.zeros((3, 2), np.uint8)) == 127).all()
     assert changes_of(np.array([[0], [255], [0]], np.uint8)[:, 0]).tolist() == [255, 0]
+
+
+# ---------------------------------------------------------------- what is trained
+
+
+def test_the_runs_of_a_table_differ_in_row_and_seed_and_in_nothing_else():
+    request = Request("table2", "small", Path("out"), 1)
+    trials = {
+        (row, seed): request.trial("digits", row, seed) for row in table2.ROWS for seed in (0, 3)
+    }
+    assert len({trial.path for trial in trials.values()}) == len(trials)
+    for (row, seed), trial in trials.items():
+        assert trial.config.run.seed == seed
+        model, scheduled = trial.config.model, row.startswith("scheduled")
+        assert model.kind == ("predictor" if row.endswith("predictor") else "composite")
+        conditional = scheduled or row.startswith("conditional")
+        assert model.conditional == ("future" if conditional else "none")
+        assert trial.config.feeding.inputs == ("scheduled" if scheduled else "truth")
+    pairs = config.differences(trials["predictor", 0].config, trials["predictor", 3].config)
+    assert pairs == ["run.seed = 3, not 0"]
+
+
+def test_the_fits_of_a_table_differ_in_method_stream_and_seed():
+    plan = Request("table1", "small", Path("out"), 1).action_plan()[0]
+    for stream, method, seed in itertools.product(
+        ("rgb", "flow"), ("composite", "baseline", "baselines"), (0, 3)
+    ):
+        name, fit = plan.fit(method, stream, 2, seed)
+        assert fit.settings["seed"] == seed and fit.settings["labels"] == 2
+        assert fit.settings["changes"] == (stream == "flow")
+        assert fit.baselines == (method == "baselines")
+        if method != "baselines":
+            assert fit.settings["encoder"] == {"composite": "finetuned"}.get(method, "scratch")
+            assert f"{action_experiments.STREAMS[stream]}-composite-seed{seed}" in fit.run
+            trained = plan.pretraining("composite", stream, seed).config
+            assert trained.data.source == action_experiments.STREAMS[stream]
+            assert trained.run.seed == seed
