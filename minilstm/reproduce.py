@@ -4,25 +4,31 @@
     python -m minilstm.reproduce table2 --patches FILE     and its second column, natural patches
     python -m minilstm.reproduce table3                    seven pretrainings, few labels and many
     python -m minilstm.reproduce table1 --rgb FOLDER       the same tables on percepts of real clips
+    python -m minilstm.reproduce table2 --scale paper --digits DIR --backend cupy --only composite
+                                                           one row at the slides' size, on a GPU
     python -m minilstm.reproduce fig5 --scale smoke        Figure 5 in seconds: models that learned
                                                            nothing, to see that it runs
 
 `--scale small`, the default, takes at most 45 minutes per command on two cores. `paper` has the
-slides' sizes, for a GPU and days. All runs of a scale lie in one folder and serve every target that
-needs them. Interrupted commands resume, run by run and step by step.
+slides' sizes, for a GPU: with `--plan` the command says how many minutes. All runs of a scale lie
+in one folder and serve every target that needs them. Interrupted commands resume, run by run and
+step by step.
 
 Slides: all tables and figures. Read next: experiments/targets.py, which does the work.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
 
 from .command import Parser, run_command
+from .errors import ConfigError
 from .experiments.scales import SCALES
-from .experiments.targets import TARGETS, Request, reproduce
+from .experiments.table2 import ROWS
+from .experiments.targets import FIGURES, TARGETS, Request, reproduce
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,21 +40,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--scale", choices=tuple(SCALES), default="small",
         help="smoke: seconds, learns nothing; small: at most 45 minutes on two cores (default); "
-        "paper: the slides' size, days even on a GPU",
+        "paper: the slides' size, for a GPU",
     )  # fmt: skip
     parser.add_argument(
         "--seeds", type=_positive, metavar="N", default=0,
         help="repetitions of a table, seeds 0 to N - 1 (default: "
         f"{_each(lambda scale: scale.seeds)}; on patches {_each(lambda scale: scale.patch_seeds)}; "
-        f"for fig12 {_each(lambda scale: scale.actions.draws)})",
+        f"for fig12 {_each(lambda scale: scale.actions.draws)}; for table2 with --backend cupy 1)",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER",
         help="folder for runs, tables and figures (default: runs/reproduce-SCALE)",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", default=os.cpu_count() or 1,
-        help="runs at a time, of one thread each (default: the number of cores)",
+        "--workers", type=_positive, metavar="N", default=0,
+        help="runs at a time, of one thread each (default: the number of cores; with --backend "
+        "cupy 1)",
     )  # fmt: skip
     parser.add_argument("--digits", metavar="DIR", help="a folder of MNIST's full IDX files")
     parser.add_argument(
@@ -80,14 +87,38 @@ def main(arguments: list[str] | None = None) -> int:
         "--backend", choices=("numpy", "cupy"), default="numpy", help="array library of the runs"
     )
     parser.add_argument(
+        "--precision", choices=("float32", "tf32", "float64"), default="",
+        help="of all numbers of table2 and fig5 to fig9 (default: float32). tf32 is faster on a "
+        "GPU of 2020 or later: its matrix products read 10 of 23 bits",
+    )  # fmt: skip
+    parser.add_argument(
+        "--only", nargs="+", choices=tuple(ROWS), metavar="ROW", default=[],
+        help="with table2: train these rows alone. Other rows are in the table if they were "
+        f"trained before. ROW is one of {', '.join(ROWS)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--minutes-per-run", type=_minutes, metavar="M", default=0,
+        help="with --backend cupy, for table2 and fig5 to fig9: a run makes the steps that this "
+        "GPU makes in M minutes. They are timed before the first run of a row and written to "
+        "runs/steps.json, so that all seeds of the row make as many (default: the steps of the "
+        "scale)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--preset", choices=("large", "paper"), default="",
+        help="with --scale paper, for models of digits: large is our recipe for a GPU (default), "
+        "paper the settings of the paper",
+    )  # fmt: skip
+    parser.add_argument(
         "--plan", action="store_true", help="print the runs and their cost; train nothing"
     )
     options = parser.parse_args(arguments)
+    _refuse(options)
+    workers = 1 if options.backend == "cupy" else os.cpu_count() or 1
     request = Request(
         options.target,
         options.scale,
         Path(options.out or f"runs/reproduce-{options.scale}").resolve(),
-        options.workers,
+        options.workers or workers,
         options.seeds,
         _absolute(options.digits) or "bundled",
         _absolute(options.patches),
@@ -98,11 +129,31 @@ def main(arguments: list[str] | None = None) -> int:
         options.folds,
         _absolute(options.lists),
         options.partly,
+        tuple(options.only),
+        options.minutes_per_run,
+        options.precision,
+        options.preset,
     )
     print(reproduce(request))
     if not request.plan:
         print(f"written to {request.out}")
     return 0
+
+
+def _refuse(options):
+    """Raise ConfigError for options that the target does not have."""
+    many_models = options.target == "table2" or options.target in FIGURES
+    for given, name, allowed, where in (
+        (options.only, "--only", options.target == "table2", "table2"),
+        (options.precision, "--precision", many_models, "table2 and fig5 to fig9"),
+        (options.minutes_per_run, "--minutes-per-run", many_models, "table2 and fig5 to fig9"),
+        (options.preset, "--preset", many_models, "table2 and fig5 to fig9"),
+        # runs on a CPU share its cores, so their pace is not known before
+        (options.minutes_per_run, "--minutes-per-run", options.backend == "cupy", "--backend cupy"),
+        (options.preset, "--preset", options.scale == "paper", "--scale paper"),
+    ):
+        if given and not allowed:
+            raise ConfigError(f"expected {name} with {where} only, got it without: leave it out")
 
 
 def _absolute(path):
@@ -111,6 +162,12 @@ def _absolute(path):
 
 def _each(number):
     return ", ".join(f"{name} {number(scale)}" for name, scale in SCALES.items())
+
+
+def _minutes(text):
+    if not 0 < float(text) < math.inf:
+        raise ValueError
+    return float(text)
 
 
 def _positive(text):

@@ -22,8 +22,15 @@ from minilstm.command import run_command
 from minilstm.config import ClassifySettings
 from minilstm.data import Actions, load_digits
 from minilstm.data.actions import changes_of
-from minilstm.errors import RunError
-from minilstm.experiments import accuracy_table, action_experiments, many_runs, table2, verdicts
+from minilstm.errors import ConfigError, RunError
+from minilstm.experiments import (
+    accuracy_table,
+    action_experiments,
+    budget,
+    many_runs,
+    table2,
+    verdicts,
+)
 from minilstm.experiments.action_fit import mean_accuracy
 from minilstm.experiments.many_runs import Trial, steps_made, train_all
 from minilstm.experiments.markdown import count
@@ -432,14 +439,125 @@ def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
 
 def test_a_plan_trains_nothing_and_prints_the_cost(tmp_path, reproduced):
     printed = reproduced("table2", "--scale", "paper", "--plan", "--out", tmp_path / "out")
-    assert "30 runs, 0 of them finished: 600,000 steps to go" in printed
+    assert "30 runs, 0 of them finished: 445,320 steps to go" in printed
     assert re.search(r"[\d,]+\.\d hours at 5 TFLOP/s", printed)
     assert not (tmp_path / "out").exists()
+
+
+def test_at_the_slides_size_digits_have_our_recipe_and_paper_is_asked_for_by_name():
+    large = Request("table2", "paper", Path("out"), 1)
+    paper = dataclasses.replace(large, preset="paper", precision="float64")
+    composite, old = (r.trial("digits", "composite").config for r in (large, paper))
+    assert composite == config.load(["table2-composite", "large"])
+    assert old.optimizer.rule == "rmsprop" and old.run.steps == 20_000
+    assert old.run.precision == "float64"
+    assert paper.trial("patches", "composite") == dataclasses.replace(
+        large, precision="float64"
+    ).trial("patches", "composite")
+    scheduled = large.trial("digits", "scheduled-composite").config.feeding
+    assert scheduled.inputs == "scheduled" and scheduled.truth_steps == 11_133
+
+
+def test_on_a_gpu_table_2_has_one_run_at_a_time_and_one_seed(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(reproduce, "reproduce", lambda request: asked.append(request) or "")
+    for words in ([], ["--backend", "cupy"], ["--backend", "cupy", "--seeds", "3"]):
+        assert reproduce.main(["table2", "--plan", *words]) == 0
+    assert [len(request.repetitions()) for request in asked] == [5, 1, 3]
+    assert [request.workers for request in asked] == [os.cpu_count(), 1, 1]
+
+
+def test_one_row_alone_is_trained_and_the_others_stay_empty(tmp_path, reproduced):
+    words = ["table2", "--scale", "smoke", "--out", tmp_path / "out", "--seeds", 1, "--only"]
+    said = reproduced(*words, "conditional-predictor")
+    assert "1 runs, 0 of them finished" in said
+    assert len(list((tmp_path / "out" / "runs").glob("*/"))) == 1
+    assert "| Composite Model |  |  |  | 344.9 | 0.548 |" in said
+    assert re.search(r"\| Conditional Future Predictor \| \d+\.\d \| .* \| 343\.5 \|", said)
+    assert "No ordering of the rows is tested: with one seed" in said and "verdict" not in said
+    assert (tmp_path / "out" / "table2.png").exists()
+    said = reproduced(*words, "predictor")  # the finished row stays in the table
+    assert re.search(r"\| Conditional Future Predictor \| \d+\.\d \|", said)
+    assert "| Composite Model |  |  |  | 344.9 | 0.548 |" in said
+
+
+def test_only_claims_whose_rows_are_there_are_tested():
+    levels = dict.fromkeys(table2.ROWS, 150)
+    rows = {row: [judged(levels[row] + k) for k in range(3)] for row in ("predictor", "composite")}
+    about = {"scale": "small", "why": "Because.", "trained": {"digits": {
+        "predictor": "9 sequences", "composite": "8 sequences"}}}  # fmt: skip
+    found = table2.analyse({"digits": rows}, about)
+    assert list(found["data"]["digits"]["claims"]) == ["composite beats predictor"]
+    said = table2.text(found)
+    assert "THE ROWS DIFFER" in said and "Composite Model: 8 sequences" in said
+
+
+# ---------------------------------------------------------------- a budget of minutes
+
+
+@pytest.fixture
+def paced(monkeypatch):
+    """A GPU that makes a step in 10 ms. The list has the steps that runs were timed with."""
+    timed = []
+    monkeypatch.setattr(
+        budget.pace, "seconds_per_step", lambda settings: timed.append(settings.run.steps) or 0.01
+    )
+    return timed
+
+
+def test_minutes_become_steps_once_for_all_seeds_and_later_commands(tmp_path, paced):
+    trials = [trial(tmp_path / f"row-seed{seed}", seed=seed) for seed in (0, 1)]
+    assert budget.in_time(trials) == trials and not paced
+    planned = budget.in_time(trials, 0.5, plan=True)
+    assert not (tmp_path / "steps.json").exists() and len(paced) == 1
+    chosen = budget.in_time(trials, 0.5)
+    assert chosen == planned and len(paced) == 2, "one row is timed once"
+    for found in (chosen, budget.in_time(trials), budget.in_time(trials, 0.5)):
+        assert {t.config.run.steps for t in found} == {3000}
+        assert {t.config.optimizer.schedule_steps for t in found} == {3000}
+        assert [t.config.run.seed for t in found] == [0, 1]
+    assert len(paced) == 2, "later commands time nothing"
+    with pytest.raises(ConfigError, match=r"expected --minutes-per-run 0\.5 for row, .* got 2"):
+        budget.in_time(trials, 2)
+
+
+def test_minutes_come_too_late_for_a_run_that_has_begun(tmp_path, paced):
+    begun = trial(tmp_path / "row-seed0")
+    begun.path.mkdir()
+    RunFolder(begun.path).config.write_text(begun.config.to_toml())
+    with pytest.raises(ConfigError, match="expected no --minutes-per-run for row, which has begun"):
+        budget.in_time([begun], 1)
+    assert not paced
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"row": 3}', '{"row": {"steps": 0, "minutes": 1}}'])
+def test_a_damaged_file_of_steps_is_refused_by_name(tmp_path, text):
+    (tmp_path / "steps.json").write_text(text)
+    with pytest.raises(RunError, match=r"steps\.json: expected steps and minutes"):
+        budget.in_time([trial(tmp_path / "row-seed0")])
+
+
+def test_the_plan_for_a_gpu_has_minutes_and_memory_of_every_row(tmp_path, paced, monkeypatch):
+    trials = [trial(tmp_path / f"{row}-seed{k}", steps=6000) for row in "ab" for k in (0, 1)]
+    said = budget.cost_on_gpu(trials).splitlines()
+    assert len(paced) == 2 and len(said) == 3
+    assert re.match(
+        r"a: 2 runs of 6,000 steps, 10 ms each: 1\.0 minutes a run; \d+ [MG]B of", said[0]
+    )
+    assert said[2].startswith("Together 4 minutes")
+    monkeypatch.setattr(budget.resources, "free_memory", lambda: 1000)
+    assert "do not fit" in budget.cost_on_gpu(trials)
 
 
 @pytest.mark.parametrize(
     "words, expected",
     [
+        (["table3", "--only", "composite"], "--only with table2"),
+        (["fig12", "--precision", "float64"], "--precision with table2 and fig5"),
+        (["table2", "--minutes-per-run", "3"], "--minutes-per-run with --backend cupy"),
+        (["table2", "--minutes-per-run", "-3", "--backend", "cupy"], "--minutes-per-run"),
+        (["table2", "--preset", "large"], "--preset with --scale paper"),
+        (["table2", "--only", "compound"], "--only"),
         (["table9"], "table2"),
         (["table2", "--seeds", "0"], "--seeds"),
         (["table2", "--scale", "smoke", "--digits", "nowhere"], "nowhere"),

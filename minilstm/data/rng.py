@@ -30,7 +30,7 @@ class Purpose(IntEnum):
     FEEDING = 3  # scheduled sampling: steps at which a decoder is fed the true frame
     DROPOUT = 4  # units dropped in training
     ACTIONS = 5  # speed, place and digit of an action
-    FIGURE = 6  # units and gradients that a figure shows
+    FIGURE = 6  # gradients that a figure shows
     CLASSIFIER_BATCH = 7  # windows of labelled clips in a batch
     CLASSIFIER_DROPOUT = 8  # units dropped in training a classifier
     LABELLED_CLIPS = 9  # clips that keep their label

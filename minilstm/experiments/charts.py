@@ -40,14 +40,17 @@ def table2_chart(found: dict) -> tuple[list, str, list[str]]:
         gains = {name: gain_dots(claim) for name, claim in part["claims"].items()}
         left = f"{DATA_TITLES[data]}:\nloss, share of the mean image"
         right = f"{DATA_TITLES[data]}:\ngain, % of the mean image"
-        rows.append({left: levels, right: gains})
-        zero.append(right)
+        rows.append({left: levels} | ({right: gains} if gains else {}))
+        zero += [right] * bool(gains)
     caption = (
         f"Slides, Table 2, at scale {found['about']['scale']}: free-running prediction of the "
-        "future. Left: the loss as a share of the mean image's loss; smaller is better. Right: the "
-        "gain of each claim, seed by seed; gains right of 0 support the claim. The verdicts are in "
-        "the table."
+        "future. Left: the loss as a share of the mean image's loss; smaller is better."
     )
+    if zero:
+        caption += (
+            " Right: the gain of each claim, seed by seed; gains right of 0 support the claim. The "
+            "verdicts are in the table."
+        )
     return rows, caption, zero
 
 

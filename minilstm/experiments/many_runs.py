@@ -106,7 +106,9 @@ def steps_made(trial: Trial) -> int | None:
     return checkpoint.read(folder.checkpoint, arrays=False)[1].get("step")
 
 
-def evaluate_all(trials: Sequence[Trial], workers: int, sequences: int) -> list[dict]:
+def evaluate_all(
+    trials: Sequence[Trial], workers: int, sequences: int, backend: str = "numpy"
+) -> list[dict]:
     """Return the results of `python -m minilstm.evaluate` on so many sequences, one per trial.
 
     A result is kept beside its run, and made again only if the run has continued since.
@@ -117,6 +119,7 @@ def evaluate_all(trials: Sequence[Trial], workers: int, sequences: int) -> list[
         written = RunFolder(trial.path).checkpoint.stat().st_mtime
         if not path.exists() or path.stat().st_mtime < written:
             words = ["minilstm.evaluate", str(trial.path), "--sequences", str(sequences), "--json"]
+            words += ["--backend", backend]
             tasks.append(Task(trial.path.name, words, output=path))
     run_all(tasks, workers, "evaluation", "run", len(trials) - len(tasks))
     return [json.loads(path.read_text()) for path in paths]

@@ -256,12 +256,11 @@ def fig7(run: TrainedRun, folder: FigureFolder) -> None:
     """Draw Figure 7: activity of units of the future decoder, trained and random."""
     if run.trained.predict is None:
         return folder.leave_out("fig7", "an autoencoder has no future decoder")
-    H = run.config.model.hidden
-    units = np.sort(keyed_rng(Purpose.FIGURE, 0).permutation(H)[:UNITS])
     rows, peaks, periods = {}, {}, {}
     for name, model in run.models.items():
         # the bottom layer; a model of one layer has no other
         found = activations.future_signals(model, run.past, STEPS)[0]
+        units = np.sort(activations.largest(found["h"][:, 0].T, UNITS))
         rows[name] = {}
         for letter, signal in found.items():
             words, limits = activations.title_and_range(model.predict.stack.layers[0], letter)
@@ -273,7 +272,8 @@ def fig7(run: TrainedRun, folder: FigureFolder) -> None:
             rows[name][words] = (signal[:, 0, units], limits, text)
     caption = (
         'Slides, "(a) Trained, (b) Randomly Initialized Future Predictor" (paper, Figure 7). '
-        f"{len(units)} units of the future decoder, a line for each, over {STEPS} predicted steps. "
+        f"{len(units)} units of the future decoder{_chosen(run)}, a line for each, over {STEPS} "
+        "predicted steps. "
         "See whether they keep oscillating in time with the motion, or become constant. The "
         "numbers are peaks of the autocorrelation, means over all units and "
         f"{run.frames.shape[1]} sequences: 1 is perfectly periodic, 0.3 is noise, 0 is constant. "
@@ -283,6 +283,13 @@ def fig7(run: TrainedRun, folder: FigureFolder) -> None:
     )
     title = f"Activity of {len(units)} units over {STEPS} predicted steps"
     folder.draw("fig7", title, caption, lambda path, text: panels.activity(rows, path, text))
+
+
+def _chosen(run):
+    """Say which units are shown, if not all are."""
+    if run.config.model.hidden <= UNITS:
+        return ""
+    return f" of {run.config.model.hidden}, those whose output h has the largest norm"
 
 
 def _peak(peaks, periods, name):

@@ -26,6 +26,7 @@ from ..training import resources
 from . import accuracy_table, charts, run_figures, table2
 from .action_experiments import METHODS, Plan, fit_all
 from .action_fit import mean_accuracy
+from .budget import cost_on_gpu, in_time
 from .many_runs import Trial, evaluate_all, steps_made, train_all
 from .markdown import count, without_nan
 from .real_clips import plan_real_clips
@@ -46,6 +47,10 @@ class Request:
     seeds                repetitions; 0 for those of the scale
     digits, patches      "bundled" or a folder of IDX files; a file of patches, or ""
     plan                 print the cost and train nothing
+    only                 rows of Table 2 to train, or () for all
+    minutes              minutes of training steps of each run, or 0 for the scale's steps
+    precision            of the runs, or "" for that of the presets
+    preset               "large" or "paper" for models of digits at scale paper, or "" for large
     rgb, flow            folders of percepts of real clips, or ""
     folds, lists, partly     how real clips are split: see real_clips.py
 
@@ -66,6 +71,10 @@ class Request:
     folds: int = 10
     lists: str = ""
     partly: bool = False
+    only: tuple[str, ...] = ()
+    minutes: float = 0
+    precision: str = ""
+    preset: str = ""
 
     @property
     def scale(self) -> ExperimentScale:
@@ -73,8 +82,10 @@ class Request:
         return SCALES[self.scale_name]
 
     def repetitions(self, data: str = "digits") -> range:
-        """Return the seeds of a table, or the draws of Figure 12."""
+        """Return the seeds of a table, or the draws of Figure 12. On a GPU Table 2 has one."""
         usual = self.scale.patch_seeds if data == "patches" else self.scale.seeds
+        if self.target == "table2" and self.backend == "cupy":
+            usual = 1
         if self.target == "fig12":
             usual = self.scale.actions.draws
         return range(self.seeds or usual)
@@ -90,9 +101,13 @@ class Request:
         if data == "patches":
             presets.append("patches")
             own, source = scale.patches, {"path": self.patches}
+        elif scale.digit_preset and self.preset in ("", scale.digit_preset):
+            presets, own = [about.preset, scale.digit_preset], {}
         overrides = {name: dict(values) for name, values in own.items()}
         overrides["data"] = overrides.get("data", {}) | source
-        overrides["run"] = overrides["run"] | {"seed": seed, "backend": self.backend}
+        overrides["run"] = overrides.get("run", {}) | {"seed": seed, "backend": self.backend}
+        if self.precision:
+            overrides["run"]["precision"] = self.precision
         settings = config.load(presets, overrides=overrides)
         hidden = wider * settings.model.hidden
         model = dataclasses.replace(settings.model, layers=layers, hidden=hidden)
@@ -136,6 +151,8 @@ class Request:
         print(cost_in_words(trials), flush=True)
         if not self.plan:
             train_all(trials, self.workers)
+        elif self.backend == "cupy":
+            print(cost_on_gpu(trials), flush=True)
 
 
 def reproduce(request: Request) -> str:
@@ -174,30 +191,51 @@ def _hours(gflop, rate):
 
 
 def make_table2(request: Request) -> str:
-    """Train and judge all rows of Table 2, on digits and, if there is a file, on patches."""
+    """Train and judge the rows of Table 2, on digits and, if there is a file, on patches.
+
+    A row that is not asked for is in the table if all its runs are finished.
+    """
     kinds = ["digits", *["patches"] * bool(request.patches)]
-    trials = {
-        (data, row, seed): request.trial(data, row, seed)
+    keys = [
+        (data, row, seed)
         for data in kinds
         for seed in request.repetitions(data)  # seed by seed, so that an early stop leaves pairs
         for row in table2.ROWS
+    ]
+    wanted = [key for key in keys if key[1] in (request.only or table2.ROWS)]
+    others = [key for key in keys if key not in wanted]
+    chosen = in_time([request.trial(*key) for key in wanted], request.minutes, request.plan)
+    trials = dict(zip(wanted, chosen, strict=True))
+    found = in_time([request.trial(*key) for key in others]) if others else []
+    unfinished = {
+        key[:2]
+        for key, trial in zip(others, found, strict=True)
+        if steps_made(trial) != trial.config.run.steps
     }
-    request.train(list(trials.values()))
+    request.train(chosen)
     if request.plan:
         return ""
-    judged = evaluate_all(list(trials.values()), request.workers, request.scale.evaluated)
+    trials |= dict(zip(others, found, strict=True))
+    trials = {key: trials[key] for key in keys if key[:2] not in unfinished}
+    judged = evaluate_all(
+        list(trials.values()), request.workers, request.scale.evaluated, request.backend
+    )
     by_trial = dict(zip(trials, judged, strict=True))
     results = {
         data: {
             row: [by_trial[data, row, seed] for seed in request.repetitions(data)]
             for row in table2.ROWS
+            if (data, row) not in unfinished
         }
         for data in kinds
     }
     about = {
         "scale": request.scale_name,
         "why": request.scale.why,
-        "trained": {data: _trained_on(trials[data, "composite", 0].config) for data in kinds},
+        "trained": {
+            data: _trained_rows({row: trials[data, row, 0].config for row in results[data]})
+            for data in kinds
+        },
     }
     found = table2.analyse(results, about)
     rows, caption, zero = charts.table2_chart(found)
@@ -207,6 +245,12 @@ def make_table2(request: Request) -> str:
     written = table2.text(found)
     _write(request, "table2", written, found)
     return written
+
+
+def _trained_rows(configs):
+    """Describe the training of rows {row: its configuration}: one text, or one for each row."""
+    texts = {row: _trained_on(config) for row, config in configs.items()}
+    return texts if len(set(texts.values())) > 1 else next(iter(texts.values()))
 
 
 def _trained_on(*configs):
@@ -268,6 +312,8 @@ def draw_figure(request: Request) -> str:
             "expected --patches FILE for fig6, got none: make one with "
             "python -m data_tools.extract_patches"
         )
+    # a scale with a preset for digits has one long run, which serves Figures 5 and 7 to 9
+    predicts = "composite" if request.scale.digit_preset else "predictor"
     shown = {
         "fig5": {
             "1 layer": request.trial("digits", "composite", layers=1),
@@ -279,11 +325,13 @@ def draw_figure(request: Request) -> str:
             request.trial("patches", "composite", wider=wider)
             for wider in (1, 2)
         },
-        "fig7": {"Future Predictor": request.trial("digits", "predictor")},
+        "fig7": {table2.ROWS[predicts].title: request.trial("digits", predicts)},
         "fig8": {"Composite Model": request.trial("digits", "composite")},
         "fig9": {"Composite Model": request.trial("digits", "composite")},
     }[request.target]  # fmt: skip
-    request.train(list(shown.values()))
+    trials = in_time(list(shown.values()), request.minutes, request.plan)
+    shown = dict(zip(shown, trials, strict=True))
+    request.train(trials)
     if request.plan:
         return ""
     runs = [run_figures.open_run(trial.path, name) for name, trial in shown.items()]
