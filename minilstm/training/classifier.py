@@ -46,9 +46,9 @@ def classify_step(
     rate: float,
     clip: float,
 ):
-    """One update from windows x (T, B, D) of classes `labels` (B,). Returns the loss, 0-d."""
+    """Make one update from windows x (T, B, D) of classes `labels` (B,). Return the loss, 0-d."""
     logits, cache = classifier.forward(x, masks)
-    target = xp.broadcast_to(labels, logits.shape[:2])  # the same at every step
+    target = xp.broadcast_to(labels, logits.shape[:2])  # the class is the same at every step
     loss, loss_cache = classifier.loss.forward(logits, target)
     dlogits, _ = classifier.loss.backward(1.0, loss_cache)
     grad = classifier.flat().grad
@@ -61,20 +61,25 @@ def classify_step(
 
 @dataclass
 class Fitted:
-    """A classifier with what it needs to be asked: library, windows, the scale of its inputs."""
+    """A trained classifier and its settings for prediction.
+
+    backend, window, stride   as in ClassifySettings
+    scale                     by which frames are normalised, or None
+    history                   step, loss and accuracy of every validation
+    """
 
     backend: str
     classifier: Classifier
     scale: Scale | None
     window: int
     stride: int
-    history: list[dict]  # of early stopping: step, validation loss and accuracy
+    history: list[dict]
 
     def predict(self, clips: Clips) -> np.ndarray:
-        """Probabilities (N, K): the mean over steps, then over the windows of each clip."""
+        """Return probabilities (N, K): means over steps, then over the windows of each clip."""
         which, first = windows(clips.lengths, self.window, self.stride)
         total = np.zeros((len(clips), self.classifier.readout.b.value.size))
-        with use_backend(self.backend, "float32"):  # also long after `fit`
+        with use_backend(self.backend, "float32"):  # the caller may use another by now
             for part in _chunks(len(which)):
                 x = self.inputs(clips, which[part], first[part])
                 logits, _ = self.classifier.forward(x)
@@ -83,7 +88,10 @@ class Fitted:
         return total / np.bincount(which)[:, None]
 
     def codes(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
-        """What the encoder says of every step of every window: (T * W, H), and the clip of each."""
+        """Return the encoder's output at every step of every window, and the clip of each.
+
+        They are (T * W, H) and (T * W,) for W windows of T steps.
+        """
         which, first = windows(clips.lengths, self.window, self.stride)
         found = []
         with use_backend(self.backend, "float32"):
@@ -107,11 +115,11 @@ def fit(
     quiet: bool = True,
     cell: str | None = None,
 ) -> Fitted:
-    """Train a classifier on `train`, with an encoder from the run folder `run` (or none).
+    """Train a classifier on `train`, with the encoder of the run folder `run`, or a new one.
 
-    Settings, validation, stopping: all by `validation`. The result is a function of the arguments
+    `validation` alone decides on settings and on the end. The result is a function of the arguments
     alone. Raises ConfigError for a run that is missing or whose frames have another size, DataError
-    for clips that are no use.
+    for clips without labels.
     """
     for name, clips in (("train", train), ("validation", validation)):
         if not len(clips) or (clips.labels < 0).any():
@@ -134,9 +142,9 @@ def fit(
 
 
 def _fit_readout(fitted, train, validation):
-    """The best readout of the encoder as it came: a logistic regression, to the end.
+    """Set the readout to a logistic regression on the encoder's codes.
 
-    That of a frozen one, and where finetuning begins.
+    This is the whole training of a frozen encoder, and the start of finetuning.
     """
     parts = fitted.codes(train), fitted.codes(validation)
     logistic = logistic_of_clips(parts[0], train, parts[1], validation)
@@ -158,7 +166,7 @@ def _fit_all(settings, fitted, train, validation, quiet):
         fitted.history.append({"step": step, "loss": nats, "accuracy": right})
         return right, -nats
 
-    if settings.encoder == "finetuned":  # its start is the best frozen classifier
+    if settings.encoder == "finetuned":  # it starts as the best frozen classifier
         best, most = classifier.flat().value.copy(), validate(0)
     for k in progress_bar(range(settings.steps), unit="step", quiet=quiet):
         chosen = draw_balanced(train.labels[which], settings.batch_size, settings.seed, k)
@@ -176,7 +184,7 @@ def _fit_all(settings, fitted, train, validation, quiet):
 
 
 def draw_balanced(labels: np.ndarray, B: int, seed: int, k: int) -> np.ndarray:
-    """B indices into `labels` (W,), about equally many of every label there is: of batch k."""
+    """Draw B indices into `labels` (W,) for batch k, about equally many of every label."""
     rng = keyed_rng(Purpose.CLASSIFIER_BATCH, seed, k)
     present = np.unique(labels)
     wanted = np.sort(np.resize(rng.permutation(present), B))
@@ -188,7 +196,7 @@ def draw_balanced(labels: np.ndarray, B: int, seed: int, k: int) -> np.ndarray:
 def draw_classifier_masks(
     settings: ClassifySettings, classifier: Classifier, B: int, k: int
 ) -> tuple | None:
-    """Dropout masks of batch k, (T, B, H) for every layer's output."""
+    """Draw the dropout masks of batch k, (T, B, H) for every layer's output."""
     if settings.dropout == 0:
         return None
     layers = classifier.encoder.layers
@@ -207,7 +215,11 @@ def build_classifier(
     run: str | Path | None = None,
     cell: str | None = None,
 ) -> Classifier:
-    """A classifier of frames of D numbers into K classes, its encoder that of a run folder."""
+    """Build a classifier of frames of D numbers into K classes.
+
+    Its encoder has the sizes of the run's, and its weights unless it starts from scratch. Raises
+    ConfigError.
+    """
     rng = keyed_rng(Purpose.WEIGHTS, settings.seed)
     if run is None:
         if settings.encoder != "scratch":
@@ -230,7 +242,7 @@ def build_classifier(
 
 
 def copy_encoder(classifier: Classifier, model, run: str | Path) -> None:
-    """Give a classifier the encoder of a trained model, array by array. Raises ConfigError."""
+    """Copy the encoder of a trained model into a classifier, array by array. Raises ConfigError."""
     source, own = model.encoder.params(), classifier.encoder.params()
     wrong = [
         f"{name} {source[name].value.shape if name in source else 'missing'}, not {p.value.shape}"
@@ -247,9 +259,9 @@ def copy_encoder(classifier: Classifier, model, run: str | Path) -> None:
 
 
 def _expect_what_was_learned(clips, run):
-    """Raise ConfigError for pixels where the encoder has learned changes of pixels, or other way.
+    """Raise ConfigError for clips of pixels where the encoder learned changes, and vice versa.
 
-    Patches and percepts are normalised as the run has normalised them.
+    Patches and percepts are normalised as in the run, so they always fit.
     """
     learned = build.read_config(run).data.source
     changes = clips.frames.dtype == np.uint8 and clips.scale is not None
@@ -261,7 +273,7 @@ def _expect_what_was_learned(clips, run):
 
 
 def _scale(train, run):
-    """The scale of the run's own training data, if it has one, or that of the training clips."""
+    """Return the scale of the run's training data if it has one, else that of the clips."""
     trained = run and build.read_config(run)
     if trained and trained.data.source in ("patches", "percepts"):
         return build.open_source(trained, "train").scale

@@ -2,19 +2,20 @@
 
     mpiexec -n 4 python -m minilstm.train --distributed
 
-A loss that is a mean over the sequences of a batch has a gradient that is a sum over them, so the
-sequences may be shared out. In every step each process, a RANK of the N that mpiexec started,
+The loss is a mean over the sequences of a batch, so its gradient is a sum over them, and the
+sequences can be divided among processes. A RANK is one of the N processes that mpiexec started. In
+every step each rank
 
-    draws the whole batch k with its masks and choices, and takes its rows      `rows`
-    goes forward and back: losses and gradient have the scale of the whole batch
-    adds up the gradients of all ranks: that is the gradient of the whole batch  `sum`
-    clips, and makes the same update of the same weights as all others
+    draws the whole batch k with its masks and choices, and takes its rows       `rows`
+    computes losses and gradient, scaled for the whole batch
+    sums the gradients of all ranks: the gradient of the whole batch             `sum`
+    clips it, and makes the same update of the same weights as all others
 
-so that nothing is ever sent but that sum, the losses, and whether to stop. All gradients are one
-array (layer.py), and its sum is one call. If it is not finite, it is so on all ranks, which then do
-the same about it. Only the first rank writes: the run folder, its log, the progress bar.
+Only that sum, the losses and the stop signal are sent. All gradients are one array (layer.py), so
+one call sums them. If the sum is not finite, it is so on all ranks, and all handle it alike. Only
+the first rank writes: the run folder, the log, the progress bar.
 
-`Alone` is the same for a single process, with nothing to send. Read next: step.py.
+`Alone` does the same for a single process, and sends nothing. Read next: step.py.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from ..gpu import nccl
 
 FORWARD_SECONDS = 0.5  # time for mpiexec to pass on a rank's message before the rank ends all
 GRACE_SECONDS = 10.0  # time for the first rank to meet the same error, save and report it
-# what a launcher tells a process about the number of ranks: mpiexec of MPICH, of Open MPI, srun
+# variables in which launchers give the number of ranks: mpiexec of MPICH, of Open MPI, srun
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 class Alone:
-    """One process that computes whole batches; the base of `Ranks`.
+    """A single process, which computes whole batches. Base of `Ranks`.
 
     rank, count   the number of this rank, from 0, and how many there are
     neighbours    ranks that share the memory in use with this one, itself included
@@ -50,13 +51,13 @@ class Alone:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank is the one that writes and speaks."""
+        """True for the rank that writes and prints."""
         return self.rank == 0
 
     def rows(self, B: int) -> slice:
-        """Which of the B sequences of a batch are this rank's: as many as any, or one fewer.
+        """Return the rows of this rank among the B sequences of a batch.
 
-        Raises ConfigError unless every rank gets one.
+        Ranks differ by one row at most. Raises ConfigError unless every rank gets one.
         """
         if B < self.count:
             raise ConfigError(
@@ -69,20 +70,20 @@ class Alone:
         """Replace `array`, contiguous and on the device in use, by its sum over all ranks."""
 
     def add_losses(self, losses: dict, share: float) -> dict:
-        """The losses of the whole batch, from those of each rank's `share` of it."""
+        """Return the losses of the whole batch from those of each rank's `share` of it."""
         return losses
 
     def largest(self, number: float) -> float:
-        """The largest of one number of every rank."""
+        """Return the largest of one number of every rank."""
         return number
 
     def stopped(self, stop: SimpleNamespace) -> int:
-        """The signal that stops all ranks after the same step, or 0; one that any was sent will do.
+        """Return the signal after which all ranks stop at the same step, or 0.
 
-        `stop` is what `stop_signals` gave this rank.
+        `stop` is that of `stop_signals` on this rank. One rank that received a signal is enough.
         """
         signum = int(self.largest(stop.received or 0))
-        stop.received = signum or stop.received  # a rank that was not sent it ends with it, too
+        stop.received = signum or stop.received  # also on ranks that received none
         return signum
 
     def __enter__(self):
@@ -96,11 +97,11 @@ ALONE = Alone()
 
 
 class Ranks(Alone):
-    """The processes that `mpiexec -n N` started, each with its part of the CPUs, or its GPU.
+    """The processes that `mpiexec -n N` started, each with its share of the CPUs, or its GPU.
 
-    `with Ranks("numpy") as ranks:` an error inside, on any rank, ends all ranks; the others would
-    wait for it forever. `library` is the array library to be used. Raises BackendError without MPI,
-    or without a device.
+    In `with Ranks("numpy") as ranks:` an error on any rank ends all ranks, because the others would
+    wait for it forever. `library` is the array library, "numpy" or "cupy". Raises BackendError
+    without MPI, or without a device.
     """
 
     def __init__(self, library: str):
@@ -118,16 +119,17 @@ class Ranks(Alone):
         return self
 
     def _share_machine(self):
-        here = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)  # the ranks of this machine
+        here = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)  # ranks on this machine
         self.neighbours = here.Get_size()
         if self._library == "cupy":
             devices = nccl.use_device(here.Get_rank())
-            self.neighbours = -(-self.neighbours // devices)  # on the device in use
+            self.neighbours = -(-self.neighbours // devices)  # ranks per device
             if self.count > 1:
                 self._sum_on_device = nccl.sum_over_devices(self.count, self.rank)
         self._share_cpus(here)
 
     def sum(self, array) -> None:
+        """Replace `array` by its sum over all ranks, by NCCL on devices and by MPI on hosts."""
         if self.count == 1:
             return
         if current_backend().name == "cupy":
@@ -136,11 +138,13 @@ class Ranks(Alone):
             self._world.Allreduce(self._mpi.IN_PLACE, array)
 
     def add_losses(self, losses: dict, share: float) -> dict:
+        """Return the losses of the whole batch from those of each rank's `share` of it."""
         total = xp.stack(list(losses.values())) * share
         self.sum(total)
         return dict(zip(losses, total, strict=True))
 
     def largest(self, number: float) -> float:
+        """Return the largest of one number of every rank."""
         found = np.array([number], np.float64)
         self._world.Allreduce(self._mpi.IN_PLACE, found, op=self._mpi.MAX)
         return float(found[0])
@@ -148,11 +152,11 @@ class Ranks(Alone):
     def __exit__(self, kind, error, trace):
         if error is None or self.count == 1:
             return
-        if isinstance(error, Interrupted | NonFiniteError):  # all ranks have come to the same end
+        if isinstance(error, Interrupted | NonFiniteError):  # all ranks end alike
             if not self.is_first:
                 raise SystemExit(128 + error.signum if isinstance(error, Interrupted) else 2)
             return
-        if not self.is_first:  # what is wrong everywhere is said once, and not before it is saved
+        if not self.is_first:  # the first rank saves and reports it
             time.sleep(GRACE_SECONDS)
             print(f"on rank {self.rank} of {self.count}:", file=sys.stderr)
         try:
@@ -176,10 +180,10 @@ class Ranks(Alone):
                 )
 
     def _share_cpus(self, here):
-        """Give BLAS no more threads than this rank has CPUs, where one of n ranks counts as 1/n."""
+        """Limit the threads of BLAS to this rank's share of the CPUs: 1/n of one that n share."""
         from threadpoolctl import threadpool_info, threadpool_limits
 
-        mine = cpus()  # those to which the launcher has bound this rank, or all
+        mine = cpus()  # those that the launcher gave this rank, or all
         users = np.zeros(1 + int(self.largest(mine[-1])), np.int64)
         users[mine] = 1
         here.Allreduce(self._mpi.IN_PLACE, users)
@@ -193,7 +197,7 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"
 
 
 def cpus() -> list[int]:
-    """The numbers of the CPUs that this process may use."""
+    """Return the numbers of the CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -202,7 +206,7 @@ def cpus() -> list[int]:
 def _find_mpi():
     try:
         from mpi4py import MPI
-    except Exception as error:  # without a library of MPI it is a RuntimeError
+    except Exception as error:  # a missing MPI library is a RuntimeError
         none = isinstance(error, ModuleNotFoundError)
         raise BackendError(
             f"expected mpi4py and an MPI for --distributed, got "

@@ -50,9 +50,9 @@ def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
     progress.start()
     batches = BatchesAhead(packing, progress.step, last)
     try:
-        while not (progress.finished or ranks.stopped(stop)):
+        while not (progress.is_finished or ranks.stopped(stop)):
             packed = batches.receive()
-            progress.whole = False  # an error in this step must not save a part of it
+            progress.is_step_complete = False  # an error in this step must not save a part of it
             step(packed)
             if not progress.account(rate_at(progress.step), stop):
                 batches.stop()  # the run went back to an earlier step: draw from there again
@@ -133,7 +133,7 @@ def train(
                     make_steps(progress, stop)
             except BaseException:
                 with contextlib.suppress(MinilstmError):  # the first error is the one to report
-                    if progress.whole:
+                    if progress.is_step_complete:
                         progress.save()
                 raise
             progress.save()

@@ -1,7 +1,7 @@
-"""How far a run of train.py has come, and what is kept of it.
+"""Progress of a run: its log, validation, checkpoints and pictures.
 
-`Progress` keeps account of every step: rows of the log, validation, checkpoints, numbers that
-are not finite, the state that `--resume` goes on from, and the pictures at the end.
+`Progress` enters every step. It handles numbers that are not finite, and restores the state that
+`--resume` continues from.
 
 Read next: run_folder.py (the files), checkpoint.py, judging.py.
 """
@@ -37,12 +37,13 @@ from .resources import Memory
 from .step import OF_ARRAY
 
 VALIDATION_SEQUENCES = 200
-SPIKE_RATIO = 2.0  # a loss that many times the usual one is reported
+SPIKE_RATIO = 2.0  # a loss this many times the usual one is reported
 PATIENCE_STEPS = 10  # steps in a row that are not finite, after which training stops
 MAX_STEPS_AHEAD = 100  # steps that a device may be ahead of the log
 # settings that --resume may change
 MAY_CHANGE = ("run.steps", "run.minutes", "run.keep", "run.graph")
-CHANGED_BY_RANKS = ("ranks", "blas num_threads")  # parts of the environment
+# parts of the environment that another number of ranks changes
+CHANGED_BY_RANKS = ("ranks", "blas num_threads")
 
 
 def announce(
@@ -53,7 +54,7 @@ def announce(
     out: Path,
     ranks: Alone = ALONE,
 ) -> str:
-    """What is about to happen, in five lines; in six where another precision would be faster."""
+    """Describe the run in five lines, or six with advice on the precision."""
     c, d, r = config.model, config.data, config.run
     conditional = {"none": "", "both": ", both decoders conditional"}
     conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
@@ -83,14 +84,22 @@ def announce(
 
 
 def _in_words(shape):
-    """The shape of a frame."""
+    """Return the shape of a frame in words."""
     if len(shape) == 1:
         return f"{shape[0]} numbers each"
     return f"{shape[0]}x{shape[1]} pixels{' in colour' * (len(shape) == 3)}"
 
 
 class Progress:
-    """How far a run has come, and what is kept of it: log, checkpoints, pictures."""
+    """The state of a run besides weights and optimizer, and its output to the run folder.
+
+    step, seconds          steps made, and seconds of training, resumed ones included
+    best                   lowest validation loss so far
+    is_finished            True after the last step, or when the minutes are over
+    is_step_complete       False while a step is being made: an update without its log, for example
+    unusable               steps in a row whose losses or gradients were not finite
+    saved                  step of the newest checkpoint, or None
+    """
 
     def __init__(
         self,
@@ -109,13 +118,13 @@ class Progress:
         self.validation = judging.sequences(validation, VALIDATION_SEQUENCES)
         self.data = build.data_fingerprints(config)
         self.quiet = quiet
-        self.saved = None  # the step of the newest checkpoint
-        self.whole = True  # whether all of a step is done: update, log, validation
-        # what goes on in a resumed run, apart from weights and optimizer
+        self.saved = None
+        self.is_step_complete = True
+        # a resumed run continues with these
         self.step, self.seconds, self.best = 0, 0.0, math.inf
         self.interval = Interval()
-        self.usual = math.inf  # the mean loss of the interval before
-        self.unusable = 0  # steps in a row whose numbers were not finite
+        self.usual = math.inf  # mean loss of the interval before
+        self.unusable = 0
         self.readings = Readings(
             min(config.run.log_every or MAX_STEPS_AHEAD, MAX_STEPS_AHEAD), ranks.count > 1
         )
@@ -127,12 +136,13 @@ class Progress:
         self.started = time.monotonic() - self.seconds
         self.until = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
         self.bar = progress_bar(total=run.steps, initial=self.step, unit="step", quiet=self.quiet)
-        self.finished = self.step >= run.steps
+        self.is_finished = self.step >= run.steps
 
     def account(self, rate: float, stop: SimpleNamespace) -> bool:
-        """Enter one more step, and do whatever is due after it: log, validate, save.
+        """Enter one more step, and log, validate and save when that is due.
 
-        False if the run is back at an earlier step, whose batch has to be drawn again.
+        Returns False if the run is back at an earlier step, so that its batch has to be drawn
+        again.
         """
         run = self.config.run
         self.step += 1
@@ -140,25 +150,25 @@ class Progress:
         self.seconds = time.monotonic() - self.started
         self.readings.add((self.step, rate, self.seconds))
         late = run.minutes and self.ranks.largest(time.monotonic() > self.until)
-        self.finished = self.step == run.steps or bool(late)
-        validating = self.finished or _every(run.validate_every, self.step)
-        saving = _every(run.checkpoint_every, self.step) and not self.finished
+        self.is_finished = self.step == run.steps or bool(late)
+        validating = self.is_finished or _every(run.validate_every, self.step)
+        saving = _every(run.checkpoint_every, self.step) and not self.is_finished
         if not self.read(wait=validating or saving or bool(stop.received)):
-            self.finished, self.bar.n = False, self.step
+            self.is_finished, self.bar.n = False, self.step
             return False
-        if self.finished and not _every(run.log_every, self.step):
+        if self.is_finished and not _every(run.log_every, self.step):
             self.write_interval(self.step, rate, self.seconds)
         if validating:
             self.validate()
-        self.whole = True
+        self.is_step_complete = True
         if saving:
             self.save_or_warn()
         return True
 
     def read(self, wait: bool = False) -> bool:
-        """Log what has arrived of the steps made; with `wait`, all of it.
+        """Log the results of steps that have arrived from the device; with `wait`, of all steps.
 
-        False if that took the run back to an earlier step: numbers come late from a device.
+        Returns False if a result took the run back to an earlier step.
         """
         made = self.step
         for (step, rate, seconds), now in self.readings.take(wait):
@@ -174,16 +184,16 @@ class Progress:
         return True
 
     def say(self, text: str) -> None:
-        """A line between the bar's."""
+        """Print a line above the progress bar."""
         if not self.quiet:
             self.bar.write(text, file=sys.stderr)
 
     def learned(self, step: int, now: dict[str, float]) -> None:
-        """Count a step that changed the weights; say so if its loss stands out."""
+        """Count a step that changed the weights. Report a loss that stands out."""
         self.unusable = 0
         loss = sum(_losses(now).values())
         if loss > SPIKE_RATIO * self.usual:
-            if self.interval.spikes == 0:  # one line for an interval is enough
+            if self.interval.spikes == 0:  # one line per interval is enough
                 self.say(
                     f"step {step}: the loss rose to {loss:.4g}, from {self.usual:.4g} on "
                     "average before",
@@ -192,9 +202,10 @@ class Progress:
         self.interval.add(now)
 
     def not_finite(self, step: int, now: dict[str, float]) -> None:
-        """A step that did not change the weights, because they would not be finite any more.
+        """Handle a step whose loss or gradient was not finite; it did not change the weights.
 
-        Unless it was only left out, a device has changed nothing in the steps that it made since.
+        With --on-nan skip the next step follows. With rewind the newest checkpoint is restored.
+        With stop, or after PATIENCE_STEPS such steps in a row, NonFiniteError is raised.
         """
         self.unusable += 1
         if self.config.run.on_nan == "stop" or self.unusable > PATIENCE_STEPS:
@@ -212,7 +223,7 @@ class Progress:
         self.interval.skipped += 1
 
     def stop_not_finite(self, now: dict[str, float]) -> NoReturn:
-        """Raise NonFiniteError with the step, the numbers, the arrays, and the way back."""
+        """Raise NonFiniteError with the step, the numbers, the arrays and the remedy."""
         self.readings.clear()
         self.save()
         wrong = {name: x for name, x in now.items() if not math.isfinite(x)}
@@ -227,13 +238,13 @@ class Progress:
         )
 
     def saved_name(self) -> str:
-        """The newest checkpoint, in words."""
+        """Return the newest checkpoint in words."""
         if self.saved is None:
             return "no checkpoint"
         return f"{self.folder.checkpoint} of step {self.saved}"
 
     def write_interval(self, step: int, rate: float, seconds: float) -> None:
-        """A row of the log, and a new interval."""
+        """Append a row to the log, with means since the row before."""
         means = self.interval.means()
         row = {"step": step, "learning_rate": rate, "seconds": round(seconds, 2)}
         self.folder.append(row | means | self.interval.counts())
@@ -244,7 +255,7 @@ class Progress:
         self.interval = Interval()
 
     def validate(self) -> None:
-        """Log the losses on validation sequences; keep the weights that did best so far."""
+        """Log the losses on validation sequences. Save the weights if their loss is the lowest."""
         found = judging.decode_with_truth(self.model, self.validation, self.config.data.past)
         row, loss = {}, 0.0
         for name, (logits, truth) in found.items():
@@ -253,7 +264,7 @@ class Progress:
             loss += self.config.loss.weights[name] * mean
         if not math.isfinite(loss):
             found = ", ".join(f"{name} = {x}" for name, x in row.items())
-            raise NonFiniteError(  # and save nothing: these weights are the wrong ones
+            raise NonFiniteError(  # nothing is saved: these weights are bad
                 f"expected finite losses, got {found} after step {self.step}; "
                 f"{self.saved_name()} is older: lower --learning-rate"
             )
@@ -265,14 +276,17 @@ class Progress:
                 checkpoint.save(self.folder.best, self.model, None, about)
 
     def save_or_warn(self) -> None:
-        """A checkpoint on the way. A full disk may have room again before the next one."""
+        """Save a checkpoint between steps; a failure is a warning, because the next may succeed."""
         try:
             self.save()
         except RunError as error:
             self.bar.write(f"warning: {error}; training goes on from here", file=sys.stderr)
 
     def save(self) -> None:
-        """A checkpoint, unless its numbers are not finite: those must not replace good ones."""
+        """Save a checkpoint, unless one of this step exists.
+
+        Raises NonFiniteError for parameters that are not finite, which must not replace good ones.
+        """
         self.read(wait=True)
         if self.saved == self.step:
             return
@@ -302,11 +316,14 @@ class Progress:
             self.folder.keep(self.step, self.config.run.keep)
 
     def restore(self, force: bool) -> None:
-        """Be where the checkpoint was."""
+        """Restore the state of the checkpoint. Raises RunError if it is not that of this run.
+
+        With `force` other settings, versions and data are accepted.
+        """
         path = self.folder.checkpoint
         arrays, about = checkpoint.read(path)
         if about.get("step") == 0 and "optimizer_steps" not in about:
-            # weights alone, as interop.py imports them: training starts there
+            # weights without an optimizer, from interop.py: training starts from them
             checkpoint.fill(self.model, arrays, path)
             return
         try:
@@ -329,7 +346,7 @@ class Progress:
                 f"{path}: expected the state of a run to resume, got {error!r}: use another one"
             ) from error
         now = environment(self.ranks.count)
-        if then.get("ranks") != now["ranks"]:  # their sums round differently: no reason to refuse
+        if then.get("ranks") != now["ranks"]:  # sums round differently: allowed, and reported
             self.regrouped = (
                 f", on {now['ranks']} ranks, not {then.get('ranks', 'unknown')}: equal within "
                 "rounding, not to the bit"
@@ -354,7 +371,9 @@ class Progress:
         self.optimizer.unusable = min(self.unusable, self.optimizer.patience)
         self.saved = self.step
         if self.step:
-            self.folder.keep(self.step, self.config.run.keep)  # it may have been killed before that
+            self.folder.keep(
+                self.step, self.config.run.keep
+            )  # an interrupted run may have missed it
 
     def draw(self) -> None:
         """Draw curves.png, and unless frames are no pictures, prediction.png and prediction.gif.
@@ -389,7 +408,7 @@ class Progress:
 
 @dataclass
 class Interval:
-    """What has come together since the last row of the log."""
+    """Sums and counts since the last row of the log."""
 
     steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
@@ -403,11 +422,11 @@ class Interval:
         self.sums = {name: self.sums.get(name, 0.0) + x for name, x in now.items()}
 
     def means(self) -> dict[str, float]:
-        """The means over the steps that were not skipped."""
+        """Return the means over the steps that were not skipped."""
         return {name: x / self.steps for name, x in self.sums.items()}
 
     def counts(self) -> dict[str, int]:
-        """What happened that should not; empty in a good interval."""
+        """Return the counts of skipped, rewound and spiking steps, where not zero."""
         counts = {"skipped": self.skipped, "rewound": self.rewound, "spikes": self.spikes}
         return {name: count for name, count in counts.items() if count}
 
@@ -451,7 +470,7 @@ def _same_cell(before, after):
 
 
 def _differences(saved, config, then, now, moved=()):
-    """What is not as it was, in words. The length of a run may change, and where its data lie."""
+    """Describe the differences of settings and environment that change the last bits."""
     names = [*then, *(name for name in now if name not in then)]
     return differences(saved, config, but=(*MAY_CHANGE, *moved)) + [
         f"{name} {now.get(name, 'unknown')}, not {then.get(name, 'unknown')}"

@@ -1,4 +1,4 @@
-"""What a training step costs, known before it is made: arithmetic and memory.
+"""Resources of a training step, computed before it is made: arithmetic and memory.
 
 Read next: progress.py, which announces both.
 """
@@ -24,7 +24,7 @@ from .distributed import ALONE, Alone
 
 
 def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
-    """Multiplications and additions of the matrix products of one step, in 1e9."""
+    """Return the multiplications and additions in the matrix products of one step, in 1e9."""
     past, future = config.data.past, config.data.future
     steps = {"encoder": past, "reconstruct": past, "predict": future}
     data = ["encoder.0."]
@@ -44,20 +44,20 @@ def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training takes: `fixed`, and `per_sequence` of a batch."""
+    """Bytes of memory for training: `fixed`, and `per_sequence` of a batch."""
 
     fixed: int
     per_sequence: int
 
     def needed(self, batch_size: int) -> int:
-        """Bytes for batches of this size."""
+        """Return the bytes for batches of this size."""
         return self.fixed + batch_size * self.per_sequence
 
 
 def weights_memory(config: Config, D: int) -> int:
-    """Bytes of parameters, their gradients and the optimizer's state, without making any of them.
+    """Return the bytes of parameters, gradients and optimizer state, without allocating them.
 
-    The model that is asked is blank: pages that nobody touches take no memory.
+    A blank model gives the sizes: memory pages that are never touched take no memory.
     """
     with use_backend("numpy", config.run.dtype):
         blank = build.build_model(config, D, Blank())
@@ -66,12 +66,12 @@ def weights_memory(config: Config, D: int) -> int:
 
 
 def memory_of(model: EncoderDecoder, config: Config) -> Memory:
-    """What training `model` takes: weights, a step's buffers, and the batches that wait.
+    """Return the memory for training `model`: weights, buffers of a step, and waiting batches.
 
-    The buffers are measured on batches of one and two sequences, and grow evenly from there.
+    The buffers are measured for batches of one and two sequences; they grow linearly.
     """
     on_host = current_backend().name == "numpy"
-    with use_backend("numpy", config.run.dtype):  # the pool that counts is the host's
+    with use_backend("numpy", config.run.dtype):  # buffers of the host are measured
         one, two = _measured(model.D, config)
     frames = (config.data.past + config.data.future) * model.D * np.dtype(config.run.dtype).itemsize
     fixed = weights_memory(config, model.D) + 2 * one - two
@@ -105,7 +105,7 @@ def _measured(D, config):
 
 
 def _buffers(H, D, config):
-    """Bytes for batches of one and two sequences, and in each of them for gradients of weights."""
+    """Return the bytes for one and two sequences, and those for gradients of weights in each."""
     model = _blank(H, D, config)
     rest = _size_for_gradients(model)
     return [_buffers_of_a_step(model, config, B) - rest for B in (1, 2)], rest
@@ -117,7 +117,7 @@ def _blank(H, D, config):
 
 
 def _size_for_gradients(model):
-    """Bytes of the buffers for gradients of weights, one for each size of a block of rows."""
+    """Return the bytes of the buffers for gradients of weights, one per size of a block."""
     sizes = set()
     for name, param in model.params().items():
         if param.value.ndim == 2 and not name.endswith("Wp"):
@@ -144,7 +144,7 @@ def _buffers_of_a_step(model, config, B):
 
 
 def free_memory() -> int:
-    """Bytes that can be had now, by all processes together: on the device in use."""
+    """Return the bytes that are free on the device in use, for all processes together."""
     if current_backend().name == "cupy":
         return xp.cuda.runtime.memGetInfo()[0]
     import psutil
@@ -153,7 +153,7 @@ def free_memory() -> int:
 
 
 def refuse_weights(config: Config, D: int, ranks: Alone = ALONE) -> None:
-    """Raise ConfigError if the weights alone are too much, before any is drawn."""
+    """Raise ConfigError if the weights alone need too much memory, before any is drawn."""
     needed, free = weights_memory(config, D), free_memory() // ranks.neighbours
     if needed > free:
         raise ConfigError(
@@ -164,7 +164,7 @@ def refuse_weights(config: Config, D: int, ranks: Alone = ALONE) -> None:
 
 
 def refuse_memory(memory: Memory, config: Config, ranks: Alone = ALONE) -> None:
-    """Raise ConfigError if a step needs more memory than is free, with what would fit."""
+    """Raise ConfigError if a step needs more memory than is free; the error says what fits."""
     rows = -(-config.run.batch_size // ranks.count)
     needed, free = memory.needed(rows), free_memory() // ranks.neighbours
     if needed <= free:
@@ -183,5 +183,5 @@ def refuse_memory(memory: Memory, config: Config, ranks: Alone = ALONE) -> None:
 
 
 def in_words(size: int) -> str:
-    """Bytes in the unit that suits them."""
+    """Return a number of bytes in MB or GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

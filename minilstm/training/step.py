@@ -22,10 +22,13 @@ OF_ARRAY = "gradient_norm "  # with the name of a parameter behind it: a column 
 
 @dataclass(frozen=True)
 class Batch:
-    """Frames (T, B, D) and random choices for one training step.
+    """Frames (T, B, D), random choices and learning rate of one training step.
 
-    With several ranks, a `Batch` has the rows of one rank. `share` is their fraction of the whole
-    batch. `rate` is the learning rate.
+    past, future   frames of the sequences of this rank
+    feed_truth     feeding of the two decoders; see Decoder
+    masks          dropout masks of encoder and decoders, or None
+    share          fraction of the whole batch that this rank has: 1 for a single process
+    rate           learning rate
     """
 
     past: np.ndarray
