@@ -54,7 +54,7 @@ def announce(
     out: Path,
     ranks: Alone = ALONE,
 ) -> str:
-    """Describe the run in five lines, or six with advice on the precision."""
+    """Describe the run in five lines, with further ones on what would be faster."""
     c, d, r = config.model, config.data, config.run
     conditional = {"none": "", "both": ", both decoders conditional"}
     conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
@@ -68,6 +68,8 @@ def announce(
         advice = (
             "\nadvice    --precision tf32 is faster on this GPU: its products read 10 of 23 bits"
         )
+    if r.backend == "cupy" and r.graph and ranks.count > 1:
+        advice += "\ngraphs    none: steps of several ranks are not recorded as CUDA graphs"
     length = f"{r.steps:,} steps" + (f" or {r.minutes:g} minutes" if r.minutes else "")
     return "\n".join(
         (
