@@ -89,6 +89,22 @@ def test_the_size_of_the_blocks_changes_nothing(monkeypatch):
     np.testing.assert_allclose(sharpness(truth, p, (6, 6)), whole[2], rtol=1e-13)
 
 
+def test_threads_change_no_bit_and_keep_the_settings_of_their_caller(monkeypatch):
+    truth, p = random_frames(3, 7, 36), random_frames(3, 7, 36, seed=1)
+    monkeypatch.setattr(metrics, "BLOCK_NUMBERS", truth[:, 0].size)
+    found = []
+    for threads in (1, 4):
+        monkeypatch.setattr(metrics, "MAX_THREADS", threads)
+        monkeypatch.setattr(metrics.os, "cpu_count", lambda: 4)
+        found.append((cross_entropy(truth, p), sharpness(truth, p, (6, 6))))
+    np.testing.assert_array_equal(*found)
+    p[0, 6] = 2
+    with pytest.raises(DataError, match="to 2;"):
+        cross_entropy(truth, p)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        squared_error(truth, 1e200 * p)
+
+
 def test_a_long_test_set_is_measured_in_little_memory():
     truth = np.broadcast_to(random_frames(20, 1, 4096).astype(np.float32), (20, 200, 4096))
     tracemalloc.start()

@@ -21,7 +21,7 @@ import math
 
 import numpy as np
 
-from .metrics import BLOCK_NUMBERS
+from .metrics import in_blocks
 
 SSIM_SEQUENCES = 1000  # one frame takes about a millisecond
 WINDOW = 7  # pixels
@@ -33,14 +33,13 @@ def frame_errors(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ..
     truth, prediction (T, N, D) in [0, 1], `shape` (H, W) of a frame. The standard error is that of
     the mean over sequences, each with the mean of its own frames; of one sequence it is None.
     """
-    T, N, D = truth.shape
-    squared, absolute = np.empty(N), np.empty(N)
-    step = max(1, BLOCK_NUMBERS // (T * D))
-    for n in range(0, N, step):
-        block = slice(n, n + step)
+
+    def per_sequence(block):
         error = truth[:, block].astype(np.float64) - prediction[:, block]
-        squared[block] = (error**2).sum(axis=2).mean(axis=0)
-        absolute[block] = np.abs(error).sum(axis=2).mean(axis=0)
+        sums = (error**2).sum(axis=2), np.abs(error).sum(axis=2)  # (T, N) each
+        return np.mean(sums, axis=1)
+
+    squared, absolute = np.concatenate(in_blocks(per_sequence, truth), axis=1)
     found = {"squared error": _mean_of(squared), "absolute error": _mean_of(absolute)}
     return found | {"SSIM": _ssim(truth, prediction, shape)}
 

@@ -23,6 +23,10 @@ Read next: figures/strips.py, which draws the frames that are measured here.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import product
 
 import numpy as np
@@ -31,7 +35,10 @@ from ..errors import DataError, ShapeError
 
 # the least probability that a baseline gives: at 0 one wrong pixel would cost infinity
 MIN_PROBABILITY = 1e-4
-BLOCK_NUMBERS = 2**20  # numbers computed at a time: 8 MB in float64, for a test set of any size
+# numbers computed at a time by a thread: 1 MB in float64 stays in a cache, and a test set may have
+# any size
+BLOCK_NUMBERS = 2**17
+MAX_THREADS = 8
 
 SHARP = 0.5  # at least half of the truth's edges; a blur over 3x3 pixels scores less
 BLUR_SEQUENCES = 100  # measured for `equivalent_blur`: more would take minutes
@@ -76,21 +83,37 @@ def _mean_over_sequences(distance, truth, prediction):
     Each frame is summed whole, so the result does not depend on the size of the blocks.
     """
     _check_frames(truth, prediction)
-    T, N, D = truth.shape
-    prediction = np.broadcast_to(prediction, truth.shape)  # a view: costs no memory
+
+    def per_frame(block):
+        p = prediction[..., block, :] if prediction.ndim > 1 else prediction
+        return distance(truth[:, block].astype(np.float64), p.astype(np.float64))
+
+    return np.concatenate(in_blocks(per_frame, truth), axis=1).mean(axis=1)
+
+
+def in_blocks(measure: Callable[[slice], np.ndarray], frames: np.ndarray) -> list[np.ndarray]:
+    """Return `measure(block)` for blocks of the sequences of frames (T, N, D), in their order.
+
+    Threads compute them, because NumPy lets go of Python's lock. Each has the settings of the
+    caller: backend, workspace and np.errstate.
+    """
+    T, N, D = frames.shape
     step = max(1, BLOCK_NUMBERS // (T * D))
     blocks = [slice(n, n + step) for n in range(0, N, step)]
-    per_frame = [
-        distance(truth[:, b].astype(np.float64), prediction[:, b].astype(np.float64))
-        for b in blocks
-    ]
-    return np.concatenate(per_frame, axis=1).mean(axis=1)
+    threads = min(len(blocks), MAX_THREADS, os.cpu_count() or 1)
+    if threads == 1:
+        return [measure(block) for block in blocks]
+    with ThreadPoolExecutor(threads) as pool:
+        tasks = [pool.submit(copy_context().run, measure, block) for block in blocks]
+        return [task.result() for task in tasks]
 
 
 def _x_log_y(x, y):
     """x log(y), with 0 log(0) = 0."""
-    with np.errstate(divide="ignore"):  # log(0) = -inf is intended
-        return x * np.log(y, out=np.zeros_like(y), where=x != 0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # log(0) = -inf is intended
+        products = x * np.log(y)
+    products[x == 0] = 0
+    return products
 
 
 # ---------------------------------------------------------------- predictions without a model
@@ -175,14 +198,17 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...])
             f"expected truth and prediction (T, N, {' * '.join(map(str, shape))}) for frames of "
             f"shape {shape}, got {truth.shape} and {prediction.shape}"
         )
-    agreement, energy = np.zeros(T), np.zeros(T)
-    step = max(1, BLOCK_NUMBERS // (T * D))
-    for n in range(0, N, step):
-        true_edges = _edges(truth[:, n : n + step], shape)
-        edges = _edges(prediction[:, n : n + step], shape)
-        agreement += _best_shift(true_edges, edges).sum(axis=1)
-        energy += np.maximum(_dot(true_edges, true_edges), _dot(edges, edges)).sum(axis=1)
-    return np.divide(agreement, energy, out=np.ones(T), where=energy > 0)
+
+    def measure(block):
+        return _agreement_and_energy(truth[:, block], prediction[:, block], shape)
+
+    return _sharpness_of(in_blocks(measure, truth))
+
+
+def _sharpness_of(measured):
+    """Sharpness (T,) from `_agreement_and_energy` of all blocks."""
+    agreement, energy = np.concatenate(measured, axis=2).sum(axis=2)
+    return np.divide(agreement, energy, out=np.ones_like(energy), where=energy > 0)
 
 
 def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...]) -> float:
@@ -200,8 +226,13 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
 
     def sharpness_of(blur):
         sigma = (0, 0, blur, blur) + (0,) * channels
-        blurred = gaussian_filter(frames, sigma, mode="constant").reshape(truth.shape)
-        return sharpness(truth, blurred, shape).mean()
+
+        def measure(block):
+            blurred = gaussian_filter(frames[:, block], sigma, mode="constant")
+            blurred = blurred.reshape(truth[:, block].shape)
+            return _agreement_and_energy(truth[:, block], blurred, shape)
+
+        return _sharpness_of(in_blocks(measure, truth)).mean()
 
     low, high = 0.0, MAX_BLUR_PIXELS
     if sharpness_of(high) >= wanted:
@@ -212,27 +243,41 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
     return low
 
 
+def _agreement_and_energy(truth, prediction, shape):
+    """Both lines of the fraction, frame by frame: (T, N, D) twice -> (2, T, N)."""
+    true_edges, edges = _edges(truth, shape), _edges(prediction, shape)
+    energy = np.maximum(_dot(true_edges, true_edges), _dot(edges, edges))
+    return np.stack([_best_shift(true_edges, edges, shape), energy])
+
+
 def _edges(frames, shape):
-    """(T, N, D) -> (2, T, N, H, W, C): neighbour below minus pixel, neighbour right minus pixel."""
+    """(T, N, D) -> (2, T, N, L): neighbour below minus pixel, neighbour right minus pixel.
+
+    L counts the pixels of a frame with a border of one pixel, whose edges are 0.
+    """
     T, N, D = frames.shape
-    x = frames.astype(np.float64).reshape(T, N, shape[0], shape[1], -1)
-    g = np.zeros((2, *x.shape))  # stays 0 in the last row and column, which have no such neighbour
-    g[0, :, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
-    g[1, :, :, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]
-    return g
+    H, W = shape[:2]
+    x = frames.astype(np.float64).reshape(T, N, H, W, -1)
+    g = np.zeros((2, T, N, H + 2, W + 2, x.shape[-1]))
+    # stays 0 in the last row and column of the frame too, which have no such neighbour
+    g[0, :, :, 1:H, 1:-1] = x[:, :, 1:] - x[:, :, :-1]
+    g[1, :, :, 1:-1, 1:W] = x[:, :, :, 1:] - x[:, :, :, :-1]
+    return g.reshape(2, T, N, -1)
 
 
 def _dot(a, b):
-    """Inner product of two edge fields, frame by frame: (2, T, N, H, W, C) twice -> (T, N)."""
-    return np.einsum("etnhwc,etnhwc->tn", a, b)
+    """Inner product of two edge fields, frame by frame: (2, T, N, L) twice -> (T, N)."""
+    return np.einsum("etnl,etnl->tn", a, b)
 
 
-def _best_shift(true_edges, edges):
-    H, W = edges.shape[3:5]
-    padded = np.pad(edges, [(0, 0)] * 3 + [(1, 1), (1, 1), (0, 0)])
-    shifts = product((0, 1, 2), repeat=2)
-    dots = [_dot(true_edges, padded[:, :, :, y : y + H, x : x + W]) for y, x in shifts]
-    return np.max(dots, axis=0)
+def _best_shift(true_edges, edges, shape):
+    """The largest inner product over nine shifts: a shift is a distance in the flat array."""
+    row = (shape[1] + 2) * (shape[2] if len(shape) > 2 else 1)
+    pixel = row // (shape[1] + 2)
+    first, last = row + pixel, edges.shape[-1] - row - pixel  # around them is only the border
+    inner = true_edges[..., first:last]
+    shifts = [y * row + x * pixel for y, x in product((-1, 0, 1), repeat=2)]
+    return np.max([_dot(inner, edges[..., first + s : last + s]) for s in shifts], axis=0)
 
 
 # ---------------------------------------------------------------- refusals
