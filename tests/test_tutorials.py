@@ -101,7 +101,7 @@ def test_a_tutorial_has_all_its_parts(script):
 def test_the_readme_names_a_tutorial_and_shows_its_pictures(script):
     readme = (TUTORIALS / "README.md").read_text(encoding="utf-8")
     assert f"]({script.name})" in readme
-    made = set(re.findall(r'kit\.save(?:_file)?\(.*?"(\d\d_\w+)"', TEXTS[script], re.DOTALL))
+    made = set(re.findall(r'kit\.save(?:_\w+)?\(.*?"(\d\d_\w+)"', TEXTS[script], re.DOTALL))
     for name in made:
         assert f"(images/{name}.png)" in readme, name
         assert (TUTORIALS / "images" / f"{name}.png").stat().st_size < 100_000

@@ -25,19 +25,7 @@ from minilstm.layers.layer import Cache
 
 set_backend("numpy", "float64")  # checks need float64; for training float32 is enough
 
-drawn, ax = kit.diagram(8, 3.4)
-for k, (name, colour) in enumerate(
-    (("x", kit.FAINT), ("x W1 + b1", kit.BLUE), ("tanh", kit.BLUE),
-     ("h W2 + b2", kit.BLUE), ("loss", kit.GREEN))
-):  # fmt: skip
-    kit.box(ax, 1.9 * k, 0, name, colour, width=1.25)
-for k, (up, down) in enumerate((("x", "dx"), ("a", "da"), ("h", "dh"), ("z", "dz"))):
-    kit.arrow(ax, (1.9 * k + 0.63, 0.12), (1.9 * k + 1.27, 0.12), up, kit.BLUE)
-    kit.arrow(ax, (1.9 * k + 1.27, -0.12), (1.9 * k + 0.63, -0.12), "", kit.ORANGE)
-    ax.text(1.9 * k + 0.95, -0.22, down, color=kit.ORANGE, fontsize=12, ha="center", va="top")
-ax.set_xlim(-0.8, 8.4)
-ax.set_ylim(-1, 1)
-kit.save(drawn, "02_network", show=False)  # the text above shows it
+kit.save_diagram("network", "02_network")
 
 # %% [markdown]
 # ## Forward

@@ -14,7 +14,8 @@
 #
 # Left: a network with a loop. Its state `h` comes back as an input. Right: the same network, drawn
 # once for every time step. This drawing is called *unrolled*. The three boxes are **one** box: they
-# have the same `Wx`, the same `Wh` and the same `b`.
+# have the same `Wx`, the same `Wh` and the same `b`. Blue arrows go forward. Orange arrows carry
+# gradients back: they take the same way in the other direction.
 
 # %%
 import kit
@@ -25,22 +26,7 @@ from minilstm.gradcheck import check
 
 set_backend("numpy", "float64")
 
-drawn, ax = kit.diagram(9, 3)
-kit.box(ax, 0, 0, "cell")
-kit.arrow(ax, (0, -1), (0, -0.3), "x", kit.FAINT)
-kit.arrow(ax, (0, 0.3), (0, 1), "y", kit.GREEN)
-kit.arrow(ax, (0.5, 0.15), (0.5, -0.15), "h", kit.BLUE, bend=-2.6)
-ax.text(1.75, 0, "=", fontsize=24, ha="center", va="center", color=kit.INK)
-for t in range(3):
-    x = 3.4 + 1.9 * t
-    kit.box(ax, x, 0, "cell")
-    kit.arrow(ax, (x, -1), (x, -0.3), f"x[{t}]", kit.FAINT)
-    kit.arrow(ax, (x, 0.3), (x, 1), f"y[{t}]", kit.GREEN)
-    kit.arrow(ax, (x - 1.4, 0) if t else (x - 1.2, 0), (x - 0.5, 0), f"h[{t}]", kit.BLUE)
-kit.arrow(ax, (7.7, 0), (8.5, 0), "h[3]", kit.BLUE)
-ax.set_xlim(-0.8, 8.8)
-ax.set_ylim(-1.1, 1.1)
-kit.save(drawn, "04_unrolling", show=False)
+kit.save_diagram("unrolling", "04_unrolling")
 
 # %% [markdown]
 # ## Forward

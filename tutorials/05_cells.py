@@ -43,12 +43,20 @@ def sig(a):
     return 1 / (1 + np.exp(-a))
 
 
+kit.save_diagram("simple-rnn", "05_simple_rnn")
+kit.save_diagram("slides-lstm", "05_slides_lstm")
+kit.save_diagram("paper-lstm", "05_paper_lstm")
+
 rng = np.random.default_rng(0)
 T, B, D, H = 6, 4, 3, 5
 x = rng.standard_normal((T, B, D))
 
 # %% [markdown]
 # ## The simple RNN of the slides, read literally
+#
+# ![the simple RNN of the slides, and the standard one](images/05_simple_rnn.png)
+#
+# The picture shows the cell of the slides beside the standard one. Follow the blue arrows from $x$.
 #
 # $$h_{i+1} = W h_i, \qquad o_{i+1} = \operatorname{sig}(W^i x_i + h_{i+1} + b), \qquad
 #   \text{return } o_{i+1}, h_{i+1}$$
@@ -110,6 +118,8 @@ assert np.abs(final).max() == 0 and np.abs(literal.W.grad).max() == 0
 #
 # ## The LSTM of the slides, read literally
 #
+# ![the LSTM of the slides](images/05_slides_lstm.png)
+#
 # $$H = [I x_i, h], \quad g^u = \operatorname{sig}(W^u H), \quad g^f = \operatorname{sig}(W^f H),
 #   \quad g^o = \operatorname{sig}(W^o H), \quad g^c = \tanh(W^c H)$$
 # $$m' = g^f \odot m + g^u \odot g^c, \qquad h' = \tanh(g^o \odot m')$$
@@ -141,6 +151,11 @@ assert np.allclose(h, final_h, atol=1e-14) and np.allclose(m, final_m, atol=1e-1
 # | `SlidesLSTM` | $W[Ix, h]$ | no | no | $\tanh(o \odot c)$ |
 # | `LSTM` | $W_x x + W_h h$ | yes | no | $o \odot \tanh(c)$ |
 # | `PeepholeLSTM` | $W_x x + W_h h$ | yes | yes | $o \odot \tanh(c)$ |
+#
+# ![the LSTM of the paper; its peepholes are dashed](images/05_paper_lstm.png)
+#
+# The picture shows the paper's LSTM. The peepholes are dashed: $i$ and $f$ see the old cell state
+# $c'$, and $o$ sees the new one.
 #
 # All of them pass the gradient check of tutorial 02, with random states, biases and peepholes:
 

@@ -23,6 +23,8 @@ from minilstm.evaluation import judging, metrics
 from minilstm.runs import build
 from minilstm.training.batches import draw_batch
 
+kit.save_diagram("autoencoder", "06_autoencoder")
+
 # %% [markdown]
 # ## Two LSTMs and one code
 #
@@ -32,6 +34,8 @@ from minilstm.training.batches import draw_batch
 #
 # $$(h, c) = \text{encoder}(x_1, \dots, x_T), \qquad
 #   z_T, z_{T-1}, \dots, z_1 = \text{decoder}(h, c), \qquad \hat x_t = \operatorname{sig}(z_t)$$
+#
+# ![encoder and decoder of an autoencoder](images/06_autoencoder.png)
 #
 # Note the order: the last frame comes first. The target is the film in reverse order.
 #

@@ -11,7 +11,7 @@
 #
 # ![encoder, code, decoder](images/07_encoder_decoder.png)
 #
-# Blue: the encoder reads frames. Green: the decoder reads nothing. The state $(h, c)$ goes from the
+# The encoder reads frames. The decoder reads nothing. The code, the state $(h, c)$, goes from the
 # encoder to the decoder, and its gradient (orange) goes back. Nothing else goes from one to the
 # other.
 
@@ -27,21 +27,7 @@ from minilstm.layers.layer import Sample
 from minilstm.layers.samples import randomize
 from minilstm.runs import build
 
-drawn, ax = kit.diagram(9, 2.6)
-for t in range(6):
-    x, sees = 1.6 * t, t < 3
-    kit.box(ax, x, 0, "encode" if sees else "decode", kit.BLUE if sees else kit.GREEN, 1.0)
-    if sees:
-        kit.arrow(ax, (x, -1), (x, -0.3), f"x[{t}]", kit.FAINT)
-    else:
-        kit.arrow(ax, (x, 0.3), (x, 1), f"x[{t}]?", kit.GREEN)
-    if t < 5:
-        kit.arrow(ax, (x + 0.5, 0.1), (x + 1.1, 0.1), "h, c" if t == 2 else "", kit.INK)
-        kit.arrow(ax, (x + 1.1, -0.1), (x + 0.5, -0.1), "", kit.ORANGE)
-ax.text(4.0, -0.25, "dh, dc", color=kit.ORANGE, fontsize=12, ha="center", va="top")
-ax.set_xlim(-0.6, 8.7)
-ax.set_ylim(-1.1, 1.1)
-kit.save(drawn, "07_encoder_decoder", show=False)
+kit.save_diagram("encoder-decoder", "07_encoder_decoder")
 
 # %% [markdown]
 # ## Train one

@@ -28,6 +28,9 @@ from minilstm.layers.layer import Sample
 from minilstm.layers.samples import randomize
 from minilstm.models import Composite
 
+kit.save_diagram("composite", "10_composite")
+kit.save_diagram("conditional", "10_conditional")
+
 # %% [markdown]
 # ## Why a composite model?
 #
@@ -41,6 +44,8 @@ from minilstm.models import Composite
 # A composite model does both tasks from *one* code, so the code must be good for both:
 #
 # $$L = L_\text{reconstruction} + L_\text{future}.$$
+#
+# ![the composite model: one encoder and two decoders, whose gradients add](images/10_composite.png)
 #
 # We can test what the codes contain. As in tutorial 01 we use a linear probe. Here it draws a frame
 # from the code: the *first* frame of the past, or a *future* frame, three steps ahead. The encoder
@@ -115,6 +120,8 @@ assert codes["composite"][0] > codes["predictor"][0] + 0.01
 #
 # $$\text{teacher forcing: } x_{t-1} \to z_t \qquad\qquad
 #   \text{free-running: } \hat x_{t-1} = \operatorname{sig}(z_{t-1}) \to z_t$$
+#
+# ![a conditional decoder in training and free-running](images/10_conditional.png)
 #
 # **Predict:** a conditional predictor was trained with teacher forcing. Draw two curves of its loss
 # over the six predicted frames: one teacher-forced, one free-running.

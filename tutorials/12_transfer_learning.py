@@ -129,26 +129,11 @@ assert np.allclose(found["single frame"], again["single frame"], atol=1e-4)
 #
 # In training there is a loss at every step. To classify a clip, the probabilities are averaged over
 # the steps of a window, and then over the windows of the clip.
+#
+# ![Figure 11: the classifier](images/12_classifier.png)
 
 # %%
-drawn, ax = kit.diagram(9, 3.4)
-for t in range(4):
-    x = 1.6 * t
-    kit.arrow(ax, (x, -1.0), (x, -0.3), f"x[{t}]", kit.FAINT)
-    kit.box(ax, x, 0, "LSTM", kit.BLUE)
-    kit.arrow(ax, (x, 0.3), (x, 0.9), f"h[{t}]", kit.BLUE)
-    kit.box(ax, x, 1.2, "softmax", kit.GREEN)
-    kit.arrow(ax, (x, 1.5), (x, 2.1), f"p[{t}]", kit.GREEN)
-    if t < 3:
-        kit.arrow(ax, (x + 0.5, 0), (x + 1.1, 0), "", kit.INK)
-kit.box(ax, 2.4, 2.4, "mean over the steps of a window", kit.ORANGE, 5.8)
-kit.arrow(ax, (5.3, 2.4), (6.2, 2.4), "", kit.ORANGE)
-kit.box(ax, 7.7, 2.4, "mean over windows", kit.ORANGE, 3.0)
-kit.arrow(ax, (7.7, 2.1), (7.7, 1.4), "", kit.ORANGE)
-ax.text(7.7, 1.25, "the clip's p", color=kit.ORANGE, fontsize=12, ha="center", va="top")
-ax.set_xlim(-0.6, 9.3)
-ax.set_ylim(-1.1, 2.8)
-kit.save(drawn, "12_classifier")
+kit.save_diagram("classifier", "12_classifier")
 
 rows = check(Classifier.sample(np.random.default_rng(0)))
 print(len(rows), "gradients of the classifier checked")

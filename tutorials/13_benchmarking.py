@@ -38,6 +38,8 @@ from minilstm.runs import build
 from minilstm.runs.build import open_clips
 from minilstm.training.classifier import fit
 
+kit.save_diagram("two-streams", "13_two_streams")
+
 # %% [markdown]
 # ## The unit of each number
 #
@@ -284,6 +286,8 @@ kit.save(drawn, "13_table4", show=False)
 #
 # In the last group of Table 4, two models have two different inputs, and their probabilities are
 # averaged:
+#
+# ![two streams: one classifier of frames, one of optical flow](images/13_two_streams.png)
 #
 # $$p = \tfrac12 (p_\text{RGB} + p_\text{flow}).$$
 #

@@ -20,13 +20,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from minilstm import config
 from minilstm.backend import use_backend
 from minilstm.data.rng import part
 from minilstm.evaluation import judging
+from minilstm.figures import diagrams
 from minilstm.figures.style import FAINT, INK, PALETTE
 from minilstm.files import write_file
 from minilstm.layers.workspace import Reused, use_workspace
@@ -97,7 +97,7 @@ def save(drawn: Figure, name: str, show: bool = True) -> None:
     _write(Image.open(data), name, show)
 
 
-def save_file(draw, name: str) -> None:
+def save_file(draw, name: str, show: bool = True) -> None:
     """Save a figure of the library: `draw(path)` writes it, and this function makes it small."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     path = IMAGES / f"raw-{name}.png"
@@ -105,7 +105,12 @@ def save_file(draw, name: str) -> None:
     with Image.open(path) as picture:
         picture.load()
     path.unlink()
-    _write(picture, name, show=True)
+    _write(picture, name, show)
+
+
+def save_diagram(diagram: str, name: str) -> None:
+    """Save one of the library's diagrams, which the text of a tutorial shows."""
+    save_file(lambda path: diagrams.draw(diagram, path), name, show=False)
 
 
 def _write(picture, name, show):
@@ -121,37 +126,6 @@ def _write(picture, name, show):
         from IPython import display
 
         display.display(display.Image(data.getvalue()))
-
-
-def diagram(width: float, height: float):
-    """Return a figure without axes lines, for boxes and arrows. One unit is one box's width."""
-    drawn, ax = figure(width, height)
-    ax.set_axis_off()
-    ax.set_aspect("equal")
-    return drawn, ax
-
-
-def box(ax, x: float, y: float, text: str, colour: str = BLUE, width: float = 1.0) -> None:
-    """Draw a box with a word in it. (x, y) is its middle; it is 0.6 units high."""
-    shape = FancyBboxPatch(
-        (x - width / 2, y - 0.3), width, 0.6, boxstyle="round,pad=0,rounding_size=0.08",
-        facecolor=colour, edgecolor="none",
-    )  # fmt: skip
-    ax.add_patch(shape)
-    ax.text(x, y, text, ha="center", va="center", color="white", fontsize=12)
-
-
-def arrow(ax, start, end, text: str = "", colour: str = INK, bend: float = 0.0) -> None:
-    """Draw an arrow from start (x, y) to end (x, y), with a word beside its middle."""
-    style = {"arrowstyle": "-|>", "color": colour, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
-    style["connectionstyle"] = f"arc3,rad={bend}"
-    ax.annotate("", xy=end, xytext=start, arrowprops=style)
-    if text:
-        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        flat = abs(end[0] - start[0]) > abs(end[1] - start[1])
-        at = (x, y + 0.09) if flat else (x + 0.08, y)
-        ax.text(*at, text, color=colour, fontsize=12,
-                ha="center" if flat else "left", va="bottom" if flat else "center")  # fmt: skip
 
 
 def pictures(ax, frames: np.ndarray, shape: tuple[int, int], gap: int = 1) -> None:

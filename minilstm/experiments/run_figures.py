@@ -373,8 +373,8 @@ def gates(run: TrainedRun, folder: FigureFolder) -> None:
             T = run.config.data.future
             stacks["future decoder"] = activations.future_signals(model, run.past, T)[0]
         for stack, found in stacks.items():
-            for letter in layer.gate_ranges:
-                words, limits = activations.title_and_range(layer, letter)
+            for letter, limits in layer.gate_ranges.items():
+                words, _ = activations.title_and_range(layer, letter)
                 share = activations.saturation(found[letter], limits)
                 panel = rows.setdefault(stack, {}).setdefault(words, {})
                 panel[name] = (found[letter].ravel(), limits, f"{100 * share:.0f} %")
