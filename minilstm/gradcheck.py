@@ -14,11 +14,12 @@ from __future__ import annotations
 import sys
 
 from .backend import use_backend
-from .checker import TOLERANCE, check, check_all, check_samples, layer_classes
+from .checker import TOLERANCE, check, check_samples, layer_classes
 from .command import Parser, run_command
 from .config import cell_file
 from .errors import ConfigError
 from .runs.own_cell import read_cell
+from .streams import print_above, shown_on_terminal
 
 __all__ = ["check", "main"]
 
@@ -40,11 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backend", default="numpy", choices=("numpy", "cupy"))
     options = parser.parse_args(arguments)
     own = cell_file(options.only)
-    names = [] if own else [cls.__name__ for cls in layer_classes()]
-    if not own and not any(options.only.lower() in name.lower() for name in names):
+    layers = [] if own else layer_classes()
+    chosen = [cls for cls in layers if options.only.lower() in cls.__name__.lower()]
+    if not own and not chosen:
         raise ConfigError(
             f"expected a part of a layer's name, got {options.only!r}: it is one of "
-            f"{', '.join(names)}"
+            f"{', '.join(cls.__name__ for cls in layers)}"
         )
     cell = read_cell(own) if own else None
     limits = " ".join(f"{'< ' + format(limit, '.0e'):>12}" for limit in TOLERANCE.values())
@@ -52,14 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'':<82} {limits}")
     rows, previous = [], ""
     with use_backend(options.backend):
-        found = check_samples(cell, options.seed) if cell else check_all(options.only, options.seed)
-        for row in found:
-            rows.append(row)
-            mark = "" if row.passed else "   WRONG"
-            name = row.layer if row.layer != previous else ""
-            previous = row.layer
-            print(f"{name:<50} {row.array:<24} {row.size:>6} {row.difference:>12.1e} "
-                  f"{row.complex:>12.1e} {row.float32:>12.1e}{mark}", flush=True)  # fmt: skip
+        for cls in shown_on_terminal([cell] if cell else chosen, "checking layers"):
+            for row in check_samples(cls, options.seed):
+                rows.append(row)
+                mark = "" if row.passed else "   WRONG"
+                name = row.layer if row.layer != previous else ""
+                previous = row.layer
+                print_above(
+                    f"{name:<50} {row.array:<24} {row.size:>6} {row.difference:>12.1e} "
+                    f"{row.complex:>12.1e} {row.float32:>12.1e}{mark}"
+                )
     wrong = sum(not row.passed for row in rows)
     print(f"\n{len(rows)} gradients of {len({row.layer for row in rows})} layers, {wrong} wrong")
     if own and not wrong:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from .errors import MinilstmError, named, one_line
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+T = TypeVar("T")
 
 LINE_SECONDS = 60.0  # between two lines of a progress bar in a file
 
@@ -130,8 +132,36 @@ def progress_bar(iterable: Iterable | None = None, *, quiet: bool = False, **key
     """
     from tqdm import tqdm
 
-    if sys.stderr is not None and sys.stderr.isatty():
+    if on_terminal():
         keywords |= {"file": sys.stderr, "dynamic_ncols": True}
     else:
         keywords |= {"file": _Lines(), "mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS}
     return tqdm(iterable, disable=quiet, **keywords)
+
+
+def shown_on_terminal(items: Sequence[T], doing: str) -> Iterator[T]:
+    """Yield the items, with a bar on stderr if that is a terminal. `doing` stands before the bar.
+
+    The bar is for commands that take seconds, so it vanishes at the end. A single item gets none.
+    """
+    if not on_terminal() or len(items) < 2:
+        yield from items
+        return
+    with progress_bar(items, desc=doing, leave=False) as bar:
+        yield from bar
+
+
+def print_above(line: str) -> None:
+    """Print a line on stdout at once, above the bars on a terminal."""
+    if not on_terminal():
+        print(line, flush=True)
+        return
+    from tqdm import tqdm
+
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
+def on_terminal() -> bool:
+    """Say whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()

@@ -1,5 +1,6 @@
 """What a command prints: no output stream ends a run, and a log file stays short."""
 
+import importlib
 import io
 import os
 import signal
@@ -9,12 +10,21 @@ import time
 
 import pytest
 
-from minilstm import streams, train
+from minilstm import gradcheck, streams, train
 from minilstm.command import Parser, run_command, stop_signals
+from minilstm.evaluation import judging
+from minilstm.experiments import run_figures
 from minilstm.figures import curves, strips
 from minilstm.runs import checkpoint
 from minilstm.runs.run_folder import read_log
-from minilstm.streams import Output, progress_bar, safe_streams, warn_instead
+from minilstm.streams import (
+    Output,
+    print_above,
+    progress_bar,
+    safe_streams,
+    shown_on_terminal,
+    warn_instead,
+)
 from minilstm.training.progress import Progress
 
 TINY = (
@@ -130,6 +140,49 @@ def test_a_bar_in_a_file_is_a_line_a_minute(monkeypatch, capsys):
     with progress_bar(total=3, quiet=True) as bar:
         bar.update()
     assert capsys.readouterr().err == ""
+
+
+def test_a_long_command_shows_a_bar_on_a_terminal_only(monkeypatch, capsys):
+    assert list(shown_on_terminal(range(3), "predicting")) == [0, 1, 2]
+    print_above("a row")
+    assert capsys.readouterr() == ("a row\n", "")
+    monkeypatch.setattr(streams, "on_terminal", lambda: True)
+    assert list(shown_on_terminal([7], "predicting")) == [7]
+    assert capsys.readouterr().err == ""  # one item needs no bar
+    for _ in shown_on_terminal(range(3), "predicting"):
+        print_above("a row")
+    printed = capsys.readouterr()
+    assert printed.out == 3 * "a row\n"
+    assert "predicting: " in printed.err and printed.err.rpartition("\r")[2].strip() == ""
+
+
+@pytest.mark.parametrize(
+    "words, doing",
+    [("evaluate", "predicting"), ("visualize --only fig9 gates", "drawing"),
+     ("gradcheck li", "checking"), ("gradcheck linear", "")],
+)  # fmt: skip
+def test_evaluate_visualize_and_gradcheck_show_their_progress(
+    words, doing, tmp_path, monkeypatch, capsys, train_undrawn
+):
+    seen = []
+    real = streams.shown_on_terminal
+
+    def shown(items, what):
+        items = list(items)
+        seen.append(what.split()[0] if len(items) > 1 else "")
+        return real(items, what)
+
+    for module in (judging, run_figures, gradcheck):
+        monkeypatch.setattr(module, "shown_on_terminal", shown)
+    command, *rest = words.split()
+    if command != "gradcheck":
+        tiny = {"data": {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3}}
+        tiny |= {"model": {"hidden": 4}, "run": {"steps": 1, "batch_size": 4}}
+        train_undrawn(tiny, tmp_path / "run")
+        rest.insert(0, str(tmp_path / "run"))
+    seen.clear()
+    assert importlib.import_module(f"minilstm.{command}").main(rest) == 0
+    assert doing in seen
 
 
 def test_an_optional_part_that_fails_is_a_warning(capsys):

@@ -23,6 +23,7 @@ from ..layers.losses import Loss, SquaredError
 from ..layers.workspace import Fresh, use_workspace
 from ..models import EncoderDecoder
 from ..runs import build
+from ..streams import shown_on_terminal
 from . import frame_errors, metrics
 
 CHUNK_SEQUENCES = 200  # evaluated at a time
@@ -65,7 +66,8 @@ def decode(
     on the host. A decoder that the model lacks gives None.
     """
     found = ([], [])
-    for n in range(0, frames.shape[1], CHUNK_SEQUENCES):
+    starts = range(0, frames.shape[1], CHUNK_SEQUENCES)
+    for n in shown_on_terminal(starts, "predicting"):
         x = asarray(frames[:, n : n + CHUNK_SEQUENCES], model.dtype)
         outputs, _ = model.forward(x[:past], x[past:], len(x) - past, feed_truth)
         for chunks, logits in zip(found, outputs, strict=True):

@@ -28,6 +28,7 @@ from ..layers.workspace import Fresh, use_workspace
 from ..models import EncoderDecoder
 from ..runs import build
 from ..runs.trained import find_run
+from ..streams import shown_on_terminal
 
 STEPS = 100  # predicted steps in Figure 7
 UNITS = 200  # units shown in Figures 7, 9 and 10
@@ -495,10 +496,11 @@ def draw(runs: list[TrainedRun], folder: FigureFolder, names: tuple[str, ...] = 
     Raises ConfigError for runs on different data, if a figure compares them.
     """
     with use_workspace(Fresh()), np.errstate(all="ignore"):
-        for name in NAMES:
-            if name in names and name in TOGETHER:
+        chosen = [name for name in NAMES if name in names]
+        for name in shown_on_terminal(chosen, "drawing figures"):
+            if name in TOGETHER:
                 TOGETHER[name](runs, folder)
-            elif name in names:
+            else:
                 for run in runs:
                     folder.suffix = f"-{run.name}" if len(runs) > 1 else ""
                     with use_backend("numpy", run.config.run.dtype):
