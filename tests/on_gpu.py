@@ -8,6 +8,7 @@ No network. Needs CuPy and a GPU; PyTorch for the sections that compare with it,
 
     doctor    python -m minilstm.doctor
     bits      steps recorded as a graph against the same steps one by one, bit by bit
+    streams   gradients computed in several streams against those in one, bit by bit, 20 times
     kernels   each optimizer's kernel against optim.py
     frames    frames made on the device against those of the host, bit by bit
     times     whole training steps, by graphs and one by one, and their parts, beside PyTorch
@@ -301,6 +302,43 @@ def bits(options, say):
     return found
 
 
+def streams(options, say):
+    from minilstm.layers import linear, rnn
+    from minilstm.models import composite
+
+    found = {}
+    for name, precision in (RUNS[0], RUNS[2], RUNS[3]):
+        set_backend("cupy", precision)
+        ours = Ours(settings_of((SMALL if options.size == "small" else SIZES)[name], precision))
+        grad = ours.model.flat().grad
+        with on_stream():
+            batches = BatchesAhead(ours.packing, 0, 2)
+            packed = batches.receive()
+
+            def gradient(run, grad=grad, packed=packed):
+                grad.fill(0)
+                run(packed)
+                return grad
+
+            with contextlib.ExitStack() as stack:
+                for module, function, in_one_stream in (
+                    (linear, "aside", lambda f, *arguments: f(*arguments)),
+                    (rnn, "aside", lambda f, *arguments: f(*arguments)),
+                    (composite, "side_by_side", lambda fs: {k: f() for k, f in fs.items()}),
+                ):
+                    stack.enter_context(mock.patch.object(module, function, in_one_stream))
+                expected = gradient(ours.forward_and_backward).copy()
+            captured = Captured(ours.forward_and_backward)
+            for how, run in (("one by one", ours.forward_and_backward), ("graph", captured)):
+                wrong = [int((gradient(run) != expected).sum()) for _ in range(20)]
+                found[f"{name} {precision}, {how}"] = wrong
+                say(f"  {sum(wrong)} numbers differ in 20 steps: {name} {precision}, {how}")
+            batches.stop()
+        del ours, grad, expected, captured, packed
+        free()
+    return found
+
+
 def kernels(options, say):
     tests, found = on_cupy(), {}
     for rule in (tests.SGD, tests.RMSProp, tests.Adam):
@@ -441,7 +479,9 @@ def tests(options, say):
     return {"status": done.returncode, "end": done.stdout[-6000:]}
 
 
-SECTIONS = {f.__name__: f for f in (doctor, bits, kernels, frames, times, bench, profile, tests)}
+SECTIONS = {
+    f.__name__: f for f in (doctor, bits, streams, kernels, frames, times, bench, profile, tests)
+}
 
 
 def main():
