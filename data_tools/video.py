@@ -50,7 +50,8 @@ REASONS = {  # each with what to do
     "too small": "ask for smaller patches",
     "no motion": "ask for less",
 }
-LEAST = {"av": (17, "older ones get the colours of HD video wrong")}  # versions; see pyproject.toml
+# The lowest versions that work; pyproject.toml has the same.
+LEAST = {"av": ((17, 1), "older ones get the colours of HD video wrong, or crash")}
 MAX_PIXELS = 2**26  # of a frame: 200 MB as bytes, and eight times a frame of 4K
 MAX_RATIO = 32  # of a frame's sides, where the shorter one is scaled up to 256 pixels
 # The clock jumps where recordings were joined. A longer gap between two frames than the first of
@@ -76,11 +77,11 @@ def library(name: str):
         raise MinilstmError(
             f"expected the library {name}, got {error}: pip install '.[video]'"
         ) from error
-    least, why = LEAST.get(name, (0, ""))
-    if least and int(module.__version__.split(".")[0]) < least:
+    least, why = LEAST.get(name, ((), ""))
+    if least and tuple(map(int, module.__version__.split(".")[:2])) < least:
         raise MinilstmError(
-            f"expected {name} {least} or newer, got {module.__version__} ({why}): "
-            f"pip install --upgrade '{name}>={least}'"
+            f"expected {name} {'.'.join(map(str, least))} or newer, got {module.__version__} "
+            f"({why}): pip install --upgrade '.[video]'"
         )
     return module
 

@@ -6,6 +6,11 @@
 The script `minilstm` does the same: `minilstm train --help`. A command is a module at the top of
 the package that defines `main`. Its line is the first line of its docstring.
 
+The tab key completes commands, flags, presets and choices after
+
+    pip install 'minilstm[completion]'
+    eval "$(register-python-argcomplete minilstm)"
+
 Read next: train.py.
 """
 
@@ -13,13 +18,14 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 import runpy
 import sys
 from pathlib import Path
 
 import minilstm
 
-from .command import run_command
+from .command import Parser, run_command
 from .errors import ConfigError
 
 
@@ -55,10 +61,29 @@ def main(arguments: list[str] | None = None) -> int:
     The command itself ends in SystemExit, as after `python -m minilstm.COMMAND`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if "_ARGCOMPLETE" in os.environ:
+        arguments = _typed_so_far()
     if arguments and arguments[0] in commands():
         sys.argv[1:] = arguments[1:]
         runpy.run_module(f"minilstm.{arguments[0]}", run_name="__main__", alter_sys=True)
     return run_command(lambda: _answer(arguments))
+
+
+def _typed_so_far():
+    """Return the command that the shell asks completions for; complete its name and exit.
+
+    argcomplete starts the script without arguments: COMP_LINE has what was typed. The command's own
+    parser completes what follows its name, and _ARGCOMPLETE says after how many words it begins.
+    """
+    line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
+    words = line.split()
+    if words[1:2] and words[1] in commands() and (words[2:] or line[-1].isspace()):
+        os.environ["_ARGCOMPLETE"] = "2"
+        return words[1:2]
+    parser = Parser(prog="minilstm")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("command", choices=list(commands()))
+    return parser.parse_args([])  # prints the names and exits
 
 
 def _answer(arguments):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import os
 import signal
 import sys
 import threading
@@ -17,16 +18,63 @@ from types import SimpleNamespace
 from .errors import MinilstmError
 from .streams import safe_streams
 
+USUAL = {  # how other programs spell a flag: how it is spelled here
+    "--batch": "--batch-size",
+    "--bs": "--batch-size",
+    "--cuda": "--backend cupy",
+    "--data-dir": "--data",
+    "--dataset": "--data",
+    "--device": "--backend",
+    "--dtype": "--precision",
+    "--epochs": "--steps",
+    "--gpu": "--backend cupy",
+    "--grad-clip": "--clip-norm",
+    "--hidden-dim": "--hidden",
+    "--hidden-size": "--hidden",
+    "--iterations": "--steps",
+    "--iters": "--steps",
+    "--lr": "--learning-rate",
+    "--lr-scheduler": "--schedule",
+    "--max-grad-norm": "--clip-norm",
+    "--max-steps": "--steps",
+    "--num-layers": "--layers",
+    "--num-steps": "--steps",
+    "--optim": "--optimizer",
+    "--output": "--out",
+    "--output-dir": "--out",
+    "--save-dir": "--out",
+    "--units": "--hidden",
+    "--warmup": "--warmup-steps",
+    "--weight-decay": "--l2",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports an error in one line, without the usage.
 
     It refuses an empty value, because that comes from a shell variable that is not set: `--resume
-    "$RUN"` must not train a new run.
+    "$RUN"` must not train a new run. The tab key completes its flags where the extra [completion]
+    is installed.
     """
 
     def __init__(self, **keywords):
         super().__init__(allow_abbrev=False, **keywords)
+
+    def parse_args(self, args=None, namespace=None):
+        """Parse as argparse does. If the shell asks for completions, print them and exit."""
+        self._complete()
+        return super().parse_args(args, namespace)
+
+    def parse_intermixed_args(self, args=None, namespace=None):
+        """Parse as argparse does. If the shell asks for completions, print them and exit."""
+        self._complete()
+        return super().parse_intermixed_args(args, namespace)
+
+    def _complete(self):
+        if "_ARGCOMPLETE" in os.environ:  # set by the shell function of argcomplete alone
+            import argcomplete
+
+            argcomplete.autocomplete(self, always_complete_options="long")
 
     def parse_known_args(self, args=None, namespace=None):
         """Parse as argparse does, and refuse empty values."""
@@ -47,9 +95,18 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             unknown = (unknown.split() or ["''"])[0]
-            known = difflib.get_close_matches(unknown, self._option_string_actions, cutoff=0)
-            message = f"expected a setting of this command, got {unknown}: did you mean {known[0]}?"
+            message = (
+                f"expected a setting of this command, got {unknown}: did you mean "
+                f"{self._meant(unknown)}?"
+            )
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+    def _meant(self, unknown):
+        """Return the flag of this command that an unknown one stands for."""
+        here = USUAL.get(unknown.partition("=")[0].lower().replace("_", "-"), "")
+        if here.partition(" ")[0] in self._option_string_actions:
+            return here
+        return difflib.get_close_matches(unknown, self._option_string_actions, cutoff=0)[0]
 
 
 class Interrupted(KeyboardInterrupt):

@@ -34,7 +34,7 @@ FLUSH_EVERY = 8
 
 
 class Optimizer:
-    """What the rules share: state, chunks, L2, the bound on the update, no subnormal numbers.
+    """The base of the rules: state, chunks, L2, the bound on the update, no subnormal numbers.
 
     `flat` is `model.flat()`, whose `flat.value` is updated in place. L2 adds
     `l2 * w` to the gradient of the first `flat.decayed` elements (weights and peepholes) and
@@ -44,8 +44,8 @@ class Optimizer:
     the shape and dtype of `flat.value`) and `steps` (updates so far) are all a checkpoint needs.
     `chunk` changes the speed, never the result.
 
-    `unusable` counts the steps in a row that were not finite. Once there are more than `patience`
-    of them, nothing changes any more: who is told of it late, by a device, finds all as it was.
+    `unusable` counts the steps in a row that were not finite. After more than `patience` of them
+    updates stop. So a host that reads the losses of a device late still finds the same weights.
     """
 
     patience = math.inf
@@ -82,7 +82,7 @@ class Optimizer:
 
     @property
     def steps(self):
-        """The number of updates so far: an int, on a device a 0-d array there."""
+        """The number of updates so far: an int, or with CuPy a 0-d array on the device."""
         return self._counts[0]
 
     @steps.setter
@@ -91,7 +91,7 @@ class Optimizer:
 
     @property
     def unusable(self):
-        """The number of steps in a row that were not finite: as `steps`."""
+        """The number of steps in a row that were not finite. Of the same type as `steps`."""
         return self._counts[1]
 
     @unusable.setter
@@ -99,9 +99,9 @@ class Optimizer:
         self._counts[1] = number
 
     def gradient_norms(self):
-        """The norm of the whole gradient, and of every parameter's (P,), in the order of `params`.
+        """Return the norm of the whole gradient, and of each parameter's (P,) in order of `params`.
 
-        They are of the gradient's dtype. When a sum of squares overflows on a CPU the norm is inf.
+        They have the gradient's dtype. If a sum of squares overflows on a CPU, the norm is inf.
         """
         if self._there:
             norms = self._there.norms()
@@ -117,9 +117,9 @@ class Optimizer:
     def step(self, learning_rate, finite=True, scale=None) -> None:
         """Update `flat.value` in place by the gradient `scale * flat.grad`, if that is `finite`.
 
-        On a device the three may be 0-d arrays, float64, bool and of the gradient's dtype, that
-        the host has not seen: the device decides (gpu/optimizers.py). On a CPU `flat.grad` itself
-        is scaled; without a `scale` it is only read.
+        On a device the three arguments may be 0-d arrays of float64, bool and the gradient's dtype.
+        The device then decides, and the host does not wait (gpu/optimizers.py). On a CPU
+        `flat.grad` itself is scaled; without a `scale` it is only read.
         """
         if self._there:
             self._there.step(
@@ -144,14 +144,14 @@ class Optimizer:
             self._update(w, g, learning_rate, *state, *scratch)
 
     def _update(self, w, g, learning_rate, *state_and_scratch):
-        raise NotImplementedError  # every rule defines its own; g may be the first scratch
+        raise NotImplementedError  # every rule defines its own; g may be the first scratch array
 
     def _numbers(self):
-        """The rule's own numbers, in the order of its kernel in gpu/optimizers.cuh."""
+        """Return the settings of the rule, in the order of its kernel in gpu/optimizers.cuh."""
         raise NotImplementedError  # every rule defines its own
 
     def _decays(self):
-        """The momentum and decay that corrections are made from: (0, 0) where there are none."""
+        """Return the momentum and decay for Adam's corrections; (0, 0) for the other rules."""
         return 0.0, 0.0
 
     def _decay(self, w, dw, l2, a):
@@ -214,8 +214,8 @@ class RMSProp(Optimizer):
         w = w + v
 
     State: `velocity` v, `mean_square` s. s starts at 1, so the first steps are small and need no
-    correction. Source: toronto2015, which has no epsilon: there the s of a silent gradient reached
-    0, and 0 / 0 is NaN. Here s stops at a few q, so that epsilon = 0 stays finite too.
+    correction. Source: toronto2015, which has no epsilon. There s reached 0 where the gradient
+    stayed 0, and 0 / 0 is NaN. Here s stops at a few q, so that epsilon = 0 stays finite too.
     """
 
     starts = {"velocity": 0.0, "mean_square": 1.0}
@@ -256,8 +256,8 @@ class Adam(Optimizer):
         u = clamp(u)
         w = w + u
 
-    m and s are kept from subnormal numbers at every FLUSH_EVERY-th update, so far from them that
-    no decay comes down to them in between.
+    Every FLUSH_EVERY-th update rounds small m and s to 0. The others stay so large that they do not
+    decay to subnormal numbers before the next time.
 
     State: `mean` m, `mean_square` s. `momentum` and `decay` are the beta1 and beta2 of Kingma and
     Ba 2015 (arXiv 1412.6980). L2 is part of the gradient here, as in the other rules.
@@ -278,7 +278,7 @@ class Adam(Optimizer):
         super().__init__(flat, **keywords)
         if not epsilon > 0:
             raise ConfigError(
-                f"expected epsilon > 0 for adam, which divides 0 by 0 where a gradient is silent, "
+                f"expected epsilon > 0 for adam, which divides 0 by 0 where a gradient is zero, "
                 f"got {epsilon}: set --epsilon, such as 1e-8"
             )
         self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
@@ -300,7 +300,8 @@ class Adam(Optimizer):
         if self.steps % FLUSH_EVERY == 0:
             self._flush(s)
             self._flush(m)
-        correction = (1 - self.decay**self.steps) ** 0.5  # of sqrt(s): to epsilon and the rate
+        # sqrt(s) is not divided by this; epsilon and the rate are multiplied by it instead
+        correction = (1 - self.decay**self.steps) ** 0.5
         xp.sqrt(s, out=b)
         xp.add(b, correction * self.epsilon, out=b)
         xp.divide(m, b, out=a)
@@ -310,11 +311,11 @@ class Adam(Optimizer):
 
 
 def clip_scale(norm, limit: float):
-    """The factor that shortens a gradient of this norm to at most `limit`: min(1, limit / norm).
+    """Return the factor that limits a gradient of this norm to `limit`: min(1, limit / norm).
 
-    Without a limit, 0, it is None. Of a norm of inf it is 0; NaN stays NaN. Source: Pascanu,
-    Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for `clamp_update`, which bounds
-    something else.
+    Returns None if `limit` is 0, which means no limit. The factor is 0 for a norm of inf, and NaN
+    for NaN. Source: Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for
+    `clamp_update`, which bounds the update.
     """
     if limit == 0:
         return None
@@ -327,9 +328,9 @@ def clip_norm(grad, limit: float):
         norm = sqrt(sum grad^2)
         grad = grad min(1, limit / norm)
 
-    The norm is the one before scaling, a 0-d result on the device that nobody has waited for. When
-    the sum of squares overflows it is inf, and `grad` becomes zero; NaN stays NaN. No warning is
-    given of either: tell `Optimizer.step` whether it is finite.
+    The norm is the one before scaling, as a 0-d array. The host does not wait for it. If the sum of
+    squares overflows, the norm is inf and `grad` becomes zero. NaN stays NaN. There is no warning:
+    pass `finite` to `Optimizer.step`.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         norm = xp.sqrt(xp.dot(grad, grad))
@@ -339,28 +340,28 @@ def clip_norm(grad, limit: float):
 
 
 def constant(step: int, learning_rate: float) -> float:
-    """The learning rate itself."""
+    """Return the learning rate itself."""
     return learning_rate
 
 
 def exponential(
     step: int, learning_rate: float, decay_factor: float = 0.9, decay_every: int = 10_000
 ) -> float:
-    """The learning rate times `decay_factor` after every `decay_every` steps: a staircase.
+    """Multiply the rate by `decay_factor` after every `decay_every` steps: a staircase.
 
-    Both public releases compute this one and then use the undecayed rate; here it acts.
+    Both public releases compute the decayed rate but then use the undecayed one. Here it is used.
     """
     return learning_rate * decay_factor ** (step // decay_every)
 
 
 def cosine(step: int, learning_rate: float, steps: int, floor: float = 0.0) -> float:
-    """Half a cosine from the learning rate down to `floor` times it at `steps`; constant after."""
+    """Return half a cosine, from the rate down to `floor` times the rate at `steps`."""
     share = 0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1.0))
     return learning_rate * (floor + (1.0 - floor) * share)
 
 
 def warmup(step: int, warmup_steps: int) -> float:
-    """A factor that rises linearly to 1, which it reaches with the update number `warmup_steps`."""
+    """Return a factor that rises linearly and reaches 1 with update number `warmup_steps`."""
     return min((step + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
 
 
@@ -374,7 +375,7 @@ def schedule(
     decay_every: int = 10_000,
     warmup_steps: int = 0,
 ) -> Callable[[int], float]:
-    """The learning rate as a function of the step's number, from 0: warmup times `kind`.
+    """Return the learning rate as a function of the step number, from 0: warmup times `kind`.
 
     `kind` is "constant", "exponential" or "cosine". The horizon `steps` belongs to the schedule,
     not to the run: a run stopped early or resumed sees the same rates.

@@ -1,6 +1,7 @@
 """Train a model: the main command.
 
-    python -m minilstm.train                                   a composite model, five minutes
+    python -m minilstm.train                                   a composite model, four minutes
+    python -m minilstm.train one-digit                         one digit, three minutes
     python -m minilstm.train table2-composite toronto2015      a row of Table 2, as in 2015
     python -m minilstm.train table2-composite large --digits DIR --backend cupy
                                                                the same row by our recipe, on a GPU
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         usage="%(prog)s [PRESET ...] [--config FILE] [--out RUN] [--SETTING VALUE ...]\n"
         "       %(prog)s --resume RUN [--extend-to STEPS]",
         description="Train a model of the paper. Without arguments: a composite model on bundled "
-        "moving digits, in five minutes on two cores.",
+        "moving digits, in four minutes on two cores.",
     )
     parser.add_argument("--out", metavar="RUN", help="the run folder (default: runs/MODEL-SEED)")
     parser.add_argument(

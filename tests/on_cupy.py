@@ -21,13 +21,13 @@ from test_mobilenet import random_arrays
 import minilstm
 from minilstm import checker, config, evaluate, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
-from minilstm.benchmark import gpu
+from minilstm.benchmark import device, gpu
 from minilstm.command import run_command
 from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
 from minilstm.errors import BackendError
 from minilstm.gpu import frames, kernels
-from minilstm.gpu.capture import Captured, on_stream
+from minilstm.gpu.capture import RECORDING, Captured, on_stream
 from minilstm.gpu.side_by_side import aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
 from minilstm.layers.layer import Flat
@@ -722,7 +722,21 @@ def test_the_stand_in_is_a_part_of_this_cupy():
     assert strict_cupy.audit(sys.modules["cupy"]) == []
 
 
-# ---------------------------------------------------------------- bench gpu
+# ---------------------------------------------------------------- doctor and bench gpu
+
+
+def test_the_doctor_records_a_step_and_says_if_it_cannot(monkeypatch):
+    assert "change no bit" in device.check_graphs()
+    made = device.training_step
+
+    def not_recorded(*arguments):
+        if RECORDING.locked():
+            raise ZeroDivisionError
+        return made(*arguments)
+
+    monkeypatch.setattr(device, "training_step", not_recorded)
+    with pytest.raises(BackendError, match="go on with --no-graph"):
+        device.check_graphs()
 
 
 def test_a_training_step_of_pytorch_finds_the_same_losses_and_gradient(monkeypatch):

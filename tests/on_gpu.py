@@ -6,7 +6,7 @@ Each section prints as it goes and writes OUT/results.json; one that fails does 
 No network. Needs CuPy and a GPU; PyTorch for the sections that compare with it, pytest for `tests`.
 `--size small` is for the emulation, which has no times. Sections, in their order:
 
-    doctor    python -m minilstm.doctor
+    doctor    python -m minilstm.doctor --backend cupy
     bits      steps recorded as a graph against the same steps one by one, bit by bit
     streams   gradients computed in several streams against those in one, bit by bit, 20 times
     kernels   each optimizer's kernel against optim.py
@@ -279,7 +279,10 @@ def on_cupy():
 
 def doctor(options, say):
     done = subprocess.run(
-        [sys.executable, "-m", "minilstm.doctor"], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "minilstm.doctor", "--backend", "cupy"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
     say(done.stdout + done.stderr)
     return {"status": done.returncode, "lines": done.stdout.splitlines()}

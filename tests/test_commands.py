@@ -5,12 +5,15 @@ import importlib
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import time
 import tomllib
+import types
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 import minilstm
 from minilstm import __main__ as entry
 from minilstm import bench, classify, evaluate, train
-from minilstm.command import run_command
+from minilstm.command import USUAL, run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
 from minilstm.errors import RunError
 from minilstm.files import expect_writable
@@ -623,3 +626,83 @@ def test_a_reader_that_stops_reading_is_a_warning(run):
     assert process.stderr.read().startswith("warning: standard output can't be written (Broken")
     process.stderr.close()
     assert process.wait(timeout=30) == 0
+
+
+# ------------------------------------------------------------------ flags as others spell them
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [
+        ("--lr", "--learning-rate"), ("--lr=0.1", "--learning-rate"), ("--epochs", "--steps"),
+        ("--hidden_size", "--hidden"), ("--gpu", "--backend cupy"), ("--BS", "--batch-size"),
+        ("--learning-rat", "--learning-rate"),
+    ],
+)  # fmt: skip
+def test_a_flag_as_other_programs_spell_it_is_answered_with_ours(capsys, typed, meant):
+    message = train_refusal(capsys, typed, "3")
+    assert f"got {typed}: did you mean {meant}?" in message
+
+
+def test_a_usual_spelling_is_answered_only_with_a_flag_that_the_command_has(capsys):
+    message = refusal(capsys, evaluate, "run", "--lr", "3")
+    assert "--learning-rate" not in message
+
+
+def test_every_usual_spelling_stands_for_a_flag_of_training_and_is_none_itself(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    flags = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+    assert {meant.partition(" ")[0] for meant in USUAL.values()} <= flags
+    assert not set(USUAL) & flags
+
+
+# ------------------------------------------------------------------------- the tab key
+
+
+def completions(line):
+    """What the tab key offers after `line`, by argcomplete's own protocol."""
+    if find_spec("argcomplete") is None:
+        pytest.skip("argcomplete is not installed")
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    asked |= {"COMP_TYPE": "9", "_ARGCOMPLETE_STDOUT_FILENAME": "offered"}
+    done = python("-m", "minilstm", env=os.environ | asked)
+    assert done.returncode == 0 and done.stderr == ""
+    return Path("offered").read_text("utf-8").replace("\013", "\n").split()
+
+
+@pytest.mark.parametrize(
+    "line, offered",
+    [
+        ("minilstm ev", ["evaluate"]),
+        ("minilstm eval", ["evaluate"]),
+        ("minilstm train one", ["one-digit"]),
+        ("minilstm train --learn", ["--learning-rate"]),
+        ("minilstm train --optimizer ", ["adam", "rmsprop", "sgd"]),
+    ],
+)
+def test_the_tab_key_completes_commands_flags_presets_and_choices(line, offered):
+    assert completions(line) == offered
+
+
+@pytest.mark.parametrize("line", ["minilstm train --st", "minilstm evaluate run --be", "minilstm "])
+def test_the_tab_key_asks_the_parser_of_the_command_that_was_typed(line, monkeypatch):
+    """With a stand-in, so that it is tested where argcomplete is not installed."""
+    asked = []
+
+    def autocomplete(parser, **keywords):
+        asked.append(parser.prog)
+        raise SystemExit(0)
+
+    monkeypatch.setitem(sys.modules, "argcomplete", types.ModuleType("argcomplete"))
+    sys.modules["argcomplete"].autocomplete = autocomplete
+    monkeypatch.setattr(sys, "argv", ["minilstm"])
+    run_module = lambda name, **_: importlib.import_module(name).main()  # noqa: E731
+    monkeypatch.setattr(entry.runpy, "run_module", run_module)
+    for name, value in (("_ARGCOMPLETE", "1"), ("COMP_LINE", line), ("COMP_POINT", str(len(line)))):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        entry.main()
+    word = line.split()[1:2]
+    assert asked == [f"python -m minilstm.{word[0]}" if word else "minilstm"]
+    assert os.environ["_ARGCOMPLETE"] == ("2" if word else "1")

@@ -101,9 +101,9 @@ def test_the_commands_train_resume_and_evaluate_on_the_device(tmp_path):
 
 
 def test_the_doctor_finds_a_device_well(tmp_path):
-    done = on_device("-m", "minilstm.doctor", cwd=tmp_path)
+    done = on_device("-m", "minilstm.doctor", "--backend", "cupy", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     names = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ok ")]
-    expected = "import driver device cuBLAS NVRTC kernel gradients parity".split()
-    assert names == expected
+    expected = "python numpy BLAS threads step import driver device cuBLAS NVRTC kernel".split()
+    assert names == [*expected, "gradients", "parity"]
     assert "GB/s" in done.stdout and "GFLOP/s" in done.stdout

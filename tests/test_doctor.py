@@ -13,10 +13,11 @@ import strict_cupy
 
 from minilstm import backend, doctor, evaluate, train
 from minilstm.backend import current_backend, set_backend, use_backend
-from minilstm.benchmark import device
+from minilstm.benchmark import device, host
 from minilstm.command import run_command
 from minilstm.errors import BackendError
 from minilstm.gpu import kernels, products
+from minilstm.training import pace
 from minilstm.training.progress import Progress
 
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4 --steps 1"
@@ -34,6 +35,8 @@ def raising(error):
 def cupy(monkeypatch):
     """A CuPy with driver, device, cuBLAS and NVRTC, that computes with NumPy."""
     strict_cupy.install(monkeypatch)
+    # the stand-in has no graphs; tests/on_cupy.py makes this check
+    monkeypatch.setitem(device.CHECKS, "graphs", lambda: "not checked")
     return strict_cupy.cupy
 
 
@@ -182,13 +185,30 @@ WRONG = {  # pieces that compute wrongly: only the doctor looks for these
 }
 
 
+CPU = ["python", "numpy", "BLAS", "threads", "step"]
+
+
+@pytest.fixture(autouse=True)
+def no_clock(monkeypatch):
+    """A training step of the default run takes 50 ms, without any being made."""
+    monkeypatch.setattr(host, "seconds_per_step", lambda settings, timed: 0.05)
+
+
+def gpu_lines(capsys):
+    """The lines that the doctor prints about the GPU, after checking those about the CPU."""
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[: len(CPU)]] == [["ok", name] for name in CPU]
+    assert lines[len(CPU)] == ""
+    return lines[len(CPU) + 1 :]
+
+
 def status(module, *words):
     return run_command(lambda: module.main([*words]))
 
 
 def test_a_healthy_machine_is_examined_in_order_and_measured(cupy, capsys):
     assert status(doctor) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = gpu_lines(capsys)
     checks = [line.split()[:2] for line in lines[: len(device.CHECKS)]]
     assert checks == [["ok", name] for name in device.CHECKS]
     assert "A GPU, 8 GB" in lines[2] and "CUDA 13.2" in lines[1]
@@ -204,13 +224,41 @@ def test_the_doctor_names_what_is_missing_or_wrong_in_its_last_line(
 ):
     take_away, check, words = (MISSING | WRONG)[case]
     take_away(cupy, monkeypatch)
-    assert status(doctor) == 2
-    *before, last = capsys.readouterr().out.splitlines()
+    assert status(doctor, "--backend", "cupy") == 2
+    *before, last = gpu_lines(capsys)
     assert [line.split()[:2] for line in before] == [
         ["ok", name] for name in list(device.CHECKS)[: len(before)]
     ]
     assert last.split()[:2] == ["FAILED", check] == ["FAILED", list(device.CHECKS)[len(before)]]
     assert all(word in last for word in words), last
+
+
+@pytest.mark.parametrize("case", ["no CuPy", "no driver", "a wrong kernel"])
+def test_a_machine_without_a_gpu_is_in_order_unless_one_is_asked_for(
+    case, cupy, monkeypatch, capsys
+):
+    (MISSING | WRONG)[case][0](cupy, monkeypatch)
+    assert status(doctor) == 0
+    *_, found, empty, last = gpu_lines(capsys)
+    assert found.split()[0] == ("absent" if case == "no CuPy" else "FAILED") and not empty
+    assert last == "This machine can train on its CPU. A GPU is not needed."
+
+
+def test_the_doctor_looks_at_the_cpu_alone_on_request(cupy, monkeypatch, capsys):
+    monkeypatch.setattr(device, "examine", raising(AssertionError()))
+    assert status(doctor, "--backend", "numpy") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == CPU
+    assert lines[-1].endswith("50 ms: the default run of 4,800 takes 4 min")
+    assert np.__version__ in lines[1]
+
+
+def test_the_doctor_makes_real_steps(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(host, "TIMED", 1)
+    monkeypatch.setattr(pace, "WARM", 1)
+    *_, (name, found) = host.describe()
+    assert name == "step" and int(found.split()[0]) > 0
 
 
 @pytest.mark.parametrize("case", MISSING)
@@ -266,7 +314,7 @@ def test_a_refused_choice_leaves_the_one_before(cupy, monkeypatch):
 
 def test_the_doctor_and_this_machine_agree(tmp_path):
     """The doctor says what `--backend cupy` says, with or without a real CuPy and a real GPU."""
-    words = [sys.executable, "-m", "minilstm.doctor"]
+    words = [sys.executable, "-m", "minilstm.doctor", "--backend", "cupy"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert done.stderr == ""
     try:

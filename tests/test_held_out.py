@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from minilstm import config
-from minilstm.data import load_digits
+from minilstm.data import Clips, load_digits, write_percepts
 from minilstm.errors import ConfigError
 from minilstm.evaluation import judging
+from minilstm.experiments.action_fit import Fit, open_parts
 from minilstm.layers.dropout import Dropout
 from minilstm.runs import build
-from minilstm.training import progress
-from minilstm.training.batches import draw_masks
+from minilstm.runs.run_folder import RunFolder
+from minilstm.training import pictures, progress
+from minilstm.training.batches import draw_feeding, draw_masks
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
@@ -112,3 +114,54 @@ def test_dropout_keeps_the_mean_and_drops_its_share(rate):
     y = Dropout(rate).apply(np.ones(mask.shape), mask)
     assert (y == 0).mean() == pytest.approx(rate, abs=0.02)
     assert set(np.unique(y.round(9))) == {0, round(1 / (1 - rate), 9)}
+
+
+def test_every_step_has_feeding_choices_of_its_own():
+    feeding = {"inputs": "scheduled", "truth_start": 0.5, "truth_end": 0.5}
+    settings = tiny(model={"conditional": "both"}, feeding=feeding, run={"batch_size": 40})
+    first, second, again = (draw_feeding(settings, k)[0] for k in (0, 1, 1))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(second, again)
+
+
+def test_pictures_of_predictions_show_test_sequences(tmp_path, monkeypatch):
+    settings, shown = tiny(), []
+    for name in ("prediction_strip", "prediction_gif"):
+        monkeypatch.setattr(pictures.strips, name, lambda *drawn: shown.append(drawn[:2]))
+    model = build.build_model(settings, 64)
+    pictures.draw_predictions(settings, RunFolder(tmp_path), model)
+    frames = judging.sequences(build.open_source(settings, "test"), 3).reshape(6, 3, 8, 8)
+    for past, future in shown:
+        np.testing.assert_allclose(past, frames[:3], atol=1e-6)
+        np.testing.assert_allclose(future, frames[3:], atol=1e-6)
+    assert len(shown) == 2
+
+
+@pytest.mark.parametrize("validate_every", [0, 4])
+def test_the_last_step_is_validated(tmp_path, train_undrawn, validate_every):
+    run = {"steps": 6, "batch_size": 4, "validate_every": validate_every, "log_every": 0}
+    train_undrawn(TINY | {"run": run}, tmp_path)
+    rows = [row["step"] for row in RunFolder(tmp_path).rows() if "validation future" in row]
+    assert rows == ([4, 6] if validate_every else [6])
+
+
+def test_means_of_an_interval_leave_skipped_steps_out():
+    interval = progress.Interval(skipped=3)
+    for x in (1.0, 5.0):
+        interval.add({"future": x})
+    assert interval.means() == {"future": 3.0} and interval.counts() == {"skipped": 3}
+
+
+def test_the_clips_that_stop_a_fit_are_none_that_it_learns_from(tmp_path):
+    clips = Clips(
+        np.arange(12, dtype=np.float32)[:, None], np.full(6, 2), np.arange(6) % 2, ("a", "b")
+    )
+    write_percepts(tmp_path, clips)
+    fit = Fit({}, percepts=str(tmp_path), learn=(0, 1, 3, 4), judged=(5,), folds=((1,), (3, 4)))
+    parts, test = open_parts(fit)
+    names = [[part.names for part in pair] for pair in parts]
+    assert names == [
+        [("clip 0", "clip 3", "clip 4"), ("clip 1",)],
+        [("clip 0", "clip 1"), ("clip 3", "clip 4")],
+    ]
+    assert test.names == ("clip 5",)

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -292,3 +293,27 @@ def test_every_key_of_random_numbers_begins_with_a_purpose_and_every_purpose_is_
                 assert first.startswith("Purpose."), f"{path.name}: keyed_rng({first}"
                 used.add(first.removeprefix("Purpose."))
     assert used == set(Purpose.__members__)
+
+
+def test_every_dependency_has_a_lower_bound_and_the_lowest_versions_are_those_that_are_tried():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    bounds = {}
+    for line in project["dependencies"] + sum(extras.values(), []):
+        name, _, least = line.partition(">=")
+        bounds[name.partition("[")[0]] = least
+    chosen_by_torch = {"torch==2.13.0", "torchvision"}
+    assert {name for name, least in bounds.items() if not least} == {"minilstm"} | chosen_by_torch
+    pins = (ROOT / ".ci" / "lowest.txt").read_text("utf-8")
+    pins = dict(line.split("==") for line in pins.splitlines() if "==" in line)
+    # on a GPU alone, or only for those who change the code, and tried at today's version
+    untried = {"cupy-cuda12x", "cupy-cuda13x", "ruff", "mypy", "selenium"}
+    assert {name: least for name, least in bounds.items() if least and name not in untried} == {
+        name: pin for name, pin in pins.items() if name != "pyparsing"
+    }
+
+
+def test_the_tests_of_the_lowest_versions_exist():
+    for line in (ROOT / ".ci" / "lowest_tests.txt").read_text("utf-8").splitlines():
+        path, _, name = line.partition("::")
+        assert f"def {name}(" in (ROOT / path).read_text("utf-8"), line

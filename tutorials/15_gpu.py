@@ -239,7 +239,7 @@ assert speed > 0
 #
 # If you have a GPU, three commands test it:
 #
-#     python -m minilstm.doctor
+#     python -m minilstm.doctor --backend cupy
 #     python -m pytest tests/on_cupy.py
 #     python -m minilstm.train --backend cupy
 #

@@ -1,7 +1,8 @@
 """Checks and speeds of one GPU, for the command `python -m minilstm.doctor`.
 
 `examine` asks for every piece that CuPy needs (gpu/diagnosis.py), then checks gradients and five
-training steps on the device. `measure` times copies, products and an LSTM.
+training steps on the device, and whether such steps can be recorded as CUDA graphs. `measure`
+times copies, products and an LSTM.
 
 Read next: ../gpu/diagnosis.py.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from .. import checker, config
 from ..backend import asarray, synchronize, to_numpy, use_backend, xp
 from ..errors import BackendError, named
+from ..gpu.capture import Captured, on_stream
 from ..gpu.diagnosis import CUPY_PIECES, find_cupy
 from ..gpu.pinned import pinned, start_upload
 from ..layers.lstm import PeepholeLSTM
@@ -56,7 +58,22 @@ def check_parity() -> str:
     return ", ".join(found)
 
 
-def _trained(name, precision, steps=5):
+def check_graphs() -> str:
+    """Compare the weights after five steps replayed from CUDA graphs with five made one by one."""
+    with use_backend("cupy"):
+        if xp.cuda.runtime.is_hip:
+            return "not recorded on AMD GPUs: train with --no-graph"
+        with on_stream():
+            replayed, one_by_one = (_trained("cupy", "float32", how) for how in (Captured, None))
+    if replayed.tobytes() != one_by_one.tobytes():
+        raise BackendError(
+            "expected the same weights from steps recorded as CUDA graphs and from steps made one "
+            "by one, got others: train with --no-graph"
+        )
+    return "training steps recorded as CUDA graphs change no bit"
+
+
+def _trained(name, precision, recorded=None, steps=5):
     small = {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3}
     run = {"batch_size": 4, "precision": precision}
     settings = config.load(overrides={"data": small, "model": {"hidden": 16}, "run": run})
@@ -64,10 +81,17 @@ def _trained(name, precision, steps=5):
     with use_backend(name, precision):
         model = build.build_model(settings, math.prod(source.frame_shape))
         optimizer = build.build_optimizer(model, settings)
-        batches = BatchesAhead(packing_of(source, settings), 0, steps)
-        for _ in range(steps):
-            training_step(model, optimizer, batches.next(), settings, 1e-2)
-        batches.stop()
+        packing = packing_of(source, settings)
+
+        def step(packed):
+            training_step(model, optimizer, packing.open(packed), settings, 1e-2)
+
+        step, batches = recorded(step) if recorded else step, BatchesAhead(packing, 0, steps)
+        try:
+            for _ in range(steps):
+                step(batches.receive())
+        finally:
+            batches.stop()
         return to_numpy(model.flat().value)
 
 
@@ -85,6 +109,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     **CUPY_PIECES,
     "gradients": check_gradients,
     "parity": check_parity,
+    "graphs": check_graphs,
 }
 
 

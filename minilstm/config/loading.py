@@ -83,12 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     the parser `allow_abbrev=False`: a flag has one spelling.
     """
     group = parser.add_argument_group("presets and files", "What overrides what: later wins.")
-    group.add_argument(
+    presets = group.add_argument(
         "presets",
         nargs="*",
         metavar="PRESET",
         help=f"named settings; of several, later ones override: {', '.join(preset_names())}",
     )
+    presets.completer = lambda **_: preset_names()  # type: ignore[attr-defined]  # tab key
     group.add_argument("--config", metavar="FILE", help="settings in TOML; they override presets")
     for name, section in SECTIONS.items():
         add_section(parser, name, section)
@@ -108,12 +109,15 @@ def add_section(parser: argparse.ArgumentParser, name: str, section: type[Sectio
         if kind is bool:
             group.add_argument(flag_of(item), action=argparse.BooleanOptionalAction, **common)
             continue
-        group.add_argument(
+        flag = group.add_argument(
             flag_of(item),
             type=_parser_of(section, item),
             metavar=about["metavar"] or "|".join(about["choices"]) or _METAVARS[kind],
             **common,
         )
+        if about["choices"]:
+            choices = about["choices"]
+            flag.completer = lambda choices=choices, **_: choices  # type: ignore[attr-defined]
 
 
 def from_arguments(namespace: argparse.Namespace) -> Config:

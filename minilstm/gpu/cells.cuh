@@ -1,8 +1,8 @@
 // The LSTM cells of cells.py for a GPU: one launch for one time step, in each direction.
 //
-// The equations, the letters and their order are those of cells.py. There every operation passes
-// over whole arrays; here a thread makes all of them for unit j of sequence row, and then takes its
-// next one. REAL is float or double. Read cells.py first; kernels.py launches what is here.
+// The equations, the letters and their order are those of cells.py. There every operation computes
+// a whole array. Here a thread makes all operations for unit j of sequence row, and then goes on to
+// its next unit. REAL is float or double. Read cells.py first. kernels.py launches these kernels.
 
 __device__ inline REAL sigmoid(REAL a) { return REAL(0.5) * tanh(REAL(0.5) * a) + REAL(0.5); }
 
@@ -16,7 +16,7 @@ __device__ inline long long gate_i(long long k, int H) { return k / H * 4 * H + 
 
 // ------------------------------------------------------------- paper, section 2.1: the LSTM
 
-// One step of the paper's LSTM; without peepholes (Wp null) of the standard one.
+// One step of the paper's LSTM, or of the standard LSTM if Wp is null (no peepholes).
 //
 // a (B, 4H) becomes the gates. c_prev (B, H), Wp (3, H) or null. Writes c, h (B, H).
 extern "C" __global__ void lstm_cell(int B, int H, REAL* a, const REAL* c_prev, const REAL* Wp,

@@ -1,8 +1,8 @@
 // The cross-entropy of losses.py as one kernel in each direction, and its sum.
 //
-// The letters are those of BernoulliCrossEntropy. There every operation passes over whole arrays;
-// here a thread makes all of them for one pixel k, and then takes its next one. REAL is float or
-// double. Read losses.py first; cross_entropy.py launches what is here.
+// The letters are those of BernoulliCrossEntropy. There every operation computes a whole array. Here
+// a thread makes all operations for one pixel k, and then goes on to its next pixel. REAL is float
+// or double. Read losses.py first. cross_entropy.py launches these kernels.
 
 #include "sums.cuh"
 

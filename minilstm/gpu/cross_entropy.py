@@ -1,7 +1,7 @@
-"""The cross-entropy of a GPU: cross_entropy.cuh, launched.
+"""The cross-entropy on a GPU: launches the kernels of cross_entropy.cuh.
 
-losses.py computes it by fifteen operations on whole arrays. Here each direction is one pass over
-the logits. `--no-fused` does without.
+losses.py computes it by fifteen operations on whole arrays. Here the forward pass and the backward
+pass each read the logits once. With `--no-fused` the kernels are not used.
 
 Read next: cross_entropy.cuh.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from ..backend import xp
 from . import kernels
 
-BLOCKS = 2048  # at most; a block then adds up several stretches of pixels
+BLOCKS = 2048  # at most; with more pixels, every block adds up several parts of them
 
 
 def bernoulli(logits, target):

@@ -1,8 +1,8 @@
-"""What a GPU needs, asked piece by piece: each missing piece is one BackendError with advice.
+"""Check all software that a GPU needs. For a missing piece raise a BackendError with advice.
 
-`import_cupy` returns CuPy after it has asked for every piece. The command
-`python -m minilstm.doctor` prints the answers. This file imports only errors.py, so that backend.py
-can use it.
+`import_cupy` returns CuPy after it has checked every piece. The command
+`python -m minilstm.doctor` prints what it found. This file imports only errors.py, so that
+backend.py can use it.
 
 Read next: ../doctor.py.
 """
@@ -29,7 +29,7 @@ def import_cupy() -> ModuleType:
     return cupy
 
 
-@functools.cache  # asked once, because `use_backend` is called again and again
+@functools.cache  # checked only once, because `use_backend` is called often
 def _ask_for_pieces(cupy):
     for find in CUPY_PIECES.values():
         find()

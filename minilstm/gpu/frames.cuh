@@ -1,10 +1,10 @@
 // Frames drawn or converted on a GPU, to the same numbers as on the host.
 //
-// The host sends what it has drawn at random (which digits, where) or bytes; here a thread makes
-// one pixel of it. Every operation is one of the host's, in its order and rounded as there, so the
-// bytes are the same. REAL, float or double, is what a model learns from. The host's functions:
+// The host sends its random draws (which digits, where) or bytes. Here a thread computes one pixel
+// from them. Operations, their order and their rounding are the same as on the host, so the bytes
+// are the same. REAL, float or double, is the dtype of the model. The functions of the host:
 // draw_frames in data/moving_mnist.py, draw_digits and changes_of in data/actions.py, as_vectors in
-// data/vectors.py. frames.py launches what is here.
+// data/vectors.py. frames.py launches these kernels.
 
 // Every pixel k of `size` is visited once, by any number of threads.
 #define FOR_EVERY_PIXEL(k)                                                                         \
@@ -20,7 +20,7 @@ __device__ inline float times(float a, float b) { return a * b; }
 __device__ inline float plus(float a, float b) { return a + b; }
 #endif
 
-// A byte as as_vectors makes it: in [0, 1], or normalised by a mean and a deviation if there are.
+// A byte as a number in [0, 1], or normalised by a mean and a standard deviation: see as_vectors.
 __device__ inline REAL scaled(unsigned char byte, const float* mean, const float* std, int colour) {
     float x = byte / 255.0f;
     if (mean) x = plus(x, -mean[colour]) / std[colour];

@@ -1,9 +1,9 @@
-"""The LSTM cells as single kernels of a GPU: cells.cuh, launched.
+"""The LSTM cells on a GPU: launches the kernels of cells.cuh.
 
-A step of cells.py is a dozen operations on whole arrays, each of which a GPU must be asked for and
-reads and writes all its memory. Here it is one. The functions have the names of those in cells.py
-and do the same; the backward ones also add dy, and make the slopes where they need them.
-`--no-fused` does without them. The other files with kernels launch them by `launch`.
+A step of cells.py is a dozen operations on whole arrays. A GPU needs a launch for each of them, and
+each one reads and writes whole arrays in memory. Here a step is one kernel. The functions have the
+names of those in cells.py and do the same. The backward functions also add dy and compute the
+slopes. With `--no-fused` they are not used. The other files with kernels use `launch` of this file.
 
 Read next: cells.cuh.
 """
@@ -19,12 +19,12 @@ import numpy as np
 from ..backend import current_backend, xp
 
 THREADS = 256  # in a block
-BLOCKS = 65_535  # at most; threads then take several units each
+BLOCKS = 65_535  # at most; with more units, every thread computes several of them
 ROWS = 16  # of (T, B) over which one thread adds up the gradient of a peephole
 
 
 def wanted(dtype) -> bool:
-    """Whether arrays of this dtype go through the kernels: on a GPU, unless told otherwise."""
+    """Return True if cells of this dtype are computed by kernels: with CuPy, and fused."""
     return current_backend().name == "cupy" and current_backend().fused and dtype.kind == "f"
 
 
@@ -65,26 +65,26 @@ def peephole_sums(da, c):
 
 
 def source(file: str) -> str:
-    """The text of a file of this folder, with those that it includes."""
+    """Return the text of a file of this folder, with the files that it includes."""
     text = files(__package__).joinpath(file).read_text(encoding="utf-8")
     return re.sub(r'#include "(.*)"\n', lambda found: source(found[1]), text)
 
 
 @functools.cache
 def function(file: str, name: str, dtype: str):
-    """The kernel `name` of a file of this folder, with REAL of this dtype; compiled once."""
+    """Return the kernel `name` of a file of this folder, with REAL of this dtype. Compiled once."""
     return _module(file, dtype).get_function(name)
 
 
 def launch(file: str, name: str, dtype, units: int, *arguments) -> None:
-    """Run a kernel that visits `units` units, by at most one thread for each."""
+    """Run a kernel on `units` units, with at most one thread for each unit."""
     blocks = min(-(-units // THREADS), BLOCKS)
     if blocks:
         function(file, name, np.dtype(dtype).name)((blocks,), (THREADS,), arguments)
 
 
 def forget() -> None:
-    """Compile every kernel anew when it is next asked for: after a change of library."""
+    """Forget the compiled kernels. Call it after a change of the array library."""
     function.cache_clear()
     _module.cache_clear()
 
@@ -108,5 +108,5 @@ def _launch(name, units, *arrays):
 
 
 def in_rows(x):
-    """Return x, or a copy without gaps: a kernel is given a bare address. None stays None."""
+    """Return x, or a contiguous copy, because a kernel gets only an address. None stays None."""
     return x if x is None or x.flags.c_contiguous else x.copy()

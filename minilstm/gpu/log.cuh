@@ -2,7 +2,7 @@
 //
 // REAL is float or double. transfers.py launches this.
 
-// table[written % rows] = row, and one more is written: one thread. row (width,).
+// table[written % rows] = row, written += 1. One thread. row (width,).
 extern "C" __global__ void append(int rows, int width, const REAL* row, REAL* table,
                                   long long* written) {
     if (blockIdx.x || threadIdx.x) return;

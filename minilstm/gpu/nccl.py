@@ -13,7 +13,7 @@ from .diagnosis import asked, find_cupy, find_device, find_driver
 
 
 def use_device(number: int) -> int:
-    """Choose GPU `number` modulo the number of GPUs for this process; return that number of GPUs.
+    """Choose GPU `number` modulo the number of GPUs for this process. Return the number of GPUs.
 
     Call it before CuPy is chosen. Raises BackendError.
     """

@@ -1,17 +1,17 @@
 // The update rules of optim.py, each as ONE kernel, and the norms of the gradient in one pass.
 //
-// The letters and their order are those of optim.py. There every operation passes over whole
-// arrays; here a thread makes all of them for one weight, and then takes its next one. Clip scale,
-// L2, clamp, subnormal flush and the decision not to update are inside, so that weights, gradient
-// and state are each read once and written once. REAL is float or double. Read optim.py first;
-// optimizers.py launches the kernels of this file.
+// The letters and their order are those of optim.py. There every operation computes a whole array.
+// Here a thread makes all operations for one weight, and then goes on to its next weight. Clip
+// scale, L2, clamp, subnormal flush and the decision not to update are inside, so that weights,
+// gradient and state are each read once and written once. REAL is float or double. Read optim.py
+// first. optimizers.py launches these kernels.
 
 // Every element k of `size` is visited once, by any number of threads.
 #define FOR_EVERY_WEIGHT(k)                                                                        \
     for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < size;                 \
          k += (long long)gridDim.x * blockDim.x)
 
-// What `decide` tells the rules, and what it counts.
+// Indices of the numbers that `decide` passes to the rules, and of its two counts.
 enum { USABLE, SCALE, RATE, ROOT, STEP };
 enum { STEPS, UNUSABLE };
 

@@ -1,9 +1,9 @@
-"""The update rules and the norms of the gradient as kernels of a GPU.
+"""The update rules and the norms of the gradient on a GPU.
 
-optim.py makes an update by a dozen operations on whole arrays. On a GPU that would read and write
-all memory a dozen times, and a copy of everything for a step that turns out not to be finite.
-Here a rule is one kernel (optimizers.cuh) after a tiny one that decides whether it acts, and the
-norms are one pass over the gradient (norms.cuh). The host waits for none of it.
+optim.py makes an update by a dozen operations on whole arrays. A GPU would read and write all
+weights a dozen times. It would also need a copy of them, to undo a step that is not finite. Here a
+small kernel first decides whether to update. Then one kernel makes the update (optimizers.cuh). The
+norms need one pass over the gradient (norms.cuh). The host never waits.
 
 Read next: optimizers.cuh, norms.cuh.
 """
@@ -16,11 +16,11 @@ from ..backend import asarray, xp
 from . import kernels
 
 PIECE = 1 << 16  # elements whose squares one block of threads adds up
-SHARED = 5  # numbers that `decide` leaves to the rule
+SHARED = 5  # numbers that the kernel `decide` passes to the kernel of the rule
 
 
 class OnDevice:
-    """An optimizer's place on the device: its counts, and tables for the norms of its gradient.
+    """The part of an optimizer on the device: its counts, and tables for the gradient's norms.
 
     `counts` int64 (2,): updates so far, and steps in a row that were not finite. `flat` is
     `model.flat()`, with the start and stop of each parameter in `flat.parts`.
@@ -39,9 +39,10 @@ class OnDevice:
     def step(self, rule, rate, finite, scale, *, patience, l2, clamp, c, decays, numbers, state):
         """Decide whether to update, count that, and update the weights by the kernel `rule`.
 
-        rate, finite and scale are 0-d arrays on the device, or a number, True and None. `decays`
-        are Adam's momentum and decay, for its corrections, and (0, 0) of the other rules.
-        `numbers` are the rule's own, in the order of its kernel, and `state` its arrays.
+        rate, finite and scale may be 0-d arrays on the device. On the host, rate is a number,
+        finite is True and scale is None. `decays` are momentum and decay for Adam's corrections,
+        and (0, 0) for the other rules. `numbers` are the settings of the rule, in the order of its
+        kernel. `state` are its arrays.
         """
         flat, size = self._flat, self._flat.value.size
         real = flat.value.dtype.type
@@ -59,9 +60,9 @@ class OnDevice:
         )  # fmt: skip
 
     def norms(self):
-        """The norm of the gradient and of each of its parts: (1 + P,).
+        """Return the norms of the gradient and of each of its parts: (1 + P,).
 
-        Squares are added in float64: the sums neither overflow nor lose small numbers, and the
+        Squares are added in float64, so the sums neither overflow nor lose small numbers. The
         norms are exact to the rounding of the gradient's dtype.
         """
         sums = xp.empty(len(self._starts) - 1, np.float64)
@@ -77,7 +78,11 @@ class OnDevice:
 
 
 def _pieces(parts):
-    """Where pieces start, with the end of the last (K + 1,); from which to which is each norm's."""
+    """Cut the parts into K pieces of at most PIECE elements.
+
+    Returns where the pieces start and where the last ends, (K + 1,), and for each norm its first
+    piece and the one after its last, (1 + P, 2).
+    """
     starts, ranges = [0], np.zeros((1 + len(parts), 2), np.int64)
     for k in sorted(range(len(parts)), key=lambda k: parts[k]):
         start, stop = parts[k]

@@ -2,16 +2,16 @@
 
     side_by_side({"reconstruct": f, "predict": g})    the two decoders of a composite model
     aside(layer.accumulate, run)                      gradients of weights, needed at the end only
-    with joined(): ...                                what was put aside in this block is finished
+    with joined(): ...                                waits at the end for all calls of `aside`
 
 A product of one time step leaves a part of a GPU idle, and must wait for the step before. So the
-two decoders, which start from the same code, are given a stream each; a stream is a queue of the
-GPU. The gradients of weights go to further streams, because no later product needs them.
+two decoders, which start from the same code, get a stream each. A stream is a queue of the GPU. The
+gradients of weights go to further streams, because no later product needs them.
 
 Results do not change by a bit: each stream does what it would do alone, with scratch memory of its
-own (products.py). CuPy's memory pool gives memory back to the stream that took it. So an array that
-another stream reads must be kept until that stream has been waited for. With NumPy, all functions
-are called at once, one after another.
+own (products.py). CuPy's memory pool lends freed memory again to the stream that took it. So an
+array that another stream reads must be kept until the current stream has waited for that stream.
+With NumPy, all functions are called at once, one after another.
 
 Read next: capture.py.
 """
@@ -25,20 +25,20 @@ from contextvars import ContextVar
 
 from ..backend import current_backend, xp
 
-STREAMS = 4  # of a training step: two decoders, and what each puts aside
+STREAMS = 4  # of a training step: one for each decoder, and one for what it puts aside
 
-# of the innermost `with joined()`: the streams that were used, and what they were given
+# of the innermost `with joined()`: its streams, and the functions with arguments that they run
 _put_aside: ContextVar[tuple[dict, list] | None] = ContextVar("put_aside", default=None)
 
 
 def side_by_side(functions: dict[str, Callable]) -> dict:
-    """Call functions without arguments that do not depend on one another; results by name.
+    """Call independent functions without arguments. Return their results by name.
 
     With NumPy they are called one after another. With CuPy the host also calls them in this order,
-    but the first works in the current stream and each other one in a stream at its side. These
-    streams start after everything that was asked for before, and what is asked for afterwards finds
-    their results. Memory that is given back may be used again in the stream that took it. So the
-    first function must not be the last user of an array that another one made in an earlier call.
+    but the first function works in the current stream and every other function in a stream of its
+    own. These streams start after all earlier operations, and all later operations wait for them.
+    Freed memory may be used again in the stream that took it. So the first function must not free
+    an array that another function made in an earlier call.
     """
     if current_backend().name == "numpy" or len(functions) < 2:
         return {name: function() for name, function in functions.items()}
@@ -62,8 +62,8 @@ def side_by_side(functions: dict[str, Callable]) -> dict:
 def aside(function: Callable, *arguments) -> None:
     """Call a function whose results are needed only at the end of the block `with joined()`.
 
-    It must not change what is still read, and what it reads must not be changed any more. What is
-    put aside in one stream is done in order. Outside such a block it is done at once.
+    It must not change an array that is still read, and no array that it reads may change any more.
+    Calls from one stream are computed in order. Outside such a block they are computed at once.
     """
     if _put_aside.get() is None:
         function(*arguments)
@@ -80,7 +80,7 @@ def aside(function: Callable, *arguments) -> None:
 
 @contextlib.contextmanager
 def joined():
-    """Wait, at the end of the block, for what was put aside in it; also a decorator."""
+    """Wait at the end of the block for all calls of `aside` in it. Also a decorator."""
     if current_backend().name == "numpy":
         yield
         return
@@ -95,13 +95,13 @@ def joined():
 
 
 def _mark(stream):
-    """An event: everything that `stream` was asked for until now."""
+    """Return an event that comes after all operations in `stream` so far."""
     event = xp.cuda.Event(disable_timing=True)
     event.record(stream)
     return event
 
 
-@functools.cache  # for good, since cuBLAS keeps scratch memory for every stream
+@functools.cache  # streams are used again, because each has scratch memory of cuBLAS
 def _side_stream(device, stream, k):
-    """Stream number k at the side of `stream` of a device; number 0 is for what is put aside."""
+    """Return stream number k beside `stream` of a device. Number 0 is for `aside`."""
     return xp.cuda.Stream(non_blocking=True)

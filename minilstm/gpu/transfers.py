@@ -1,13 +1,13 @@
-"""What crosses between host and device while training goes on, without either waiting.
+"""Copies between host and device during training. Neither the host nor the device waits for them.
 
-`Uploads` brings batches in: each is ONE copy, made while the step before is computed. `Readings`
-brings the numbers of every step out: the log gets them a little later, in their order. On a CPU
-there is nothing to cross; train.py then does without the first, and the second hands back at once
-what it was given.
+`Uploads` sends batches to the device: each by ONE copy, while the step before is computed.
+`Readings` brings the losses and norms of every step to the host. They reach the log a little later,
+in their order. On a CPU nothing is copied: `Uploads` is not used, and `Readings` returns its
+numbers at once.
 
-A GPU works through a queue, a "stream", of what the host asks of it, and the host runs ahead. To
-wait for an answer empties the queue, so a training step asks for none. What must not happen too
-early is ordered by events: marks in one stream that another stream waits for.
+A GPU works through a queue of operations, a "stream", and the host adds operations to its end. If
+the host waits for a result, the queue runs empty. So a training step never waits. Where one stream
+must not be too early, it waits for an event: a mark in another stream.
 
 Read next: step.py.
 """
@@ -30,8 +30,8 @@ ALIGNED = 256  # bytes: where an array may start in a buffer of several
 class Uploads:
     """Batches on their way to the device, in two buffers: one is used while the other is filled.
 
-    `send` may be called by another thread than `receive`; the buffer of what `receive` returned
-    before is then free. So a batch is good until the next one is asked for. CuPy only.
+    `send` and `receive` may be called by different threads. `receive` frees the buffer of the batch
+    that it returned before. So a batch is valid until the next `receive`. CuPy only.
     """
 
     def __init__(self):
@@ -43,9 +43,9 @@ class Uploads:
         self._in_use = None
 
     def send(self, tree):
-        """Start to copy the arrays in a tree of tuples. Returns what `receive` wants.
+        """Start to copy the arrays in a tree of tuples. Return the argument for `receive`.
 
-        Waits for a free buffer; returns None if `stop` comes first.
+        Waits for a free buffer. Returns None if `stop` is called before there is one.
         """
         buffer = self._free_queue.get()
         if buffer is None:
@@ -67,7 +67,7 @@ class Uploads:
         return buffer, _replaced(tree, there)
 
     def receive(self, sent):
-        """The same tree with arrays on the device; what is computed from now on finds them."""
+        """Return the same tree with arrays on the device, for operations from now on."""
         now = xp.cuda.get_current_stream()
         if self._in_use is not None:
             self._in_use.used.record(now)
@@ -77,30 +77,33 @@ class Uploads:
         return tree
 
     def stop(self) -> None:
-        """Let the one `send` that waits for a buffer, or the next that would, return."""
+        """Let a `send` that waits for a buffer return None, now or the next time."""
         self._free_queue.put(None)
 
     def finish(self) -> None:
-        """Wait for copies under way, so that their buffers may be given back."""
+        """Wait for unfinished copies, so that their buffers can be freed."""
         self._stream.synchronize()
 
 
 class _Buffer:
-    """Memory on both sides, and when it is free: `sent` the host's side, `used` the device's."""
+    """Memory for a batch on the host and on the device.
+
+    After the event `sent` the host's memory is free, after the event `used` the device's.
+    """
 
     def __init__(self):
         self.host = self.device = None
         self.sent, self.used = (xp.cuda.Event(disable_timing=True) for _ in range(2))
 
     def make_room(self, size):
-        """Wait until the host's side is free, and let both have `size` bytes."""
+        """Wait until the host's memory is free. Make both at least `size` bytes long."""
         if not self.sent.done:
             self.sent.synchronize()
         if self.host is None or len(self.host) < size:
             if self.host is not None:
                 self.used.synchronize()
             self.host, self.device = pinned(size), xp.empty(size, np.uint8)
-            self.used.record()  # by kernels under way, if the memory pool had this before
+            self.used.record()  # unfinished kernels may use this memory of the pool
 
 
 def _arrays(tree):
@@ -118,23 +121,23 @@ def _replaced(tree, arrays):
 
 
 class Readings:
-    """Numbers of every step, on their way to the host, in order.
+    """Losses and norms of every step on their way to the host, in order.
 
         readings.write({"future": loss, ...})          0-d arrays, the same names every time
-        readings.add(step)                             says what was written is about
+        readings.add(step)                             label the numbers just written
         for step, numbers in readings.take(): ...      those that have arrived, as floats
 
-    On the device `write` puts them into a table of `rows` rows, which is sent when it is full. It
-    is a part of the step: where the row goes is known to the device alone, so that a graph can
-    record it. `together` of several ranks
-    means that whoever sent them waits for them: all then know of a number after the same step.
+    On the device `write` puts them into a table of `rows` rows, which is sent when it is full.
+    Only the device counts the rows, so that a graph can record `write` as a part of the step. With
+    `together`, `take` waits for the rows that were sent. Then several ranks get a number after the
+    same step.
     """
 
     def __init__(self, rows: int, together: bool = False):
         self._rows, self._together = rows, together
         self._table = None  # on the device: a row, a ring of rows, and the number of rows written
-        self._first = 0  # the row of the table that is to be sent first
-        self._about = []  # what the rows that are not yet sent are about
+        self._first = 0  # first row of the table that is not yet sent
+        self._about = []  # labels of the rows that are not yet sent
         self._sent = deque()  # (about, names, table on the host, event)
 
     def write(self, numbers: dict) -> None:
@@ -154,7 +157,7 @@ class Readings:
         kernels.launch("log.cuh", "append", self._row.dtype, 1, *sizes, *arrays)
 
     def add(self, about) -> None:
-        """Say what the row is about that was written last; `about` comes back with it."""
+        """Label the row that was written last. `take` returns the label with the row."""
         if current_backend().name == "numpy":
             self._sent.append(([about], self._names, [self._values], None))
             return
@@ -163,7 +166,10 @@ class Readings:
             self._send()
 
     def take(self, wait: bool = False) -> list:
-        """What has arrived since; all that was added, with `wait`."""
+        """Return (label, numbers) of the rows that have arrived since the last call.
+
+        With `wait`, wait for all rows.
+        """
         if wait and self._about:
             self._send()
         found = []
@@ -179,8 +185,8 @@ class Readings:
         return found
 
     def clear(self) -> None:
-        """Forget all that was not taken."""
-        self.take(wait=True)  # memory that a copy still writes to must not be given back
+        """Discard all rows that were not taken."""
+        self.take(wait=True)  # a copy may still write to memory, which must not be freed before
 
     def _send(self):
         stop = self._first + len(self._about)

@@ -34,7 +34,7 @@ from ..command import Interrupted, run_command
 from ..errors import BackendError, ConfigError, NonFiniteError, one_line
 from ..gpu import nccl
 
-FORWARD_SECONDS = 0.5  # time for mpiexec to pass on a rank's message before the rank ends all
+FORWARD_SECONDS = 0.5  # time for mpiexec to print a rank's message, before that rank ends all ranks
 GRACE_SECONDS = 10.0  # time for the first rank to meet the same error, save and report it
 # variables in which launchers give the number of ranks: mpiexec of MPICH, of Open MPI, srun
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -43,7 +43,7 @@ LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 class Alone:
     """A single process, which computes whole batches. Base of `Ranks`.
 
-    rank, count   the number of this rank, from 0, and how many there are
+    rank, count   the number of this rank, from 0, and the number of ranks
     neighbours    ranks that share the memory in use with this one, itself included
     """
 
@@ -174,9 +174,8 @@ class Ranks(Alone):
             said = os.environ.get(name, "1")
             if self.count == 1 and said != "1":
                 raise BackendError(
-                    f"expected {said} ranks, as {name} says, got one that knows of no other: "
-                    "mpiexec and the library that mpi4py has found are of different MPIs; pip "
-                    "install 'minilstm[mpi]' brings a pair"
+                    f"expected {said} ranks, as {name} says, got one alone: mpiexec and mpi4py use "
+                    "different MPI libraries; pip install 'minilstm[mpi]' brings a matching pair"
                 )
 
     def _share_cpus(self, here):

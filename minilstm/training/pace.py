@@ -33,10 +33,10 @@ TIMED = 24  # steps on the clock
 
 
 def seconds_per_step(config: Config, timed: int = TIMED) -> float:
-    """Return the mean seconds of a training step, its batch included.
+    """Return the mean seconds of a training step, with the drawing of its batch.
 
-    The first steps of the run are made, and forgotten. Validation and checkpoints are not timed.
-    Raises ConfigError, DataError and BackendError as training does.
+    The first steps of the run are made on a model that is then discarded. Validation and
+    checkpoints are not timed. Raises ConfigError, DataError and BackendError as training does.
     """
     run = config.run
     with use_backend(run.backend, run.precision, run.fused):
@@ -74,9 +74,9 @@ def _timed(config, timed):
 
 
 def with_steps(config: Config, steps: int) -> Config:
-    """Return `config` for a run of so many steps, with whose last step its cosine schedule ends.
+    """Return `config` for a run of `steps` steps. The cosine schedule ends with the last step.
 
-    Scheduled sampling keeps its share of the run.
+    Scheduled sampling takes the same fraction of the run as before.
     """
     feeding = config.feeding
     if feeding.inputs == "scheduled":

@@ -1,12 +1,12 @@
-"""How a batch gets from the thread that draws it into a training step: as it is, or packed small.
+"""Batches between the thread that draws them and the training step: packed small for a GPU.
 
-A CPU learns from the batch that was drawn. A GPU is sent less than its frames, and makes them
-itself, to the same bytes (gpu/frames.py): of Moving MNIST and actions which digits and where, of
-all other pictures their bytes. Percepts are numbers, and are sent as such.
+A CPU learns from the batch as it was drawn. For a GPU the host sends less than the frames. The GPU
+computes the frames itself, to the same bytes (gpu/frames.py). For Moving MNIST and actions it gets
+the numbers and places of the digits, for other pictures bytes, for percepts floats.
 
     packing = packing_of(source, config, ranks)
     packed  = packing.pack(k)          on the host, in a thread of its own: tuples of small arrays
-    batch   = packing.open(packed)     in the step; on a GPU `packed` is there by now
+    batch   = packing.open(packed)     in the step; with CuPy `packed` is on the GPU by then
 
 Read next: batches.py.
 """
@@ -41,7 +41,7 @@ class Packing:
 
 
 class NumbersPacking(Packing):
-    """Frames as floats (T, B, D), for a GPU; the base of all that send something smaller."""
+    """Frames as floats (T, B, D), for a GPU. The base of the packings that send less."""
 
     def pack(self, k: int) -> tuple:
         feed_truth, masks, share, rate = batches.choices_of(self.config, k, self.rows)

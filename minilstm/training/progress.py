@@ -54,7 +54,7 @@ def announce(
     out: Path,
     ranks: Alone = ALONE,
 ) -> str:
-    """Describe the run in five lines, or six with advice on the precision."""
+    """Describe the run in five lines, with further ones on what would be faster."""
     c, d, r = config.model, config.data, config.run
     conditional = {"none": "", "both": ", both decoders conditional"}
     conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
@@ -68,6 +68,8 @@ def announce(
         advice = (
             "\nadvice    --precision tf32 is faster on this GPU: its products read 10 of 23 bits"
         )
+    if r.backend == "cupy" and r.graph and ranks.count > 1:
+        advice += "\ngraphs    none: steps of several ranks are not recorded as CUDA graphs"
     length = f"{r.steps:,} steps" + (f" or {r.minutes:g} minutes" if r.minutes else "")
     return "\n".join(
         (
@@ -131,7 +133,7 @@ class Progress:
         optimizer.patience = PATIENCE_STEPS if config.run.on_nan == "skip" else 0
 
     def start(self) -> None:
-        """Start the clock and the bar."""
+        """Start the clock and the progress bar."""
         run = self.config.run
         self.started = time.monotonic() - self.seconds
         self.until = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
@@ -312,7 +314,7 @@ class Progress:
         if self.ranks.is_first:
             checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, about)
         self.saved = self.step
-        if self.step:  # nothing is learned before the first
+        if self.step:  # the checkpoint of step 0 is not kept: nothing is learned in it
             self.folder.keep(self.step, self.config.run.keep)
 
     def restore(self, force: bool) -> None:
@@ -363,8 +365,8 @@ class Progress:
         ]
         if changed and not force:
             raise RunError(
-                f"expected what {path} was made with, so that every bit comes out the same, got "
-                f"{'; '.join(changed)}: restore that, or go on with --force"
+                f"expected the settings, data and machine of {path}, so that the result has the "
+                f"same bits, got {'; '.join(changed)}: restore them, or go on with --force"
             )
         checkpoint.fill(self.model, arrays, path)
         checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
@@ -376,9 +378,9 @@ class Progress:
             )  # an interrupted run may have missed it
 
     def draw(self) -> None:
-        """Draw curves.png, and unless frames are no pictures, prediction.png and prediction.gif.
+        """Draw curves.png. If frames are pictures, also draw prediction.png and prediction.gif.
 
-        A picture that can't be drawn is a warning: the run has learned.
+        A picture that can't be drawn is only a warning, because the run itself is saved.
         """
         with warn_instead("there is no picture of the loss"):
             pictures.draw_curves(self.config, self.folder, self.model.loss, self.validation)
@@ -452,9 +454,9 @@ def _every(count, step):
 
 
 def _moved(before, after, known):
-    """The settings that only say where the data lie: they may change if the content is the same.
+    """Return the settings that only give the place of the data. They may change.
 
-    `known` says whether the checkpoint has fingerprints to know the content by.
+    `known` says whether the checkpoint has fingerprints of the data, by which they are compared.
     """
     moved = ["data.digits"] if "bundled" not in (before.digits, after.digits) else []
     if known and before.source == after.source:

@@ -84,11 +84,12 @@ SCALES = (29, 31, 37)  # primes: buffers of a small model must not agree in size
 
 
 def _measured(D, config):
-    """Bytes of buffers for batches of one and of two sequences.
+    """Return the bytes of buffers for batches of one and of two sequences.
 
-    With k times as many units and pixels, buffers grow by k times, apart from those for gradients
-    of weights, which are known. So two small models of the same proportions tell the size of a
-    large one, and a third one checks that. A model without such likenesses is measured itself.
+    With k times as many units and pixels the buffers are k times as large, except the buffers for
+    gradients of weights, whose size is known. So two small models of the same proportions give the
+    size for a large model by a straight line, and a third small model checks the line. If there
+    are no such small models, the model itself is measured.
     """
     H = config.model.hidden
     k = math.gcd(D, H)
