@@ -35,7 +35,7 @@ import numpy as np
 from minilstm.backend import use_backend
 from minilstm.command import Parser, run_command
 from minilstm.errors import DataError
-from minilstm.files import MAX_NAME
+from minilstm.files import MAX_NAME_BYTES
 
 from .extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
 from .options import at_least
@@ -102,7 +102,7 @@ def write_pictures(
 
     def pictures(n, remarks):
         path, name = videos[n].path, f"{os.path.basename(videos[n].name)}.npy"
-        if len(os.fsencode(name)) > MAX_NAME:
+        if len(os.fsencode(name)) > MAX_NAME_BYTES:
             raise VideoError(path, "name too long", f"{len(os.fsencode(name))} bytes with .npy")
         frames = not_too_narrow(path, read_frames(path, fps, remarks))
         return np.stack(list(pictures_of(frames)))

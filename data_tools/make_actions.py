@@ -1,10 +1,10 @@
-"""Synthetic actions as a file: labelled clips of digits that move, grow, spin, blink or stay still.
+"""Write synthetic actions to a file: labelled clips of digits that move, grow, spin, blink or rest.
 
     python -m data_tools.make_actions --out actions.npz --film actions.gif
 
-For other programs, and for the eye: `python -m minilstm.classify` draws its clips itself, the same
-ones for the same --seed. The file has `frames` (N, T, height, width) bytes, `labels` (N,) and
-`classes`, their names; read it with numpy.load. A command that was interrupted goes on where it was
+The file is for other programs, and for the eye. `python -m minilstm.classify` draws its clips
+itself, the same ones for the same --seed. The file has `frames` (N, T, height, width) bytes,
+`labels` (N,) and `classes`, their names. Read it with numpy.load. An interrupted command resumes
 (resumable.py).
 
 Read next: minilstm/data/actions.py.
@@ -27,16 +27,18 @@ from minilstm.runs.build import seed_of, split_digits
 from .options import add_digits, add_file, add_numbers, new_file, settings_of
 from .resumable import parts_of, read_part, unfinished
 
-BLOCK = 10  # clips of every class made at a time
-COLUMNS, SCALE, WORDS, GAP = 6, 5, 16, 6  # of a film: clips, pixels of a pixel, of names, between
+BLOCK = 10  # clips of every class that are made at a time
+COLUMNS = 6  # of clips in a film
+SCALE, WORDS, GAP = 5, 16, 6  # screen pixels: per pixel of a clip, for its name, between clips
 
 
 def write_clips(
     source: Actions, per_class: int, path: Path, settings: dict, film: Path | None = None
 ) -> None:
-    """Write clips of every class, whole or not at all; the same settings give the same bytes.
+    """Write clips of every class, whole or not at all. The same settings give the same bytes.
 
-    With `film` one of each is shown there: the two files get their names in the same moment.
+    With `film`, write a film with one clip of each class there, too. The film gets its name first.
+    Raises RunError if a file can't be written.
     """
     from tqdm import trange
 
@@ -62,7 +64,10 @@ def write_clips(
 
 
 def write_film(clips: Clips, path: Path) -> None:
-    """Film the first clip of every class, side by side under its name."""
+    """Write a film of the first clip of every class, side by side, each under its name.
+
+    Raises RunError if the file can't be written.
+    """
     from PIL import Image, ImageDraw
 
     K = len(clips.classes)
@@ -98,14 +103,14 @@ def main(arguments: list[str] | None = None) -> int:
         "--split",
         choices=("train", "validation", "test"),
         default="train",
-        help="which digits; no two splits share one (default: train)",
+        help="the digits to use; no two splits share one (default: train)",
     )
     add_numbers(
         parser,
         ("--per-class", 50, 1, "clips of each class"),
         ("--length", 20, 1, "frames of a clip"),
         ("--frame-size", 24, 1, "height and width of a frame, in pixels"),
-        ("--seed", 0, 0, "seed of the training clips; validation and test have their own"),
+        ("--seed", 0, 0, "seed of the training clips; validation and test have fixed seeds"),
     )
     options = parser.parse_args(arguments)
     out = new_file(options.out, ".npz", options.force)

@@ -1,13 +1,13 @@
-"""Moving MNIST as a file, in either layout of the two public ones.
+"""Write Moving MNIST to a file, in the layout of either public file.
 
     python -m data_tools.make_moving_mnist --out mnist_test_seq.npy
     python -m data_tools.make_moving_mnist --out bouncing_mnist_test.npy --layout sequences-first
     python -m minilstm.train --data mnist_test_seq.npy
 
 `mnist_test_seq.npy` holds (20, N, 64, 64) bytes and `bouncing_mnist_test.npy` (N, 20, 64, 64). The
-digits move by the same rules as theirs, but are other draws: numbers measured on the public files
-are comparable, not the same. A command that was interrupted goes on where it was (resumable.py).
-It takes the room of the file twice until it is done.
+digits move by the same rules, but the draws are others. Numbers measured on the public files are
+comparable, not the same. An interrupted command resumes (resumable.py). Until it is done it takes
+twice the disk space of the file.
 
 Read next: minilstm/data/moving_mnist.py.
 """
@@ -30,11 +30,14 @@ from .options import add_digits, add_file, add_numbers, new_file, settings_of
 from .resumable import parts_of, read_part, unfinished
 
 LAYOUTS = ("time-first", "sequences-first")
-BATCH = 100  # sequences made at a time: part of what the seed means
+BATCH = 100  # sequences that are made at a time; another number would give other draws
 
 
 def write_sequences(source: MovingMNIST, N: int, layout: str, path: Path, settings: dict) -> None:
-    """Write N sequences of `source` as an .npy file, whole or not at all, in little memory."""
+    """Write N sequences of `source` as an .npy file, whole or not at all, in little memory.
+
+    `layout` is one of LAYOUTS. Raises RunError if the file can't be written.
+    """
     from tqdm import trange
 
     height, width = source.frame_shape
@@ -75,17 +78,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_digits(parser)
     parser.add_argument(
-        "--split", choices=("train", "test"), default="test", help="which digits (default: test)"
+        "--split", choices=("train", "test"), default="test", help="digits to use (default: test)"
     )
     parser.add_argument(
         "--speed",
         choices=("constant", "random"),
         default="constant",
-        help="of all digits the same, or random for each (default: constant)",
+        help="the same speed for all digits, or a random one for each (default: constant)",
     )
     add_numbers(
         parser,
-        ("--sequences", 10_000, 1, "how many; 20 would look like the number of frames"),
+        ("--sequences", 10_000, 1, "number of sequences; 20 would look like the number of frames"),
         ("--num-digits", 2, 1, "digits in each sequence"),
         ("--frame-size", 64, 1, "height and width of a frame, in pixels"),
         ("--digit-size", 28, 1, "height and width of a digit, in pixels"),

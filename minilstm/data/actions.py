@@ -1,17 +1,18 @@
 """Synthetic actions: MNIST digits that do one of eighteen things, drawn as they are needed.
 
-What a digit does can't be told from any single frame. Every clip, whatever its action, starts
-from the same uniform draws: a place on a torus (what leaves on the right comes back on the left),
-a size, an angle and a brightness, each on a circle of its own. An action turns some of these
-circles as time goes on, by amounts that don't depend on where they stand; and a uniform circle,
-turned, is uniform. So place, size, angle, brightness and digit have one and the same joint
-distribution in every class and at every frame: only what CHANGES from frame to frame tells.
+No single frame shows what a digit does. Every clip, whatever its action, starts from the same
+uniform draws: a place on a torus (a digit that leaves on the right comes back on the left), a size,
+an angle and a brightness, each a point on a circle of its own. An action turns some of these
+circles in time, by amounts that do not depend on the points. A uniform distribution on a circle
+stays uniform when it is turned. So place, size, angle, brightness and digit have the same joint
+distribution in every class and at every frame. Only the CHANGES from frame to frame show the class.
 
-    Motion    which circles an action turns, and which way: the table ACTIONS
-    states    where the circles stand at every frame
-    draw_digits   pixels
+    Motion        the circles that an action turns, and the direction: the table ACTIONS
+    states        the points on the circles at every frame
+    draw_digits   the pixels
 
-The paper's action data (UCF-101, HMDB-51) are large, and a single frame of them gives much away.
+The paper's action data (UCF-101, HMDB-51) are large, and a single frame of them often shows the
+class.
 Read next: training/classifier.py.
 """
 
@@ -47,7 +48,7 @@ CHANGES = Scale(np.array([127 / 255], np.float32), np.array([0.044], np.float32)
 
 
 class Motion(NamedTuple):
-    """What an action does, and which way: 0 for not at all."""
+    """Motion of an action: the direction of each of its components, 0 for none."""
 
     right: float = 0
     down: float = 0
@@ -84,10 +85,10 @@ CLASSES = tuple(ACTIONS)
 
 
 class States(NamedTuple):
-    """Where digits are and how they look: (T, N) each.
+    """Places and looks of digits, (T, N) each.
 
-    down, right   of the middle, in [0, 1): shares of the frame's side
-    size          of the whole digit, a share of the frame's side
+    down, right   place of the digit's middle, in [0, 1): a share of the frame's side
+    size          side of the whole digit, a share of the frame's side
     angle         clockwise, in turns
     light         factor of the brightness
     """
@@ -100,9 +101,9 @@ class States(NamedTuple):
 
 
 def states(rng: np.random.Generator, labels: np.ndarray, T: int) -> States:
-    """Draw what N digits do for T frames, given their actions `labels` (N,)."""
+    """Draw the states of N digits for T frames, given their actions `labels` (N,)."""
     N, t = len(labels), np.arange(T)[:, None]
-    down, right, size, angle, light = rng.random((5, N))  # all circles: 1 is 0 again
+    down, right, size, angle, light = rng.random((5, N))  # points on circles: 1 is 0 again
     phase, light_rate = rng.random(N), LIGHT_RATE * rng.uniform(-1, 1, N)
     steps = t * rng.uniform(*PACE, N)
     do = Motion(*np.array(list(ACTIONS.values()))[labels].T)
@@ -117,7 +118,7 @@ def states(rng: np.random.Generator, labels: np.ndarray, T: int) -> States:
     size = (size + GROW_RATE * do.grow * steps) % 1
     angle = angle + SPIN_RATE * do.spin * steps
     light = light + np.where(do.blink, BLINK_RATE * steps, light_rate * t)
-    to_and_fro = abs(2 * (light % 1) - 1)  # a triangle wave over the circle: uniform, too
+    to_and_fro = abs(2 * (light % 1) - 1)  # a triangle wave over the circle is uniform, too
     smallest, largest = SIZES
     darkest, brightest = LIGHTS
     return States(
@@ -132,7 +133,7 @@ def states(rng: np.random.Generator, labels: np.ndarray, T: int) -> States:
 def draw_digits(digits: np.ndarray, at: States, frame_size: int) -> np.ndarray:
     """Paint digits uint8 (N, side, side) on black as `at` says: uint8 (T, N, height, width).
 
-    Every pixel looks up where in the digit it lies, between four of the digit's pixels.
+    A pixel of the frame gets the bilinear interpolation of the four nearest pixels of the digit.
     """
     N, side, _ = digits.shape
     padded = np.zeros((N, side + 2, side + 2), np.float32)  # nothing but black around it
@@ -173,7 +174,7 @@ def middles(frame_size: int) -> np.ndarray:
 
 
 def _between(image, left, share):
-    """The values between the pixels number `left` and those to their right."""
+    """Interpolate between the pixels number `left` and those to their right."""
     pixels = image.ravel()
     a, b = pixels.take(left), pixels.take(left + 1)
     b -= a
@@ -183,11 +184,11 @@ def _between(image, left, share):
 
 
 class Actions:
-    """An endless source of acting digits, unlabelled by `batch`, labelled by `clips`.
+    """Endless source of acting digits: unlabelled by `batch`, labelled by `clips`.
 
-    `batch(k, B)` is a pure function of (seed, k, B), with the interface of `MovingMNIST`.
-    `images` are digits uint8 (N, 28, 28) as `load_digits` returns them. Which digit acts is drawn
-    without a look at the action. With `changes` a frame is what changed from one to the next.
+    `batch(k, B)` is a pure function of (seed, k, B), with the interface of `MovingMNIST`. `images`
+    are digits uint8 (N, 28, 28), as `load_digits` returns them. The digit of a clip is drawn
+    independently of its action. With `changes`, frames are the changes between successive frames.
     Raises ConfigError or ShapeError for settings that do not fit.
     """
 
@@ -211,11 +212,11 @@ class Actions:
 
     @property
     def frame_shape(self) -> tuple[int, int]:
-        """(height, width) of a frame, in pixels."""
+        """Shape of a frame: (height, width), in pixels."""
         return self.frame_size, self.frame_size
 
     def batch(self, k: int, B: int) -> np.ndarray:
-        """Batch number k (from 0) of B clips of any action: uint8 (T, B, height, width)."""
+        """Return batch k (from 0) of B clips of any action: uint8 (T, B, height, width)."""
         return self._drawn(*self.plan(k, B))
 
     def plan(self, k: int, B: int) -> tuple[np.ndarray, States]:
@@ -228,9 +229,9 @@ class Actions:
         return self._plan(rng, rng.integers(len(CLASSES), size=B))
 
     def clips(self, per_class: int, first: int = 0) -> Clips:
-        """`per_class` labelled clips of every class from number `first` on, the classes in turn.
+        """Return `per_class` labelled clips of every class, from number `first` on.
 
-        More of them begin with the same ones: a larger labelled set contains the smaller.
+        The classes come in turn. A larger set begins with the clips of a smaller one.
         """
         K, labels = whole_number("per_class", per_class, 1), np.arange(len(CLASSES))
         numbers = range(whole_number("first", first, 0), first + K)
@@ -258,8 +259,8 @@ class Actions:
 
 
 def changes_of(frames: np.ndarray) -> np.ndarray:
-    """What changes from each frame to the next: bytes (T, ...) -> bytes (T - 1, ...); 127 is none.
+    """Return the changes from each frame to the next: bytes (T, ...) -> bytes (T - 1, ...).
 
-    The simplest stand-in for optical flow: half the difference.
+    A change is half the difference, and 127 is none: the simplest stand-in for optical flow.
     """
     return ((255 + frames[1:].astype(np.int16) - frames[:-1]) // 2).astype(np.uint8)

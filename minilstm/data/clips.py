@@ -1,7 +1,7 @@
-"""Labelled clips of different lengths, and the windows of equal length that a classifier sees.
+"""Labelled clips of different lengths, and windows of equal length for a classifier.
 
-All frames of all clips stand end to end in one array, as in the files of the authors' second
-release, so a clip is a slice of it:
+The frames of all clips stand end to end in one array, as in the files of the authors' second
+release. A clip is a slice of that array:
 
     clips = Clips(frames, lengths, labels, classes)
     which, first = windows(clips.lengths, window=16, stride=8)
@@ -33,15 +33,15 @@ class Clips:
 
     frames   (sum of lengths, ...) the frames of all clips end to end: floats (.., D), or bytes
              (.., height, width[, 3])
-    lengths  (N,) frames of each clip
+    lengths  (N,) number of frames of each clip
     labels   (N,) index into `classes`, or -1: unlabelled
-    groups   (N,) clips of one recording share a number: never in training and test at once. By
-             default each is a recording of its own
-    sizes    (N, 2) width and height of the original video in pixels; 0 where unknown
-    names    N texts, where a clip came from
-    scale    what bytes are normalised by; without one they are learned in [0, 1]
+    groups   (N,) clips of one recording share a number, so that no split separates them. By default
+             each clip is a recording of its own
+    sizes    (N, 2) width and height of the original video in pixels; 0 if unknown
+    names    N texts, the origin of each clip
+    scale    normalises bytes; without one they are learned in [0, 1]
 
-    Raises DataError for parts that do not fit together.
+    Raises DataError for parts that do not fit together, or two classes of one name.
     """
 
     frames: np.ndarray
@@ -102,16 +102,16 @@ class Clips:
 
     @property
     def starts(self) -> np.ndarray:
-        """(N,) where each clip's frames begin."""
+        """Index of each clip's first frame, (N,)."""
         return np.cumsum(self.lengths) - self.lengths
 
     def clip(self, n: int) -> np.ndarray:
-        """The frames of clip n: a view (T, ...)."""
+        """Return the frames of clip n: a view (T, ...)."""
         start = self.starts[n]
         return self.frames[start : start + self.lengths[n]]
 
     def select(self, indices: np.ndarray) -> Clips:
-        """The clips of these indices (or of a mask (N,) of bool), in their order."""
+        """Return the clips of these indices, in their order, or of a mask (N,) of bool."""
         chosen = np.arange(len(self))[indices]
         starts = self.starts
         parts = [self.frames[starts[n] : starts[n] + self.lengths[n]] for n in chosen]
@@ -126,9 +126,9 @@ class Clips:
         )
 
     def cut(self, which: np.ndarray, first: np.ndarray, window: int) -> np.ndarray:
-        """Windows out of clips `which` (B,), from frame `first` (B,) of each: (window, B, ...).
+        """Cut windows out of clips `which` (B,), from frame `first` (B,) of each: (window, B, ...).
 
-        Behind the end of a clip its last frame is repeated.
+        A window that reaches beyond the end of its clip repeats the clip's last frame.
         """
         t = first + np.arange(window)[:, None]
         return self.frames[self.starts[which] + np.minimum(t, self.lengths[which] - 1)]
@@ -151,10 +151,10 @@ def check_classes(classes: Iterable[str]) -> None:
 
 
 def windows(lengths: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows that cover clips of these lengths (N,): (clip, first frame), int64 (W,) each.
+    """Return windows that cover clips of these lengths (N,): (clip, first frame), int64 (W,) each.
 
-    They begin every `stride` frames where they fit, and once more where the last frames would be
-    left out. A clip that is shorter than a window has one, which repeats its last frame.
+    A clip's windows begin every `stride` frames. If the clip's last frames would be left out, one
+    more window ends with them. A clip shorter than a window has one window.
     """
     whole_number("window", window, 1)
     whole_number("stride", stride, 1)
@@ -166,9 +166,9 @@ def windows(lengths: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, 
 
 
 def clip_vectors(frames: np.ndarray, scale: Scale | None) -> np.ndarray:
-    """Frames of clips (T, B, ...) as the vectors that a layer takes: float32 (T, B, D).
+    """Convert frames of clips (T, B, ...) to the vectors that a layer takes: float32 (T, B, D).
 
-    Bytes go to [0, 1], or are normalised by `scale`. Floats are normalised by `scale` if it is
+    Bytes are scaled to [0, 1], or normalised by `scale`. Floats are normalised by `scale` if it is
     given.
     """
     if frames.dtype == np.uint8:
@@ -178,9 +178,9 @@ def clip_vectors(frames: np.ndarray, scale: Scale | None) -> np.ndarray:
 
 
 def clip_scale(clips: Clips) -> Scale | None:
-    """The scale by which frames of `clips` are normalised: the mean and standard deviation of each.
+    """Return the scale of the frames of `clips`: mean and standard deviation of each number.
 
-    Bytes have the scale that comes with them; digits come without one and stay in [0, 1].
+    Bytes keep the scale of their clips. Clips of digits have none, and stay in [0, 1].
     """
     if clips.frames.dtype == np.uint8:
         return clips.scale

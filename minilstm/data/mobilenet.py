@@ -1,15 +1,15 @@
-"""MobileNetV2, forward only: pictures in, "percepts" out, what a network trained on ImageNet sees.
+"""MobileNetV2, forward only: pictures in, "percepts" out, the features of a network for ImageNet.
 
-    network = read_mobilenet("mobilenet_v2.safetensors")  # see data_tools/convert_pth.py
+    network = read_mobilenet("mobilenet_v2.safetensors")  # made by data_tools/convert_pth.py
     percepts = network.percepts(prepare(frames))  # uint8 (N, height, width, 3) -> (N, 1280)
 
-The paper describes a frame of video by a layer of a convolutional network (VGG, 4096 numbers) and
-lets the LSTM learn from those. This network needs a fiftieth of the products. Nothing is learned
-here, so nothing is differentiated: it is a fixed function, and every batch normalisation, which at
-rest is one product and one sum per channel, is folded into the weights before it (`fold`).
+The paper describes a frame of video by a layer of a convolutional network (VGG, 4096 numbers), and
+the LSTM learns from these numbers. MobileNetV2 needs a fiftieth of the products, and gives 1280
+numbers. Its weights are fixed, so there is no backward pass. Batch normalisation is then one
+product and one sum per channel, and `fold` puts both into the convolution before it.
 
-Pictures are (N, height, width, channels): a 1x1 convolution is then one matrix product over all
-pixels, and a depthwise 3x3 convolution, which never mixes channels, nine shifted products.
+Pictures are (N, height, width, channels). In this order a 1x1 convolution is one matrix product
+over all pixels. A depthwise 3x3 convolution, which never mixes channels, is nine shifted products.
 
 Slides: "Input at each timestep" (Features trained on ImageNet). Source: Sandler et al.,
 "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018; weights and their names are
@@ -26,21 +26,21 @@ import numpy as np
 from ..backend import asarray, current_backend, to_numpy, xp
 from ..errors import DataError, ShapeError, named
 
-SIZE, SHORT_SIDE = 224, 256  # of the picture that is looked at, and of the one it is cut from
+SIZE, SHORT_SIDE = 224, 256  # pixels: of the input, and of the picture it is cut from
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, in [0, 1]
 STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)  # of the 17 blocks
 EPSILON = 1e-5  # of the batch normalisation
-# Numbers of the wide part of a block that are worked on together. On the host, as many as stay in
-# the processor's cache: that doubles the speed. On a device, all that its memory can be asked for.
+# Numbers of the wide part of a block that are computed together. On the host they stay in the
+# processor's cache, which doubles the speed. On a device they are limited by its memory.
 BAND = {"numpy": 2**18, "cupy": 2**26}
 
 
 def prepare(frames: np.ndarray, whole: bool = False) -> np.ndarray:
-    """Frames uint8 (N, height, width, 3) as the network wants them: uint8 (N, 224, 224, 3).
+    """Convert frames uint8 (N, height, width, 3) to the network's input: uint8 (N, 224, 224, 3).
 
-    Made smaller, or larger, until the shorter side is 256 pixels, by antialiased interpolation
-    between neighbours; then the middle is cut out. That is what the network was tested with. With
-    `whole` nothing is cut off, and a frame that is no square is squeezed. Raises ShapeError.
+    The shorter side is scaled to 256 pixels by antialiased bilinear interpolation, then the middle
+    is cut out. The network was tested with such pictures. With `whole` nothing is cut off, and a
+    frame that is not square is squeezed. Raises ShapeError.
     """
     from PIL import Image
 
@@ -62,7 +62,7 @@ def prepare(frames: np.ndarray, whole: bool = False) -> np.ndarray:
 
 
 def pointwise(x, W, b):
-    """1x1 convolution: x (N, h, w, C), W (C, K) -> (N, h, w, K)."""
+    """Convolve 1x1: x (N, h, w, C), W (C, K) -> (N, h, w, K)."""
     N, h, w, C = x.shape
     y = x.reshape(-1, C) @ W
     y += b
@@ -70,16 +70,16 @@ def pointwise(x, W, b):
 
 
 def windows(padded, stride):
-    """Nine views of x with zeros around it (N, h + 2, w + 2, C): each (N, h', w', C).
+    """Return nine views of x with zeros around it (N, h + 2, w + 2, C): each (N, h', w', C).
 
-    View 3 i + j has what every position of a 3x3 window finds in its row i and column j.
+    View 3 i + j holds row i and column j of the 3x3 window around every position.
     """
     h, w = padded.shape[1] - 2, padded.shape[2] - 2
     return [padded[:, i : i + h : stride, j : j + w : stride] for i in range(3) for j in range(3)]
 
 
 def depthwise(padded, W, b, stride):
-    """3x3 convolution of each channel on its own: x as in `windows`, W (9, C) -> (N, h', w', C)."""
+    """Convolve each channel 3x3 on its own: x as in `windows`, W (9, C) -> (N, h', w', C)."""
     views = windows(padded, stride)
     y = views[0] * W[0]
     y += b
@@ -90,12 +90,12 @@ def depthwise(padded, W, b, stride):
 
 
 def relu6(x):
-    """min(max(x, 0), 6), in place."""
+    """Compute min(max(x, 0), 6), in place."""
     return xp.clip(x, 0, 6, out=x)
 
 
 class MobileNetV2:
-    """The network. `weights` are pairs (W, b) with batch normalisation folded in; float32."""
+    """MobileNetV2 with `weights`, pairs (W, b) that include batch normalisation. Uses float32."""
 
     def __init__(self, weights: dict[str, tuple[np.ndarray, np.ndarray]]):
         self.weights = {
@@ -105,9 +105,9 @@ class MobileNetV2:
         self.mean, self.std = asarray(MEAN, "float32"), asarray(STD, "float32")
 
     def block(self, n: int, x):
-        """Block n of 1 to 17, "inverted residual": x (N, h, w, C) -> (N, h', w', C').
+        """Apply block n of 1 to 17, an "inverted residual": x (N, h, w, C) -> (N, h', w', C').
 
-        In bands of rows (BAND); where a block keeps the shape, it says what is to be added to x.
+        A block that keeps the shape adds its result to x. Rows are computed in bands (BAND).
         """
         N, h, w, _ = x.shape
         step = STRIDES[n - 1]
@@ -122,19 +122,19 @@ class MobileNetV2:
         return y
 
     def _band(self, n, x, top, bottom):
-        """Rows `top` to `bottom` of a block: widen (1x1), look around (3x3), narrow (1x1)."""
+        """Compute rows `top` to `bottom` of a block: widen (1x1), look (3x3), narrow (1x1)."""
         h, step = x.shape[1], STRIDES[n - 1]
-        first, last = top * step - 1, (bottom - 1) * step + 2  # the rows that a window looks at
-        above, below = max(-first, 0), max(last - h, 0)  # of these outside the picture
+        first, last = top * step - 1, (bottom - 1) * step + 2  # the input rows in the windows
+        above, below = max(-first, 0), max(last - h, 0)  # how many of these lie outside the picture
         x = x[:, first + above : last - below]
-        if n > 1:  # the first is as wide as it is
+        if n > 1:  # the first block does not widen
             x = relu6(pointwise(x, *self.weights[f"{n} widen"]))
         x = xp.pad(x, ((0, 0), (above, below), (1, 1), (0, 0)))
         x = relu6(depthwise(x, *self.weights[f"{n} look"], step))
         return pointwise(x, *self.weights[f"{n} narrow"])
 
     def percepts(self, pictures: np.ndarray) -> np.ndarray:
-        """Pictures uint8 (N, 224, 224, 3) -> percepts float32 (N, 1280), all >= 0, on the host."""
+        """Describe pictures uint8 (N, 224, 224, 3): float32 (N, 1280), all >= 0, on the host."""
         x = (asarray(pictures, "float32") / 255 - self.mean) / self.std
         views = windows(xp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 2)
         x = xp.empty((*views[0].shape[:3], 9, 3), x.dtype)  # a 3x3 convolution as a 1x1 one
@@ -148,25 +148,25 @@ class MobileNetV2:
         return to_numpy(x.mean(axis=(1, 2)))
 
     def logits(self, percepts: np.ndarray) -> np.ndarray:
-        """Percepts (N, 1280) -> logits of ImageNet's 1000 classes (N, 1000), on the host."""
+        """Classify percepts (N, 1280): logits of ImageNet's classes (N, 1000), on the host."""
         W, b = self.weights["classes"]
         return to_numpy(asarray(percepts, "float32") @ W + b)
 
 
 def read_mobilenet(path: str | Path) -> MobileNetV2:
-    """The network with torchvision's weights, `mobilenet_v2`, from a safetensors file.
+    """Read the network from a safetensors file with torchvision's weights of `mobilenet_v2`.
 
     Raises DataError for a file that is missing or damaged, or has other weights.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    remedy = "make it by data_tools/convert_pth.py from torchvision's mobilenet_v2 .pth"
+    remedy = "make it by python -m data_tools.convert_pth from torchvision's mobilenet_v2 .pth"
     try:
         arrays = load_file(path)
         with np.errstate(all="ignore"):
             network = network_of(arrays)
-            pixel = np.zeros((1, 1, 1, 3), np.uint8)  # is enough to see whether all shapes fit
+            pixel = np.zeros((1, 1, 1, 3), np.uint8)  # enough to check all shapes
             logits = network.logits(network.percepts(pixel))
         if not np.isfinite(logits).all():
             raise ValueError("numbers that are not finite")
@@ -178,14 +178,14 @@ def read_mobilenet(path: str | Path) -> MobileNetV2:
 
 
 def network_of(arrays: dict[str, np.ndarray]) -> MobileNetV2:
-    """The network with weights under torchvision's names. Raises KeyError where one is missing."""
+    """Build the network of arrays under torchvision's names. Raises KeyError if one is missing."""
     weights = {name: fold(arrays, *names) for name, names in _names().items()}
     classes = arrays["classifier.1.weight"].T, arrays["classifier.1.bias"]
     return MobileNetV2(weights | {"classes": classes})
 
 
 def _names():
-    """What our layers are called in torchvision's file: a convolution and its normalisation."""
+    """Return torchvision's names of each layer: of a convolution and of its normalisation."""
     names = {"first": ("features.0.0", "features.0.1"), "last": ("features.18.0", "features.18.1")}
     for n in range(1, len(STRIDES) + 1):
         block, k = f"features.{n}.conv", 0 if n == 1 else 1
@@ -197,9 +197,10 @@ def _names():
 
 
 def fold(arrays: dict[str, np.ndarray], convolution: str, norm: str):
-    """One convolution that does both: W scaled by gamma / sqrt(variance + epsilon), and a bias.
+    """Fold a normalisation into its convolution. Returns W and b.
 
-    W (K, C, 3, 3) becomes (9 C, K), W (K, C, 1, 1) becomes (C, K), a depthwise one (9, K).
+    W is scaled by gamma / sqrt(variance + epsilon). W (K, C, 3, 3) becomes (9 C, K), W (K, C, 1, 1)
+    becomes (C, K), and a depthwise W (K, 1, 3, 3) becomes (9, K).
     """
     W = arrays[f"{convolution}.weight"].astype(np.float64)
     gamma, beta, mean, variance = (

@@ -1,15 +1,16 @@
 """Moving MNIST: digits that drift over a black frame and bounce off its walls (the slides' Fig. 5).
 
-Every digit starts anywhere and keeps one direction and one speed until it meets a wall. The first
-frames of a sequence therefore determine the rest: a model that has understood them can continue.
+Every digit starts at a random place and keeps one direction and one speed until it meets a wall. So
+the first frames of a sequence determine the rest, and a model can learn to continue it.
 
-    digits        which ones: the next entries of an endless shuffled list      (rng.py)
-    trajectories  where: the top-left corner of every digit in every frame
-    draw_frames   both together: pixels, the brighter one where digits overlap
+    digits        the next entries of an endless shuffled list      (rng.py)
+    trajectories  the top-left corner of every digit in every frame
+    draw_frames   the pixels; where digits overlap, the brighter one
 
-All of it works on a whole batch at once; only time is a loop, because a step needs the one before.
+Everything works on a whole batch at once. Only time is a loop, because a step needs the one before.
 
-Source: the paper's experiments on MNIST, and its authors' generator for what the text leaves open.
+Source: the paper's experiments on MNIST; for details that the text leaves open, its authors'
+generator.
 Read next: sequences.py, for the same frames from a file.
 """
 
@@ -36,13 +37,14 @@ def _check_speed(speed):
 def trajectories(
     rng: np.random.Generator, N: int, num_frames: int, slack: int, speed: str = "constant"
 ) -> np.ndarray:
-    """Where N digits are: top-left corners (row, column) in pixels, int64 (num_frames, N, 2).
+    """Draw the paths of N digits: top-left corners (row, column), in pixels (num_frames, N, 2).
 
-    A digit moves in the unit square, which stands for the `slack` = frame_size - digit_size pixels
-    that its corner has; corners are in 0..slack, fractions cut off. The direction is uniform. The
-    speed per frame is 0.1 ("constant", the authors' generator), or uniform in 0..0.2 for each digit
-    ("random": the paper's text has a random speed but no range; this one has the same mean).
-    Draws from `rng` only. Raises ConfigError for an unknown speed.
+    A digit moves in the unit square. Its side stands for the `slack` = frame_size - digit_size
+    pixels that the corner can move; corners are whole numbers in 0..slack, rounded down. The
+    direction is uniform. The speed per frame, in units of the slack, is 0.1 ("constant", as in the
+    authors' generator), or uniform in 0..0.2 for each digit ("random": the paper's text has a
+    random speed but no range; this one has the same mean). Draws from `rng` only. Raises
+    ConfigError for an unknown speed.
     """
     _check_speed(speed)
     position = rng.random((N, 2))
@@ -52,7 +54,7 @@ def trajectories(
 
     corners = np.empty((num_frames, N, 2), np.int64)
     for t in range(num_frames):
-        position = position + velocity  # first, so frame 0 is already one step on
+        position = position + velocity  # before drawing, so frame 0 is already one step on
         at_wall = (position <= 0) | (position >= 1)
         position = np.clip(position, 0, 1)  # stop at the wall: clamp, not reflect
         velocity = np.where(at_wall, -velocity, velocity)
@@ -63,13 +65,13 @@ def trajectories(
 def draw_frames(digits: np.ndarray, corners: np.ndarray, frame_size: int) -> np.ndarray:
     """Paint digits uint8 (B, n, S, S) at corners (T, B, n, 2) on black: uint8 (T, B, size, size).
 
-    Where digits overlap the brighter pixel wins, so their order does not matter.
+    Where digits overlap, the brighter pixel is kept, so their order does not matter.
     """
     T, B, n, _ = corners.shape
     side = digits.shape[-1]
     frames = np.zeros((T, B, frame_size, frame_size), np.uint8)
     # windows[t, b, row, column] is the side x side piece of frame (t, b) with that top-left
-    # corner: a view, so writing to it writes to the frame
+    # corner. It is a view, so writing to it writes to the frame.
     windows = sliding_window_view(frames, (side, side), axis=(2, 3), writeable=True)
     t, b = np.ogrid[:T, :B]
     for d in range(n):  # one digit per frame at a time: no two windows written here share a pixel
@@ -79,12 +81,12 @@ def draw_frames(digits: np.ndarray, corners: np.ndarray, frame_size: int) -> np.
 
 
 class MovingMNIST:
-    """An endless source of moving digits; `batch(k, B)` is a pure function of (seed, k, B).
+    """Endless source of moving digits. `batch(k, B)` is a pure function of (seed, k, B).
 
-    `images` are digits uint8 (N, 28, 28) as `load_digits` returns them; they are made smaller when
-    `digit_size` asks for it. Sequences take digits without replacement: every one of the N is used
-    once before any is used twice. Raises ConfigError or ShapeError for settings that do not fit,
-    DataError when there are fewer digits than one sequence needs.
+    `images` are digits uint8 (N, 28, 28), as `load_digits` returns them. They are scaled down to
+    `digit_size` pixels. Sequences take digits without replacement: each of the N is used once
+    before any is used twice. Raises ConfigError or ShapeError for settings that do not fit,
+    DataError for fewer digits than one sequence needs.
     """
 
     scale = None
@@ -121,11 +123,11 @@ class MovingMNIST:
 
     @property
     def frame_shape(self) -> tuple[int, int]:
-        """(height, width) of a frame, in pixels."""
+        """Shape of a frame: (height, width), in pixels."""
         return self.frame_size, self.frame_size
 
     def batch(self, k: int, B: int) -> np.ndarray:
-        """Batch number k (from 0) of B sequences: uint8 (T, B, height, width), 0 black to 255."""
+        """Return batch k (from 0) of B sequences: uint8 (T, B, height, width), 0 black to 255."""
         chosen, corners = self.plan(k, B)
         return draw_frames(self.images[chosen], corners, self.frame_size)
 

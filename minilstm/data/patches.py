@@ -6,15 +6,16 @@ Any of these, as bytes, in an .npy file or as the array `patches` (or the only o
     (N, T, 3, height, width)    colours first, as in the file of the authors' second release
     (N, T, height, width)       grey; a single colour, first or last, is grey too
 
-The paper cuts 32x32 pixels out of UCF-101 and gives the model 16 frames, to rebuild them and to
-predict the next 13. Such data is normalised: `Patches.scale` has the mean and standard deviation of
-each colour over the TRAINING sequences, whatever the split, so that nothing of the test set is
-known to the model.
+The paper cuts 32x32 pixels out of UCF-101. The model sees 16 frames, reconstructs them and predicts
+the next 13. Such data is normalised: `Patches.scale` has the mean and standard deviation of each
+colour over the TRAINING sequences, whatever the split, so that the model knows nothing of the test
+set.
 
-Patches of one film are alike, and what is alike must not be trained on and tested with. An .npz of
-data_tools/extract_patches.py therefore has an array `groups`, int64 (N,): a number for every piece
-of time of every film. A split takes whole groups, by the rule of `part` in rng.py. Without it
-every sequence is a group of its own: then eight of ten in their order in the file are trained on.
+Patches of one film are alike, so they must not be in training and test at once. An .npz file of
+data_tools/extract_patches.py therefore has an array `groups`, int64 (N,), which numbers the pieces
+of time of every film. A split takes whole groups, by the rule of `part` in rng.py. Without
+`groups`, every sequence is a group of its own, and eight of every ten, in the order of the file,
+are for training.
 
 Read next: ../presets/patches.toml.
 """
@@ -31,14 +32,15 @@ from .sequences import MAX_HEADER, SequenceFile, map_npy
 from .vectors import Scale
 
 COLOURS = (1, 3)
-CHUNK = 100  # sequences counted at a time
+CHUNK = 100  # sequences that are counted at a time
 
 
 def read_patches(path: str | Path) -> np.ndarray:
-    """The patches of a file, time first: uint8 (T, N, height, width) or (T, N, height, width, 3).
+    """Read the patches of a file, time first: uint8 (T, N, height, width) or (..., 3) in colour.
 
-    An .npy file is a read-only memory map; an .npz is read whole. Raises DataError for a file that
-    is missing, damaged, or holds anything but such bytes; pickled objects are refused unread.
+    An .npy file becomes a read-only memory map; an .npz file is read whole. Raises DataError for a
+    file that is missing, damaged, or holds anything but such bytes. Pickled objects are refused
+    unread.
     """
     path = Path(path)
     patches = _read_npz(path, "patches") if path.suffix == ".npz" else map_npy(path)
@@ -67,9 +69,9 @@ def read_patches(path: str | Path) -> np.ndarray:
 
 
 def read_groups(path: str | Path, N: int) -> np.ndarray | None:
-    """The array `groups` of an .npz file of N patches, int64 (N,); None where there is none.
+    """Read the array `groups` of an .npz file of N patches: int64 (N,), or None without one.
 
-    Raises DataError for anything but a number >= 0 for each of the patches.
+    Raises DataError for anything but a number >= 0 for each patch.
     """
     groups = _read_npz(Path(path), "groups") if Path(path).suffix == ".npz" else None
     if groups is None:
@@ -83,7 +85,7 @@ def read_groups(path: str | Path, N: int) -> np.ndarray | None:
 
 
 def _read_npz(path, wanted):
-    """An array of the archive; the only one is that of the patches, whatever its name."""
+    """Read an array of the archive. A single array is that of the patches, whatever its name."""
     try:
         with (
             open(path, "rb") as file,
@@ -103,11 +105,12 @@ def _read_npz(path, wanted):
 
 
 class Patches(SequenceFile):
-    """The patches of a file as a source: batches (T, B, height, width[, 3]) of bytes.
+    """Source of the patches of a file: batches of bytes (T, B, height, width[, 3]).
 
-    `num_frames` and the order of batches as in `SequenceFile`; `split` as there, but by the file's
-    `groups` where it has them. `scale` is that of the file's own training sequences; sequences from
-    another file take that of the training file.
+    `num_frames` and the order of batches are as in `SequenceFile`. `split` is as there, but takes
+    whole `groups` if the file has them. `scale` is that of the file's own training sequences; for a
+    file that is not trained on, pass the scale of the training file. Raises what `SequenceFile`
+    raises.
     """
 
     def __init__(
@@ -123,14 +126,14 @@ class Patches(SequenceFile):
         self.scale = scale or self._scale(path)
 
     def _scale(self, path):
-        """Mean and standard deviation of each colour, from exact counts of the 256 bytes."""
+        """Return mean and standard deviation of each colour, from exact counts of the 256 bytes."""
         colours = self.frame_shape[2] if len(self.frame_shape) == 3 else 1
         counts = np.zeros((colours, 256))
         members = part(self._groups, "train")
         if not len(members):
             raise DataError(
                 f"{path}: expected patches to train on, got only groups for validation and test "
-                "(numbers that end in 8 or 9): number them from 0"
+                "(numbers that end in 8 or 9): number the groups from 0, or save without groups"
             )
         for n in range(0, len(members), CHUNK):
             values = self._frames[:, members[n : n + CHUNK]].reshape(-1, colours)

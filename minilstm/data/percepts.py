@@ -1,17 +1,18 @@
-"""Percepts: what a network trained on ImageNet sees in each frame of a set of videos.
+"""Percepts: features of each frame of a set of videos, by a network trained on ImageNet.
 
 A set is a folder in the layout of the authors' second release (data_tools/extract_percepts.py):
 
     features.h5      the array "features", or the only one: (frames of all videos, D) of floats
-    num_frames.txt   a line per video: its frames
+    num_frames.txt   a line per video: its number of frames
     labels.txt       a line per video: its class, from 0, or -1: unlabelled
 
-and beside these, where they are known,
+Four more files are optional:
 
-    names.txt, classes.txt, groups.txt (which recording a video is from, a number), sizes.txt
-    (width and height in pixels)
+    names.txt, classes.txt, groups.txt (the number of a video's recording), sizes.txt (width and
+    height in pixels)
 
-`read_percepts` and `write_percepts` know it; `Percepts` is the source that models are trained from.
+`read_percepts` and `write_percepts` read and write a folder. `Percepts` is the source of frames
+that models are trained from.
 
 Paper: section 4, "percepts". Slides: "Input at each timestep". Read next: splits.py.
 """
@@ -32,16 +33,16 @@ from .rng import endless_shuffle, part, whole_number
 from .vectors import Scale
 
 ARRAY = "features"
-CHUNK = 2**24  # numbers looked at together
-UNPACKED = 1100  # times the bytes of a file: more than its compression (gzip) can save
+CHUNK = 2**24  # numbers that are checked together
+UNPACKED = 1100  # times the bytes of a file: gzip compresses by less
 
 
 def read_percepts(folder: str | Path, which: np.ndarray | None = None) -> Clips:
-    """The clips of a folder of percepts: frames (sum of lengths, D), as the file has them.
+    """Read the clips of a folder of percepts: frames (sum of lengths, D) of the file's own type.
 
-    Of the indices `which` alone, in their order, if given: frames of others are not read. Raises
-    DataError, in one line, for files that are missing, damaged, of other types, or do not fit
-    together, for numbers that are not finite, and where h5py is not installed.
+    With `which`, read only the clips of these indices, in their order. Raises DataError, in one
+    line, for files that are missing, damaged, of other types, or do not fit together, for numbers
+    that are not finite, and without h5py.
     """
     folder = Path(folder)
     lengths = _whole_numbers(folder / "num_frames.txt")[:, 0]
@@ -57,7 +58,7 @@ def read_percepts(folder: str | Path, which: np.ndarray | None = None) -> Clips:
         classes = map(str, range(labels.max() + 1))
     try:
         clips = Clips(
-            np.empty((max(0, lengths.sum()), 0), np.float16),  # all but the numbers of a frame
+            np.empty((max(0, lengths.sum()), 0), np.float16),  # frames without numbers, for now
             lengths,
             labels,
             tuple(classes),
@@ -72,9 +73,10 @@ def read_percepts(folder: str | Path, which: np.ndarray | None = None) -> Clips:
 
 
 def write_percepts(folder: str | Path, clips: Clips) -> None:
-    """Write clips of floats (.., D) as a folder of percepts; features.h5 last, whole or not at all.
+    """Write clips of floats (.., D) as a folder of percepts.
 
-    Raises RunError where that is not possible, DataError where h5py is not installed.
+    features.h5 is written last, whole or not at all. Raises RunError if a file can't be written,
+    DataError without h5py.
     """
     folder, h5py = Path(folder), _h5py()
     texts: dict[str, Iterable] = {
@@ -134,13 +136,15 @@ def _read_frames(path, lengths, which):
 
 
 def _lines(path, default):
-    """The lines of a text, whose first three bytes may be the byte-order mark of an editor."""
+    """Return the lines of a text. It may begin with the byte-order mark of an editor."""
     try:
         return path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError as error:
         if default is None:
             return None
-        raise DataError(f"{path}: expected a line for every video, got no file") from error
+        raise DataError(
+            f"{path}: expected a line for every video, got no file: extract them again"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: expected lines of text, got {one_line(error)}: check the path"
@@ -148,7 +152,7 @@ def _lines(path, default):
 
 
 def _whole_numbers(path, columns=1, optional=False):
-    """The numbers of a file, int64 (lines, columns); None for one that may be missing, and is."""
+    """Return the numbers of a file, int64 (lines, columns), or None if optional and missing."""
     lines = _lines(path, None if optional else ())
     if lines is None:
         return None
@@ -169,15 +173,17 @@ def _whole_numbers(path, columns=1, optional=False):
 
 
 class Percepts:
-    """The windows of a set of percepts as a source: batches float32 (T, B, D), shuffled.
+    """Source of windows of percepts: batches float32 (T, B, D), shuffled.
 
-    `percepts` is a folder or `Clips`. A window is T frames of one video; the next begins `stride`
-    frames later. A video of fewer than T frames is left out: to repeat its last frame, as a
-    classifier may, would teach that videos stop. `split` goes by recordings (Clips.groups): of
-    every ten, eight for "train", one for "test", one for "validation"; "all" is all. `scale` has
-    the mean and standard deviation of each of the D numbers over the frames of the TRAINING
-    windows, whatever the split; a set that is not trained on takes that of the one that is. Raises
-    what `read_percepts` raises, and DataError where a split has no window.
+    `percepts` is a folder or `Clips`. A window is T = `num_frames` frames of one video. The next
+    window begins `stride` frames later. A video of fewer than T frames is left out, because
+    repeating its last frame, as a classifier does, would teach that videos stop. `split` chooses
+    recordings (Clips.groups): of every ten, eight are for "train", one for "test", one for
+    "validation"; "all" takes all.
+
+    `scale` has the mean and standard deviation of each of the D numbers over the frames of the
+    TRAINING windows, whatever the split. For a set that is not trained on, pass the scale of the
+    set that is. Raises what `read_percepts` raises, and DataError if a split has no window.
     """
 
     def __init__(
@@ -196,7 +202,7 @@ class Percepts:
         if clips.frames.ndim != 2 or clips.frames.dtype.kind != "f":
             raise ConfigError(
                 f"expected percepts, floats (frames, D), got {clips.frames.dtype} "
-                f"{clips.frames.shape}: frames of pictures are another source"
+                f"{clips.frames.shape}: use data.Patches for frames of pixels"
             )
         self._clips = clips
         self._which, self._first = self._windows(split)
@@ -210,7 +216,7 @@ class Percepts:
         self.scale = scale or self._scale()
 
     def _windows(self, split):
-        """(clip, first frame) of every window of a split."""
+        """Return (clip, first frame) of every window of a split, int64 (W,) each."""
         long_enough = self._clips.lengths >= self.num_frames
         chosen = part(self._clips.groups, split)
         chosen = chosen[long_enough[chosen]]
@@ -218,7 +224,7 @@ class Percepts:
         return chosen[which], first
 
     def _scale(self):
-        """Mean and deviation of all frames that are in a training window, each counted once."""
+        """Return mean and deviation of the frames of training windows, each counted once."""
         frames, D = self._clips.frames, self._clips.frames.shape[1]
         which, first = self._windows("train")
         total, squares, count = np.zeros(D), np.zeros(D), 0
@@ -231,21 +237,21 @@ class Percepts:
         mean = total / max(count, 1)
         std = np.sqrt(np.maximum(squares / max(count, 1) - mean * mean, 0))
         tiny = std < 1e-6 * max(std.max(), np.finfo(frames.dtype).tiny)
-        std[tiny] = 1  # a number that never changes stays at 0
+        std[tiny] = 1  # a number that never changes becomes 0
         return Scale(mean.astype(np.float32), std.astype(np.float32))
 
     @property
     def frame_shape(self) -> tuple[int]:
-        """(D,): a percept is no picture."""
+        """Shape of a frame: (D,), because a percept is not a picture."""
         return self._clips.frames.shape[1:]
 
     @property
     def num_sequences(self) -> int:
-        """How many windows there are to draw from."""
+        """Number of windows to draw from."""
         return len(self._which)
 
     def batch(self, k: int, B: int) -> np.ndarray:
-        """Batch number k (from 0) of B shuffled windows: float32 (T, B, D), as in the file."""
+        """Return batch k (from 0) of B shuffled windows: float32 (T, B, D), not normalised."""
         k, B = whole_number("k", k, 0), whole_number("B", B, 1)
         chosen = endless_shuffle(len(self._which), self.seed, k * B, B)
         frames = self._clips.cut(self._which[chosen], self._first[chosen], self.num_frames)

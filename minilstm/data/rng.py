@@ -1,8 +1,8 @@
-"""Random numbers that depend on a key and on nothing else: what all sources of frames share.
+"""Random numbers that depend on a key alone. All sources of frames draw from these.
 
-A generator that is made once and drawn from forever has a memory: batch 1000 exists only after
-batches 0 to 999. Here every batch gets a generator of its own, keyed (purpose, seed, k), so a run
-that was interrupted, or shared out over machines, sees the same batches as one that was not.
+A generator that is made once has a memory: to draw batch 1000 it must first draw batches 0 to 999.
+Here every batch has a generator of its own, keyed (purpose, seed, k). So a run that was
+interrupted, or that several machines share, sees the same batches as one that was not.
 
 Read next: moving_mnist.py.
 """
@@ -55,15 +55,15 @@ def keyed_rng(*key: int) -> np.random.Generator:
 @lru_cache(maxsize=4)  # neighbouring batches read the same one or two permutations
 def _permutation(n, seed, epoch):
     order = keyed_rng(Purpose.SHUFFLE, seed, epoch).permutation(n)
-    order.flags.writeable = False  # the cache hands the same array to everybody
+    order.flags.writeable = False  # all callers get the same array from the cache
     return order
 
 
 def endless_shuffle(n: int, seed: int, start: int, count: int) -> np.ndarray:
-    """Entries start, ..., start + count - 1 of an endless shuffled list of 0, ..., n - 1.
+    """Return entries start, ..., start + count - 1 of an endless shuffled list of 0, ..., n - 1.
 
-    The list is permutation 0, permutation 1, ... one after the other, so every index comes once
-    before any comes twice. Returns int64 (count,), a function of the arguments alone.
+    The list is a permutation, followed by another one, and so on. So every index comes once before
+    any comes twice. The result, int64 (count,), depends on the arguments alone.
     """
     first, last = start // n, (start + count - 1) // n
     order = np.concatenate([_permutation(n, seed, epoch) for epoch in range(first, last + 1)])
@@ -71,11 +71,12 @@ def endless_shuffle(n: int, seed: int, start: int, count: int) -> np.ndarray:
 
 
 def part(groups: np.ndarray, split: str) -> np.ndarray:
-    """The members, indices of `groups`, of one split of a set that came without one.
+    """Return the members of one split of a set that has no official split: indices, int64.
 
-    `groups` (N,) are integers: what is alike, such as pieces of one film, has the same; where
-    nothing is, 0, ..., N - 1. Of every ten, number 8 is for "test", 9 for "validation", the others
-    for "train"; "all" is all. Raises ShapeError for other groups.
+    `groups` (N,) holds an integer for each member. Members that are alike, such as pieces of one
+    film, have the same number; without such groups they are numbered 0, ..., N - 1. Groups whose
+    number ends in 8 are for "test", in 9 for "validation", and the others for "train". "all" is
+    every member. Raises ShapeError for other groups.
     """
     tenth = group_numbers(groups) % 10
     wanted = {"all": tenth >= 0, "train": tenth < 8, "test": tenth == 8, "validation": tenth == 9}
@@ -83,7 +84,7 @@ def part(groups: np.ndarray, split: str) -> np.ndarray:
 
 
 def group_numbers(groups: np.ndarray) -> np.ndarray:
-    """`groups` as an array (N,), or ShapeError unless they are whole numbers, one for each."""
+    """Return `groups` as an array (N,). Raises ShapeError unless they are whole numbers."""
     groups = np.asarray(groups)
     if groups.ndim != 1 or (groups.dtype.kind not in "iu" and groups.size):
         raise ShapeError(
@@ -94,7 +95,7 @@ def group_numbers(groups: np.ndarray) -> np.ndarray:
 
 
 def whole_number(name: str, value: int, at_least: int) -> int:
-    """`value` as an int, or ConfigError unless it is a whole number >= `at_least`."""
+    """Return `value` as an int. Raises ConfigError unless it is a whole number >= `at_least`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise ConfigError(f"expected a whole number for {name}, got {value!r}: pass an int")
     if value < at_least:

@@ -1,9 +1,9 @@
-"""Sequences that are already in a file: the public Moving MNIST test sets, and any like them.
+"""Sequences from a file: the public Moving MNIST test sets, and files like them.
 
-`mnist_test_seq.npy` holds (20, N, 64, 64) and `bouncing_mnist_test.npy` (N, 20, 64, 64) bytes.
-Both are read as they are, through a memory map: only frames that are asked for enter memory.
-`SequenceFile` offers them to training with the interface of `MovingMNIST`, shuffled, and
-to evaluation in their own order.
+`mnist_test_seq.npy` holds (20, N, 64, 64) and `bouncing_mnist_test.npy` (N, 20, 64, 64) bytes. Both
+are read through a memory map, so that only the frames of a batch enter memory. `SequenceFile` gives
+them to training shuffled, with the interface of `MovingMNIST`, and to evaluation in the order of
+the file.
 
 Read next: the package's own docstring, __init__.py, for the interface.
 """
@@ -18,8 +18,8 @@ import numpy as np
 from ..errors import ConfigError, DataError, named, one_line
 from .rng import endless_shuffle, part, whole_number
 
-MAX_HEADER = 1000  # bytes; NumPy writes 118, and takes a minute over 10,000 that are damaged
-PUBLIC_T = 20  # frames per sequence of both public files, which tells their layouts apart
+MAX_HEADER = 1000  # bytes; NumPy writes 118, and needs a minute for a damaged header of 10,000
+PUBLIC_T = 20  # frames per sequence of both public files; the axis of that length is time
 
 
 def read_sequences(
@@ -70,13 +70,13 @@ def _time_axis(path, lengths, num_frames):
 
 
 def map_npy(path: Path) -> np.ndarray:
-    """The array in an .npy file as a read-only memory map exactly as long as the file.
+    """Map the array in an .npy file, read-only. The file must be exactly as long as its array.
 
     Raises DataError for a file that is missing, damaged, or holds pickled objects.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a header written by Python 2 is no trouble
+            warnings.simplefilter("ignore")  # a header written by Python 2 does no harm
             frames = np.lib.format.open_memmap(path, mode="r", max_header_size=MAX_HEADER)
         expected, got = frames.offset + frames.nbytes, path.stat().st_size
     except OSError as error:
@@ -97,12 +97,13 @@ def map_npy(path: Path) -> np.ndarray:
 
 
 class SequenceFile:
-    """The sequences of a file as a source; `batch(k, B)` is a pure function of (seed, k, B).
+    """Source of the sequences of a file. `batch(k, B)` is a pure function of (seed, k, B).
 
-    `num_frames` takes the first frames of each sequence, by default all; `split` takes eight of
-    ten sequences for "train", one for "validation" and one for "test". Batches are shuffled
-    without replacement: every sequence comes once before any comes twice. Raises what
-    `read_sequences` raises, and ConfigError for `num_frames` longer than the sequences.
+    `num_frames` takes the first frames of each sequence, by default all. `split` takes eight of ten
+    sequences for "train", one for "validation" and one for "test"; "all" takes all. Batches are
+    shuffled without replacement: every sequence comes once before any comes twice. Raises what
+    `read_sequences` raises, ConfigError for `num_frames` longer than the sequences, and DataError
+    for a split without sequences.
     """
 
     scale = None
@@ -129,31 +130,37 @@ class SequenceFile:
         self._frames = frames[: self.num_frames]
         self._groups = np.arange(N) if groups is None else groups
         self._members = part(self._groups, split)
+        if not len(self._members) and groups is None:
+            raise DataError(
+                f"{path}: expected at least 10 sequences to split, got {N} and none for {split}: "
+                "use a longer file"
+            )
         if not len(self._members):
             raise DataError(
-                f"{path}: expected at least 10 {'sequences' if groups is None else 'groups'} to "
-                f"split, got {len(np.unique(self._groups))} and none for {split}: use a longer file"
+                f"{path}: expected patches for {split}, got none in {len(np.unique(groups))} "
+                "groups (numbers that end in 8 are for test, in 9 for validation): extract patches "
+                "of more or longer videos"
             )
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """(height, width) of a frame, in pixels; with colours (height, width, 3)."""
+        """Shape of a frame: (height, width) in pixels, with colours (height, width, 3)."""
         return self._frames.shape[2:]
 
     @property
     def num_sequences(self) -> int:
-        """How many different sequences there are to draw from."""
+        """Number of different sequences to draw from."""
         return len(self._members)
 
     def batch(self, k: int, B: int) -> np.ndarray:
-        """Batch number k (from 0) of B shuffled sequences: uint8 (T, B, height, width)."""
+        """Return batch k (from 0) of B shuffled sequences: uint8 (T, B, height, width)."""
         k, B = whole_number("k", k, 0), whole_number("B", B, 1)
         chosen = endless_shuffle(len(self._members), self.seed, k * B, B)
         return np.ascontiguousarray(self._frames[:, self._members[chosen]])
 
     def all(self) -> np.ndarray:
-        """Every sequence of the file in its order, whatever the split: uint8 (T, N, height, width).
+        """Return all sequences in the order of the file, whatever the split: (T, N, height, width).
 
-        A memory map: take slices, `all()[:, i : i + B]`, and only those are read.
+        The result is a memory map. Of a slice, `all()[:, i : i + B]`, only that part is read.
         """
         return self._frames

@@ -1,12 +1,13 @@
-"""Which clips to train on and which to test on: the official lists, and folds by recordings.
+"""Splits of clips into training and test: the official lists, and folds by recordings.
 
     train, test = ucf101_split(clips.names, "ucfTrainTestlist", 1)     # of three
     train, test = hmdb51_split(clips.names, "testTrainMulti_7030_splits", 1)
     for train, test in grouped_folds(clips.groups, 10): ...
 
-All are indices of clips, int64, in their order. Videos of one recording look alike: same people,
-same room. Where some are in training and some in test, a model can do well by knowing the room.
-The official lists keep recordings apart; `grouped_folds` does so for any other set.
+All results are indices of clips, int64, rising. Videos of one recording look alike: the same
+people, the same room. If some of them are in training and some in test, a model can do well by
+recognising the room. The official lists keep recordings apart. `grouped_folds` does so for any
+other set.
 
 Paper: section 4.2 ("the three splits"). Read next: training/classifier.py.
 """
@@ -29,11 +30,12 @@ Indices = np.ndarray
 def ucf101_split(
     names: Sequence[str], folder: str | Path, split: int, partly: bool = False
 ) -> tuple[Indices, Indices]:
-    """Training and test clips of UCF-101 by its lists `trainlist0N.txt` and `testlist0N.txt`.
+    """Return training and test clips of UCF-101, by its official lists in `folder`.
 
-    A line is "CLASS/v_CLASS_gGG_cCC.avi", in a training list with the number of the class behind
-    it (which is not needed: names say it). Clips are found by the last part of their names, without
-    its ending. With `partly`, clips that are listed but not there are no error. Raises DataError.
+    The lists of split N are `trainlist0N.txt` and `testlist0N.txt`. A line is
+    "CLASS/v_CLASS_gGG_cCC.avi". In a training list the class number follows; it is not needed. A
+    clip is found by the last part of its name, without the suffix. With `partly`, listed clips that
+    are missing from `names` are no error. Raises DataError, ConfigError for `split`.
     """
     folder = Path(folder)
     lists = [
@@ -46,9 +48,10 @@ def ucf101_split(
 def hmdb51_split(
     names: Sequence[str], folder: str | Path, split: int, partly: bool = False
 ) -> tuple[Indices, Indices]:
-    """Training and test clips of HMDB-51 by its lists `CLASS_test_splitN.txt`, of all classes.
+    """Return training and test clips of HMDB-51, by its official lists in `folder`.
 
-    A line is "NAME.avi 1" for training, 2 for test, 0 for neither. Otherwise as `ucf101_split`.
+    The lists of split N are `CLASS_test_splitN.txt`, one for each class. A line is "NAME.avi 1" for
+    training, 2 for test, 0 for neither. The rest is as in `ucf101_split`.
     """
     folder = Path(folder)
     paths = sorted(folder.glob(f"*_test_split{_known(split)}.txt"))
@@ -62,7 +65,8 @@ def hmdb51_split(
             name, _, which = line.strip().rpartition(" ")
             if not name or which not in ("0", "1", "2"):
                 raise DataError(
-                    f"{path}: expected NAME and 0, 1 or 2 in line {number}, got {line!r:.80}"
+                    f"{path}: expected NAME and 0, 1 or 2 in line {number}, got {line!r:.80}: "
+                    "mend that line"
                 )
             if which != "0":
                 lists[int(which) - 1].append(name)
@@ -70,11 +74,12 @@ def hmdb51_split(
 
 
 def grouped_folds(groups: Indices, count: int, seed: int = 0) -> Iterator[tuple[Indices, Indices]]:
-    """`count` pairs (training, test) of clips, groups (N,) kept whole; each is in test just once.
+    """Yield `count` pairs (training, test) of clips. Each clip is in test exactly once.
 
-    Groups are dealt out by chance, the largest first, always to the smallest fold so far. With as
-    many folds as groups, one group is left out each time. For nested folds, whose settings are
-    chosen without the test clips, call it again with the groups of the training clips:
+    Groups (N,) stay whole. They are dealt out in random order, the largest first, always to the
+    smallest fold so far. With as many folds as groups, each test has one group. For nested folds,
+    which choose settings without the test clips, call it again with the groups of the training
+    clips:
 
         for train, test in grouped_folds(groups, 10):
             for inner, validation in grouped_folds(groups[train], 5):
@@ -93,7 +98,7 @@ def grouped_folds(groups: Indices, count: int, seed: int = 0) -> Iterator[tuple[
     order = order[np.argsort(-sizes[order], kind="stable")]
     fold_of, filled = np.empty(len(members), np.int64), np.zeros((count, 2), np.int64)
     for g in order:
-        # the fewest clips first; of equal ones, the fewest groups, so that none stays empty
+        # the fold with the fewest clips; of equal ones the fewest groups, so that none stays empty
         fold_of[g] = np.lexsort((filled[:, 1], filled[:, 0]))[0]
         filled[fold_of[g]] += sizes[g], 1
     fold = fold_of[np.searchsorted(members, groups)]
@@ -102,9 +107,10 @@ def grouped_folds(groups: Indices, count: int, seed: int = 0) -> Iterator[tuple[
 
 
 def few_per_class(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Indices of `per_class` clips of every label in labels (N,), or of all where there are fewer.
+    """Draw `per_class` clips of every label in labels (N,), or all of a label that has fewer.
 
-    They depend on `seed`. A larger `per_class` includes the clips of a smaller one.
+    Returns indices, int64, which depend on `seed`. A larger `per_class` includes the clips of a
+    smaller one.
     """
     order = keyed_rng(Purpose.LABELLED_CLIPS, seed).permutation(len(labels))
     return np.sort(
@@ -119,7 +125,7 @@ def _known(split):
 
 
 def _lines(path):
-    """Lines that are not empty; the text may begin with the byte-order mark of an editor."""
+    """Return the lines that are not empty, without an editor's byte-order mark."""
     try:
         lines = [line for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -127,12 +133,14 @@ def _lines(path):
             f"{path}: expected a list of an official split, got {one_line(error)}: check the path"
         ) from error
     if not lines:
-        raise DataError(f"{path}: expected a list of an official split, got an empty file")
+        raise DataError(
+            f"{path}: expected a list of an official split, got an empty file: copy it again"
+        )
     return lines
 
 
 def _found(names, lists, folder, partly):
-    """The indices of listed clips; each name once in one list, each listed clip among `names`."""
+    """Return the indices of listed clips. Each name must be in one list, once."""
     where = {}
     for n, name in enumerate(names):
         if where.setdefault(PurePosixPath(name).stem, n) != n:
@@ -144,7 +152,7 @@ def _found(names, lists, folder, partly):
     if missing and not partly:
         raise DataError(
             f"{folder}: expected all clips of the lists, got none named {missing[0]} and "
-            f"{len(missing) - 1} others: extract them, or take those there are by --partly"
+            f"{len(missing) - 1} others: extract them, or use the existing ones by --partly"
         )
     found = tuple(
         np.array(sorted(where[stem] for stem in set(part) if stem in where), np.int64)

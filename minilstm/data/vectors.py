@@ -1,8 +1,9 @@
-"""From frames, which are looked at, to vectors, which are learned from, and back.
+"""Conversion of frames, for the eye, to vectors, for the model, and back.
 
-Frames are bytes, 0 black to 255 white. Digits are learned as probabilities of ink, in [0, 1].
-Patches of natural video have none: the paper gives them a linear output and a squared error, and
-then it is best that every number has mean 0 and standard deviation 1. `Scale` holds the two.
+Frames are bytes, 0 black to 255 white. Pixels of digits are learned as probabilities of ink, in
+[0, 1]. Pixels of natural video are no probabilities. The paper gives them a linear output and a
+squared error, which work best if every number has mean 0 and standard deviation 1. `Scale` holds
+mean and standard deviation.
 
 Read next: patches.py.
 """
@@ -19,9 +20,9 @@ from ..errors import ShapeError
 
 @dataclass(frozen=True)
 class Scale:
-    """What frames in [0, 1] are normalised by: float32 (colours,), or (1,) of grey frames.
+    """Mean and standard deviation of frames in [0, 1]: float32 (colours,), (1,) for grey frames.
 
-    Percepts are normalised number by number: (D,).
+    Percepts have one of each for every number: (D,).
     """
 
     mean: np.ndarray
@@ -47,10 +48,10 @@ def scale_of(frames: np.ndarray) -> Scale:
 
 
 def as_vectors(frames: np.ndarray, scale: Scale | None = None) -> np.ndarray:
-    """Bytes (T, B, height, width[, colours]) as float32 (T, B, D), D the product of the rest.
+    """Convert bytes (T, B, height, width[, colours]) to float32 (T, B, D), D numbers per frame.
 
-    In [0, 1], or normalised by the `scale` of their source; percepts, floats (T, B, D), only that.
-    Raises ShapeError.
+    The result is in [0, 1], or normalised by the `scale` of the source. Percepts, floats (T, B, D),
+    need a scale. Raises ShapeError for other frames.
     """
     if frames.ndim == 3 and frames.dtype.kind == "f" and scale is not None:
         return (frames.astype(np.float32) - scale.mean) / scale.std
@@ -70,9 +71,9 @@ def as_vectors(frames: np.ndarray, scale: Scale | None = None) -> np.ndarray:
 def as_frames(
     vectors: np.ndarray, shape: tuple[int, ...], scale: Scale | None = None
 ) -> np.ndarray:
-    """The way back, for the eye: floats (T, B, D) as frames (T, B, *shape), 0 black to 1 white.
+    """Convert vectors (T, B, D) back to frames (T, B, *shape), floats, 0 black to 1 white.
 
-    What a model has made may lie outside; a figure shows the nearer end. Raises ShapeError.
+    Values that a model predicts may lie outside [0, 1]. Figures clip them. Raises ShapeError.
     """
     if vectors.ndim != 3 or vectors.shape[2] != math.prod(shape):
         raise ShapeError(
