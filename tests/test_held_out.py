@@ -1,6 +1,7 @@
 """What is held out stays out: digits, motions and recordings that no run trains on."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from minilstm import config
 from minilstm.data import Clips, load_digits, write_percepts
 from minilstm.errors import ConfigError
 from minilstm.evaluation import judging
+from minilstm.experiments import action_fit
 from minilstm.experiments.action_fit import Fit, open_parts
 from minilstm.layers.dropout import Dropout
 from minilstm.runs import build
@@ -165,3 +167,26 @@ def test_the_clips_that_stop_a_fit_are_none_that_it_learns_from(tmp_path):
         [("clip 0", "clip 1"), ("clip 3", "clip 4")],
     ]
     assert test.names == ("clip 5",)
+
+
+@pytest.mark.parametrize("order", [(0.1, 0.5, 0.7), (0.7, 0.5, 0.1)])
+def test_validation_clips_choose_among_settings_and_test_clips_do_not(tmp_path, monkeypatch, order):
+    """Dropout 0.5 does best on the validation clips, 0.1 on the test clips."""
+    clips = Clips(
+        np.arange(12, dtype=np.float32)[:, None], np.full(6, 2), np.zeros(6, int), ("a", "b")
+    )
+    write_percepts(tmp_path, clips)
+    right = {("clip 1",): {0.1: 0.2, 0.5: 0.9, 0.7: 0.3}, ("clip 5",): {0.1: 1, 0.5: 0.4, 0.7: 0.1}}
+
+    def fitted(settings, *_):
+        def predict(clips):
+            p = right[clips.names][settings.dropout]
+            return np.array([[p, 1 - p]])
+
+        return SimpleNamespace(predict=predict)
+
+    monkeypatch.setattr(action_fit.classifier, "fit", fitted)
+    candidates = [{"dropout": dropout} for dropout in order]
+    found = action_fit.run_fit(Fit({}, "", False, str(tmp_path), (0, 1), (5,), ((1,),), candidates))
+    assert found["chosen"] == {"dropout": 0.5}
+    assert found["probabilities"] == {"lstm": [[0.4, 0.6]]}
