@@ -282,7 +282,7 @@ def _assembled(videos, parts):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What both extractions take."""
+    """Add the flags that both extractions have."""
     parser.add_argument("videos", metavar="VIDEOS", help="a folder of videos")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
     parser.add_argument(

@@ -321,7 +321,10 @@ def _timed(path, frames, tick, usual, limits, remarks):
 
 
 def _on_a_clock(frames, interval):
-    """Of (time, duration, frame) yield the frame on the screen at each multiple of `interval`."""
+    """Yield the frame on the screen at each multiple of `interval`.
+
+    `frames` yields (time, duration, frame).
+    """
     due, shown, end = Fraction(0), None, 0
     for time, duration, frame in frames:
         while shown is not None and due < time:

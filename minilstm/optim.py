@@ -36,13 +36,13 @@ FLUSH_EVERY = 8
 class Optimizer:
     """The base of the rules: state, chunks, L2, the bound on the update, no subnormal numbers.
 
-    `flat` is `model.flat()`, whose `flat.value` is updated in place. L2 adds
-    `l2 * w` to the gradient of the first `flat.decayed` elements (weights and peepholes) and
-    leaves the rest (biases) alone. `clamp_update` > 0 bounds every element of the update, and of
-    the velocity it comes from, by +-clamp_update; both public releases do this under the name
-    `gradient_clip`. It is not `clip_norm`, which scales the gradient. `state` (arrays by name, of
-    the shape and dtype of `flat.value`) and `steps` (updates so far) are all a checkpoint needs.
-    `chunk` changes the speed, never the result.
+    `flat` is `model.flat()`, whose `flat.value` is updated in place. L2 adds `l2 * w` to the
+    gradient of the first `flat.decayed` elements (weights and peepholes) and leaves the rest
+    (biases) alone. `clamp_update` > 0 bounds every element of the update, and of the velocity it
+    comes from, by +-clamp_update; both public releases do this under the name `gradient_clip`. It
+    is not `clip_norm`, which scales the gradient. `state` (arrays by name, of the shape and dtype
+    of `flat.value`) and `steps` (updates so far) are all that a checkpoint needs. `chunk` changes
+    the speed, never the result.
 
     `unusable` counts the steps in a row that were not finite. After more than `patience` of them
     updates stop. So a host that reads the losses of a device late still finds the same weights.

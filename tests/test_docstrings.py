@@ -1,10 +1,12 @@
-"""Examples in docstrings: every call in them fits the signature of what it calls."""
+"""Docstrings: their first words, and examples, whose calls fit the signatures."""
 
 import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,23 @@ MODULES = ["minilstm"] + [
     for module in pkgutil.walk_packages(minilstm.__path__, "minilstm.")
     if not module.name.endswith("__main__")
 ]
+
+ROOT = Path(minilstm.__file__).parents[1]
+TEXTS = sorted(
+    path
+    for folder in ("minilstm", "data_tools", "tutorials")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_docstring_opens_with_a_verb_or_a_name(path):
+    """A relative clause such as "What the trainer keeps" makes the reader wait for its subject."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            text = ast.get_docstring(node) or ""
+            clause = re.match(r"(What|Where|Whether|How|As|Of|Who|Those|The same)\b", text)
+            assert not clause, f"{path.name}: {text.splitlines()[0]}"
 
 
 def blocks(text):

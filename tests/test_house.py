@@ -228,7 +228,7 @@ def test_the_package_says_that_it_is_typed():
 
 
 @pytest.mark.parametrize("module", TREES)
-def test_every_module_and_every_public_function_and_class_has_a_docstring(module):
+def test_every_module_and_every_public_function_class_and_method_has_a_docstring(module):
     tree = TREES[module]
     silent = [] if ast.get_docstring(tree) or not tree.body else ["the module itself"]
     for node in tree.body:
@@ -236,6 +236,12 @@ def test_every_module_and_every_public_function_and_class_has_a_docstring(module
             continue
         if node.name != "main" and not ast.get_docstring(node):  # of main the module speaks
             silent.append(f"{node.name} (line {node.lineno})")
+        for method in node.body if isinstance(node, ast.ClassDef) else ():
+            if not isinstance(method, ast.FunctionDef) or method.name.startswith("_"):
+                continue
+            is_setter = any(ast.unparse(one).endswith(".setter") for one in method.decorator_list)
+            if not is_setter and not ast.get_docstring(method):
+                silent.append(f"{node.name}.{method.name} (line {method.lineno})")
     assert not silent, f"{module}.py: no docstring: {', '.join(silent)}"
 
 

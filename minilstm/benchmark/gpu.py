@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -35,7 +35,7 @@ from ..runs.torch_names import to_torch
 from ..training import resources
 from ..training.batches import BatchesAhead
 from ..training.packing import packing_of
-from ..training.step import training_step
+from ..training.step import Batch, training_step
 
 DEVICE = "cuda"  # of PyTorch's contenders
 ROUNDS = 5
@@ -135,7 +135,7 @@ class Training:
 
 
 class Torch:
-    """The same model by PyTorch with its fused Adam; `captured` makes its step a CUDA graph."""
+    """The model in PyTorch, with its fused Adam. `captured` makes its step a CUDA graph."""
 
     def __init__(self, row: Row, captured: bool = False, weights: dict | None = None):
         self._torch = torch = find_torch()
@@ -187,7 +187,7 @@ class Torch:
             found.append(loss(z, target, reduction="sum") / math.prod(target.shape[:2]))
         return found
 
-    def step(self) -> object:
+    def step(self) -> Any:
         """Make one step -> the norm of the gradient."""
         self._optimizer.zero_grad(set_to_none=True)
         sum(self.losses()).backward()
@@ -250,8 +250,8 @@ def expect_same_results(row: Row) -> float:
         ours = Training(settings)
         other = Torch(row, weights=to_torch(ours.model))
         past, future = (asarray(x.cpu().numpy()) for x in (other.past, other.future))
-        batch = SimpleNamespace(past=past, future=future, feed_truth=False, masks=None, share=1.0)
-        expected = [float(loss) for loss in other.losses()] + [float(other.step())]
+        batch = Batch(past, future, False, None)
+        expected = [float(loss) for loss in (*other.losses(), other.step())]
         numbers = training_step(ours.model, ours.optimizer, batch, settings, 1e-6)
         names = *ours.model.output_names, "gradient_norm"
         found = [float(numbers[name]) for name in names]
@@ -307,7 +307,8 @@ def measure(row: Row, limit: dict[str, float]) -> dict:
                     products.multiply(*arguments, **keywords)
 
             alone = Captured(multiply_all)
-            alone(), alone()
+            for _ in range(2):
+                alone()
             contenders = {
                 "ours": lambda count: milliseconds(lambda: run(batches.receive()), count),
                 "PyTorch as used": used.milliseconds,

@@ -47,7 +47,7 @@ def slides_lstm_cell(a, m_prev, m, h) -> None:
 
 
 def slides_lstm_cell_backward(dy, dh, dm, a, m_prev, m, h) -> None:
-    """As `lstm_cell_backward`, with `cells.slides_lstm_slopes`."""
+    """Do the same as `lstm_cell_backward`, with `cells.slides_lstm_slopes`."""
     _launch("slides_lstm_cell_backward", dm, in_rows(dy), dh, dm, a, m_prev, m, h)
 
 

@@ -63,7 +63,7 @@ def multiply(a, b, out, add: bool = False) -> None:
 
 
 def _order(x):
-    """Whether cuBLAS must transpose a matrix, and the distance between its rows or columns."""
+    """Return if cuBLAS must transpose a matrix, and the distance between its rows or columns."""
     rows, columns = x.shape
     down, right = (stride // x.itemsize for stride in x.strides)
     if columns == 1 or right == 1:

@@ -64,7 +64,7 @@ SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of motions; refu
 
 
 def build_loss(config: Config) -> Loss:
-    """Cross-entropy for pixels that are probabilities, squared error for all that is normalised."""
+    """Return cross-entropy for pixels, squared error for frames that are normalised."""
     if config.data.source in ("patches", "percepts", "action-changes"):
         return SquaredError()
     return BernoulliCrossEntropy()
@@ -79,9 +79,9 @@ def cell_of(config: Config) -> type[Recurrent]:
 def build_model(
     config: Config, D: int, init: Init | None = None, cell: type[Recurrent] | None = None
 ) -> models.EncoderDecoder:
-    """The model of a configuration for frames of D pixels, its parameters drawn from the seed.
+    """Build the model of a configuration for frames of D pixels, its parameters drawn by the seed.
 
-    `cell` takes the place of the class that the configuration names.
+    `init` replaces the configuration's. The model has the dtype of the configuration.
     """
     rng = keyed_rng(Purpose.WEIGHTS, config.run.seed)
     c, i = config.model, config.init
@@ -104,10 +104,11 @@ def build_model(
 
 
 def open_source(config: Config, split: str) -> Source:
-    """The frames of one split: "train", "validation" or "test".
+    """Open the frames of one split: "train", "validation" or "test".
 
     Moving MNIST and actions draw from MNIST's own training and test digits; every tenth training
     digit is kept for validation. The validation and test sequences are the same for every seed.
+    Raises ConfigError without a path that is needed, DataError for files that can't be used.
     """
     data, T = config.data, config.data.past + config.data.future
     seed = seed_of(split, config.run.seed)
@@ -161,10 +162,10 @@ def seed_of(split: str, seed: int) -> int:
 
 
 def open_test_source(config: Config, data: str | None) -> Source:
-    """Test sequences: of the run's own data, of another source, or all of a file of the same kind.
+    """Open test sequences: of the run's own data, or of another source or file of its kind.
 
-    Patches or percepts from elsewhere are normalised as the training data were. Raises ConfigError
-    for data that a run can't be judged on.
+    Patches or percepts from elsewhere are normalised by the run's training data. Raises ConfigError
+    for data that the run can't be judged on.
     """
     if data is None:
         return open_source(config, "test")
@@ -191,7 +192,7 @@ def open_test_source(config: Config, data: str | None) -> Source:
 
 
 def split_digits(digits: str, split: str) -> np.ndarray:
-    """The digits of one split, uint8 (N, 28, 28); no two splits share one."""
+    """Return the digits of one split, uint8 (N, 28, 28). No two splits share one."""
     images, _ = load_digits(digits, "test" if split == "test" else "train")
     if split == "test":
         return images
@@ -200,10 +201,11 @@ def split_digits(digits: str, split: str) -> np.ndarray:
 
 
 def start_readouts(model: models.EncoderDecoder, mean: np.ndarray) -> None:
-    """Let both decoders start from the mean image (D,), so that no unit is spent on learning it.
+    """Start both decoders from the mean image (D,).
 
-    From zero a bias of -5 is a thousand updates away; until then hidden units are driven to +-1 to
-    stand in for it, where they stay and learn nothing else.
+    Otherwise hidden units would learn it first: a bias of -5 is a thousand updates away from 0.
+    Until it is there, hidden units are driven to +-1 in its place, where they stay and learn
+    nothing else.
     """
     bias = model.loss.logits(asarray(mean, model.dtype))
     for decoder in (model.reconstruct, model.predict):
@@ -223,7 +225,7 @@ def build_optimizer(model: Layer, config: Config) -> Optimizer:
 
 
 def build_schedule(config: Config):
-    """The learning rate as a function of the steps made before, those left out among them."""
+    """Return the learning rate as a function of the steps before, skipped ones included."""
     o = config.optimizer
     return schedule(
         o.schedule,
@@ -237,10 +239,11 @@ def build_schedule(config: Config):
 
 
 def open_clips(settings: ClassifySettings) -> tuple[Clips, Clips, Clips]:
-    """Labelled clips to learn from, to stop by, and to judge by.
+    """Open labelled clips to learn from, to stop training by, and to judge by.
 
-    Actions share no digit, percepts no recording: of their folds one is the test, another decides
-    when to stop, and of the others every class has `labels` clips at most. Raises ConfigError.
+    Actions of different splits share no digit. Percepts are split by recording: one fold is the
+    test, another decides when to stop, and the others give at most `labels` clips of each class.
+    Raises ConfigError.
     """
     c = settings
     if c.source == "percepts":
@@ -321,6 +324,6 @@ def load_run(
 
 
 def _least_numbers(config, D):
-    """Fewer parameters than any model of these sizes has: one gate of the encoder alone."""
+    """Return fewer parameters than any model of these sizes has: one gate of its encoder."""
     hidden = config.model.hidden
     return hidden * (D + config.model.layers * hidden)

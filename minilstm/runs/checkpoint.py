@@ -1,9 +1,9 @@
-"""Checkpoints: everything a run needs to go on, in one safetensors file.
+"""Checkpoints: everything that a run needs to go on, in one safetensors file.
 
-Arrays have readable names: `encoder.0.Wx` is a parameter, `optimizer.velocity` a state array of
-the update rule over all parameters (in the order of `Layer.flat`). The header holds one JSON
-text under "minilstm" with the step, the configuration and whatever else is not an array. Nothing
-is ever unpickled.
+Arrays have readable names: `encoder.0.Wx` is a parameter, `optimizer.velocity` a state array of the
+optimizer over all parameters (in the order of `Layer.flat`). The header holds one JSON text under
+"minilstm", with the step, the settings and everything else that is not an array. Nothing is ever
+unpickled.
 
 Read next: build.py, which builds the model that a checkpoint fills.
 """
@@ -24,7 +24,10 @@ from ..optim import Optimizer
 
 
 def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dict) -> None:
-    """Write the parameters, the optimizer's state and `about` (JSON types), atomically."""
+    """Write the parameters, the optimizer's state and `about` (JSON types), whole or not at all.
+
+    Raises RunError.
+    """
     arrays = {name: param.value for name, param in model.params().items()}
     if optimizer is not None:
         about = about | {"optimizer_steps": int(optimizer.steps)}
@@ -33,10 +36,10 @@ def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dic
 
 
 def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """A safetensors file, whole or not at all, written array by array.
+    """Write a safetensors file array by array, whole or not at all. Raises RunError.
 
     The format: the length of the header in 8 bytes, the header in JSON, the bytes of all arrays.
-    The library's own writer would copy the whole model first; reading is left to it.
+    The library's own writer would copy the whole model first. Its reader is used, in `read`.
     """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -45,7 +48,7 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
         kind = {"float16": "F16", "float32": "F32", "float64": "F64"}[array.dtype.name]
         header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (start, end)}
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the arrays start at a multiple of their item size
+    text += b" " * (-len(text) % 8)  # so that arrays start at a multiple of 8 bytes
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
@@ -53,7 +56,7 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
 
 
 def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], dict]:
-    """All arrays by name (or none of them, which is quick), and `about`.
+    """Read all arrays by name (or none, which is quick), and `about`.
 
     Raises RunError for a missing or damaged file.
     """
@@ -67,7 +70,7 @@ def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], 
             names = file.keys() if arrays else ()
             found = {name: file.get_tensor(name) for name in names}
         for name, array in found.items():
-            if array.dtype.isbuiltin != 1:  # other packages may teach NumPy such dtypes
+            if array.dtype.isbuiltin != 1:  # other packages may add such dtypes
                 raise TypeError(f"{name} has dtype {array.dtype}")
         return found, about
     except FileNotFoundError:
@@ -93,7 +96,7 @@ def fault(array: np.ndarray, value: np.ndarray) -> str:
 
 
 def fill(model: Layer, arrays: dict[str, np.ndarray], where: str | Path) -> None:
-    """Copy arrays into the parameters of the same names; name all that are amiss in RunError."""
+    """Copy arrays into the parameters of the same names. Raises RunError naming all misfits."""
     params = model.params()
     arrays = {k: array for k, array in arrays.items() if not k.startswith("optimizer.")}
     wrong = [f"{name} is missing" for name in params.keys() - arrays.keys()]
@@ -111,7 +114,7 @@ def fill(model: Layer, arrays: dict[str, np.ndarray], where: str | Path) -> None
 
 
 def fill_optimizer(optimizer: Optimizer, arrays: dict, about: dict, where: str | Path) -> None:
-    """Put the optimizer where it was when the checkpoint was saved."""
+    """Restore the state of an optimizer. Raises RunError if the state is of another one."""
     for name, state in optimizer.state.items():
         saved = arrays.get(f"optimizer.{name}")
         if saved is None or (saved.shape, saved.dtype) != (state.shape, state.dtype):

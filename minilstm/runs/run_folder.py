@@ -209,6 +209,7 @@ class Watched(RunFolder):
     """Read-only view of the run folder, for ranks other than the first."""
 
     def claim(self):
+        """Take no lock: the first rank has it."""
         return contextlib.nullcontext()
 
     def _leave_it(self, *_):

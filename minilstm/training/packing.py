@@ -44,10 +44,12 @@ class NumbersPacking(Packing):
     """Frames as floats (T, B, D), for a GPU. The base of the packings that send less."""
 
     def pack(self, k: int) -> tuple:
+        """Return what the device needs of batch k: the plan of its frames, and its choices."""
         feed_truth, masks, share, rate = batches.choices_of(self.config, k, self.rows)
         return self.plan(k), feed_truth, masks, share, np.array(rate)
 
     def open(self, packed: tuple) -> Batch:
+        """Make the frames on the device, and return the batch."""
         plan, *choices = packed
         x, past = self.draw(*plan), self.config.data.past
         return Batch(x[:past], x[past:], *choices)
@@ -71,9 +73,11 @@ class BytesPacking(NumbersPacking):
         self.mean, self.std = (x if x is None else asarray(x, np.float32) for x in scale)
 
     def plan(self, k):
+        """Return the frames of batch k as bytes."""
         return (self.source.batch(k, self.config.run.batch_size)[:, self.rows],)
 
     def draw(self, pictures):
+        """Normalise bytes on the device: frames (T, B, D)."""
         return frames.from_bytes(pictures, self.mean, self.std, self.config.run.dtype)
 
 
@@ -85,10 +89,12 @@ class MovingPacking(NumbersPacking):
         self.digits = asarray(source.images, np.uint8)
 
     def plan(self, k):
+        """Return the numbers of the digits of batch k, and their corners."""
         chosen, corners = self.source.plan(k, self.config.run.batch_size)
         return chosen[self.rows].astype(np.int32), corners[:, self.rows].astype(np.int32)
 
     def draw(self, chosen, corners):
+        """Draw the digits at their corners on the device: frames (T, B, D)."""
         size, dtype = self.source.frame_size, self.config.run.dtype
         return frames.moving_digits(self.digits, chosen, corners, size, dtype)
 
@@ -102,11 +108,13 @@ class ActingPacking(BytesPacking):
         self.middle = asarray(actions.middles(source.frame_size), np.float32)
 
     def plan(self, k):
+        """Return the numbers of the digits of batch k, and their places."""
         chosen, at = self.source.plan(k, self.config.run.batch_size)
         places = actions.places(at, self.source.images.shape[1])
         return chosen[self.rows].astype(np.int32), places[:, self.rows]
 
     def draw(self, chosen, places):
+        """Draw the digits at their places on the device: frames (T, B, D)."""
         return frames.acting_digits(
             self.digits, chosen, places, self.middle, self.mean, self.std, self.config.run.dtype
         )
