@@ -16,7 +16,8 @@ from PIL import Image
 from minilstm import config, evaluate, report
 from minilstm.command import run_command
 from minilstm.data import as_frames
-from minilstm.experiments import run_figures
+from minilstm.evaluation import kept_predictions
+from minilstm.experiments import report_page, run_figures
 from minilstm.experiments.report_page import ticks
 from minilstm.training import loop
 from minilstm.training.progress import Progress
@@ -73,6 +74,20 @@ class Links(HTMLParser):
 
 
 # ------------------------------------------------------------------------------- what it says
+
+
+def test_a_report_shows_the_full_size_model_if_the_package_has_its_predictions(runs, monkeypatch):
+    run = runs / "conditional"
+    opened = run_figures.open_run(run)
+    monkeypatch.setattr(kept_predictions, "KEPT", runs / "kept.npz")
+    assert report_page.full_size_section(opened) == ""
+    words = [str(run), "--sequences", "20", "--keep", str(runs / "kept.npz"), "--commit", "abc"]
+    assert evaluate.main(words) == 0
+    said = report_page.full_size_section(opened)
+    assert "These predictions are not of this run." in said and "commit abc" in said
+    assert "trained 2 steps of 4 sequences" in said and "20 test sequences, nats" in said
+    assert 'src="data:image/webp;base64,' in said and "squared error" in said
+    assert report_page.full_size_section(run_figures.open_run(runs / "patches")) == ""
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "patches"])

@@ -22,7 +22,8 @@ import numpy as np
 from ..backend import use_backend
 from ..data import as_frames
 from ..errors import RunError
-from ..evaluation import judging
+from ..evaluation import judging, kept_predictions
+from ..evaluation.frame_errors import in_words
 from ..figures import curves, strips, style
 from ..files import expect_writable, write_file
 from ..runs import checkpoint
@@ -35,6 +36,7 @@ from .run_figures import TrainedRun
 
 PAGE = Path(__file__).with_suffix(".html")
 PLAYED_SEQUENCES = 6  # test sequences that the page plays
+FULL_SIZE_SEQUENCES = 3  # test sequences of the full-size model that the page shows
 LOSSLESS_BYTES = 1_000_000  # larger pictures show noise, and are compressed with some loss
 CHART = (1000, 300)  # width and height of the chart of errors, in its own units
 
@@ -71,6 +73,7 @@ def write_report(
         sections = {
             "Evaluation": evaluation_table(result),
             "Training": training_section(run, folder.rows() if folder.log.exists() else []),
+            "Size of the slides": full_size_section(run),
             "Figures": "\n".join(_figure(figure) for figure in figures.drawn),
             "Settings": _settings(run, about, folder),
         }
@@ -284,6 +287,36 @@ def gradient_norms(rows: list[dict]) -> dict[str, tuple[list, list]]:
             steps.append(row["step"])
             norms.append(square**0.5)
     return found
+
+
+def full_size_section(run: TrainedRun) -> str:
+    """Return predictions of the package's model of the slides' size, as HTML.
+
+    Returns "" for a run on other data than moving digits, and if the package has no predictions.
+    """
+    if run.config.data.source != "moving-mnist" or not kept_predictions.KEPT.is_file():
+        return ""
+    kept = kept_predictions.read_kept(kept_predictions.KEPT)
+    past, future, *model = (
+        None if frames is None else frames[:, :FULL_SIZE_SEQUENCES]
+        for frames in (kept.past, kept.future, kept.reconstruction, kept.prediction)
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "full.png")
+        strips.prediction_strip(past, future, {"model": tuple(model)}, path)
+        picture = image(path, "predictions of a model of the slides' size")
+    about, size = kept.about, kept.config.model
+    text = (
+        f"These predictions are not of this run. A model of the slides' size made them: "
+        f"{size.layers} layers of {size.hidden} units, trained {about['step']:,} steps of "
+        f"{kept.config.run.batch_size} sequences in {duration(about['seconds'])} on "
+        f"{about.get('device', 'a CPU')}, seed {kept.config.run.seed}, commit {about['commit']}."
+    )
+    errors = in_words(kept.result["frame_errors"]) if "frame_errors" in kept.result else []
+    return (
+        f"<p>{escape(text)}</p>{picture}{evaluation_table(kept.result)}"
+        f"<pre>{escape(chr(10).join(errors))}</pre>"
+    )
 
 
 def _figure(figure):
