@@ -28,7 +28,7 @@ from .backend import current_backend, xp
 from .errors import ConfigError
 from .gpu.optimizers import OnDevice
 
-CHUNK = 131_072  # elements: the six arrays of Adam's pass fill 3 MB in float32, inside the cache
+CHUNK_ELEMENTS = 131_072  # the six arrays of Adam's pass fill 3 MB in float32, inside the cache
 
 FLUSH_EVERY = 8
 
@@ -53,7 +53,9 @@ class Optimizer:
     starts: dict[str, float] = {}  # the rule's state arrays and the number each is filled with
     scratch = 1  # buffers of one chunk that the rule works in
 
-    def __init__(self, flat, *, l2: float = 0.0, clamp_update: float = 0.0, chunk: int = CHUNK):
+    def __init__(
+        self, flat, *, l2: float = 0.0, clamp_update: float = 0.0, chunk: int = CHUNK_ELEMENTS
+    ):
         self.flat = flat
         self.l2 = l2
         self.clamp_update = clamp_update

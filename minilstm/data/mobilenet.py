@@ -69,7 +69,7 @@ def pointwise(x, W, b):
     return y.reshape(N, h, w, -1)
 
 
-def windows(padded, stride):
+def views_3x3(padded, stride):
     """Return nine views of x with zeros around it (N, h + 2, w + 2, C): each (N, h', w', C).
 
     View 3 i + j holds row i and column j of the 3x3 window around every position.
@@ -79,8 +79,8 @@ def windows(padded, stride):
 
 
 def depthwise(padded, W, b, stride):
-    """Convolve each channel 3x3 on its own: x as in `windows`, W (9, C) -> (N, h', w', C)."""
-    views = windows(padded, stride)
+    """Convolve each channel 3x3 on its own: x as in `views_3x3`, W (9, C) -> (N, h', w', C)."""
+    views = views_3x3(padded, stride)
     y = views[0] * W[0]
     y += b
     product = xp.empty(y.shape, y.dtype)
@@ -136,7 +136,7 @@ class MobileNetV2:
     def percepts(self, pictures: np.ndarray) -> np.ndarray:
         """Describe pictures uint8 (N, 224, 224, 3): float32 (N, 1280), all >= 0, on the host."""
         x = (asarray(pictures, "float32") / 255 - self.mean) / self.std
-        views = windows(xp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 2)
+        views = views_3x3(xp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 2)
         x = xp.empty((*views[0].shape[:3], 9, 3), x.dtype)  # a 3x3 convolution as a 1x1 one
         for k, view in enumerate(views):
             x[..., k, :] = view

@@ -32,7 +32,7 @@ from .sequences import MAX_HEADER, SequenceFile, map_npy
 from .vectors import Scale
 
 COLOURS = (1, 3)
-CHUNK = 100  # sequences that are counted at a time
+CHUNK_SEQUENCES = 100  # counted at a time
 
 
 def read_patches(path: str | Path) -> np.ndarray:
@@ -135,8 +135,8 @@ class Patches(SequenceFile):
                 f"{path}: expected patches to train on, got only groups for validation and test "
                 "(numbers that end in 8 or 9): number the groups from 0, or save without groups"
             )
-        for n in range(0, len(members), CHUNK):
-            values = self._frames[:, members[n : n + CHUNK]].reshape(-1, colours)
+        for n in range(0, len(members), CHUNK_SEQUENCES):
+            values = self._frames[:, members[n : n + CHUNK_SEQUENCES]].reshape(-1, colours)
             for c in range(colours):
                 counts[c] += np.bincount(values[:, c], minlength=256)
         share = counts / counts.sum(axis=1, keepdims=True)

@@ -33,7 +33,7 @@ from .rng import endless_shuffle, part, whole_number
 from .vectors import Scale
 
 ARRAY = "features"
-CHUNK = 2**24  # numbers that are checked together
+CHUNK_NUMBERS = 2**24  # checked together
 UNPACKED = 1100  # times the bytes of a file: gzip compresses by less
 
 
@@ -126,7 +126,7 @@ def _read_frames(path, lengths, which):
             f"{path}: expected an HDF5 file with an array {ARRAY} of floats (frames, D), got "
             f"{named(error)}: extract them again"
         ) from error
-    for start in range(0, len(frames), rows := max(1, CHUNK // frames.shape[1])):
+    for start in range(0, len(frames), rows := max(1, CHUNK_NUMBERS // frames.shape[1])):
         if not (finite := np.isfinite(frames[start : start + rows]).all(axis=1)).all():
             raise DataError(
                 f"{path}: expected finite numbers, got others in frame {start + finite.argmin()} "

@@ -29,7 +29,7 @@ class Scale:
     std: np.ndarray
 
 
-CHUNK = 1000  # frames at a time
+CHUNK_FRAMES = 1000  # summed at a time
 
 
 def scale_of(frames: np.ndarray) -> Scale:
@@ -40,8 +40,8 @@ def scale_of(frames: np.ndarray) -> Scale:
     """
     mean = frames.mean(axis=0, dtype=np.float64)
     squares = np.zeros_like(mean)
-    for n in range(0, len(frames), CHUNK):
-        squares += ((frames[n : n + CHUNK] - mean) ** 2).sum(axis=0)
+    for n in range(0, len(frames), CHUNK_FRAMES):
+        squares += ((frames[n : n + CHUNK_FRAMES] - mean) ** 2).sum(axis=0)
     std = np.sqrt(squares / len(frames))
     std[std <= 1e-6] = 1
     return Scale(mean.astype(np.float32), std.astype(np.float32))
