@@ -325,6 +325,7 @@ def test_table_2_is_written_as_text_numbers_and_pictures(out, reproduced):
     for row in table2.ROWS.values():
         assert f"| {row.title}" in said
     assert "350.2" in said and "means ± standard errors over 2 seeds" in said
+    assert "All seeds are judged on the same sequences, so errors" in said
     found = json.loads((out / "table2.json").read_text())
     assert list(found["data"]) == ["digits"]
     assert found["data"]["digits"]["test_sequences"] == 20
@@ -474,6 +475,7 @@ def test_one_row_alone_is_trained_and_the_others_stay_empty(tmp_path, reproduced
     assert len(list((tmp_path / "out" / "runs").glob("*/"))) == 1
     assert "| Composite Model |  |  |  | 344.9 | 0.548 |" in said
     assert re.search(r"\| Conditional Future Predictor \| \d+\.\d \| .* \| 343\.5 \|", said)
+    assert "Nats per frame of one seed, on 20 test sequences of 12x12 pixels. Every row" in said
     assert "No ordering of the rows is tested: with one seed" in said and "verdict" not in said
     assert (tmp_path / "out" / "table2.png").exists()
     said = reproduced(*words, "predictor")  # the finished row stays in the table

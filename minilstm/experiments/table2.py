@@ -187,10 +187,8 @@ def _section(data, part, about):
     mean = part["baselines"]["mean image"]
     lines = [
         f"## The future on {DATA_TITLES[data]}", "",
-        f"{part['unit'].capitalize()}, means ± standard errors over {count(seeds, 'seed')}, on "
-        f"{part['test_sequences']} test sequences of {shape} pixels. All seeds are judged on the "
-        "sequences, so errors and intervals show the variation between seeds, not between "
-        f"test sequences. {_trained(about['trained'][data])}", "",
+        f"{part['unit'].capitalize()}{_repeated(seeds)} {part['test_sequences']} test sequences "
+        f"of {shape} pixels. {_shared(seeds)}{_trained(about['trained'][data])}", "",
         "| model | free-running | of the mean image | teacher-forced † | slides | "
         "of the mean image ‡ |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -223,6 +221,22 @@ def _section(data, part, about):
         "### Differences from the slides", "", *verdicts.differing(tested), "",
         *_exposure_bias(part), about["why"], "",
     ]  # fmt: skip
+
+
+def _repeated(seeds):
+    if seeds == 1:
+        return " of one seed, on"
+    return f", means ± standard errors over {count(seeds, 'seed')}, on"
+
+
+def _shared(seeds):
+    """Say what the errors of several seeds show; "" for one seed, which has none."""
+    if seeds == 1:
+        return ""
+    return (
+        "All seeds are judged on the same sequences, so errors and intervals show the variation "
+        "between seeds, not between test sequences. "
+    )
 
 
 def _trained(about):
