@@ -1,5 +1,6 @@
 """The tutorials run, open as notebooks, and together cover the slides."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -205,6 +206,52 @@ def test_the_tutorials_execute_as_notebooks():
             assert (gallery / target).exists(), f"{page.name}: {target}"
 
 
+# ---------------------------------------------------------------- the gallery
+
+GALLERY = TUTORIALS / "gallery"
+PAGES = sorted(GALLERY.glob("*.html"))
+
+
+@pytest.fixture
+def run_module(monkeypatch):
+    monkeypatch.syspath_prepend(TUTORIALS)
+    spec = importlib.util.spec_from_file_location("tutorials_run", TUTORIALS / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pages_of_the_gallery_are_those_of_the_scripts(run_module):
+    """A page takes a minute to renew, so an old one is reported and is no failure."""
+    if old := [path.stem for path in run_module.stale()]:
+        pytest.skip(
+            f"no page, or an old one: {', '.join(old)}: python tutorials/run.py stale --gallery"
+        )
+
+
+def test_a_page_is_stale_when_its_script_has_changed(run_module, monkeypatch, tmp_path):
+    first, second, *others = run_module.tutorials()
+    head = '<meta name="script-sha256" content="%s">'
+    (tmp_path / f"{first.stem}.html").write_text(head % run_module.hash_of(first))
+    (tmp_path / f"{second.stem}.html").write_text(head % run_module.hash_of(first))
+    monkeypatch.setattr(run_module, "GALLERY", tmp_path)
+    assert run_module.stale() == [second, *others]
+    assert run_module.chosen(["stale"]) == [second, *others]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_of_the_gallery_stands_alone(path):
+    text = path.read_text("utf-8")
+    assert "<script" not in text and "fast mode. Its numbers" not in text
+    for target in re.findall(r'(?:href|src)="(?!https?:|#|data:)([^"#]+)', text):
+        assert "/" not in target and target in {page.name for page in PAGES}, target
+    assert "$" not in re.sub(r"<pre>.*?</pre>|<style>.*?</style>", "", text, flags=re.DOTALL)
+
+
+def test_the_gallery_is_small():
+    assert sum(path.stat().st_size for path in PAGES) < 10_000_000
+
+
 def runner(*arguments):
     command = [sys.executable, str(TUTORIALS / "run.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True)
@@ -218,7 +265,7 @@ def test_the_command_lists_what_there_is():
 def test_an_unknown_tutorial_is_refused_in_one_line():
     done = runner("99")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "expected all, or numbers of" in done.stderr and "'99'" in done.stderr
+    assert "expected all, stale, or numbers of" in done.stderr and "'99'" in done.stderr
 
 
 def test_fast_pictures_are_never_committed():

@@ -4,27 +4,35 @@
     python tutorials/run.py 4 5              run tutorials 4 and 5; `all` runs all
     python tutorials/run.py all --fast       run each as briefly as possible, for tests
     python tutorials/run.py all --images     run all, and renew the committed pictures in images/
-    python tutorials/run.py all --gallery    run all as notebooks; pages in tutorials/build/gallery/
+    python tutorials/run.py all --gallery    run all as notebooks; pages in tutorials/gallery/
+    python tutorials/run.py stale --gallery  renew the pages whose tutorial was changed since
 
-Without --images, nothing is written outside tutorials/build/, which git ignores. The gallery needs
-`pip install '.[tutorials]'`. To run one tutorial: `python tutorials/04_unrolling.py`.
+Without --images and --gallery, nothing is written outside tutorials/build/, which git ignores; nor
+by `--fast --gallery`. The gallery needs `pip install '.[tutorials]'`. To run one tutorial:
+`python tutorials/04_unrolling.py`.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import os
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from string import Template
+
+from PIL import Image
 
 from minilstm.command import Parser, run_command
 from minilstm.errors import ConfigError
 from minilstm.files import write_file
 
 FOLDER = Path(__file__).parent
-GALLERY = FOLDER / "build" / "gallery"
+GALLERY = FOLDER / "gallery"  # committed; pages of fast runs go to build/gallery/
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
 SCRIPT = re.compile(r'<script[^>]* src="https?://[^>]*>\s*</script>')
 
@@ -40,16 +48,21 @@ def title(path: Path) -> str:
 
 
 def chosen(names: list[str]) -> list[Path]:
-    """Return the tutorials with these numbers, or all for "all". Raise ConfigError otherwise."""
+    """Return the tutorials with these numbers, "all", or those whose page is "stale".
+
+    Raises ConfigError for anything else.
+    """
     found = tutorials()
     if names == ["all"]:
         return found
+    if names == ["stale"]:
+        return stale()
     by_number = {int(path.name[:2]): path for path in found}
     for name in names:
         if not name.isdecimal() or int(name) not in by_number:
             known = ", ".join(map(str, by_number))
             raise ConfigError(
-                f"expected all, or numbers of {known}, got {name!r}: choose from them"
+                f"expected all, stale, or numbers of {known}, got {name!r}: choose from them"
             )
     return [by_number[int(name)] for name in names]
 
@@ -63,19 +76,39 @@ def run(path: Path) -> bool:
     return status == 0
 
 
-def page(path: Path) -> bool:
-    """Run one tutorial as a notebook, write its page, and return True if no error occurred."""
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a tutorial's text, which its page records."""
+    return hashlib.sha256(path.read_text("utf-8").encode()).hexdigest()
+
+
+def stale() -> list[Path]:
+    """Return the tutorials that have no page in gallery/, or that were changed since."""
+    found = []
+    for path in tutorials():
+        page = GALLERY / f"{path.stem}.html"
+        if not page.exists() or hash_of(path) not in page.read_text("utf-8")[:2000]:
+            found.append(path)
+    return found
+
+
+def page(path: Path, folder: Path) -> bool:
+    """Run one tutorial as a notebook, write its page, and return True if no error occurred.
+
+    Everything is in the page: pictures, and formulas in MathML. It needs no network, and nothing
+    beside it but the pages that it links to.
+    """
     try:
         import jupytext
         from latex2mathml.converter import convert
         from nbconvert import HTMLExporter
         from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
+        from pygments.formatters import HtmlFormatter
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"expected {error.name} for the gallery, got none: pip install '.[tutorials]'"
         ) from error
     print(title(path), flush=True)
-    formulas = []  # in MathML, which a browser shows without a script from the network
+    formulas = []
 
     def placeholder(tex):
         display = "block" if tex[1] else "inline"
@@ -84,32 +117,93 @@ def page(path: Path) -> bool:
 
     notebook = jupytext.read(path)
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":  # links are relative to the gallery's folder now
-            cell.source = FORMULA.sub(placeholder, cell.source.replace("](../", "](../../../"))
+        if cell.cell_type == "markdown":
+            # links to source files would break where the pages are copied to: their names stay
+            text = re.sub(r"\[([^\]]+\.py)\]\((?!\d)[^)]*\)", r"`\1`", cell.source)
+            text = re.sub(r"\((\d\d_\w+)\.py\)", r"(\1.html)", text)
+            cell.source = FORMULA.sub(placeholder, text)
     resources = {"metadata": {"path": str(FOLDER), "name": title(path)}}
+    quiet = ["--log-level=40"]  # of the kernel: errors alone
+    processor = ExecutePreprocessor(timeout=3600, kernel_name="python3", extra_arguments=quiet)
     try:
-        ExecutePreprocessor(timeout=600, kernel_name="python3").preprocess(notebook, resources)
+        processor.preprocess(notebook, resources)
     except CellExecutionError as error:
         print(error)
         return False
-    html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
+    exporter = HTMLExporter(embed_images=True, template_name="basic")
+    html, _ = exporter.from_notebook_node(notebook, resources)
     html = re.sub(r"formula(\d+)x", lambda k: formulas[int(k[1])], SCRIPT.sub("", html))
-    GALLERY.mkdir(parents=True, exist_ok=True)
-    write_file(GALLERY / f"{path.stem}.html", html.encode())
+    around = [*tutorials(), None]
+    at = around.index(path)
+    fast = os.environ.get("MINILSTM_FAST") == "1"
+    parts = {
+        "title": title(path),
+        "hash": hash_of(path),
+        "colours": HtmlFormatter(style="friendly").get_style_defs(".highlight"),
+        "note": FAST_NOTE * fast,
+        "previous": _link(around[at - 1], "&larr; "),
+        "next": _link(around[at + 1], "", " &rarr;"),
+        "body": html,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / f"{path.stem}.html", Template(PAGE).substitute(parts).encode())
     return True
 
 
-def index() -> Path:
+def _link(path, before="", after=""):
+    return (
+        f'<a href="{path.stem}.html">{before}{title(path)}{after}</a>' if path else "<span></span>"
+    )
+
+
+def index(folder: Path) -> Path:
     """Write the gallery's first page, with a link to every page that exists. Return its path."""
     rows = []
     for path in tutorials():
-        picture = re.search(r"\(images/(.+)\)", path.read_text("utf-8"))[1]  # the first picture
-        picture = f'<img src="../../images/{picture}" alt="">'
-        if (GALLERY / f"{path.stem}.html").exists():
+        name = re.search(r"\(images/(.+)\)", path.read_text("utf-8"))[1]  # the first picture
+        data = io.BytesIO()
+        with Image.open(FOLDER / "images" / name) as picture:
+            picture = picture.convert("RGB")
+            picture.thumbnail((480, 480))
+            picture.quantize(32, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+        data = base64.b64encode(data.getvalue()).decode()
+        picture = f'<img src="data:image/png;base64,{data}" alt="">'
+        if (folder / f"{path.stem}.html").exists():
             rows.append(f'<li><a href="{path.stem}.html">{picture}<b>{title(path)}</b></a></li>')
-    write_file(GALLERY / "index.html", (INDEX % "\n".join(rows)).encode())
-    return GALLERY / "index.html"
+    write_file(folder / "index.html", (INDEX % "\n".join(rows)).encode())
+    return folder / "index.html"
 
+
+FAST_NOTE = """<p class="note">This page was made in fast mode. Its numbers are those of very short
+trainings, and not those that the text speaks of.</p>"""
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>$title</title>
+<meta name="viewport" content="width=device-width">
+<meta name="script-sha256" content="$hash">
+<style>
+body { font: 17px/1.5 sans-serif; color: #222; background: #fff; max-width: 820px;
+       margin: 1em auto; padding: 0 1em }
+nav { display: flex; justify-content: space-between; gap: 1em; font-size: 14px; padding: .5em 0 }
+a { color: #0072B2 }
+a.anchor-link { display: none }
+img { max-width: 100% }
+pre { font-size: 13px; line-height: 1.4; overflow-x: auto; padding: .6em .8em; margin: .5em 0 }
+.highlight pre { background: #f6f6f2 }
+.jp-OutputArea pre, .output pre { border-left: 3px solid #ccc }
+.prompt, .jp-InputPrompt, .jp-OutputPrompt { display: none }
+table { border-collapse: collapse; font-size: 15px }
+td, th { border-bottom: 1px solid #ddd; padding: .25em .6em; text-align: left }
+math[display=block] { margin: .8em 0; overflow-x: auto; overflow-y: hidden }
+.note { background: #fdf1d8; padding: .6em }
+$colours
+</style></head><body>
+<nav>$previous<a href="index.html">all tutorials</a>$next</nav>
+$note
+$body
+<nav>$previous<a href="index.html">all tutorials</a>$next</nav>
+</body></html>
+"""
 
 INDEX = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>minilstm tutorials</title>
@@ -136,14 +230,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "tutorials", nargs="*", metavar="NUMBER",
-        help="numbers of the tutorials to run, or `all`; without one, list them",
+        help="numbers of the tutorials to run, `all`, or `stale`: those that have no page in the "
+        "gallery, or were changed since; without one, list them",
     )  # fmt: skip
     parser.add_argument("--fast", action="store_true", help="run each as briefly as possible")
     parser.add_argument(
         "--images", action="store_true", help="renew the committed pictures in tutorials/images/"
     )
     parser.add_argument(
-        "--gallery", action="store_true", help="write web pages to tutorials/build/gallery/"
+        "--gallery",
+        action="store_true",
+        help="write web pages to tutorials/gallery/; with --fast to tutorials/build/gallery/",
     )
     options = parser.parse_args(arguments)
     if options.fast and options.images:
@@ -157,10 +254,13 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.tutorials:
         print(*map(title, tutorials()), sep="\n")
         return 0
-    work = page if options.gallery else run
-    failed = [path.name for path in chosen(options.tutorials) if not work(path)]
+    folder = FOLDER / "build" / "gallery" if options.fast else GALLERY
+    failed = []
+    for path in chosen(options.tutorials):
+        if not (page(path, folder) if options.gallery else run(path)):
+            failed.append(path.name)
     if options.gallery:
-        print(index())
+        print(index(folder))
     if failed:
         print("failed:", *failed)
     return 1 if failed else 0
