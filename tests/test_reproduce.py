@@ -372,7 +372,8 @@ def test_figures_are_drawn_from_runs_that_the_table_trained(out, target, reprodu
     printed = reproduced(target, "--scale", "smoke", "--out", out)
     missing = {"fig5": 1}.get(target, 0)
     assert (
-        f"{3 if target == 'fig5' else 1} runs, {3 - missing if target == 'fig5' else 1}" in printed
+        f"{'3 runs' if target == 'fig5' else '1 run'}, {3 - missing if target == 'fig5' else 1}"
+        in printed
     )
     for name in (target, "fig10") if target == "fig9" else (target,):
         with Image.open(out / f"{name}.png") as picture:
@@ -471,7 +472,7 @@ def test_on_a_gpu_table_2_has_one_run_at_a_time_and_one_seed(monkeypatch, capsys
 def test_one_row_alone_is_trained_and_the_others_stay_empty(tmp_path, reproduced):
     words = ["table2", "--scale", "smoke", "--out", tmp_path / "out", "--seeds", 1, "--only"]
     said = reproduced(*words, "conditional-predictor")
-    assert "1 runs, 0 of them finished" in said
+    assert "1 run, 0 of them finished" in said
     assert len(list((tmp_path / "out" / "runs").glob("*/"))) == 1
     assert "| Composite Model |  |  |  | 344.9 | 0.548 |" in said
     assert re.search(r"\| Conditional Future Predictor \| \d+\.\d \| .* \| 343\.5 \|", said)

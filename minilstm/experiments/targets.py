@@ -177,10 +177,15 @@ def cost_in_words(trials: list[Trial]) -> str:
         model = build.build_model(settings, D, Blank())
         gflop += steps * resources.gflop_per_step(model, settings)
         most = max(most, resources.weights_memory(settings, D))
+    hours = ""  # those of a GPU are measured: --plan, see budget.py
+    if all(trial.config.run.backend == "numpy" for trial in trials):
+        hours = (
+            f": {_hours(gflop, 20)} at 20 GFLOP/s, about one core of a CPU; {_hours(gflop, 5000)} "
+            "at 5 TFLOP/s, about a GPU of 2016"
+        )
     return (
-        f"{len(trials)} runs, {done} of them finished: {left:,} steps to go, {gflop / 1e3:,.3g} "
-        f"TFLOP of matrix products in all: {_hours(gflop, 20)} at 20 GFLOP/s, about one core of a "
-        f"CPU; {_hours(gflop, 5000)} at 5 TFLOP/s, about a good GPU. Weights and optimizer of a "
+        f"{count(len(trials), 'run')}, {done} of them finished: {left:,} steps to go, "
+        f"{gflop / 1e3:,.3g} TFLOP of matrix products in all{hours}. Weights and optimizer of a "
         f"run take up to {resources.in_words(most)}."
     )
 
