@@ -113,7 +113,7 @@ def test_the_kept_predictions_of_the_model_of_full_size_are_shown_if_there_are_s
     text = unescape(Path("demo/demo.html").read_text("utf-8"))
     assert 'id="full"' in text
     cost = result["future"]["free_running"]["mean"]
-    assert f"Its predicted future costs {cost:.1f} nats per frame" in text
+    assert f"The loss of its predicted future is {cost:.1f} nats per frame" in text
 
 
 def test_a_browser_is_opened_only_on_request(monkeypatch, here):

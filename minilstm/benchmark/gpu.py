@@ -1,9 +1,9 @@
-"""Whole training steps on one GPU, beside PyTorch, beside their own products, and the GPU's limits.
+"""Times of whole training steps on one GPU, compared with PyTorch, bare products and GPU limits.
 
-Times are those of the GPU, between two events. In each round every contender is timed once, so that
-a GPU that slows down does so for all; the result is the median over the rounds. Ours is the whole
-step: batch, losses, gradients, their norms, clipping and Adam. PyTorch's has `nn.LSTM` (cuDNN, no
-peepholes), clipping and its fused Adam, and its batch is there already.
+Times are measured on the GPU, between two events. In each round every contender is timed once, so a
+GPU that slows down slows all of them. The result is the median over the rounds. Our step has
+everything: batch, losses, gradients, their norms, clipping and Adam. PyTorch's step has `nn.LSTM`
+(cuDNN, no peepholes), clipping and its fused Adam, and uses one batch that is already on the GPU.
 
 Read next: ../gpu/capture.py.
 """
@@ -94,7 +94,7 @@ RIVALS = ("PyTorch as used", "PyTorch captured", "own products")
 
 
 class Training:
-    """Our training step of a row, with all that it needs on the device."""
+    """Our training step for a row of the table, with all its arrays on the device."""
 
     def __init__(self, settings: config.Config, init: Init | None = None):
         self.settings = settings
@@ -234,7 +234,7 @@ def milliseconds(work: Callable, count: int) -> float:
 
 
 def median(work: Callable, count: int, rounds: int = ROUNDS) -> float:
-    """Return the median of several such times, after a first one that does not count."""
+    """Return the median of several such times. A first time is not counted."""
     milliseconds(work, max(2, count // 4))
     return float(np.median([milliseconds(work, count) for _ in range(rounds)]))
 
@@ -265,7 +265,7 @@ def expect_same_results(row: Row) -> float:
 
 
 def limits(size: int = 8192, copied: int = 1 << 28) -> dict[str, float]:
-    """Return what the GPU can do: TFLOP/s of a large product by precision, TB/s of a copy."""
+    """Measure the limits of the GPU: TFLOP/s of a large product by precision, TB/s of a copy."""
     found = {}
     for precision in ("float32", "tf32"):
         with use_backend("cupy", precision):
@@ -279,7 +279,7 @@ def limits(size: int = 8192, copied: int = 1 << 28) -> dict[str, float]:
 
 
 def floor(training: Training, row: Row, limit: dict[str, float]) -> float:
-    """Return the milliseconds under which no step can be: products and passes at full speed."""
+    """Return the least possible milliseconds of a step: products and passes at full speed."""
     flop = 1e9 * resources.gflop_per_step(training.model, training.settings)
     passes = PASSES * training.model.flat().value.nbytes
     return 1e3 * (
@@ -297,7 +297,7 @@ def measure(row: Row, limit: dict[str, float]) -> dict:
         batches = BatchesAhead(training.packing, 0, 10**9)
         try:
             run = Captured(training.step)
-            for _ in range(6):  # two buffers: each is seen, recorded, replayed
+            for _ in range(6):  # for each of two buffers: run once, record, replay
                 run(batches.receive())
             packed = batches.receive()
             calls = training.products(packed)
@@ -389,7 +389,7 @@ def measure_all(rows: tuple[Row, ...], say: Callable[[str], None]) -> dict:
 
 
 def _free():
-    """Give memory back that nobody uses, so that PyTorch may have it."""
+    """Free unused memory of CuPy's pool, so that PyTorch can use it."""
     import gc
 
     gc.collect()

@@ -76,7 +76,7 @@ def memory_per_step(size: dict) -> dict[str, float]:
 
 
 def stored_set(size: dict) -> dict[str, float]:
-    """Return the numbers that should be held per sequence and time step.
+    """Return how many numbers should be held per sequence and time step.
 
     After forward these are the gates, h and c: 6 H for each layer (layers/segments.py). The pool
     also holds dy by step, the slopes, and x of an upper layer. It lends its buffers to one user

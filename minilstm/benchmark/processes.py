@@ -72,8 +72,8 @@ class Process:
         line = self._process.stdout.readline()
         if not line:
             raise RunError(
-                f"expected an answer of the process that times {self.name}, got its end (status "
-                f"{self._process.wait()}): is there enough memory?"
+                f"expected an answer of the process that times {self.name}, but it has ended "
+                f"(status {self._process.wait()}): is there enough memory?"
             )
         return json.loads(line)
 

@@ -26,7 +26,7 @@ WARM_UP_STEPS = 2  # before anything is timed: they write to all memory once
 
 
 class Stopwatch:
-    """Seconds by name. Time in a wrapped call inside a wrapped call counts for the inner one."""
+    """Seconds by name. If a wrapped call makes another one, its time counts only for the other."""
 
     def __init__(self):
         self.seconds = defaultdict(float)

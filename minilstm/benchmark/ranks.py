@@ -57,7 +57,7 @@ def sum_seconds(nbytes: float, bandwidth: float, N: int) -> float:
 def measured_ranks(settings: config.Config, steps: int, ranks: Alone) -> tuple[float, float]:
     """Return median seconds of a training step, and of the sum of the gradients alone.
 
-    The ranks wait for each other before each.
+    The ranks wait for each other before every step and every sum.
     """
     with prepared_training(settings, steps, ranks) as run:
         grad, medians = run.model.flat().grad, []
@@ -93,9 +93,9 @@ def scaling(gflop: float, nbytes: float, machines: dict[str, tuple[float, float]
 
 
 def ranks_in_words(settings: config.Config, steps: int, ranks: Alone) -> str:
-    """Measure a step on the ranks there are, and compute it for more of them, in Markdown.
+    """Measure a step on the ranks of this run, and compute it for more ranks, in Markdown.
 
-    With one rank nothing is measured. Every rank must call this.
+    With one rank nothing is measured. Every rank must call this function.
     """
     gflop, params, nbytes = step_size(settings)
     machines, N = dict(ASSUMED), ranks.count

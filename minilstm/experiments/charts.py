@@ -1,7 +1,7 @@
-"""The tables as pictures: what figures/tables.py draws of their numbers and verdicts.
+"""The tables as pictures: the numbers and verdicts that figures/tables.py draws.
 
-Tables and verdicts themselves know nothing of drawing. Each function takes what `analyse` returned,
-and returns the arguments of `dots` or `error_bars`.
+The files of tables and verdicts do not draw. Each function here takes the result of `analyse`, and
+returns the arguments of `dots` or `error_bars`.
 
 Read next: figures/tables.py, which draws.
 """

@@ -96,8 +96,8 @@ def _full_size():
     words = (
         f"A model of the slides' size, {model.layers} layers of {model.hidden} units, needs a GPU "
         "and is too large to come with the package. These are its predictions of test sequences, "
-        "made when it was trained, not now. Its predicted future costs "
-        f"{future['mean']:.1f} {result['unit']}; the mean image costs {mean['mean']:.1f}."
+        "made when it was trained, not now. The loss of its predicted future is "
+        f"{future['mean']:.1f} {result['unit']}, that of the mean image {mean['mean']:.1f}."
     )
     return f"<p>{escape(words)}</p>{picture}"
 

@@ -6,8 +6,8 @@
 
 Every trial is an ordinary run folder of `python -m minilstm.train`, filled by a process of its own
 on one BLAS thread. Two small runs side by side are faster than one after the other on two threads.
-Beside a folder NAME lie NAME.toml, the settings given to its process, and NAME.evaluation-N.json,
-its evaluation on N sequences.
+Two files lie beside a folder NAME: NAME.toml has the settings given to its process, and
+NAME.evaluation-N.json has its evaluation on N sequences.
 
 The processes end when the process that started them ends, even if it is killed. Each of them reads
 from a pipe to which nothing is written. The pipe closes when the process at its other end is gone.
@@ -193,7 +193,7 @@ class _Process:
             write_file(self.task.output, said)
 
     def stop(self) -> None:
-        """Make it stop in good order, by closing the pipe that it reads from."""
+        """Make it save and stop, by closing the pipe that it reads from."""
         self.popen.stdin.close()
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ def write_report(
 ) -> Path:
     """Write the report.html of a run folder, judged on so many test sequences. Returns its path.
 
-    Of a trained model, NAME-report.html in the current folder: the package stays as it is.
+    For a trained model of the package it is NAME-report.html in the current folder.
     The weights are the newest, or with `best` those with the smallest validation loss. `cell`
     is FILE.py:CLASS for a run whose own cell's file was moved or changed. Raises RunError,
     ConfigError, DataError.

@@ -110,7 +110,7 @@ def open_runs(
 ) -> list[TrainedRun]:
     """Read several runs. Runs whose folders have the same name get the parent's name, too.
 
-    `cell` is for all of them that have a cell of the user's own; one must.
+    `cell` is for every run with a cell of the user's own. At least one run must have such a cell.
     Raises ConfigError if two names are still equal, and what `open_run` raises.
     """
     folders = [find_run(path).resolve() for path in paths]
@@ -382,9 +382,9 @@ def gates(run: TrainedRun, folder: FigureFolder) -> None:
     caption = (
         f"Histograms of gate values over all units, frames and {run.frames.shape[1]} sequences. "
         "The number is the share of saturated values in per cent: those within a tenth of an end "
-        "of the range, where the slope is small and little is learned. A gate at 1/2 neither opens "
-        'nor closes: see the values leave the middle with training. Slides, "Cells: Long-Short '
-        'Term Memory".'
+        "of the range, where the slope is small and little is learned. A gate at 1/2 is neither "
+        "open nor closed. See whether training moves the values away from the middle. Slides, "
+        '"Cells: Long-Short Term Memory".'
     )
     folder.draw(
         "gates",

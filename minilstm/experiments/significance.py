@@ -84,8 +84,8 @@ def judge(
 
     `largest` is the largest number that was subtracted, as in `mean_of`.
 
-    Holm's method (1979) multiplies the smallest p by the number of claims, the next one by one
-    less, and so on, and lets none fall below the one before it. So if no claim is true, the
+    Holm's method (1979) multiplies the smallest p by the number m of claims, the next one by m - 1,
+    and so on. No product may be smaller than the one before it. So if no claim is true, the
     probability of any verdict other than OPEN is at most `level`.
     """
     means = {name: mean_of(differences, largest=largest) for name, differences in claims.items()}
@@ -122,7 +122,8 @@ def detectable(error: float, n: int, level: float = LEVEL, power: float = POWER)
         return math.nan
     from scipy import optimize, stats
 
-    # T = (Z + shift) / sqrt(v), v the mean of n - 1 squares: average over v how large Z must be
+    # T = (Z + shift) / sqrt(v), where v is the mean of n - 1 squares of normal numbers. The power
+    # is P(T > limit), averaged over v
     limit = stats.t.isf(level / 2, n - 1)
     v = stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, n - 1) / (n - 1)
 

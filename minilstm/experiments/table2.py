@@ -139,7 +139,7 @@ def analyse(results: Mapping[str, Mapping[str, Sequence[dict]]], about: Mapping)
 
 
 def _testable(shares):
-    """Return the claims whose rows are there; none for one seed, whose luck nobody knows."""
+    """Return the claims whose rows are there. None for one seed, whose variation is unknown."""
     if len(next(iter(shares.values()))) < 2:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""A table or figure of the slides, from a Request: train what it needs, judge it, draw it.
+"""Make a table or figure of the slides by a Request: train its runs, judge them, draw them.
 
 All runs of a scale lie in one folder and serve every target that needs them. An interrupted command
 resumes, run by run and step by step.

@@ -97,7 +97,7 @@ def growth_curves(
 ) -> None:
     """Draw time against size, both relative to the first: {name: (sizes, times)}, log-log.
 
-    `expected` curves are dashed and stand at the sizes of the longest series.
+    `expected` has curves over the sizes of the longest series, which are drawn dashed.
     """
     x = max((sizes for sizes, _ in series.values()), key=len)
     figure, axes = _axes(
@@ -121,7 +121,7 @@ def growth_curves(
 
 
 def _axes(xlabel, ylabel, values, baselines):
-    """A figure and its axes, logarithmic where positive values span more than a factor of ten."""
+    """Return a figure and its axes, logarithmic if values span more than a factor of ten."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -150,7 +150,7 @@ def _axes(xlabel, ylabel, values, baselines):
 
 
 def _styles():
-    """Seven colours solid, then the same seven dotted, and again from the start."""
+    """Yield line styles: seven colours solid, then the same seven dotted, then again."""
     return cycle([(colour, dash) for dash in ("-", ":") for colour in PALETTE])
 
 

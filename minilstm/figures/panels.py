@@ -46,8 +46,8 @@ def activity(
 ) -> None:
     """Draw Figure 7: a line for each unit, time to the right, a number in each panel's title.
 
-    `rows` has, for every model, {title: (signal (T, units), its range or None, number)}. Where the
-    range is None it reaches as far as 99 % of the values of all models. Source: slides,
+    `rows` has, for every model, {title: (signal (T, units), its range or None, number)}. For None
+    the range is chosen so that it contains 99 % of the values of all models. Source: slides,
     "Qualitative Analysis: What does the LSTM actually learn to do?".
     """
     titles = list(next(iter(rows.values())))

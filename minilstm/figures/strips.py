@@ -1,4 +1,4 @@
-"""Strips and films of frames: the truth beside what each model makes of it.
+"""Strips and films of frames: the truth beside the reconstruction and prediction of each model.
 
 `prediction_strip` is the slides' Figure 5 ("Reconstruction and future prediction obtained from
 the Composite Model") and, with colour frames, Figure 6; `prediction_gif` shows the same in motion.
@@ -206,7 +206,8 @@ def _halves(truth_past, truth_future, models, first):
 def as_bytes(name: str, frames: np.ndarray) -> np.ndarray:
     """Return frames in [0, 1] as bytes. Values outside (of a linear output) are clipped.
 
-    `name` stands in the error. Raises ShapeError for other dtypes, DataError for NaN or infinity.
+    `name` is for the error message. Raises ShapeError for other dtypes, DataError for NaN or
+    infinity.
     """
     if frames.dtype == np.uint8:
         return frames

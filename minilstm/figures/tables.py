@@ -83,7 +83,7 @@ def _dots_panel(a, title, lines):
         if line.blind is not None and np.isfinite(line.blind):
             a.barh(
                 y, 2 * line.blind, 0.62, -line.blind, color="#e4e4e4", zorder=0,
-                label="too small for this design to find",
+                label="too small to detect with 80 % power",
             )  # fmt: skip
         a.plot([line.low, line.high], [y, y], color=PALETTE[0], linewidth=3, zorder=3)
         a.plot(
