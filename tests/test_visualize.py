@@ -175,6 +175,26 @@ def test_the_units_with_the_largest_weights_come_first_and_the_same_in_every_pan
             }
 
 
+def test_figure_7_shows_the_units_with_the_largest_output_and_says_so(runs, monkeypatch, tmp_path):
+    pages = []
+    monkeypatch.setattr(panels, "activity", lambda rows, *_: pages.append(rows))
+    (run,) = run_figures.open_runs([runs / "composite"])
+    folder = run_figures.FigureFolder(tmp_path, ("png",))
+    run_figures.draw([run], folder, ("fig7",))  # all six units
+    assert "6 units of the future decoder, a line" in folder.drawn[0].caption
+    monkeypatch.setattr(run_figures, "UNITS", 2)
+    run_figures.draw([run], folder, ("fig7",))
+    assert "2 units of the future decoder of 6, those whose output h has the largest norm" in (
+        folder.drawn[1].caption
+    )
+    for every, two in zip(pages[0].values(), pages[1].values(), strict=True):
+        h = every["output h"][0]
+        chosen = np.sort(np.argsort(-np.linalg.norm(h, axis=0))[:2])
+        assert h.shape == (100, 6)
+        for name, (signal, *_) in two.items():
+            np.testing.assert_array_equal(signal, every[name][0][:, chosen])
+
+
 @pytest.mark.parametrize("kind", ["autoencoder", "elman", "slides"])
 def test_every_kind_of_run_gets_the_figures_that_it_can_have(runs, tmp_path, kind):
     drawn([runs / kind], tmp_path, NAMES[2:])
