@@ -821,6 +821,6 @@ def test_patches_without_a_test_group_are_refused_before_the_first_step(tmp_path
     patches = np.random.default_rng(0).integers(0, 256, (20, 6, 4, 4), np.uint8)
     np.savez(tmp_path / "patches.npz", patches=patches, groups=np.arange(20) % 2 * 9)
     settings = tiny(data={"source": "patches", "path": str(tmp_path / "patches.npz")})
-    with pytest.raises(DataError, match="none for test"):
+    with pytest.raises(DataError, match="expected patches for test, got none"):
         loop.train(settings, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
