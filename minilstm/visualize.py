@@ -11,7 +11,8 @@
     gates      histograms of the gates: are they saturated?
     gradients  how far back in time a gradient reaches: LSTM against RNN
 
-Each is written as PNG and as PDF with a caption; figures.md has all captions.
+Each is written as PNG and as PDF. All captions are in figures.md, and with --captions also in the
+pictures.
 
 Read next: experiments/run_figures.py, which draws them.
 """
@@ -53,13 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="the weights with the smallest validation loss, not the newest",
     )
+    parser.add_argument(
+        "--captions", action="store_true", help="also write each caption into its picture"
+    )
     add_cell_argument(parser)
     options = parser.parse_args(arguments)
     folders = [find_run(run) for run in options.runs]
     runs = open_runs(folders, options.best, options.cell)
     here = f"{folders[0].name}-figures" if is_packed(folders[0]) else folders[0] / "figures"
     out = make_folder(options.out or here)
-    folder = FigureFolder(out)
+    folder = FigureFolder(out, captioned=options.captions)
     draw(runs, folder, tuple(options.only))
     write_file(out / "figures.md", captions(runs, folder))
     titles = {figure.name: figure.title for figure in folder.drawn}

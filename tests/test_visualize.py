@@ -15,6 +15,7 @@ from minilstm.data import as_frames
 from minilstm.experiments import run_figures
 from minilstm.experiments.run_figures import NAMES
 from minilstm.figures import panels, strips
+from minilstm.training.pictures import why_below
 
 TINY = {
     "data": {"frame_size": 8, "digit_size": 5, "num_digits": 2, "past": 3, "future": 4},
@@ -90,6 +91,25 @@ def test_a_composite_run_gets_every_figure_as_png_and_pdf_with_a_caption(runs, c
         assert " see " in caption.lower(), "it must say what to see"
     assert re.search(r"Output h: \d\.\d\d.* trained, \d\.\d\d.* randomly initialised\.", text)
     assert "1 digit and 3 digits" in text
+
+
+def test_captions_stand_in_the_pictures_only_on_request(runs, tmp_path):
+    sizes = []
+    for words in ([], ["--captions"]):
+        command = [str(runs / "composite"), "--only", "fig10", "--out", str(tmp_path), *words]
+        assert visualize.main(command) == 0
+        with Image.open(tmp_path / "fig10.png") as picture:
+            sizes.append(picture.height)
+    assert sizes[1] > sizes[0] + 50
+
+
+@pytest.mark.parametrize("dropout", [True, False])
+def test_a_validation_loss_below_the_training_loss_is_explained(dropout):
+    series = {"future": ([1, 3], [9.0, 5.0]), "validation future": ([2, 3], [7.5, 5.5])}
+    assert why_below(series, dropout) == ""
+    series["validation future"] = ([2, 3], [6.5, 5.5])  # at step 2 the line is at 7
+    assert "mean over the steps" in why_below(series, dropout)
+    assert ("dropout" in why_below(series, dropout)) == dropout
 
 
 def test_only_the_figures_asked_for_are_drawn(runs, capsys, tmp_path):

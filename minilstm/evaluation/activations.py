@@ -23,7 +23,7 @@ PACKAGE_CELLS = (PeepholeLSTM, LSTM, SlidesLSTM, ElmanRNN, SlidesRNN)
 WORDS = {
     "i": "input gate",
     "f": "forget gate",
-    "g": "input",
+    "g": "candidate",
     "o": "output gate",
     "c": "cell",
     "h": "output",

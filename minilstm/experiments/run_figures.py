@@ -319,7 +319,7 @@ def fig9(run: TrainedRun, folder: FigureFolder) -> None:
         if gates == 1:
             titles = ["input"]
         chosen = activations.largest(
-            found[titles.index("input g") if "input g" in titles else 0], UNITS
+            found[titles.index("candidate g") if "candidate g" in titles else 0], UNITS
         )
         rows[name] = {t: w[chosen] for t, w in zip(titles, found, strict=True)}
     caption = (
@@ -458,12 +458,11 @@ NAMES = ("fig5", "fig6", "fig7", "fig8", "fig9", "fig10", "gates", "gradients")
 class FigureFolder:
     """A folder of figures: it draws each figure in every format, and keeps a list of them.
 
-    With `captioned` the captions also stand in the pictures. A page that has them as text needs
-    none there. `drawn` lists the figures, `left_out` has {name: reason} for those that do not
-    apply.
+    With `captioned` the captions also stand in the pictures. `drawn` lists the figures, `left_out`
+    has {name: reason} for those that do not apply.
     """
 
-    def __init__(self, out: Path, formats: tuple[str, ...] = FORMATS, captioned: bool = True):
+    def __init__(self, out: Path, formats: tuple[str, ...] = FORMATS, captioned: bool = False):
         self.out, self.formats, self.captioned = out, formats, captioned
         self.suffix = ""  # of file names, where a figure is drawn for each of several runs
         self.drawn: list[DrawnFigure] = []

@@ -69,6 +69,7 @@ def activity(
             a.set_xticks([0, len(signal) - 1], ["1", str(len(signal))])
             a.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
             a.set_title(f"{title}\n{number}" if r == 0 else number, fontsize=SMALL, color=INK)
+        axes[-1, k].set_xlabel("predicted step", fontsize=SMALL - 2, color=INK)
         bar = figure.colorbar(image, ax=axes[:, k], orientation="horizontal", aspect=12)
         bar.set_ticks([low, high], labels=[f"{low:.2g}", f"{high:.2g}"])
         bar.ax.tick_params(labelsize=SMALL, labelcolor=INK)

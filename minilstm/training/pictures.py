@@ -28,7 +28,26 @@ def draw_curves(config: Config, folder: RunFolder, loss: Loss, validation: np.nd
     baseline = judging.loss_of_mean_image(loss, mean, validation[config.data.past :])
     series = curves.series_from_rows(folder.rows(), LOSSES)
     path = folder.path / "curves.png"
-    curves.plot_curves(series, path, {"mean image": baseline}, loss.unit)
+    caption = why_below(series, config.model.dropout > 0)
+    curves.plot_curves(series, path, {"mean image": baseline}, loss.unit, caption=caption)
+
+
+def why_below(series: dict[str, tuple], dropout: bool) -> str:
+    """Explain why a validation loss is below its training loss, if one of `series` is.
+
+    series {name: (steps, values)}, as `draw_curves` names them. Returns "" if none is.
+    """
+    for name in ("reconstruction", "future"):
+        if name in series and f"validation {name}" in series:
+            (steps, training), (at, validation) = series[name], series[f"validation {name}"]
+            if (np.asarray(validation) < np.interp(at, steps, training)).any():
+                without = ", and without dropout" if dropout else ""
+                return (
+                    "A training loss is the mean over the steps since the point before, while the "
+                    "weights improved. A validation loss is computed with the weights of its "
+                    f"step{without}, so it can be lower."
+                )
+    return ""
 
 
 def draw_predictions(
