@@ -357,7 +357,7 @@ def exponential(
 
 
 def cosine(step: int, learning_rate: float, steps: int, floor: float = 0.0) -> float:
-    """Return half a cosine, from the rate down to `floor` times the rate at `steps`."""
+    """Return half a cosine: from the rate to `floor` times the rate at `steps`, then constant."""
     share = 0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1.0))
     return learning_rate * (floor + (1.0 - floor) * share)
 

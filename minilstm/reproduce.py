@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--precision", choices=("float32", "tf32", "float64"), default="",
         help="of all numbers of table2 and fig5 to fig9 (default: float32). tf32 is faster on a "
-        "GPU of 2020 or later: its matrix products read 10 of 23 bits",
+        "GPU of 2020 or later: its matrix products use a 10-bit mantissa",
     )  # fmt: skip
     parser.add_argument(
         "--only", nargs="+", choices=tuple(ROWS), metavar="ROW", default=[],

@@ -82,12 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     A flag that is not given leaves no trace in the namespace, so that it overrides nothing. Give
     the parser `allow_abbrev=False`: a flag has one spelling.
     """
-    group = parser.add_argument_group("presets and files", "What overrides what: later wins.")
+    group = parser.add_argument_group("presets and files", "Later settings override earlier ones.")
     presets = group.add_argument(
         "presets",
         nargs="*",
         metavar="PRESET",
-        help=f"named settings; of several, later ones override: {', '.join(preset_names())}",
+        help=f"named settings; later presets override earlier ones: {', '.join(preset_names())}",
     )
     presets.completer = lambda **_: preset_names()  # type: ignore[attr-defined]  # tab key
     group.add_argument("--config", metavar="FILE", help="settings in TOML; they override presets")

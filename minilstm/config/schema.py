@@ -110,8 +110,8 @@ class DataSettings(Section):
 
     source: str = setting(
         "moving-mnist",
-        "what to learn from: moving-mnist, actions, action-changes (from frame to frame), patches, "
-        "percepts, or a .npy file of sequences",
+        "training data: moving-mnist, actions, action-changes (changes of pixels from frame to "
+        "frame), patches, percepts, or a .npy file of sequences",
         flag="data",
         metavar="SOURCE",
     )
@@ -223,8 +223,8 @@ class InitSettings(Section):
 
     weights: str = setting(
         "weak-recurrence",
-        "weights: uniform in +-1/sqrt(fan-in), uniform in +-scale, or the first with a fifth of it "
-        "for the recurrence",
+        "initial weights: uniform in +-1/sqrt(fan-in), uniform in +-scale, or as fan-in with "
+        "recurrent weights a fifth as large",
         choices=("fan-in", "uniform", "weak-recurrence"),
         flag="init",
     )
@@ -248,7 +248,8 @@ class LossSettings(Section):
     future_weight: float = setting(1.0, "weight of the future loss", at_least=0)
     gradient_scale: str = setting(
         "mean",
-        "the gradient: summed over frames and sequences, divided by sequences, or by both",
+        "the gradient is that of the loss summed over frames and sequences (sum), of that sum "
+        "divided by the sequences (batch_mean), or by sequences and frames (mean)",
         choices=("sum", "batch_mean", "mean"),
     )
 
@@ -270,7 +271,9 @@ class OptimizerSettings(Section):
     )
     epsilon: float = setting(1e-8, "added to the root mean square, in adam and rmsprop", at_least=0)
     l2: float = setting(
-        0.0, "this times each weight is added to its gradient; biases are left alone", at_least=0
+        0.0,
+        "L2 penalty: this times each weight is added to its gradient; none for biases",
+        at_least=0,
     )
     clip_norm: float = setting(
         5.0, "largest norm of the whole gradient; 0 for no limit", at_least=0
@@ -328,9 +331,9 @@ class RunSettings(Section):
     batch_size: int = setting(40, "sequences in each update", at_least=1)
     memory: str = setting(
         "full",
-        "what backward finds in memory: full, everything that forward computed; recompute=K, only "
-        "the state of every K-th step, from where it is computed again: exact, slower, and least "
-        "memory for K near the square root of the number of frames",
+        "what forward keeps for backward: full keeps everything; recompute=K keeps the state of "
+        "every K-th step, and backward computes the rest again. The gradient is the same, training "
+        "is slower, and K near the square root of the number of frames needs the least memory",
         metavar="full|recompute=K",
     )
     tbptt: int = setting(
@@ -343,19 +346,19 @@ class RunSettings(Section):
     backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
     precision: str = setting(
         "float32",
-        "of all numbers, float32 or float64; or tf32, float32 of which matrix products on a GPU of "
-        "2020 or later read 10 of 23 bits: faster, and good to 1e-3",
+        "float32 or float64 for all numbers, or tf32: float32 with matrix products that use a "
+        "10-bit mantissa instead of 23 bits, faster and good to 1e-3, on a GPU of 2020 or later",
         choices=("float32", "tf32", "float64"),
     )
     fused: bool = setting(
         True,
-        "each step of an LSTM's cell as one kernel on a GPU; without it, operation by operation as "
+        "compute each step of an LSTM cell by one kernel on a GPU, not operation by operation as "
         "in cells.py",
     )
     graph: bool = setting(
         True,
-        "each training step as one CUDA graph, recorded once and replayed; without it, the same "
-        "operations are launched one by one, to the same bits; only on a GPU",
+        "record the training step once as a CUDA graph and replay it, only on a GPU; otherwise its "
+        "operations are launched one by one, with the same results",
     )
     log_every: int = setting(100, "steps between log lines; 0 for none", at_least=0)
     validate_every: int = setting(1_000, "steps between validations; 0 for none", at_least=0)
@@ -403,28 +406,28 @@ class ClassifySettings(Section):
     )
     path: str = setting("", "the folder of percepts", metavar="FOLDER")
     folds: int = setting(
-        5, "parts that recordings of percepts are dealt out to, whole; one is the test", at_least=3
+        5, "folds that the recordings of percepts are divided into; one is the test", at_least=3
     )
-    fold: int = setting(0, "number of the part that is the test, from 0", at_least=0)
+    fold: int = setting(0, "number of the fold that is the test, from 0", at_least=0)
     digits: str = setting(
-        "bundled", "digits that act: bundled, or a folder of MNIST's IDX files", metavar="DIR"
+        "bundled", "digits of the actions: bundled, or a folder of MNIST's IDX files", metavar="DIR"
     )
     frame_size: int = setting(24, "height and width of a frame, in pixels", at_least=1)
     length: int = setting(20, "frames of an action", at_least=1, at_most=2**20)
     changes: bool = setting(
-        False, "see what changes from frame to frame (action-changes), in place of frames"
+        False, "classify the changes from frame to frame (action-changes), not the frames"
     )
     labels: int = setting(10, "labelled clips of each class to learn from", at_least=1)
-    validation: int = setting(20, "actions of each class to decide by when to stop", at_least=1)
-    test: int = setting(50, "actions of each class to judge by", at_least=1)
+    validation: int = setting(20, "validation clips of each class, for early stopping", at_least=1)
+    test: int = setting(50, "test clips of each class", at_least=1)
     encoder: str = setting(
         "finetuned",
-        "the encoder's weights: those of --init-from, which stay (frozen) or go on learning "
-        "(finetuned, from the best readout of the encoder as it came), or new ones (scratch)",
+        "the encoder's weights: those of --init-from, not trained (frozen) or trained further "
+        "(finetuned, from the best readout of the frozen encoder), or random ones (scratch)",
         choices=("frozen", "finetuned", "scratch"),
     )
     layers: int = setting(1, "layers of an encoder without --init-from", at_least=1, at_most=100)
-    hidden: int = setting(128, "units in each of them", at_least=1, at_most=2**20)
+    hidden: int = setting(128, "units in each of these layers", at_least=1, at_most=2**20)
     window: int = setting(16, "frames the classifier sees at a time", at_least=1, at_most=2**20)
     stride: int = setting(4, "frames from one window of a clip to the next", at_least=1)
     dropout: float = setting(
@@ -433,14 +436,14 @@ class ClassifySettings(Section):
     learning_rate: float = setting(2e-3, "learning rate of Adam, after the warmup", above=0)
     l2: float = setting(0.0, "this times each weight is added to its gradient", at_least=0)
     clip_norm: float = setting(5.0, "largest norm of the gradient; 0 for no limit", at_least=0)
-    batch_size: int = setting(36, "windows in each update, as many of every class", at_least=1)
+    batch_size: int = setting(36, "windows in each update, equally many per class", at_least=1)
     steps: int = setting(600, "updates to make at most", at_least=1)
     warmup_steps: int = setting(20, "steps over which the learning rate first rises", at_least=0)
     validate_every: int = setting(20, "steps between validations", at_least=1)
     patience: int = setting(
-        10, "validations in a row without a better one that end the training", at_least=1
+        10, "training ends after so many validations in a row without a gain", at_least=1
     )
-    seed: int = setting(0, "seed of all random numbers, and of which clips have labels", at_least=0)
+    seed: int = setting(0, "seed of all random numbers and of the labelled clips", at_least=0)
     backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
 
 

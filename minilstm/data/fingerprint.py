@@ -1,4 +1,4 @@
-"""Know a data file again by its size and its content, wherever it lies.
+"""Fingerprints of data files: size and hash, so that a moved file is recognised.
 
 Read next: ../training/progress.py, which compares the data of a run that is resumed.
 """

@@ -29,7 +29,7 @@ class Source(Protocol):
 
     @property
     def num_sequences(self) -> int | float:
-        """The number of sequences; math.inf where they are made as needed."""
+        """The number of sequences; math.inf for sources that draw them."""
 
     @property
     def scale(self) -> Scale | None:

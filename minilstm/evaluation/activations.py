@@ -144,9 +144,9 @@ def saturation(signal: np.ndarray, limits: tuple[float, float]) -> float:
 
 
 def input_weights(layer: Recurrent) -> np.ndarray | None:
-    """Return what connects each input to each unit: (D, G * H), gates in the order i f g o.
+    """Return the weights from each input to each unit: (D, G * H), gates in the order i f g o.
 
-    None for a cell whose input weights are not called Wx.
+    Returns None for a cell whose input weights are not called Wx.
     """
     if isinstance(layer, SlidesLSTM):  # by way of I x
         return layer.Wi.value @ layer.W.value[: layer.H]

@@ -52,8 +52,8 @@ def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Nats per frame: -sum over pixels of t log(p) + (1-t) log(1-p), averaged over sequences.
 
     truth (T, N, D); probability (T, N, D), or one frame for all steps (N, D), or one for all (D,)
-    -> (T,). A grey target t = 0.3 is a coin that falls on 1 three times in ten. Nothing is clipped:
-    p = 0 on a pixel that is not black costs infinity, as it should.
+    -> (T,). A grey target t = 0.3 is a random pixel that is 1 with probability 0.3. Nothing is
+    clipped: the loss of p = 0 on a pixel that is not black is infinite, as it should be.
     Raises ShapeError, and DataError for values outside [0, 1]. Source: slides, Table 2.
     """
 
@@ -94,8 +94,8 @@ def _mean_over_sequences(distance, truth, prediction):
 def in_blocks(measure: Callable[[slice], np.ndarray], frames: np.ndarray) -> list[np.ndarray]:
     """Return `measure(block)` for blocks of the sequences of frames (T, N, D), in their order.
 
-    Threads compute them, because NumPy lets go of Python's lock. Each has the settings of the
-    caller: backend, workspace and np.errstate.
+    Several threads compute them at the same time, because NumPy releases Python's lock. Each thread
+    has the caller's settings: backend, workspace and np.errstate.
     """
     T, N, D = frames.shape
     step = max(1, BLOCK_NUMBERS // (T * D))
@@ -178,15 +178,14 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...])
 
     with both lines of the fraction summed over the sequences of a step. It is at most 1 (Cauchy and
     Schwarz), and 1 for the truth. Contrast counts: the truth at half its contrast scores 0.5. A
-    flat picture has no edges and scores 0. Noise has edges, but they do not agree with the truth's
-    and only enlarge the lower line. So noise does not raise the score of a blurred frame: the
-    luckiest of nine shifts of noise is worth a few hundredths. Sharpening a blurred digit does
-    raise it, because the digit is crisp again.
+    flat picture has no edges and scores 0. Noise has edges, but they do not agree with those of the
+    truth and only enlarge the denominator. So noise does not raise the score of a blurred frame:
+    the best of nine shifts adds a few hundredths. Sharpening a blurred digit does raise the score.
 
-    Place within a pixel is not measured: a crisp digit one pixel off is not blurred, and the
-    cross-entropy already charges for it. Further off, its edges agree with nothing, so it scores
-    low, and so does a copy of the last frame. Two digits that are off in different directions share
-    one shift, so only one of them can score in full.
+    A displacement by one pixel is not measured: a sharp digit one pixel off is not blurred, and
+    the cross-entropy already measures the displacement. Further off, its edges do not agree with
+    the truth, so it scores low, and so does a copy of the last frame. Two digits that are displaced
+    in different directions share one shift, so only one of them can have the full score.
 
     A prediction is called sharp from `SHARP` on. tests/test_metrics.py has a table of degraded
     truths. If truth and prediction are both flat the result is 1. Raises ShapeError.

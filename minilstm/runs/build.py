@@ -132,7 +132,7 @@ def open_source(config: Config, split: str) -> Source:
 
 
 def data_fingerprints(config: Config) -> dict[str, str]:
-    """Return what the files of a run's data are known by: {role: fingerprint}.
+    """Return the fingerprints of a run's data files: {role: fingerprint}.
 
     It is empty for data that are drawn. MNIST's own files need none: only the originals are read.
     """
@@ -218,7 +218,7 @@ def build_optimizer(model: Layer, config: Config) -> Optimizer:
     o = config.optimizer
     settings = {"momentum": o.momentum, "l2": o.l2, "clamp_update": o.clamp_update}
     flat = model.flat()
-    if o.rule == "sgd":  # it divides by no mean square
+    if o.rule == "sgd":  # it has no mean square of gradients
         return SGD(flat, **settings)
     rule = {"adam": Adam, "rmsprop": RMSProp}[o.rule]
     return rule(flat, decay=o.mean_square_decay, epsilon=o.epsilon, **settings)
@@ -301,9 +301,9 @@ def load_run(
     """Return the trained model of a run folder, ready for `rollout` and `reconstruction`.
 
     `run` may also be the name of a trained model in the package, "one-digit". The weights are the
-    newest, or with `best` those that did best on the validation sequences. A run with a cell of the
-    user's own runs its file, unless the file has changed. Then, or where the file was moved, `cell`
-    is the class, or the text FILE.py:CLASS.
+    newest, or with `best` those with the smallest validation loss. A run with a cell of the user's
+    own executes the file of the cell. If that file was changed or moved, give the class, or the
+    text FILE.py:CLASS, as `cell`.
     """
     run = find_run(run)
     config = read_config(run, cell if isinstance(cell, str) else None)
@@ -313,7 +313,7 @@ def load_run(
     if type(D) is not int or D < 1:
         raise RunError(f"{path}: expected pixels D >= 1 in it, got {D!r}: use another checkpoint")
     least, found = _least_numbers(config, D), sum(array.size for array in arrays.values())
-    if least > found:  # before memory is taken for what two small files claim
+    if least > found:  # refuse false sizes in small files before memory is allocated for them
         raise RunError(
             f"{path}: expected more than {least} numbers for D = {D} and the model in config.toml, "
             f"got {found}: use the configuration that it was trained with"

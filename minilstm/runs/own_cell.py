@@ -1,10 +1,10 @@
 """A recurrent cell in a file of the user's own: mycell.py:GRU.
 
-The file is Python, and to use the cell is to run the file. So a file runs only if the user names it
-now (`--cell mycell.py:GRU`, `load(run, cell=...)`), or if it is still, to the byte, the file that a
-run was made with. A run records its absolute path, the class and the SHA-256 of its bytes, and
-never a copy: nothing inside a run folder is executed. The hash covers this one file and not what it
-imports.
+To use the cell, Python must execute the file. So a file is executed only in two cases: the user
+names it now (`--cell mycell.py:GRU`, `load(run, cell=...)`), or its bytes are still those that the
+run was made with. A run records the absolute path, the class and the SHA-256 of the bytes. It never
+stores a copy, and nothing inside a run folder is executed. The hash covers this one file, not the
+files that it imports.
 
 Read next: build.py.
 """
@@ -34,7 +34,7 @@ def add_cell_argument(parser: Parser) -> None:
 
 
 def pinned(config: Config) -> Config:
-    """Add the absolute path and the hash of a cell's file, as it is now, unless they are there.
+    """Add the absolute path and the present hash of a cell's file, unless there is a hash.
 
     Raises ConfigError for a file that can't be read.
     """
@@ -119,7 +119,7 @@ def _read(path):
 
 
 def _run(code, path, name):
-    """Return the module that these very bytes make. A file that was run before is not run again."""
+    """Execute these bytes and return the module. The same bytes are executed only once."""
     if name in sys.modules:
         return sys.modules[name]
     module = ModuleType(name)

@@ -66,7 +66,7 @@ def announce(
     advice = ""
     if r.backend == "cupy" and r.precision == "float32" and tf32.offered():
         advice = (
-            "\nadvice    --precision tf32 is faster on this GPU: its products read 10 of 23 bits"
+            "\nadvice    --precision tf32 is faster on this GPU: its products use a 10-bit mantissa"
         )
     if r.backend == "cupy" and r.graph and ranks.count > 1:
         advice += "\ngraphs    none: steps of several ranks are not recorded as CUDA graphs"
