@@ -83,9 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     log = TensorBoardLog(folder) if options.tensorboard else None
     if options.watch:
         print(f"open {folder.report} in a browser", flush=True)
-        print(watch(folder.path, options.every, options.sequences, log))
+        print(watch(folder.path, options.every, options.sequences, log, options.cell))
     else:
-        print(write_report(folder.path, options.sequences, options.best))
+        print(write_report(folder.path, options.sequences, options.best, options.cell))
     if log is not None:
         print(f"{log.update()}: tensorboard --logdir {folder.path}")
         log.close()

@@ -40,7 +40,11 @@ NAP = 0.2  # seconds between two looks for a stop signal
 
 
 def watch(
-    path: str | Path, every: float, sequences: int, log: TensorBoardLog | None = None
+    path: str | Path,
+    every: float,
+    sequences: int,
+    log: TensorBoardLog | None = None,
+    cell: str | None = None,
 ) -> Path:
     """Write the report.html of a run every `every` seconds until the run ends. Returns its path.
 
@@ -48,7 +52,7 @@ def watch(
     every page. Raises what `write_report` raises, and Interrupted after a stop signal.
     """
     folder = RunFolder(find_run(path))
-    page = LivePage(folder, every)
+    page = LivePage(folder, every, cell)
     with stop_signals() as stop:
         while folder.is_training() and not stop.received:
             if folder.checkpoint.exists():  # written in the first second of a run
@@ -59,22 +63,22 @@ def watch(
     if stop.received:
         page.write(refresh=False)
         raise Interrupted(stop.received)
-    return write_report(path, sequences)
+    return write_report(path, sequences, cell=cell)
 
 
 class LivePage:
     """The report.html of a run that trains. Its predictions are made once for each checkpoint."""
 
-    def __init__(self, folder: RunFolder, every: float):
-        self.folder, self.every = folder, every
-        self.config = build.read_config(folder.path)
+    def __init__(self, folder: RunFolder, every: float, cell: str | None = None):
+        self.folder, self.every, self.cell = folder, every, cell
+        self.config = build.read_config(folder.path, cell)
         self.shown = 0  # the time at which the checkpoint was written whose predictions are shown
 
     def write(self, refresh: bool = True) -> None:
         """Write the page as the run is now."""
         changed = self.folder.checkpoint.stat().st_mtime_ns
         if changed != self.shown:
-            self.run = open_pictures(self.folder.path)
+            self.run = open_pictures(self.folder.path, cell=self.cell)
             with use_backend("numpy", self.config.run.dtype), np.errstate(all="ignore"):
                 self.result = evaluated(self.run, JUDGED)
             self.shown = changed

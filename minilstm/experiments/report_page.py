@@ -82,9 +82,9 @@ def write_report(
     return out
 
 
-def open_pictures(path: str | Path, best: bool = False) -> TrainedRun:
+def open_pictures(path: str | Path, best: bool = False, cell: str | None = None) -> TrainedRun:
     """Open a run as `open_run` does. Raises RunError for percepts, which a page can't play."""
-    run = run_figures.open_run(path, best=best)
+    run = run_figures.open_run(path, best=best, cell=cell)
     if len(run.source.frame_shape) == 1:
         raise RunError(
             f"{path}: expected a run on pictures, which the page plays, got a run on percepts: use "
