@@ -297,9 +297,10 @@ def full_size_section(run: TrainedRun) -> str:
     if run.config.data.source != "moving-mnist" or not kept_predictions.KEPT.is_file():
         return ""
     kept = kept_predictions.read_kept(kept_predictions.KEPT)
-    past, future, *model = (
+    past, future = (x[:, :FULL_SIZE_SEQUENCES] for x in (kept.past, kept.future))
+    model = (
         None if frames is None else frames[:, :FULL_SIZE_SEQUENCES]
-        for frames in (kept.past, kept.future, kept.reconstruction, kept.prediction)
+        for frames in (kept.reconstruction, kept.prediction)
     )
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "full.png")
