@@ -50,8 +50,8 @@ ACTIONS = {
     "minilstm.train.",
     "gpu": "Time training steps on a GPU beside PyTorch, as used and as a graph, and beside their "
     "own matrix products. Above 1 we are faster. Needs CuPy and a PyTorch with a GPU.",
-    "ranks": "Measure what the ranks that mpiexec started pay for adding up their gradients, and "
-    "compute what more ranks would bring. It takes the settings of minilstm.train.",
+    "ranks": "Measure the time that the ranks started by mpiexec need to add up their gradients, "
+    "and compute the gain of more ranks. It takes the settings of minilstm.train.",
 }
 
 
@@ -191,7 +191,7 @@ def print_profile(options) -> int:
 
 
 def print_ranks(options) -> int:
-    """Print the measured cost of the ranks there are, and the computed cost of more."""
+    """Print the measured cost of the ranks of this run, and the computed cost of more ranks."""
     settings = config.from_arguments(options)
     run = settings.run
     with Ranks(run.backend) as ranks, use_backend(run.backend, run.precision, run.fused):

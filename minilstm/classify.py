@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m minilstm.classify",
         usage="%(prog)s [--init-from RUN] [--out FOLDER] [--SETTING VALUE ...]",
         description="Recognise actions, from a few labelled clips, by an encoder that was trained "
-        "without labels; beside it, what can be told without an LSTM. Takes seconds; a start that "
-        "was interrupted is simply made again.",
+        "without labels, and compare it with baselines without an LSTM. Takes seconds; start again "
+        "after an interruption.",
     )
     parser.add_argument(
         "--init-from", metavar="RUN", help="a run folder of minilstm.train, for its encoder"

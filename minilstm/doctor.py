@@ -5,8 +5,8 @@
 
 The command prints one line per check: the finding, or what is missing and one thing to do about it.
 The checks of a GPU stop at the first that fails, because the later ones need the earlier ones. If
-none fails, the command prints times and bandwidths, to compare with the GPU's data sheet. A machine
-without a GPU is in order, unless `--backend cupy` asks for one.
+none fails, the command prints times and bandwidths, to compare with the GPU's data sheet. A missing
+GPU is an error only with `--backend cupy`.
 
 Read next: benchmark/host.py, benchmark/device.py.
 """

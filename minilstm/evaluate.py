@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--backend", default="numpy", choices=("numpy", "cupy"), help="array library"
     )
     parser.add_argument(
-        "--best", action="store_true", help="the weights that did best in validation, not the last"
+        "--best", action="store_true", help="the weights with the smallest validation loss"
     )
     parser.add_argument(
         "--keep", metavar="FILE",
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         data = dataclasses.replace(config.data, digits=options.digits)
         config = dataclasses.replace(config, data=data)
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision
-    # weights so large that numbers overflow end in NonFiniteError; NumPy's warnings say it twice
+    # if numbers overflow, NonFiniteError says so, and NumPy's warnings are not needed
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
         model = build.load_run(run, options.best, options.cell)
         source = build.open_test_source(config, options.data)

@@ -3,8 +3,8 @@
     python -m minilstm.interop export RUN FILE.safetensors
     python -m minilstm.interop import FILE.safetensors NEW_RUN --like RUN
 
-This file reads the command line. Names and layouts stand in runs/torch_names.py, with the modules
-of PyTorch that load an exported file as it is.
+This file reads the command line. runs/torch_names.py has the names and layouts, and PyTorch modules
+that load an exported file without changes.
 
 Read next: runs/torch_names.py.
 """

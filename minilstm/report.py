@@ -51,8 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="write the page again and again while the run trains; a browser that shows it loads "
-        "it anew by itself",
+        help="write the page repeatedly while the run trains; the browser reloads it by itself",
     )
     parser.add_argument(
         "--every",

@@ -28,7 +28,7 @@ from .runs import build
 from .training import loop
 from .training.distributed import ALONE, Ranks
 
-PLACES = ("data.path", "data.source", "data.digits")  # settings by which --resume finds the data
+PLACES = ("data.path", "data.source", "data.digits")  # settings that say where the data are
 CELL = "model.cell"  # the setting by which it finds the file of a cell of the user's own
 
 
@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with the run in this folder, with its own settings, to the bit as if it had "
-        "never stopped",
+        help="go on with the run in this folder, with its own settings; the result has the same "
+        "bits as that of a run that never stopped",
     )
     parser.add_argument(
         "--extend-to", metavar="STEPS", type=int, help="with --resume: the new number of steps"
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--distributed",
         action="store_true",
-        help="share every batch out among the processes that mpiexec starts: mpiexec -n 4 python "
+        help="divide every batch among the processes that mpiexec starts: mpiexec -n 4 python "
         "-m minilstm.train --distributed; needs the extra [mpi]",
     )
     config.add_arguments(parser)

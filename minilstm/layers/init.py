@@ -1,4 +1,4 @@
-"""The first values of parameters.
+"""The initial values of parameters.
 
 Paper: section 3.1. Read next: linear.py.
 """
@@ -26,7 +26,7 @@ class Init:
     peephole_scale   peepholes are uniform in +-peephole_scale
     forget_bias      the bias of the forget gate; all other biases are zero
 
-    Raises ConfigError for other `weights`.
+    Raises ConfigError for unknown `weights`.
     """
 
     weights: str = "fan-in"

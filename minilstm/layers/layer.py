@@ -42,7 +42,7 @@ class Param:
 
 
 class Cache:
-    """Named values that a forward pass leaves to its backward pass, to be used once.
+    """Named values that a forward pass stores for its backward pass, to be used once.
 
     The backward pass may overwrite them to save memory.
     """
@@ -64,8 +64,8 @@ class Cache:
 class Flat(NamedTuple):
     """All parameters of a model end to end: one array of values, one of gradients, both (N,).
 
-    L2 regularisation acts on the first `decayed` elements. `parts` has the first element and the
-    end of each parameter, in the order of `Layer.params`.
+    L2 regularisation acts on the first `decayed` elements. `parts` has (start, stop) of each
+    parameter, in the order of `Layer.params`.
     """
 
     value: np.ndarray

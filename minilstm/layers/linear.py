@@ -46,7 +46,7 @@ def affine_dw(x, dy, dW, db):
     """
     x, dy = rows(x), rows(dy)
     D, K = dW.shape
-    # a GPU adds to dW while it multiplies
+    # on a GPU the product itself adds to dW
     for block in [slice(D)] if products.wanted(dW.dtype) else blocks(D, K):
         add_product(x[:, block].T, dy, out=dW[block])
     if db is not None:
@@ -54,13 +54,13 @@ def affine_dw(x, dy, dW, db):
 
 
 def blocks(D, K):
-    """Return slices of the rows of dW (D, K): a large product is never held as a whole."""
+    """Return slices of the rows of dW (D, K), so that a large product needs little memory."""
     step = max(1, BLOCK // K)
     return [slice(first, min(first + step, D)) for first in range(0, D, step)]
 
 
 def add_product(a, b, out, scratch=None):
-    """out += a b, for a (M, K) and b (K, N). `scratch` (M, N) may hold a b meanwhile."""
+    """out += a b, for a (M, K) and b (K, N). `scratch` (M, N) may be used for the product."""
     if products.wanted(out.dtype):
         products.multiply(a, b, out, add=True)
         return

@@ -1,9 +1,9 @@
 """The LSTM layers: the paper's with peepholes, the standard one, and the slides' literal one.
 
-All matrix products that need no recurrence are made once for all time steps: those of the inputs
-before the forward loop; those of the weights' and the inputs' gradients after the backward loop.
-In the loops there remain one product with Wh and the pointwise cell. On a GPU that cell is one
-kernel (gpu/kernels.py).
+All matrix products that need no recurrence are computed once for all time steps. The products with
+the inputs come before the forward loop. The gradients of the weights and of the inputs come after
+the backward loop. The loops contain only one product with Wh, and the pointwise cell. On a GPU the
+cell is one kernel (gpu/kernels.py).
 
 Slides: "Cells: Long-Short Term Memory (LSTM)". Paper: section 2.1. Read next: stack.py.
 """
@@ -63,7 +63,7 @@ class LSTM(Recurrent):
             self.slopes(run, scratch=run.array(self.H))
 
     def step_backward(self, run, t, dy):
-        """The cell back: da, dc_prev; then dh_prev = da Wh^T."""
+        """Run the cell back to da and dc_prev, then dh_prev = da Wh^T."""
         if kernels.wanted(run.a.dtype):
             self.fused_cell_backward(run, t, dy)
         else:
@@ -118,7 +118,7 @@ class PeepholeLSTM(LSTM):
         return self.Wp.value
 
     def accumulate(self, run):
-        """dWp += sum of da * c: of c_prev for the gates i and f, of c for o; then the others."""
+        """dWp += sum of da * c_prev for i and f, of da * c for o; then the other weights."""
         if kernels.wanted(run.a.dtype):
             sums = kernels.peephole_sums(run.a, run.c)
             add_sum_of_rows(sums, out=self.Wp.grad.reshape(-1))
@@ -147,7 +147,7 @@ class SlidesLSTM(LSTM):
         init.weaken(self.W.value[H:])
 
     def begin(self, x, state):
-        """Make room for the projected inputs."""
+        """Allocate the projected inputs too."""
         run = super().begin(x, state)
         run.Ix = run.array(self.H)
         return run
@@ -163,7 +163,7 @@ class SlidesLSTM(LSTM):
         cells.slides_lstm_cell(a[t], m[t], m[t + 1], h[t + 1])
 
     def begin_backward(self, run, dfinal):
-        """Make room for the gradients of the projected inputs."""
+        """Allocate the gradients of the projected inputs too."""
         super().begin_backward(run, dfinal)
         run.dIx = run.array(self.H)
 

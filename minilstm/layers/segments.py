@@ -78,8 +78,8 @@ class Segments:
     """A run of T steps, one segment after the other.
 
     run(steps, state) -> (output of these steps, final state, cache), for a slice of the steps. A
-    state is nested tuples of arrays: everything that one segment passes on to the next. Of each
-    segment the cache is kept, or its start state if it will be recomputed.
+    state is nested tuples of arrays: everything that one segment passes on to the next. For each
+    segment its cache is kept, or only its start state if the segment will be recomputed.
     """
 
     def __init__(self, unrolling: Unrolling, T: int, run: Callable):
@@ -165,7 +165,7 @@ class SegmentedStack(Stack, sample=samples.stack, variants=samples.whole_and_rec
 
 
 def part_of(masks, steps):
-    """Return the masks of a slice of the steps; of None, None."""
+    """Return the masks of a slice of the steps, or None for None."""
     return None if masks is None else tuple(mask[steps] for mask in masks)
 
 

@@ -44,7 +44,7 @@ def find_run(run: str | Path) -> Path:
             f"note: {run} is a folder here: it is used, not the trained model of that name",
             file=sys.stderr,
         )
-        return Path(run).absolute()  # so that it is no name any more, and the line comes once
+        return Path(run).absolute()  # a path, not a name, so that the line is printed only once
     check_weights(MODELS / run)
     return MODELS / run
 
