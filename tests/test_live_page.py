@@ -47,7 +47,7 @@ def run(made, tmp_path):
 def whole(monkeypatch):
     """The whole report is a line in these tests; test_report.py has the real one."""
 
-    def write_report(path, sequences):
+    def write_report(path, sequences, cell=None):
         report = RunFolder(path).report
         report.write_text(f"judged on {sequences}")
         return report
