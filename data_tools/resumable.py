@@ -23,6 +23,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from .video import VideoError
 
 ABOUT, LOCK = "settings.json", ".lock"
 Arrays = np.ndarray | dict[str, np.ndarray]
+Rows = Iterator[np.ndarray]  # arrays of one shape, which are written one by one
 
 
 def unfinished(path: Path) -> Path:
@@ -52,17 +54,24 @@ class Parts:
         names = (path for path in self.folder.iterdir() if path.name != ABOUT)
         return (path for path in names if not path.name.startswith("."))
 
-    def make(self, name: str, arrays_of: Callable[[], Arrays]) -> Path:
-        """Return the file of that name, .npy of an array or .npz of several.
+    def make(self, name: str, arrays_of: Callable[[], Arrays | Rows]) -> Path:
+        """Return the file of that name, .npy of an array (or of its rows) or .npz of several.
 
         If it does not exist, `arrays_of()` makes its arrays. Raises RunError.
         """
         path = self.folder / name
         if not os.path.exists(path):  # Path.exists fails on a name that is too long
             arrays = arrays_of()
+            if not isinstance(arrays, dict | np.ndarray):
+                arrays = chain([next(arrays)], arrays)  # fail before a file is begun
             make_folder(path.parent)
             with replacing(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **arrays) if isinstance(arrays, dict) else np.save(file, arrays)
+                if isinstance(arrays, dict):
+                    np.savez(file, **arrays)
+                elif isinstance(arrays, np.ndarray):
+                    np.save(file, arrays)
+                else:
+                    _save_rows(file, arrays)
         return path
 
     def remove(self) -> None:
@@ -112,6 +121,23 @@ def parts_of(folder: Path, settings: Mapping) -> Iterator[Parts]:
                     folder.rmdir()
 
 
+def _save_rows(file, rows):
+    """Write rows, at least one, as np.save writes the array of all, without holding them."""
+    count = 0
+    for row in rows:
+        if not count:
+            _write_header(file, 0, row)
+        file.write(np.ascontiguousarray(row).data)
+        count += 1
+    file.seek(0)
+    _write_header(file, count, row)  # as long as the first: NumPy leaves room for any count
+
+
+def _write_header(file, count, row):
+    about = {"descr": row.dtype.str, "fortran_order": False, "shape": (count, *row.shape)}
+    np.lib.format.write_array_header_1_0(file, about)
+
+
 def _other(about, settings):
     """Return the names of the settings that differ from those in the file."""
     try:
@@ -140,7 +166,7 @@ def as_they_are(videos: Iterable[Path]) -> list:
 
 
 def of_videos(
-    parts: Parts, names: Sequence[str], arrays_of: Callable[[int, list[str]], Arrays]
+    parts: Parts, names: Sequence[str], arrays_of: Callable[[int, list[str]], Arrays | Rows]
 ) -> tuple[dict[int, Path], str]:
     """Make the part names[n] of every video n by `arrays_of(n, remarks)`.
 

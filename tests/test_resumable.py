@@ -191,6 +191,22 @@ def test_parts_have_one_owner_and_a_folder_without_any_does_not_stay(tmp_path):
         pass
 
 
+def test_rows_that_come_one_by_one_are_written_as_their_stack(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (123, 4, 5, 3), np.uint8)
+    np.save(tmp_path / "stack.npy", rows)
+    with parts_of(tmp_path / "parts", {}) as made:
+        path = made.make("rows.npy", lambda: (row for row in rows))
+        assert path.read_bytes() == (tmp_path / "stack.npy").read_bytes()
+
+        def fails():
+            yield rows[0]
+            raise DataError("damaged")
+
+        with pytest.raises(DataError, match="damaged"):
+            made.make("other.npy", fails)
+        assert [path.name for path in made.made()] == ["rows.npy"]
+
+
 def test_a_damaged_part_is_refused_by_its_name(tmp_path):
     with parts_of(tmp_path / "parts", {}) as made:
         path = made.make("a.npz", lambda: {"a": np.arange(5)})
