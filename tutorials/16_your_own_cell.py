@@ -16,6 +16,7 @@
 # the proposal sees.
 
 # %%
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +223,7 @@ assert set(wrong) == {"Wx", "Wh", "b", "x", "state.0"}
 # its inputs, it keeps the dtype, two forward passes may be alive at the same time, and more.
 
 # %%
-FILE = kit.FOLDER / "own_cells.py"
+FILE = Path(os.path.relpath(kit.FOLDER / "own_cells.py"))
 CELL = f"{FILE}:GRU"
 assert gradcheck.main([CELL]) == 0
 
@@ -235,7 +236,7 @@ with tempfile.TemporaryDirectory() as folder:
         future = model.rollout(np.zeros((10, 1, 256), np.float32), 20)
     recorded = build.read_config(run).model.cell
 print(type(model.encoder.layers[0]).__name__, "predicted", future.shape)
-print(recorded.replace(str(FILE.parent), "..."))
+print(recorded.replace(str(kit.FOLDER), "..."))
 assert type(model.encoder.layers[0]).__name__ == "GRU"
 
 # %% [markdown]

@@ -119,7 +119,7 @@ def page(path: Path, folder: Path) -> bool:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             # links to source files would break where the pages are copied to: their names stay
-            text = re.sub(r"\[([^\]]+\.py)\]\((?!\d)[^)]*\)", r"`\1`", cell.source)
+            text = re.sub(r"\[([^\]]+)\]\((?:\.\./[^)]*|[a-z]\w*\.py)\)", r"`\1`", cell.source)
             text = re.sub(r"\((\d\d_\w+)\.py\)", r"(\1.html)", text)
             cell.source = FORMULA.sub(placeholder, text)
     resources = {"metadata": {"path": str(FOLDER), "name": title(path)}}
