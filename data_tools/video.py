@@ -224,14 +224,16 @@ def _decoded(path, container, stream, remarks):
         lost, why = lost + damaged, why or reason
     if not used:
         raise VideoError(path, "no frames", why or "none that can be decoded")
+    said = []
     if lost:
         after = f" after {before} frames" * bool(before)
-        remarks.append(f"{path}: {why}{after}; {lost} frames are left out, {used} are used")
-        return
+        said.append(f"{why}{after}; {lost} frames are left out, {used} are used")
     end = ((container.duration or 0) + (container.start_time or 0)) / 1e6
-    if end - reached[0] > SLACK:
-        missing = end - float(reached[0])
-        remarks.append(f"{path}: its last {missing:.1f} s are missing after {used} frames")
+    missing = end - float(reached[0])
+    if missing > SLACK:
+        said.append(f"its last {missing:.1f} s are missing after {used} frames")
+    if said:
+        remarks.append(f"{path}: {'; '.join(said)}")
 
 
 def _by_packet(container, stream, reached):
