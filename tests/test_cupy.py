@@ -105,5 +105,5 @@ def test_the_doctor_finds_a_device_well(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     names = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ok ")]
     expected = "python numpy BLAS threads step import driver device cuBLAS NVRTC kernel".split()
-    assert names == [*expected, "gradients", "parity"]
+    assert names == [*expected, "gradients", "parity", "graphs"]
     assert "GB/s" in done.stdout and "GFLOP/s" in done.stdout

@@ -251,7 +251,7 @@ def expect_same_results(row: Row) -> float:
         other = Torch(row, weights=to_torch(ours.model))
         past, future = (asarray(x.cpu().numpy()) for x in (other.past, other.future))
         batch = Batch(past, future, False, None)
-        expected = [float(loss) for loss in (*other.losses(), other.step())]
+        expected = [float(loss.detach()) for loss in (*other.losses(), other.step())]
         numbers = training_step(ours.model, ours.optimizer, batch, settings, 1e-6)
         names = *ours.model.output_names, "gradient_norm"
         found = [float(numbers[name]) for name in names]
