@@ -23,8 +23,9 @@ from . import config
 from .backend import use_backend
 from .command import Parser, run_command
 from .config import Config
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .runs import build
+from .runs.trained import find_run, is_packed
 from .training import loop
 from .training.distributed import ALONE, Ranks
 
@@ -97,7 +98,13 @@ def resumed_settings(options) -> Config:
             f"expected no settings beside --resume, which keeps those of its run, got {others[0]}: "
             "leave it out, or train a new run"
         )
-    settings = build.read_config(options.resume, config.given(options, "model").get("cell"))
+    run = find_run(options.resume)
+    if is_packed(run):
+        raise RunError(
+            f"expected a run folder of minilstm.train, got {options.resume}, a model that comes "
+            "with the package, without the optimizer's state: train a new run"
+        )
+    settings = build.read_config(run, config.given(options, "model").get("cell"))
     places = config.given(options, "data")
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **places))
     if options.extend_to is None:

@@ -10,7 +10,7 @@ import pytest
 
 import minilstm
 from data_tools import pack_model
-from minilstm import config, evaluate, report, visualize
+from minilstm import config, evaluate, report, train, visualize
 from minilstm.command import run_command
 from minilstm.errors import RunError
 from minilstm.runs import build, checkpoint, trained
@@ -119,6 +119,14 @@ def test_a_folder_of_that_name_wins_and_one_line_says_so(package, made, capsys):
         assert said.count("note:") == 1 and said.count("\n") == 1
         assert "it is used, not the trained model of that name" in said
     assert (package.parents[1] / "here" / NAME / "report.html").is_file()
+
+
+def test_training_does_not_resume_a_trained_model(package, capsys):
+    for run in (NAME, package):
+        assert call(train, "--resume", run) == 2
+        said = capsys.readouterr().err
+        assert "without the optimizer's state" in said and said.count("\n") == 1
+    assert not (package.parents[1] / "here" / NAME).exists()  # no new run in a folder of that name
 
 
 def test_a_changed_byte_of_the_weights_is_found(package, capsys):
