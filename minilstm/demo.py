@@ -18,6 +18,7 @@ import webbrowser
 from .command import Parser, run_command
 from .errors import ConfigError
 from .experiments.demo_page import make_demo, what_next
+from .runs.own_cell import add_cell_argument
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,11 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
         default=200,
         help="test sequences to judge by (default: 200)",
     )
+    add_cell_argument(parser)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     options = parser.parse_args(arguments)
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
-    demo = make_demo(options.run, options.out, options.sequences)
+    demo = make_demo(options.run, options.out, options.sequences, options.cell)
     N, unit = demo.result["sequences"], demo.result["unit"]
     print(f"model   {demo.summary}")
     print(f"data    {N} test sequences that it has never seen")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minilstm
-from minilstm import config, evaluate, gradcheck, interop, report, train, visualize
+from minilstm import config, demo, evaluate, gradcheck, interop, report, train, visualize
 from minilstm.errors import ConfigError, MinilstmError, RunError
 from minilstm.files import write_file
 from minilstm.runs import build
@@ -196,6 +196,8 @@ def test_a_changed_file_runs_when_it_is_named(run, tmp_path, capsys):
     assert evaluate.main([str(run), "--sequences", "2", "--cell", f"{file}:Twin"]) == 0
     assert visualize.main([str(run), "--only", "fig10", "--cell", f"{file}:Twin"]) == 0
     assert report.main([str(run), "--sequences", "2", "--cell", f"{file}:Twin"]) == 0
+    page = ["--out", str(tmp_path / "demo"), "--sequences", "2", "--cell", f"{file}:Twin"]
+    assert demo.main([str(run), *page]) == 0
 
 
 def test_a_class_takes_the_place_of_the_file(run, tmp_path):

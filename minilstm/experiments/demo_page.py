@@ -41,13 +41,14 @@ class Demo:
     result: dict
 
 
-def make_demo(name: str, out: str | Path, sequences: int) -> Demo:
+def make_demo(name: str, out: str | Path, sequences: int, cell: str | None = None) -> Demo:
     """Write prediction.gif and demo.html into the folder `out`, judged on so many test sequences.
 
-    `name` is that of a trained model, or a run folder. Raises RunError, ConfigError, DataError.
+    `name` is that of a trained model, or a run folder. `cell` is FILE.py:CLASS for a run whose own
+    cell's file was moved or changed. Raises RunError, ConfigError, DataError.
     """
     path, out = find_run(name), make_folder(out)
-    run = run_figures.open_run(path)
+    run = run_figures.open_run(path, cell=cell)
     about = checkpoint.read(RunFolder(path).checkpoint, arrays=False)[1]
     film, page = out / "prediction.gif", out / "demo.html"
     with use_backend("numpy", run.config.run.dtype), np.errstate(all="ignore"):
