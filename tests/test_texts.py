@@ -52,6 +52,61 @@ def commands_of(path):
 SHOWN = {path.relative_to(ROOT).as_posix(): commands_of(path) for path in files()}
 
 
+# How many commands each file shows. A pattern that stops matching would test nothing silently.
+COUNTS = {
+    "README.md": 16,
+    "data_tools/README.md": 16,
+    "data_tools/convert_pth.py": 1,
+    "data_tools/extract_flow.py": 2,
+    "data_tools/extract_patches.py": 2,
+    "data_tools/extract_percepts.py": 1,
+    "data_tools/fetch_mnist.py": 3,
+    "data_tools/inspect_file.py": 2,
+    "data_tools/make_actions.py": 2,
+    "data_tools/make_digits.py": 1,
+    "data_tools/make_moving_mnist.py": 3,
+    "data_tools/pack_model.py": 1,
+    "minilstm/__init__.py": 1,
+    "minilstm/__main__.py": 2,
+    "minilstm/bench.py": 6,
+    "minilstm/benchmark/README.md": 5,
+    "minilstm/benchmark/device.py": 1,
+    "minilstm/benchmark/host.py": 1,
+    "minilstm/classify.py": 4,
+    "minilstm/demo.py": 3,
+    "minilstm/doctor.py": 2,
+    "minilstm/evaluate.py": 1,
+    "minilstm/evaluation/kept_predictions.py": 2,
+    "minilstm/experiments/README.md": 15,
+    "minilstm/experiments/action_fit.py": 1,
+    "minilstm/experiments/many_runs.py": 2,
+    "minilstm/experiments/targets.py": 1,
+    "minilstm/gpu/README.md": 4,
+    "minilstm/gpu/diagnosis.py": 1,
+    "minilstm/gradcheck.py": 3,
+    "minilstm/interop.py": 2,
+    "minilstm/report.py": 3,
+    "minilstm/reproduce.py": 6,
+    "minilstm/train.py": 6,
+    "minilstm/training/README.md": 7,
+    "minilstm/training/distributed.py": 1,
+    "tests/README.md": 4,
+    "tutorials/02_neural_networks.py": 1,
+    "tutorials/06_recurrent_autoencoders.py": 1,
+    "tutorials/09_evaluation.py": 1,
+    "tutorials/11_visualisation.py": 2,
+    "tutorials/12_transfer_learning.py": 3,
+    "tutorials/13_benchmarking.py": 2,
+    "tutorials/15_gpu.py": 3,
+    "tutorials/16_your_own_cell.py": 4,
+    "tutorials/README.md": 1,
+}
+
+
+def test_every_file_shows_as_many_commands_as_it_did():
+    assert {name: len(lines) for name, lines in SHOWN.items() if lines} == COUNTS
+
+
 class Understood(Exception):  # noqa: N818
     """The command would start now."""
 
