@@ -1,5 +1,6 @@
 """A cell in a file of the user's own: trained, resumed, loaded, drawn, and never run unasked."""
 
+import os
 import re
 import subprocess
 import sys
@@ -156,7 +157,9 @@ def test_the_promises_of_a_layer_are_tried_on_it_by_one_command(tmp_path):
     command += ["tests/test_contracts.py", "--cell", cell_at(tmp_path / "mycell.py", text)]
     command += ["-k", "doutputs_and_parameters_survive or outputs_survive"]
     root = Path(__file__).parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=os.environ | {"PYTEST_ADDOPTS": ""}, cwd=root, capture_output=True, text=True
+    )
     assert done.returncode == 1 and re.search(r"\b1 failed, \d+ passed", done.stdout), done.stdout
     assert re.search(r"FAILED .*doutputs_and_parameters_survive\S*\[Twin\]", done.stdout)
 
