@@ -222,7 +222,7 @@ def run_module(monkeypatch):
 
 
 def test_the_pages_of_the_gallery_are_those_of_the_scripts(run_module):
-    """A page takes a minute to renew, so an old one is reported and is no failure."""
+    """A page takes a minute to renew, so here an old one is only named. CI refuses such a skip."""
     if old := [path.stem for path in run_module.stale()]:
         pytest.skip(
             f"no page, or an old one: {', '.join(old)}: python tutorials/run.py stale --gallery"
