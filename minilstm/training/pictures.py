@@ -43,9 +43,10 @@ def why_below(series: dict[str, tuple], dropout: bool) -> str:
             if (np.asarray(validation) < np.interp(at, steps, training)).any():
                 without = ", and without dropout" if dropout else ""
                 return (
-                    "A training loss is the mean over the steps since the point before, while the "
-                    "weights improved. A validation loss is computed with the weights of its "
-                    f"step{without}, so it can be lower."
+                    "A training loss is the mean over all steps since the previous point; during "
+                    "these steps the weights improved. A validation loss is computed for a fixed "
+                    f"set of other sequences, with the weights of its step{without}. So it can be "
+                    "lower."
                 )
     return ""
 
