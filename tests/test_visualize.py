@@ -108,7 +108,7 @@ def test_a_validation_loss_below_the_training_loss_is_explained(dropout):
     series = {"future": ([1, 3], [9.0, 5.0]), "validation future": ([2, 3], [7.5, 5.5])}
     assert why_below(series, dropout) == ""
     series["validation future"] = ([2, 3], [6.5, 5.5])  # at step 2 the line is at 7
-    assert "mean over the steps" in why_below(series, dropout)
+    assert "mean over all steps" in why_below(series, dropout)
     assert ("dropout" in why_below(series, dropout)) == dropout
 
 
