@@ -46,7 +46,7 @@ class Backend:
     library: ModuleType = field(default=np, repr=False)
 
 
-_of_process, _claim_of_process = Backend(), None
+_of_process = Backend()
 _of_context: ContextVar[Any] = ContextVar("backend", default=None)
 
 
@@ -82,16 +82,13 @@ def set_backend(name: str = "numpy", dtype: str = "float32", fused: bool = True)
     if the library is missing or broken, and inside a `with use_backend(...)` block, which would
     hide the new choice until its end.
     """
-    global _of_process, _claim_of_process
+    global _of_process
     if isinstance(_of_context.get(), Backend):
         raise BackendError(
             "expected set_backend outside `with use_backend(...)`, got it inside, where it has no "
             "effect: use a nested `with use_backend(...)`"
         )
-    chosen = _backend(name, dtype, fused)
-    claim = _claim(chosen)
-    _release(_claim_of_process)
-    _of_process, _claim_of_process = chosen, claim
+    _of_process = _backend(name, dtype, fused)
     _of_context.set(None)
 
 
@@ -115,13 +112,10 @@ class use_backend:  # noqa: N801  (reads like a function)
         )
 
     def __enter__(self) -> Backend:
-        _of_context.set(self._previous)
-        self._tf32 = _claim(self._backend)
         _of_context.set(self._backend)
         return self._backend
 
     def __exit__(self, *exception):
-        _release(self._tf32)
         _of_context.set(self._previous)
 
 
@@ -155,21 +149,10 @@ def _backend(name, dtype, fused):
     dtype = np.dtype(dtype)
     if name == "numpy":
         return Backend(name, dtype, tf32, fused)
-    from .gpu.diagnosis import import_cupy
+    from .gpu.diagnosis import expect_tf32, import_cupy
 
     cupy = import_cupy()
+    if tf32:
+        expect_tf32()
     vars(xp).clear()
     return Backend(name, dtype, tf32, fused, cupy)
-
-
-def _claim(backend):
-    if backend.name == "numpy":
-        return None
-    from .gpu.tf32 import Claim
-
-    return Claim(backend.tf32)
-
-
-def _release(claim):
-    if claim:
-        claim.release()

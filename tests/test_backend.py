@@ -240,58 +240,26 @@ def test_the_thread_that_draws_batches_sees_the_choices_of_its_creator():
         assert thread is not threading.current_thread()
 
 
-# ---------------------------------------------------------------- CuPy's one switch
+# ---------------------------------------------------------------- tf32
 
 
-def test_two_threads_are_refused_two_precisions_of_products_on_cupy(cupy):
-    with use_backend("cupy", "tf32"):
-        for wanted in ("float32", "float64"):
-            with pytest.raises(BackendError, match="got float32 while another thread uses tf32"):
-                run_in_threads(lambda precision: enter("cupy", precision), [wanted])
-        run_in_threads(lambda _: enter("cupy", "tf32"), range(2))
-        run_in_threads(lambda _: enter("numpy", "float64"), range(2))
-        assert strict_cupy.compute_types[np.float32] == 1
-    run_in_threads(lambda _: enter("cupy", "float32"), range(2))
+def test_each_thread_and_block_has_its_own_precision_on_cupy(cupy):
+    met, seen = threading.Barrier(2), {}
+
+    def choose(precision):
+        with use_backend("cupy", precision):
+            met.wait(10)
+            with use_backend("cupy", "float64"):
+                inner = current_backend().tf32
+            seen[precision] = inner, current_backend().tf32
+
+    run_in_threads(choose, ["tf32", "float32"])
+    assert seen == {"tf32": (False, True), "float32": (False, False)}
 
 
-def enter(*choice):
-    with use_backend(*choice):
-        assert current_backend().name == choice[0]
-
-
-def test_a_refused_thread_keeps_the_choice_before(cupy):
-    def refused(_):
-        with use_backend("numpy", "float64"):
-            with pytest.raises(BackendError):
-                enter("cupy", "float32")
-            assert current_backend().dtype == "float64"
-
-    with use_backend("cupy", "tf32"):
-        run_in_threads(refused, range(1))
-
-
-def test_the_choice_of_the_process_counts_as_that_of_the_thread_that_made_it(cupy):
-    set_backend("cupy", "tf32")
-    with pytest.raises(BackendError, match="got float32 while another thread uses tf32"):
-        run_in_threads(lambda _: enter("cupy", "float32"), range(1))
-    enter("cupy", "float32")
-    assert strict_cupy.compute_types[np.float32] == 1
-    set_backend("cupy", "float32")
-    assert strict_cupy.compute_types[np.float32] == 0
-    set_backend("numpy")
-    run_in_threads(lambda _: enter("cupy", "tf32"), range(1))
-
-
-def test_nested_choices_put_the_switch_back_in_their_order(cupy):
-    kinds = []
-    choices = ("float32", "tf32", "float64", "tf32")
-
-    def nest(rest):
-        kinds.append(strict_cupy.compute_types.get(np.float32))
-        if rest:
-            with use_backend("cupy", rest[0]):
-                nest(rest[1:])
-            kinds.append(strict_cupy.compute_types[np.float32])
-
-    nest(choices)
-    assert kinds[1:5] == [0, 1, 0, 1] and kinds[5:8] == [0, 1, 0]
+def test_tf32_is_refused_on_a_gpu_that_does_not_have_it(cupy, monkeypatch):
+    monkeypatch.setattr(strict_cupy.Device, "compute_capability", "75")
+    with pytest.raises(BackendError, match="got A GPU, 8 GB: use float32"):
+        use_backend("cupy", "tf32")
+    with use_backend("cupy", "float32"):
+        assert not current_backend().tf32

@@ -45,8 +45,8 @@ BELOW["training"] = BELOW["evaluation"] | {"figures", "evaluation"}
 BELOW["experiments"] = BELOW["benchmark"] = BELOW["training"] | {"training", "checker"}
 BELOW["commands"] = BELOW["experiments"] | {"experiments", "benchmark"}
 # backend.py asks a GPU what it lacks only when CuPy is chosen: inside a function, so that NumPy
-# alone never loads these two. They import only errors.py.
-EXCEPTIONS = {("backend", "gpu.diagnosis"), ("backend", "gpu.tf32")}
+# alone never loads it. It imports only errors.py.
+EXCEPTIONS = {("backend", "gpu.diagnosis")}
 
 
 def storey(module):

@@ -30,7 +30,7 @@ from strict_cupy import counting, forbidding
 from test_resume import same, stop_after
 
 from minilstm import checker, evaluate, train
-from minilstm.backend import asarray, current_backend, use_backend, xp
+from minilstm.backend import asarray, use_backend, xp
 from minilstm.command import run_command
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import Classifier
@@ -245,16 +245,6 @@ def test_a_classifiers_step_makes_no_traffic(there):
         with forbidding(*TRAFFIC):
             loss = classify_step(classifier, optimizer, x, labels, masks, 1e-3, 5.0)
     assert np.isfinite(float(loss)) and int(optimizer.steps) == 2
-
-
-@pytest.mark.parametrize("precision, kind", [("float32", 0), ("tf32", 1), ("float64", 0)])
-def test_only_tf32_lets_products_shorten_their_operands(strict, precision, kind):
-    with use_backend("cupy", precision):
-        assert strict_cupy.compute_types[np.float32] == kind
-        with use_backend("cupy", "float64"):
-            assert strict_cupy.compute_types[np.float32] == 0
-        assert strict_cupy.compute_types[np.float32] == kind
-        assert xp.empty(1, current_backend().dtype).dtype == precision.replace("tf", "float")
 
 
 # ---------------------------------------------------------------- runs

@@ -117,6 +117,21 @@ def find_kernel() -> str:
     return f"compiled for compute capability {cupy.cuda.Device().compute_capability}"
 
 
+def tf32_is_offered() -> bool:
+    """Say whether the GPU in use multiplies in tf32: NVIDIA's do since 2020 (capability 8.0)."""
+    from cupy.cuda import Device, runtime
+
+    return not runtime.is_hip and int(Device().compute_capability) >= 80
+
+
+def expect_tf32() -> None:
+    """Raise BackendError if the GPU in use has no tf32 products: it would compute in float32."""
+    if not tf32_is_offered():
+        raise BackendError(
+            f"expected an NVIDIA GPU of 2020 or later for tf32, got {find_device()}: use float32"
+        )
+
+
 # The pieces that an installed CuPy needs. Each needs those before it.
 CUPY_PIECES = {
     "driver": find_driver,

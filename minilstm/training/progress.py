@@ -24,7 +24,7 @@ from ..config import Config, differences, from_toml
 from ..data import Source
 from ..errors import NonFiniteError, RunError
 from ..evaluation import judging
-from ..gpu import tf32
+from ..gpu.diagnosis import tf32_is_offered
 from ..gpu.transfers import Readings
 from ..models import EncoderDecoder
 from ..optim import Optimizer
@@ -64,7 +64,7 @@ def announce(
     gflop = resources.gflop_per_step(model, config) * rows / r.batch_size
     each = f" for each of {ranks.count} ranks" * (ranks.count > 1)
     advice = ""
-    if r.backend == "cupy" and r.precision == "float32" and tf32.offered():
+    if r.backend == "cupy" and r.precision == "float32" and tf32_is_offered():
         advice = (
             "\nadvice    --precision tf32 is faster on this GPU: its products use a 10-bit mantissa"
         )

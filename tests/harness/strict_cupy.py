@@ -354,9 +354,6 @@ def multiply(a, b, out, add=False):
         out._a[...] = out._a + result if add else result
 
 
-compute_types = {}  # dtype -> compute type of matrix products
-
-
 def dot(a, b, out=None):
     if a.ndim != 1 or b.ndim != 1:
         raise TypeError("not used by the package: matmul says what it does")
@@ -673,10 +670,6 @@ def _modules():
     )
     cuda.cublas = types.SimpleNamespace(getVersion=lambda handle: 130100)
     cuda.nvrtc = types.SimpleNamespace(getVersion=lambda: (13, 0))
-    cupy._core = types.ModuleType("cupy._core")
-    cupy._core._routines_linalg = types.SimpleNamespace(
-        COMPUTE_TYPE_DEFAULT=0, COMPUTE_TYPE_TF32=1, set_compute_type=compute_types.__setitem__
-    )
     cuda.Device, cuda.Stream, cuda.Event = Device, Stream, Event
     cuda.alloc_pinned_memory = alloc_pinned_memory
     cuda.get_current_stream = lambda: Stream.null
@@ -694,7 +687,6 @@ def install(monkeypatch):
     monkeypatch.setattr(products, "multiply", multiply)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
-    monkeypatch.setitem(sys.modules, "cupy._core", cupy._core)
 
 
 def audit(real):
