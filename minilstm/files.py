@@ -47,11 +47,14 @@ def temporary_prefix(path: Path) -> str:
     return f".{os.fsdecode(os.fsencode(path.name)[:room])}."
 
 
-def make_folder(path: str | os.PathLike) -> Path:
-    """Make a folder and its parents, unless it is there. Returns its path. Raises RunError."""
+def make_folder(path: str | os.PathLike, new: bool = False) -> Path:
+    """Make a folder and its parents, unless it is there. Returns its path.
+
+    Raises RunError if it can't be made, and with `new` if it is there.
+    """
     path = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=not new)
     except OSError as error:
         raise RunError(
             f"{path}: expected a folder to write to, got {one_line(error)}: choose another"

@@ -491,10 +491,16 @@ def test_what_the_command_refuses(in_folder, capsys):
         (("import", "weights.safetensors", "x"), "expected --like RUN with import"),
         (("import", "weights.safetensors", "x", *like, "--keep-peepholes"), "with export alone"),
         (("import", "weights.safetensors", "x", "--lik", "run"), "did you mean --like?"),
-        (("import", "weights.safetensors", "run", *like), "expected to make the run folder run"),
+        (
+            ("import", "weights.safetensors", "run", *like),
+            "run: expected a folder to write to, got File exists",
+        ),
         (("import", "weights.safetensors", "x", "--like", "no"), "expected a TOML file at no"),
         (("import", "weights.safetensors", "x", "--like", "x" * 300), "expected a TOML file"),
-        (("import", "weights.safetensors", "x" * 300, *like), "expected to make the run folder"),
+        (
+            ("import", "weights.safetensors", "x" * 300, *like),
+            "got File name too long",
+        ),
         (("import", "nowhere", "x", *like), "expected a whole safetensors file"),
         (("import", "run", "x", *like), "expected a whole safetensors file"),
         (("import", "torn.safetensors", "x", *like), "expected a whole safetensors file"),

@@ -27,7 +27,7 @@ import numpy as np
 
 from ..backend import current_backend
 from ..errors import RunError
-from ..files import flush, remove_temporaries, replacing, write_file
+from ..files import flush, make_folder, remove_temporaries, replacing, write_file
 from ..gpu.diagnosis import about_device
 
 NAMES = (
@@ -84,7 +84,7 @@ class RunFolder:
         from filelock import FileLock, Timeout
 
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             lock = FileLock(self.path / ".lock", blocking=False).acquire()
             remove_temporaries(self.path)  # left by a process that was killed while it wrote
         except Timeout as error:

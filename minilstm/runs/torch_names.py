@@ -68,7 +68,7 @@ import numpy as np
 from ..backend import asarray, to_numpy
 from ..config import from_toml
 from ..errors import ConfigError, RunError, named
-from ..files import write_file
+from ..files import make_folder, write_file
 from ..layers.layer import Layer
 from ..layers.linear import Linear
 from ..layers.lstm import LSTM, PeepholeLSTM
@@ -223,11 +223,6 @@ def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
     D = weight.shape[1]
     model = build.build_model(config, D)
     from_torch(model, arrays)
-    try:
-        run.mkdir(parents=True)
-    except OSError as error:
-        raise RunError(
-            f"expected to make the run folder {run}, got {error.strerror!r}: choose another"
-        ) from error
+    make_folder(run, new=True)
     checkpoint.save(run / "checkpoint.safetensors", model, None, {"step": 0, "D": D})
     write_file(run / "config.toml", config.to_toml())  # last, because it makes the folder a run
