@@ -8,7 +8,10 @@ Its name hides it from a plain `pytest`: tests/test_cupy.py runs it where there 
 
 import itertools
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,19 +28,22 @@ from minilstm.benchmark import device, gpu
 from minilstm.command import run_command
 from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
-from minilstm.errors import BackendError
+from minilstm.errors import BackendError, RunError
+from minilstm.evaluation import judging
 from minilstm.gpu import frames, kernels
 from minilstm.gpu.capture import RECORDING, Captured, on_stream
 from minilstm.gpu.side_by_side import aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
+from minilstm.gpu.writer import Writer
 from minilstm.layers.layer import Flat
+from minilstm.layers.losses import SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.memory_order import multiply
 from minilstm.layers.samples import randomize
 from minilstm.models import Decoder
 from minilstm.optim import SGD, Adam, RMSProp
 from minilstm.runs import build, checkpoint
-from minilstm.training import classifier, pace
+from minilstm.training import classifier, pace, resources
 from minilstm.training.batches import BatchesAhead, draw_batch
 from minilstm.training.packing import NumbersPacking, packing_of
 from minilstm.training.progress import Progress
@@ -503,6 +509,133 @@ def test_a_run_is_resumed_to_the_bit_and_judged_as_by_numpy(undrawn, capsys):
         for mode in ("free_running", "teacher_forced"):
             there, here = (judged[backend][name][mode] for backend in ("cupy", "numpy"))
             assert there["per_step"] == pytest.approx(here["per_step"], rel=1e-4)
+
+
+def held_back(monkeypatch, until):
+    """Hold back the checkpoint of step 2 in the thread until `until` is set; returns its file."""
+    write, done = checkpoint.write, []
+
+    def late(path, arrays, metadata):
+        if json.loads(metadata["minilstm"])["step"] == 2 and path.name.startswith("checkpoint"):
+            assert until.wait(timeout=60)
+        write(path, arrays, metadata)
+        done.append(path.name)
+
+    monkeypatch.setattr(checkpoint, "write", late)
+    return done
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(undrawn, monkeypatch):
+    """The files are those of a run that waits for each of them."""
+    words = f"{SMALL} --quiet --validate-every 2 --checkpoint-every 2 --keep 9 --steps 6"
+    start, account, go_on = Writer.start, Progress.account, threading.Event()
+
+    def start_and_wait(self, write, arrays):
+        start(self, write, arrays)
+        self.wait()
+
+    def two_steps_later(run, *arguments):
+        if run.step == 3:
+            go_on.set()
+        return account(run, *arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(Writer, "start", start_and_wait)
+        assert call(train, f"{words} --backend cupy --out waited") == 0
+    monkeypatch.setattr(Progress, "account", two_steps_later)
+    held_back(monkeypatch, go_on)
+    assert call(train, f"{words} --backend cupy --out run") == 0
+    names = sorted(path.name for path in Path("run").glob("*.safetensors"))
+    assert len(names) == 5
+    for name in names:
+        found, expected = (load_file(f"{run}/{name}") for run in ("run", "waited"))
+        assert found.keys() == expected.keys()
+        assert all(found[key].tobytes() == expected[key].tobytes() for key in found), name
+
+
+def test_a_signal_waits_for_a_checkpoint_that_is_being_written(undrawn, monkeypatch, capsys):
+    def stop(run, *arguments):
+        if run.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Timer(0.3, go_on.set).start()
+        return account(run, *arguments)
+
+    account, go_on = Progress.account, threading.Event()
+    monkeypatch.setattr(Progress, "account", stop)
+    done = held_back(monkeypatch, go_on)
+    words = f"{SMALL} --quiet --validate-every 0 --checkpoint-every 2 --keep 9 --steps 6"
+    assert call(train, f"{words} --backend cupy --out run") == 128 + signal.SIGTERM
+    assert done == ["checkpoint.safetensors"] * 3  # of steps 0, 2 and 3
+    names = [path.name for path in Path("run").iterdir() if "checkpoint-" in path.name]
+    assert sorted(names) == [f"checkpoint-000000000{step}.safetensors" for step in (2, 3)]
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "best"])
+def test_a_full_disk_reaches_the_run_from_the_thread_that_writes(
+    undrawn, monkeypatch, capsys, name
+):
+    """It costs one checkpoint. Without the best weights nothing later is written."""
+    write, threads = checkpoint.write, []
+
+    def full(path, arrays, metadata):
+        if path.name.startswith(name) and json.loads(metadata["minilstm"])["step"] == 2:
+            threads.append(threading.current_thread())
+            raise RunError(f"{path}: expected a file that can be written, got no room")
+        write(path, arrays, metadata)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    words = f"{SMALL} --quiet --validate-every 2 --checkpoint-every 2 --keep 9 --steps 6"
+    status = call(train, f"{words} --backend cupy --out run")
+    assert threads and threads[0] is not threading.main_thread()
+    printed, step = (
+        capsys.readouterr().err.splitlines(),
+        checkpoint.read("run/checkpoint.safetensors")[1]["step"],
+    )
+    assert len(printed) == 1 and "no room" in printed[0]
+    if name == "checkpoint":
+        assert (status, step) == (0, 6) and printed[0].startswith("warning: ")
+    else:
+        assert (status, step) == (2, 0) and printed[0].startswith("error: ")
+
+
+def test_the_copies_of_a_checkpoint_are_counted_as_memory():
+    settings = settings_of({"optimizer": {"rule": "adam"}})
+    with use_backend("cupy", "float32"):
+        model = build.build_model(settings, 64)
+        optimizer = build.build_optimizer(model, settings)
+        flat, (copies, _) = model.flat(), checkpoint.contents(model, optimizer, {})
+        expected = sum(x.nbytes for x in (flat.value, flat.grad, *optimizer.state.values()))
+        expected += sum(x.nbytes for x in copies.values())
+        assert resources.weights_memory(settings, 64) == expected
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "squared error"])
+def test_losses_of_an_evaluation_are_computed_on_the_device(loss):
+    """Five chunks: one copy each way for a chunk and, of its losses alone, for a decoder."""
+    data = {"data": {"source": "moving-mnist"}, "model": {"conditional": "future", "layers": 2}}
+    settings = settings_of(data)
+    source = build.open_source(settings, "test")
+    frames = judging.sequences(source, 1000)
+
+    def judged(backend):
+        with use_backend(backend, "float32"):
+            model = build.build_model(settings, 64)
+            model.loss = SquaredError() if loss == "squared error" else model.loss
+            return judging.losses_and_means(model, frames, 3, with_means=False)
+
+    expected, found = judged("numpy"), judged("cupy")
+    for name, (per_step, _) in expected.items():
+        assert found[name][0].dtype == np.float64 == per_step.dtype
+        np.testing.assert_allclose(found[name][0], per_step, rtol=1e-6)
+    fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
+    with use_backend("cupy", "float32"):
+        model = build.build_model(settings, 64)
+        fakegpu.reset()
+        judging.losses_and_means(model, frames, 3, with_means=False)
+        counts = fakegpu.counts()
+    assert counts["h2d"] == 5 and counts["h2d_bytes"] == frames.nbytes
+    assert counts["d2h"] == 10 and counts["d2h_bytes"] == 5 * 8 * len(frames)
+    assert counts["launch"] < 5 * 250
 
 
 @pytest.mark.parametrize("on_nan", ["stop", "skip", "rewind"])

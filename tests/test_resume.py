@@ -714,29 +714,29 @@ def test_an_error_in_the_middle_of_an_update_does_not_overwrite_the_checkpoint(
 
 
 def test_a_disk_that_is_full_for_a_while_costs_one_checkpoint(tmp_path, monkeypatch, capsys):
-    save, calls = checkpoint.save, []
+    write, calls = checkpoint.write, []
 
     def full_once(path, *arguments):
         calls.append(path.name)
         if calls.count("checkpoint.safetensors") == 2 and path.name.startswith("checkpoint"):
             raise RunError(f"{path}: expected a file that can be written, got 'No space left'")
-        save(path, *arguments)
+        write(path, *arguments)
 
-    monkeypatch.setattr(checkpoint, "save", full_once)
+    monkeypatch.setattr(checkpoint, "write", full_once)
     loop.train(tiny(run={"checkpoint_every": 2}), tmp_path / "run", quiet=True)
     assert "warning: " in (message := capsys.readouterr().err) and "No space left" in message
     assert weights(tmp_path / "run")[1]["step"] == 12
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
-    save = checkpoint.save
+    write = checkpoint.write
 
-    def full(path, model, optimizer, about):
-        if about["step"] == 12:
+    def full(path, arrays, metadata):
+        if json.loads(metadata["minilstm"])["step"] == 12:
             raise RunError("full")
-        save(path, model, optimizer, about)
+        write(path, arrays, metadata)
 
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "write", full)
     with pytest.raises(RunError, match="full"):
         loop.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True)
     assert weights(tmp_path / "run")[1]["step"] == 10

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import asarray, to_numpy
+from ..backend import asarray
 from ..errors import RunError, named
 from ..files import replacing
+from ..gpu.writer import in_pieces
 from ..layers.layer import Layer
 from ..optim import Optimizer
 
@@ -28,11 +29,19 @@ def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dic
 
     Raises RunError.
     """
+    write(path, *contents(model, optimizer, about))
+
+
+def contents(model: Layer, optimizer: Optimizer | None, about: dict) -> tuple[dict, dict]:
+    """Return the arrays and the metadata of a checkpoint, as `write` takes them.
+
+    The arrays are those of the model and the optimizer themselves, not copies.
+    """
     arrays = {name: param.value for name, param in model.params().items()}
     if optimizer is not None:
         about = about | {"optimizer_steps": int(optimizer.steps)}
         arrays |= {f"optimizer.{name}": array for name, array in optimizer.state.items()}
-    write(path, arrays, {"minilstm": json.dumps(about)})
+    return arrays, {"minilstm": json.dumps(about)}
 
 
 def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
@@ -52,7 +61,8 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
-            file.write(np.ascontiguousarray(to_numpy(array)).reshape(-1).view(np.uint8).data)
+            for piece in in_pieces(array):
+                file.write(piece.data)
 
 
 def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], dict]:

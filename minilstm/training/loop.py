@@ -125,7 +125,8 @@ def train(
             elif resume:
                 print(f"resumed   after step {progress.step:,}{progress.regrouped}", flush=True)
         # numbers that are not finite end the run with a message, so NumPy need not warn of them
-        with use_workspace(Reused()), np.errstate(all="ignore"), stop_signals() as stop:
+        quietly = np.errstate(all="ignore")
+        with use_workspace(Reused()), quietly, stop_signals() as stop, progress.writer:
             progress.save()  # from now on the folder has a checkpoint
             stream = on_stream() if use_graphs(config, ranks) else contextlib.nullcontext()
             try:

@@ -17,15 +17,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
-import numpy as np
-
-from ..backend import to_numpy
+from ..backend import xp
 from ..config import Config, differences, from_toml
 from ..data import Source
 from ..errors import NonFiniteError, RunError
 from ..evaluation import judging
 from ..gpu.diagnosis import tf32_is_offered
 from ..gpu.transfers import Readings
+from ..gpu.writer import Writer
 from ..models import EncoderDecoder
 from ..optim import Optimizer
 from ..runs import build, checkpoint
@@ -120,6 +119,7 @@ class Progress:
         self.validation = judging.sequences(validation, VALIDATION_SEQUENCES)
         self.data = build.data_fingerprints(config)
         self.quiet = quiet
+        self.writer = Writer()
         self.saved = None
         self.is_step_complete = True
         # a resumed run continues with these
@@ -147,6 +147,7 @@ class Progress:
         again.
         """
         run = self.config.run
+        self.writer.raise_error()
         self.step += 1
         self.bar.update()
         self.seconds = time.monotonic() - self.started
@@ -160,11 +161,10 @@ class Progress:
             return False
         if self.is_finished and not _every(run.log_every, self.step):
             self.write_interval(self.step, rate, self.seconds)
-        if validating:
-            self.validate()
+        is_best = validating and self.validate()
+        if is_best or saving:
+            self.write(is_best, saving)
         self.is_step_complete = True
-        if saving:
-            self.save_or_warn()
         return True
 
     def read(self, wait: bool = False) -> bool:
@@ -216,6 +216,7 @@ class Progress:
         what = "left out"
         if self.config.run.on_nan == "rewind":
             what = f"back to {self.saved_name()}"
+            self.ranks.largest(0)  # the other ranks wait until the first has written it
             arrays, about = checkpoint.read(self.folder.checkpoint)
             checkpoint.fill(self.model, arrays, self.folder.checkpoint)
             checkpoint.fill_optimizer(self.optimizer, arrays, about, self.folder.checkpoint)
@@ -240,7 +241,8 @@ class Progress:
         )
 
     def saved_name(self) -> str:
-        """Return the newest checkpoint in words."""
+        """Return the newest checkpoint in words, once it is written."""
+        self.writer.wait()
         if self.saved is None:
             return "no checkpoint"
         return f"{self.folder.checkpoint} of step {self.saved}"
@@ -256,12 +258,14 @@ class Progress:
             self.usual = sum(losses.values())
         self.interval = Interval()
 
-    def validate(self) -> None:
-        """Log the losses on validation sequences. Save the weights if their loss is the lowest."""
-        found = judging.decode_with_truth(self.model, self.validation, self.config.data.past)
+    def validate(self) -> bool:
+        """Log the losses on validation sequences. Return True if their sum is the lowest so far."""
+        found = judging.losses_and_means(
+            self.model, self.validation, self.config.data.past, with_means=False
+        )
         row, loss = {}, 0.0
-        for name, (logits, truth) in found.items():
-            mean = float(judging.loss_per_step(self.model.loss, logits, truth).mean())
+        for name, (per_step, _) in found.items():
+            mean = float(per_step.mean())
             row[f"validation {name}"] = mean
             loss += self.config.loss.weights[name] * mean
         if not math.isfinite(loss):
@@ -271,36 +275,65 @@ class Progress:
                 f"{self.saved_name()} is older: lower --learning-rate"
             )
         self.folder.append({"step": self.step} | row)
-        if loss < self.best:
-            self.best = loss
-            about = {"step": self.step, "D": self.model.D, "validation loss": loss}
-            if self.ranks.is_first:
-                checkpoint.save(self.folder.best, self.model, None, about)
-
-    def save_or_warn(self) -> None:
-        """Save a checkpoint between steps; a failure is a warning, because the next may succeed."""
-        try:
-            self.save()
-        except RunError as error:
-            self.bar.write(f"warning: {error}; training goes on from here", file=sys.stderr)
+        is_best = loss < self.best
+        self.best = min(loss, self.best)
+        return is_best
 
     def save(self) -> None:
-        """Save a checkpoint, unless one of this step exists.
+        """Save a checkpoint, unless one of this step exists. Return when it is on the disk.
 
         Raises NonFiniteError for parameters that are not finite, which must not replace good ones.
         """
         self.read(wait=True)
-        if self.saved == self.step:
-            return
+        self.writer.wait()
+        if self.saved != self.step:
+            self.write(best=False, saving=True, is_last=True)
+            self.writer.wait()
+
+    def write(self, best: bool, saving: bool, is_last: bool = False) -> None:
+        """Write the best weights, a checkpoint, or both. On a GPU training goes on meanwhile.
+
+        A checkpoint that can't be written is an error if it `is_last`, and else a warning, because
+        the next may succeed. Raises NonFiniteError for parameters that are not finite.
+        """
+        step, keep = self.step, self.config.run.keep
         for name, param in self.model.params().items():
-            if not np.isfinite(to_numpy(param.value)).all():
+            if not xp.isfinite(param.value).all():
                 raise NonFiniteError(
-                    f"expected finite parameters, got others in {name} after step {self.step}; "
+                    f"expected finite parameters, got others in {name} after step {step}; "
                     f"{self.saved_name()} is good: lower --learning-rate"
                 )
-        about = {
-            "step": self.step,
-            "D": self.model.D,
+        if not self.ranks.is_first:
+            self.saved = step if saving else self.saved
+            return
+        about = {"step": step, "D": self.model.D}
+        about_best = about | {"validation loss": self.best}
+        arrays, about_best = checkpoint.contents(self.model, None, about_best)
+        if saving:
+            about |= self.state()
+            arrays, about = checkpoint.contents(self.model, self.optimizer, about)
+
+        def write_both(arrays):
+            if best:
+                weights = {name: arrays[name] for name in self.model.params()}
+                checkpoint.write(self.folder.best, weights, about_best)
+            try:
+                if saving:
+                    self.folder.sync_log()
+                    checkpoint.write(self.folder.checkpoint, arrays, about)
+                    self.saved = step
+                if saving and step:  # step 0 is not kept: nothing is learned in it
+                    self.folder.keep(step, keep)
+            except RunError as error:
+                if is_last:
+                    raise
+                self.bar.write(f"warning: {error}; training goes on from here", file=sys.stderr)
+
+        self.writer.start(write_both, arrays)
+
+    def state(self) -> dict:
+        """Return what a checkpoint holds besides arrays."""
+        return {
             "seconds": self.seconds,
             "best": self.best if math.isfinite(self.best) else None,
             "usual": self.usual if math.isfinite(self.usual) else None,
@@ -308,14 +341,7 @@ class Progress:
             "interval": vars(self.interval),
             "config": self.config.to_toml(),
             "environment": environment(self.ranks.count),
-        }
-        about |= {"data": self.data} if self.data else {}
-        self.folder.sync_log()
-        if self.ranks.is_first:
-            checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, about)
-        self.saved = self.step
-        if self.step:  # the checkpoint of step 0 is not kept: nothing is learned in it
-            self.folder.keep(self.step, self.config.run.keep)
+        } | ({"data": self.data} if self.data else {})
 
     def restore(self, force: bool) -> None:
         """Restore the state of the checkpoint. Raises RunError if it is not that of this run.

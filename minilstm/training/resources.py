@@ -57,12 +57,15 @@ class Memory:
 def weights_memory(config: Config, D: int) -> int:
     """Return the bytes of parameters, gradients and optimizer state, without allocating them.
 
-    A blank model gives the sizes: memory pages that are never touched take no memory.
+    A GPU also holds a copy of parameters and state, of which a checkpoint is written. A blank model
+    gives the sizes: memory pages that are never touched take no memory.
     """
+    on_host = current_backend().name == "numpy"
     with use_backend("numpy", config.run.dtype):
         blank = build.build_model(config, D, Blank())
         size = sum(param.value.nbytes for param in blank.params().values())
-    return (2 + {"adam": 2, "rmsprop": 2, "sgd": 1}[config.optimizer.rule]) * size
+    saved = 1 + {"adam": 2, "rmsprop": 2, "sgd": 1}[config.optimizer.rule]
+    return (1 + (saved if on_host else 2 * saved)) * size
 
 
 def memory_of(model: EncoderDecoder, config: Config) -> Memory:

@@ -2,6 +2,7 @@
 
     python tests/harness/kill.py --kills 200                          all of it
     python tests/harness/kill.py --kills 5 --first 7 --every 0        journey 7 again, and no faults
+    python tests/harness/kill.py --backend cupy                       with the thread that writes
 
 A journey is one run that is killed with SIGKILL and resumed, a few times, until it finishes. It is
 a real process of `python -m minilstm.train`, or a forked child, which starts faster. Kills come at
@@ -13,6 +14,9 @@ log, kept checkpoints and pictures must be, to the bit, those of a run that nobo
 Then faults: a short training is done again and again, and each of its writing calls fails once: the
 disk is full (for that call, or from then on), broken, or the process dies. Training must go on, or
 stop with one line; what is there must be readable, and resuming must lead to the same bits.
+
+With `--backend cupy` a thread writes checkpoints while training goes on. Without a GPU, start this
+program by the `run` of the emulation (tests/README.md).
 
 The exit status is 1 if anything failed; the folders that did are kept. tests/test_kill.py does a
 part of this, and the same with real system calls and a full disk.
@@ -50,6 +54,10 @@ from minilstm.files import write_file
 from minilstm.runs import build, checkpoint, run_folder
 from minilstm.training.progress import Progress
 
+with contextlib.suppress(ImportError):
+    import fakegpu  # noqa: F401  the emulated driver, for the processes that are started here
+
+BACKEND = os.environ.get("KILLED_BACKEND", "numpy")  # from --backend
 TINY = (
     "--frame-size 8 --digit-size 5 --num-digits 1 --past 3 --future 3 --hidden 6 --batch-size 4 "
     "--log-every 1 --keep 2 --quiet"
@@ -243,7 +251,9 @@ class Training:
     def __init__(self, arguments, errors: Path, real: bool, calls: Calls | None = None, draw=True):
         if real:
             with open(errors, "wb") as file:
-                command = [sys.executable, "-m", "minilstm.train", *arguments]
+                emulation = os.environ.get("MINILSTM_EMULATED_CUDA", "")
+                run = [str(Path(emulation, "run"))] if emulation and BACKEND == "cupy" else []
+                command = [*run, sys.executable, "-m", "minilstm.train", *arguments]
                 process = subprocess.Popen(command, stderr=file)
             self.poll, self.kill, self.wait = process.poll, process.kill, process.wait
             return
@@ -294,7 +304,7 @@ def new_or_resume(run: Path, flags: list[str]) -> list[str]:
     """What one types to begin a run, or to go on with it."""
     if (run / "config.toml").exists():
         return ["--resume", str(run), "--quiet"]
-    return [*flags, "--out", str(run)]
+    return [*flags, "--backend", BACKEND, "--out", str(run)]
 
 
 def straight(flags: list[str], run: Path, draw: bool = True) -> tuple[list[str], float, float]:
@@ -487,7 +497,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the number of the first journey")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time")
+    parser.add_argument("--backend", default="numpy", choices=("numpy", "cupy"))
     options = parser.parse_args()
+    os.environ["KILLED_BACKEND"] = options.backend  # for the workers, too
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the workers, which import NumPy anew
     os.environ.setdefault("MPLBACKEND", "agg")
     work = Path(tempfile.mkdtemp(prefix="minilstm-kill-"))

@@ -160,7 +160,7 @@ class ndarray:  # noqa: N801  (CuPy's name)
             raise ValueError("Shape or dtype mismatch")
         now, bytes_out = self._a.copy(), out.reshape(-1).view(np.uint8)
         bytes_out.fill(255)
-        Stream.null.pending.append(lambda: np.copyto(out, now))
+        current_stream().pending.append(lambda: np.copyto(out, now))
         return out
 
     def set(self, arr, stream=None):
@@ -233,6 +233,10 @@ class ndarray:  # noqa: N801  (CuPy's name)
     def fill(self, value):
         happened("launch", self.size > 0)
         self._a.fill(inner(value))
+
+    def all(self):
+        happened("launch")
+        return wrap(self._a.all())
 
     def copy(self, order="C"):
         happened("copy" if self._a.flags.c_contiguous else "launch")
@@ -476,10 +480,16 @@ class Stream:
         self.ptr = id(self)
 
     def __enter__(self):  # kernels are run at once, in whichever stream
+        _streams.of_thread = [*_streams_of_thread(), self]
         return self
 
     def __exit__(self, *exception):
-        pass
+        _streams.of_thread.pop()
+
+    def record(self):
+        event = Event()
+        event.record(self)
+        return event
 
     def synchronize(self):
         happened("sync")
@@ -499,7 +509,7 @@ class Event:
         self.before, self.asked = [], 0
 
     def record(self, stream=None):
-        stream = stream or Stream.null
+        stream = stream or current_stream()
         self.before, stream.pending = stream.pending, []
         self.asked = 0
 
@@ -521,6 +531,16 @@ class Event:
 
 
 Stream.null = Stream(null=True)
+_streams = threading.local()
+
+
+def _streams_of_thread():
+    return getattr(_streams, "of_thread", [Stream.null])
+
+
+def current_stream():
+    """Return the stream of the innermost `with stream:` of this thread."""
+    return _streams_of_thread()[-1]
 
 
 class Device:
@@ -672,7 +692,7 @@ def _modules():
     cuda.nvrtc = types.SimpleNamespace(getVersion=lambda: (13, 0))
     cuda.Device, cuda.Stream, cuda.Event = Device, Stream, Event
     cuda.alloc_pinned_memory = alloc_pinned_memory
-    cuda.get_current_stream = lambda: Stream.null
+    cuda.get_current_stream = current_stream
     return cupy, cuda
 
 
