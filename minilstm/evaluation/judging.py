@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..backend import asarray, to_numpy, use_backend
+from ..backend import asarray, current_backend, to_numpy, use_backend, xp
 from ..config import Config
 from ..data import Source, as_vectors
 from ..errors import NonFiniteError
@@ -66,45 +66,81 @@ def decode(
     on the host. A decoder that the model lacks gives None.
     """
     found = ([], [])
+    for outputs, _ in _decoded_in_chunks(model, frames, past, feed_truth):
+        for chunks, logits in zip(found, outputs, strict=True):
+            if logits is not None:
+                chunks.append(to_numpy(logits))
+    return tuple(np.concatenate(c, axis=1) if c else None for c in found)
+
+
+def _decoded_in_chunks(model, frames, past, feed_truth):
+    """Yield the logits of both decoders in forward order, and the frames, of some sequences.
+
+    On a GPU both are on the device.
+    """
     starts = range(0, frames.shape[1], CHUNK_SEQUENCES)
     for n in shown_on_terminal(starts, "predicting"):
         x = asarray(frames[:, n : n + CHUNK_SEQUENCES], model.dtype)
         outputs, _ = model.forward(x[:past], x[past:], len(x) - past, feed_truth)
-        for chunks, logits in zip(found, outputs, strict=True):
-            if logits is not None:
-                chunks.append(to_numpy(logits))
-    return model.in_forward_order(np.concatenate(c, axis=1) if c else None for c in found)
+        yield model.in_forward_order(outputs), x
 
 
-def decode_with_truth(
-    model: EncoderDecoder, frames: np.ndarray, past: int, feed_truth: bool = False
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return logits and true frames of each decoder that the model has, in forward order.
+def losses_and_means(
+    model: EncoderDecoder,
+    frames: np.ndarray,
+    past: int,
+    feed_truth: bool = False,
+    with_means: bool = True,
+) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """Return losses per step and mean frames of each decoder that the model has, by its name.
 
-    Arguments as in `decode`. The names are "reconstruction" and "future".
+    The names are "reconstruction" and "future". Arguments as in `decode`. The losses are float64
+    (T,). The mean frames are (T, N, D) on the host and in forward order, or None unless
+    `with_means`. A GPU computes the losses, so that no logits are brought to the host.
     """
-    outputs = decode(model, frames, past, feed_truth)
-    found = zip(model.output_names, outputs, (frames[:past], frames[past:]), strict=True)
-    return {name: (logits, truth) for name, logits, truth in found if logits is not None}
+    if current_backend().name == "numpy":  # all sequences at once: one sum for each step
+        chunks = [(decode(model, frames, past, feed_truth), frames)]
+    else:
+        chunks = _decoded_in_chunks(model, frames, past, feed_truth)
+    losses, means = {}, {}
+    for outputs, x in chunks:
+        share = x.shape[1] / frames.shape[1]
+        for name, logits, truth in zip(
+            model.output_names, outputs, (x[:past], x[past:]), strict=True
+        ):
+            if logits is None:
+                continue
+            loss = loss_per_step(model.loss, logits, truth)
+            losses[name] = losses.get(name, 0.0) + share * loss
+            if with_means:
+                means.setdefault(name, []).append(mean_frames(model.loss, logits))
+    joined = {name: np.concatenate(parts, axis=1) for name, parts in means.items()}
+    return {name: (loss, joined.get(name)) for name, loss in losses.items()}
 
 
 def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return the loss of every step: logits, truth (T, N, D) on the host -> float64 (T,).
+    """Return the loss of every step: logits, truth (T, N, D) of one library -> float64 (T,).
 
     It is computed from logits, because probabilities round to 0 and 1. The logarithm of 0 is
-    infinite.
+    infinite. Arrays on a GPU stay there: only the losses are brought to the host.
     """
-    with use_backend("numpy", "float64"), use_workspace(Fresh()):
-        steps = zip(logits[:, None], truth[:, None], strict=True)
-        return np.array([loss.forward(z.astype(float), y.astype(float))[0] for z, y in steps])
+    with use_backend(_library_of(logits), "float64"), use_workspace(Fresh()):
+        losses = xp.empty(len(logits), np.float64)
+        for t, (z, y) in enumerate(zip(logits[:, None], truth[:, None], strict=True)):
+            losses[t], _ = loss.forward(z.astype(float), y.astype(float))
+        return to_numpy(losses)
 
 
 def mean_frames(loss: Loss, logits: Output) -> Output:
-    """Return the mean frames of logits on the host, or None for None."""
+    """Return the mean frames of logits, on the host, or None for None."""
     if logits is None:
         return logits
-    with use_backend("numpy"):
-        return loss.mean(logits, out=np.empty_like(logits))
+    with use_backend(_library_of(logits)):
+        return to_numpy(loss.mean(logits, out=xp.empty(logits.shape, logits.dtype)))
+
+
+def _library_of(array):
+    return "numpy" if isinstance(array, np.ndarray) else "cupy"
 
 
 def evaluate(
@@ -116,16 +152,17 @@ def evaluate(
     (H, W, C) in colour, (D,) for percepts. `table` prints the result. Raises NonFiniteError for
     losses that are not finite.
     """
-    free, forced = decode_with_truth(model, frames, past), {}
+    free, forced = losses_and_means(model, frames, past), {}
     decoders = {"reconstruction": model.reconstruct, "future": model.predict}
     if any(decoders[name].conditional for name in free):
-        forced = decode_with_truth(model, frames, past, feed_truth=True)
+        forced = losses_and_means(model, frames, past, feed_truth=True)
+    future = frames[past:]
+    truth = {"reconstruction": frames[:past], "future": future}
     result = {"sequences": frames.shape[1], "frame_shape": list(shape), "unit": model.loss.unit}
     for name in free:
-        result[name] = {"free_running": _judged(model, *free[name], shape)}
+        result[name] = {"free_running": _judged(*free[name], truth[name], shape)}
         if decoders[name].conditional:
-            result[name]["teacher_forced"] = _judged(model, *forced[name], shape)
-    future = frames[past:]
+            result[name]["teacher_forced"] = _judged(*forced[name], truth[name], shape)
     if isinstance(model.loss, SquaredError):
         per_step = {
             "copy of the last frame": metrics.squared_error(future, frames[past - 1]),
@@ -134,9 +171,8 @@ def evaluate(
     else:
         per_step = metrics.baselines(frames[:past], future, mean)
         if "future" in free:
-            logits, truth = free["future"]
-            predicted = mean_frames(model.loss, logits)
-            result["frame_errors"] = frame_errors.frame_errors(truth, predicted, shape)
+            _, predicted = free["future"]
+            result["frame_errors"] = frame_errors.frame_errors(future, predicted, shape)
     result["baselines"] = {
         name: {"mean": float(x.mean()), "per_step": x.tolist()} for name, x in per_step.items()
     }
@@ -150,17 +186,15 @@ def evaluate(
     return result
 
 
-def _judged(model, logits, truth, shape):
-    per_step = loss_per_step(model.loss, logits, truth)
+def _judged(per_step, means, truth, shape):
     judged = {"mean": float(per_step.mean()), "per_step": per_step.tolist()}
     if len(shape) == 1:  # percepts are no pictures, and neither sharp nor blurred
         return judged
-    frames = mean_frames(model.loss, logits)
-    sharp = metrics.sharpness(truth, frames, shape)
+    sharp = metrics.sharpness(truth, means, shape)
     return judged | {
         "sharpness": float(sharp.mean()),
         "sharpness_per_step": sharp.tolist(),
-        "equivalent_blur": metrics.equivalent_blur(truth, frames, shape),
+        "equivalent_blur": metrics.equivalent_blur(truth, means, shape),
     }
 
 
