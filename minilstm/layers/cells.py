@@ -5,18 +5,25 @@ rnn.py and lstm.py call these functions, so the equations below are the code tha
 rows: a state h is (B, H), with one sequence per row, and a weight stands on its right, h W. The
 slides write columns, W h.
 
-The functions work in place, in arrays that the caller owns, of any leading shape. The last axis is
-H, or 4H for the gates in the order i f g o. In every function a_i is the pre-activation of the
-input gate, i is the gate, s_i is the slope of the cell c with respect to a_i (s_o is that of h with
-respect to a_o), and da_i is the gradient of the loss with respect to a_i. All four may use the same
-memory, one after the other. Each then overwrites the one before.
+The functions write their results into arrays that the caller passes. The last axis of an array is
+H, or 4H for the gates in the order i f g o. There may be any number of axes before it. The names of
+the input gate, for example, are:
 
-The backward of an LSTM step has two parts. `..._slopes` computes every factor that needs no
-recurrence, so it is called once for all time steps. `lstm_cell_backward` is the rest, inside the
-loop: six products and a sum.
+    a_i     its pre-activation
+    i       the gate
+    s_i     the slope: the derivative of the cell c with respect to a_i
+            (s_o is the derivative of the output h with respect to a_o)
+    da_i    the gradient of the loss with respect to a_i
 
-No function compares numbers, so all of them accept complex arrays. The complex-step gradient check
-needs that.
+These four arrays may share one piece of memory: i overwrites a_i, s_i overwrites i, and da_i
+overwrites s_i.
+
+The backward of an LSTM step has two parts. `..._slopes` computes every factor that does not depend
+on the gradient from later steps, so it is called once for all time steps. `lstm_cell_backward` is
+called in the loop over time: it has six products and a sum.
+
+All functions accept complex arrays, because the gradient check by complex steps (checker.py) calls
+them with complex numbers. So no function compares two numbers: complex numbers have no order.
 
 Slides: "Cells: Simple RNN", "Cells: Long-Short Term Memory". Paper: section 2.1.
 Read next: linear.py, rnn.py.
@@ -132,7 +139,10 @@ def lstm_cell(a, c_prev, Wp, c, h):
 
 
 def lstm_slopes(gates, c_prev, Wp, c, h, h_to_c, c_to_c, scratch):
-    """Every factor of the LSTM's backward pass that needs no recurrence, for any number of steps.
+    """Compute the slopes of an LSTM, for any number of steps at once.
+
+    The names h_to_c and c_to_c follow the gradient: h_to_c is the factor from dh to dc, and c_to_c
+    the factor from dc to dc_prev.
 
     s_i, s_f, s_g, c_to_c = f             see `_cell_slopes`
     h_to_c = o (1 - tanh(c)^2)            slope of h with respect to c
@@ -158,7 +168,7 @@ def lstm_slopes(gates, c_prev, Wp, c, h, h_to_c, c_to_c, scratch):
 
 
 def _cell_slopes(i, f, g, c_prev, c_to_c, scratch):
-    """The slopes of c = f * c_prev + i * g, which both LSTMs share, in the memory of the gates.
+    """Compute the slopes of c = f * c_prev + i * g, an equation of both LSTMs. Overwrites i, f, g.
 
     s_g = i (1 - g^2) = i - (i g) g
     s_i = (i g) (1 - i)
@@ -227,7 +237,7 @@ def slides_lstm_cell(a, m_prev, m, h):
 
 
 def slides_lstm_slopes(gates, m_prev, m, h, h_to_m, m_to_m, scratch):
-    """Every factor of the backward pass of the slides' LSTM that needs no recurrence.
+    """Compute the slopes of the slides' LSTM, for any number of steps at once.
 
     s_i, s_f, s_g, m_to_m = g^f           see `_cell_slopes`
     h_to_m = (1 - h^2) g^o                slope of h with respect to m

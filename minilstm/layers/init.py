@@ -19,7 +19,7 @@ class Init:
     """The distribution that parameters are drawn from.
 
     weights          "fan-in": uniform in +-1/sqrt(number of inputs), as in the paper;
-                     "uniform": uniform in +-scale, as in both public releases;
+                     "uniform": uniform in +-scale, as in both releases of the authors' code;
                      "weak-recurrence": fan-in, and a fifth of it for the recurrent weights, so
                      that at first a step depends mostly on its input
     scale            the bound of "uniform"
@@ -54,7 +54,7 @@ class Init:
     def input_weight(self, rng: np.random.Generator, D: int, columns: int) -> Param:
         """Draw the (D, columns) matrix of a layer's inputs, from a generator of its own.
 
-        A separate generator keeps all other draws the same for any width D, also for none.
+        So the width D does not change the draws of the other parameters. D may be 0: no inputs.
         """
         return self.weight(rng.spawn(1)[0], D, columns)
 

@@ -27,7 +27,7 @@ class Param:
     """A trainable array `value` and the gradient `grad` of the loss with respect to it.
 
     decayed    True for weights, which L2 regularisation shrinks; False for biases
-    flat       the arrays that value and grad are views into, after `Layer.flat`; else None
+    flat       None, until `Layer.flat` was called. Then value and grad are views into its arrays
     """
 
     flat: Flat | None = None
@@ -62,7 +62,7 @@ class Cache:
 
 
 class Flat(NamedTuple):
-    """All parameters of a model end to end: one array of values, one of gradients, both (N,).
+    """All parameters of a model in one array of values and one of gradients, both (N,).
 
     L2 regularisation acts on the first `decayed` elements. `parts` has (start, stop) of each
     parameter, in the order of `Layer.params`.
@@ -76,7 +76,7 @@ class Flat(NamedTuple):
 
 @dataclass
 class Sample:
-    """A small instance of a layer with inputs, for the gradient check and the contract tests.
+    """A small instance of a layer with inputs, for the gradient check and tests/test_contracts.py.
 
     `zeros` names time slices of input gradients that are zero by the layer's definition, for
     example {"future": (T - 1,)}. Any other slice of zeros is an error.
@@ -132,7 +132,7 @@ class Layer:
 
     @classmethod
     def samples(cls, rng: np.random.Generator) -> dict[str, Sample]:
-        """Return samples by name, one for each path that options take through the code."""
+        """Return samples by name. Together they run every branch of the layer's code."""
         return {"": cls.sample(rng)}
 
     def params(self, prefix: str = "") -> dict[str, Param]:
@@ -165,8 +165,8 @@ class Layer:
         whole = flat is None or flat.value.size == sum(param.value.size for param in params)
         if not whole or any(param.flat is not flat for param in params):
             raise ConfigError(
-                "expected parameters that are all of one flat array or of none, got parts of "
-                "another: call flat on the whole model only"
+                "expected all parameters of one flat array, or parameters of none, got others: "
+                "call flat on the whole model only"
             )
         return _flatten(params) if flat is None else flat
 

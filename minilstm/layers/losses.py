@@ -1,11 +1,11 @@
-"""The losses of logits against a constant target.
+"""The losses: they compare logits with a target. A target has no gradient.
 
     loss, cache = layer.forward(logits, target)      a 0-d array: nats (or error) per frame
     dlogits, _  = layer.backward(dloss, cache)
 
-The loss is SUMMED over the pixels of a frame and averaged over frames and sequences: the unit of
-the 341.2 in the slides' Table 2. `mean` turns logits into the predicted frame, which a free-running
-decoder feeds back into itself.
+The loss is SUMMED over the pixels of a frame and averaged over frames and sequences. The slides'
+Table 2 uses the same unit. `mean` turns logits into the predicted frame. A free-running decoder
+takes this frame as its next input.
 
 Slides: "Benchmarking" (Table 2), "Transfer Learning for Action Recognition" (Fig 11).
 Read next: models/encoder.py.
@@ -25,14 +25,14 @@ from .workspace import empty
 
 
 class Loss(Layer, abstract=True):
-    """A loss of logits against a constant target."""
+    """A loss of logits against a target that has no gradient."""
 
     constants = ("target",)
-    range = "finite numbers"  # that a target may hold, in words
+    range = "finite numbers"  # the values that a target may have, in words
     unit = "nats per frame"
 
     def allows(self, values: np.ndarray) -> bool:
-        """Return True if all `values`, an array on the host, lie in `range`."""
+        """Return True if all `values`, a NumPy array, lie in `range`."""
         return bool(np.isfinite(values).all())
 
     def mean(self, logits, out):
@@ -44,7 +44,7 @@ class Loss(Layer, abstract=True):
         raise NotImplementedError  # every loss defines its own
 
     def logits(self, mean):
-        """Return logits whose prediction is `mean`, as first values of a readout's bias."""
+        """Return logits for which `mean` is the prediction. A readout's bias may start there."""
         raise NotImplementedError  # every loss defines its own
 
 
@@ -60,7 +60,7 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
     range = "[0, 1]"
 
     def allows(self, values: np.ndarray) -> bool:
-        """Return True if all `values`, an array on the host, lie in [0, 1]."""
+        """Return True if all `values`, a NumPy array, lie in [0, 1]."""
         return bool(((values >= 0) & (values <= 1)).all())
 
     def forward(self, logits, target):
@@ -109,7 +109,11 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
 
 
 class SquaredError(Loss, sample=samples.squared):
-    """0.5 (z - y)^2 for patches of natural video and for percepts. logits z, target y (T, B, D)."""
+    """0.5 (z - y)^2, for logits z and target y (T, B, D).
+
+    It is the loss for patches of natural video and for percepts: the features that a convolutional
+    network computes from a frame.
+    """
 
     unit = "squared error per frame"
 

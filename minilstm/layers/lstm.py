@@ -1,9 +1,9 @@
 """The LSTM layers: the paper's with peepholes, the standard one, and the slides' literal one.
 
-All matrix products that need no recurrence are computed once for all time steps. The products with
-the inputs come before the forward loop. The gradients of the weights and of the inputs come after
-the backward loop. The loops contain only one product with Wh, and the pointwise cell. On a GPU the
-cell is one kernel (gpu/kernels.py).
+A matrix product that does not need the state of the step before is computed once for all time
+steps. The products with the inputs come before the forward loop. The gradients of the weights and
+of the inputs come after the backward loop. The loops contain only one product with Wh, and the
+pointwise cell. On a GPU the cell is one kernel (gpu/kernels.py).
 
 Slides: "Cells: Long-Short Term Memory (LSTM)". Paper: section 2.1. Read next: stack.py.
 """
@@ -134,8 +134,9 @@ class PeepholeLSTM(LSTM):
 class SlidesLSTM(LSTM):
     """The slides' LSTM, read literally: the input is projected, then joined with h.
 
-    Wi (D, H) makes I x; W (2H, 4H) takes [I x, h]; no bias, no peepholes. The equations:
-    cells.slides_lstm_cell. Splitting W = [W_I; W_h] keeps the input products out of the loop.
+    Wi (D, H) is the slides' I: it projects x to Ix. W (2H, 4H) multiplies [Ix, h]. There is no
+    bias and no peephole. The equations: cells.slides_lstm_cell. With W = [W_I; W_h], the product
+    with W_I is computed before the loop, and only the product with W_h inside it.
     """
 
     unrolled = UnrolledSlidesLSTM

@@ -6,10 +6,13 @@ CPU most arrays of a recurrent layer are stored in one of two other orders, with
     for the loop over time   (T, H, B)   h[t] is one block of memory, and so is each gate of a step
     for products             (H, T, B)   the rows of all time steps form one matrix, without a copy
 
-Plain order everywhere (PLAIN = True below) is slower. One training step of `python -m
-minilstm.bench` takes 1.04 times as long with one thread, and 1.10 times with two. The factors are
-1.09 and 1.13 at T, B, D, H = 10, 100, 256, 128. They are 1.15 and 1.21 at 20, 64, 64, 64. From 512
-units on there is no difference. On a GPU every array is plain.
+Plain order everywhere (PLAIN = True below) is slower. The table says how many times as long a
+training step then takes. From 512 units on there is no difference. On a GPU every array is plain.
+
+    sizes                                    one thread    two threads
+    `python -m minilstm.bench`                     1.04           1.10
+    T, B, D, H = 10, 100, 256, 128                 1.09           1.13
+    T, B, D, H = 20, 64, 64, 64                    1.15           1.21
 """
 
 from __future__ import annotations

@@ -30,8 +30,9 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
 
     num_gates      G. A step has G*H pre-activations: G is 4 for an LSTM and 1 for a simple RNN
     state_names    names of the states, "h" first. Default: ("h",)
-    gate_ranges    {name: (low, high)} of each of the G parts that step leaves in run.a, in their
-                   order, such as {"r": (0, 1)}. minilstm.visualize draws them. Default: {}
+    gate_ranges    {name: (low, high)}: the name and the range of each of the G gates in run.a[t],
+                   in their order, such as {"r": (0, 1)}. minilstm.visualize draws them.
+                   Default: {}
     unrolled       the class of `run`, below. Default: Unrolled. A cell with more arrays declares
                    a subclass of it: a dataclass with one field for each array, None at first. A
                    state "c" needs the fields c and dc
@@ -58,10 +59,11 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
 
     backward
       begin_backward(run, dfinal)       run.dh (B, H) = gradient of the final state, or zeros.
-    * step_backward(run, t, dy)         run.dh is the gradient of run.h[t+1] from later steps; dy
-                                        (B, H), or None for zeros, is that of the output: add it.
-                                        Write da, the gradient of the pre-activations, to run.a[t],
-                                        and the gradient of run.h[t] to run.dh, in place.
+    * step_backward(run, t, dy)         run.dh is the gradient of run.h[t+1] from later steps. dy
+                                        (B, H) is the gradient of the output of step t, or None for
+                                        zeros. Add dy to run.dh. Write da, the gradient of the
+                                        pre-activations, to run.a[t]. Write the gradient of run.h[t]
+                                        to run.dh, in place.
       project_backward(run, steps, want_dx) -> dx
                                         run.a[steps] Wx^T, or None if it is not wanted.
       accumulate(run)                   With da of all steps in run.a add to the gradients of the
@@ -73,8 +75,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     affine_dx(da, W) for da W^T, affine_dw(h, da, dW, db) for the gradients of a weight and a bias.
 
     If all inputs are known beforehand, `forward` and `backward` call `project` and
-    `project_backward` once for all steps, which is ONE matrix product each. A decoder that feeds on
-    its own output (feedback.py) calls them for one step at a time.
+    `project_backward` once for all steps, which is ONE matrix product each. A decoder whose inputs
+    are its own outputs (feedback.py) calls them for one step at a time.
     """
 
     num_gates: int
@@ -87,7 +89,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
         self.D, self.H = D, H
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs):
-        """Raise TypeError unless the cell has what the loop will ask for."""
+        """Raise TypeError unless the cell defines what the loop over time needs."""
         super().__init_subclass__(abstract=abstract, **kwargs)
         missing = [] if hasattr(cls, "num_gates") else ["num_gates"]
         for name in ("step", "step_backward"):
@@ -129,7 +131,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
             self.step_backward(run, t, None if dy is None else dy[t])
         run.end_loop()
         dx = self.project_backward(run, slice(0, T), want_dx)
-        aside(self.accumulate, run)  # on a GPU beside the layers below
+        aside(self.accumulate, run)  # on a GPU at the same time as the layers below this one
         return dx, self.start_gradient(run) if values.has_state else None
 
     def begin(self, x, state):

@@ -1,4 +1,4 @@
-"""Small instances of every layer with inputs, for the gradient check and the contract tests.
+"""Small instances of every layer with inputs, for the gradient check and tests/test_contracts.py.
 
 A class names its sample where it is defined: `class Linear(Layer, sample=samples.linear)`. Every
 sample has three time steps or more, sizes that all differ, and no zeros in parameters, inputs and

@@ -10,19 +10,19 @@ cut into segments, each starting from the final state of the one before, there a
                   gradient goes from a window of K steps into the one before. The gradient is
                   exact for K >= T.
 
-Memory of a stack of L LSTM layers of H units, in numbers per sequence: the gates i f g o, h and c
-of every layer and step make 6 H, and the layer at work needs 4 H more per step (a second copy of
-its gates or their gradients, see memory_order.py):
+The memory of one sequence in a stack of L LSTM layers of H units, counted in numbers: for every
+time step a layer stores 6 H numbers (the gates i f g o, h and c). The layer that is being computed
+needs 4 H more per step, for a second copy of its gates or of their gradients (see memory_order.py):
 
-    whole         (6 L + 4) H T
-    recompute=K   (6 L + 4) H K + 2 L H T/K + H T
+    without recompute   (6 L + 4) H T
+    recompute=K         (6 L + 4) H K + 2 L H T/K + H T
 
 The three terms are one segment, h and c at the start of all segments, and the outputs y of the
-stack. In both cases x, dx and dy of T steps come on top. The sum of the first two terms is
+stack. In both cases x, dx and dy of T steps need further memory. The sum of the first two terms is
 smallest for K near the square root of T.
 
-`SegmentedStack` is a stack with these options; models/feedback.py uses `Segments` for a decoder
-that feeds on its own output. Read next: memory_order.py.
+`SegmentedStack` is a stack with these options. models/feedback.py uses `Segments` for a decoder
+whose inputs are its own outputs. Read next: memory_order.py.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from .workspace import empty
 class Unrolling:
     """The options of this file: lengths K in steps, 0 for off.
 
-    With both, every window is recomputed in segments of its own. Raises ConfigError if a length is
-    not an integer >= 0.
+    If both are on, each window of `tbptt` steps is cut into segments of `recompute` steps. Raises
+    ConfigError if a length is not an integer >= 0.
     """
 
     recompute: int = 0
@@ -75,11 +75,11 @@ WHOLE = Unrolling()
 
 
 class Segments:
-    """A run of T steps, one segment after the other.
+    """T time steps, computed one segment after the other.
 
     run(steps, state) -> (output of these steps, final state, cache), for a slice of the steps. A
-    state is nested tuples of arrays: everything that one segment passes on to the next. For each
-    segment its cache is kept, or only its start state if the segment will be recomputed.
+    state is nested tuples of arrays: everything that one segment passes on to the next. Each
+    segment keeps its cache. If it will be recomputed, it keeps only its start state.
     """
 
     def __init__(self, unrolling: Unrolling, T: int, run: Callable):
@@ -117,7 +117,7 @@ class Segments:
         return dinput, dstate
 
     def _joined(self, whole, steps, part):
-        """Return `whole` (T, ...) with `part` written to its steps; a part of T steps is all."""
+        """Return `whole` (T, ...) with `part` written to its steps, or `part` if it has T steps."""
         if part is None or len(part) == self.T:
             return part
         if whole is None:
@@ -127,7 +127,7 @@ class Segments:
 
 
 class SegmentedStack(Stack, sample=samples.stack, variants=samples.whole_and_recomputed):
-    """A Stack whose run may be cut into segments: by its attribute `unrolling`."""
+    """A Stack whose time steps may be cut into segments, as its attribute `unrolling` says."""
 
     unrolling = WHOLE
 

@@ -23,7 +23,7 @@ class Stack(Layer, sample=samples.stack):
     x (T, B, D), state: one tuple of (B, H) arrays per layer or None, masks: one (T, B, H) of
     bool per gap between layers or None -> (y (T, B, H) of the top layer, final state of all).
 
-    Raises ConfigError without a layer, ShapeError for inputs that do not fit.
+    Raises ConfigError for fewer than one layer, ShapeError for inputs that do not fit.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Stack(Layer, sample=samples.stack):
         return dy, tuple(dstate) if caches.has_state else None, None
 
     def expect_inputs(self, x, state, masks):
-        """Raise ShapeError unless the inputs of `forward` fit; start states are left to layers."""
+        """Raise ShapeError unless the inputs of `forward` fit. Each layer checks its own state."""
         expect("Stack input x", x, ("T", "B", self.layers[0].D), self.dtype)
         expect_entries("layers in the start state", state, len(self.layers))
         self.expect_masks(masks, *x.shape[:2])

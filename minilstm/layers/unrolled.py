@@ -36,7 +36,7 @@ class Unrolled:
         return loop_array((self.x.shape[1], width), self.x.dtype)
 
     def end_loop(self) -> None:
-        """Prepare `a` for products over all steps; let go of arrays that only the loop needed."""
+        """Prepare `a` for products over all steps; free the arrays that only the loop needed."""
         self.product = None
         self.a = product_copy(self.a)
 
@@ -48,10 +48,10 @@ class UnrolledLSTM(Unrolled):
     c: np.ndarray | None = None  # (T+1, B, H) cell, with the start at index 0
     dc: np.ndarray | None = None  # (B, H) gradient of the cell of one step
     h_to_c: np.ndarray | None = None  # (T, B, H) slope of h with respect to c, see cells.py
-    c_to_c: np.ndarray | None = None  # (T, B, H) slope of c with respect to the c before
+    c_to_c: np.ndarray | None = None  # (T, B, H) slope of c with respect to c_prev
 
     def end_loop(self) -> None:
-        """Let go of the slopes too."""
+        """Free the slopes too."""
         self.h_to_c = self.c_to_c = None
         super().end_loop()
 

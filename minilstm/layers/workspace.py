@@ -5,9 +5,10 @@ than the arithmetic in it, because the operating system clears every page of its
 keeps the arrays of earlier steps and lends them out again.
 
 A buffer is free if no Python object refers to it: no cache that waits for its backward pass, no
-frame that the user kept. Python counts references, so no code has to give a buffer back, two live
-caches of one layer never share memory, and a user's arrays are never overwritten. On a GPU CuPy's
-own memory pool does the same, and both classes ask CuPy.
+frame that the user kept. Python counts the references to each buffer. So no code has to give a
+buffer back. Two caches of one layer never share memory while both wait for their backward pass. An
+array that the user keeps is never overwritten. On a GPU CuPy's own memory pool does the same, so
+both classes take their arrays from CuPy.
 
     with use_workspace(Reused()):
         ...                             # training: no allocation after the first step
@@ -52,7 +53,7 @@ class Reused:
         self._lock = threading.Lock()  # two threads must not be lent the same free buffer
 
     def empty(self, shape: tuple[int, ...], dtype):
-        """Return an uninitialised array, in a buffer that nobody uses if there is one."""
+        """Return an uninitialised array, in a free buffer or else in a new one."""
         if current_backend().name != "numpy":  # CuPy has this pool built in
             array = xp.empty(shape, dtype)
         else:
@@ -84,7 +85,8 @@ class Reused:
 
 
 def _references_to_an_unused_buffer():
-    # written as in `_free_buffer`, because the count includes the references of that code
+    # This code refers to the buffer in the same way as the code of `_free_buffer`. Both add the
+    # same number of references to the count.
     buffers = [np.empty(1)]
     k = 0
     return sys.getrefcount(buffers[k])
@@ -105,14 +107,14 @@ def current_workspace() -> Fresh | Reused:
 class use_workspace:  # noqa: N801  (reads like a function)
     """Take buffers from `workspace` in a block: `with use_workspace(Reused()):`.
 
-    The choice holds in the present context: other threads keep theirs (see `current_backend`).
-    Without `with`, the next request for a buffer raises ConfigError, because such a call would have
-    no effect.
+    Other threads keep the workspace that they had (see `current_backend`). Without `with`, the
+    next request for a buffer raises ConfigError, because such a call would have no effect.
     """
 
     def __init__(self, workspace: Fresh | Reused):
         self._workspace, self._previous = workspace, _of_context.get()
-        _of_context.set(self)  # in place of a workspace, until `with` enters the block
+        # This object is no workspace: until `with` replaces it, `__getattr__` raises the error.
+        _of_context.set(self)
 
     def __getattr__(self, name):  # called for `empty`, which only a workspace has
         raise ConfigError(
