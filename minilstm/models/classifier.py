@@ -22,8 +22,8 @@ from . import samples
 class Classifier(Layer, sample=samples.classifier):
     """Logits of the class at every step, from the frames so far.
 
-    x (T, B, D), masks (one (T, B, H) for each gap between layers, and one for the readout's
-    input) or None: evaluation -> logits (T, B, K).
+    x (T, B, D), masks -> logits (T, B, K). The masks are one (T, B, H) for each gap between
+    layers, and one for the readout's input. In evaluation masks is None.
 
     Every step has a loss. Slides: "Transfer Learning for Action Recognition" (Fig 11).
     """

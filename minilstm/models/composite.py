@@ -38,7 +38,7 @@ class EncoderDecoder(Layer, abstract=True):
         future (T, B, D)    needed only if a conditional decoder is fed the truth
         T                   the number of frames to predict; len(future) by default
         feed_truth          one value for each decoder, or one for both; see Decoder
-        masks               dropout masks (encoder, reconstruct, predict), or None: evaluation
+        masks               dropout masks (encoder, reconstruct, predict); None in evaluation
     The reconstruction comes in reverse order: frame 0 is the LAST frame of the past.
 
     Raises ConfigError for an unknown `conditional`, ShapeError for inputs that do not fit.
@@ -83,8 +83,8 @@ class EncoderDecoder(Layer, abstract=True):
         """Recompute every stack in segments, or truncate its gradient.
 
         `recompute` and `tbptt` are lengths in time steps. 0 switches off. See segments.py. With
-        truncation the gradient of the code reaches only the last window of the encoder. A frame
-        that a decoder feeds itself passes no gradient to the window before.
+        truncation the gradient of the code reaches only the last window of the encoder. If a
+        decoder's own frame is the input of the next window, its gradient is not passed back.
         """
         decoders = (self.reconstruct, self.predict)
         for stack in (self.encoder, *(decoder.stack for decoder in decoders if decoder)):
@@ -156,7 +156,10 @@ class EncoderDecoder(Layer, abstract=True):
 
     @staticmethod
     def in_forward_order(outputs):
-        """Return both outputs of `forward`, or their means, with the first frame first."""
+        """Return (reconstruction, prediction) with the first frame first in both.
+
+        `outputs` are two arrays in the order of `forward`, of logits or of frames. One may be None.
+        """
         reconstruction, prediction = outputs
         return None if reconstruction is None else reconstruction[::-1], prediction
 
@@ -219,7 +222,7 @@ class Composite(EncoderDecoder, sample=samples.composite, variants=samples.compo
 
 
 def _added(codes):
-    """Return the sum of the gradients of the code, of both decoders: dh and dc of every layer."""
+    """Add the decoders' gradients of the code, dh and dc of every layer. Return the sum."""
     total, *others = codes
     for code in others:
         for layer_total, layer in zip(total, code, strict=True):

@@ -1,8 +1,8 @@
 """The decoder: a stack that starts from the code, and a readout that turns its outputs into frames.
 
 Here are the decoders whose inputs are known before the first step: the unconditional one, which has
-no input, and the conditional one in teacher forcing. feedback.py has the pass of a decoder that
-feeds on its own output.
+no input, and the conditional one in teacher forcing. feedback.py has the forward and backward pass
+of a decoder whose inputs are its own outputs.
 
 Slides: "Recurrent Encoder-Decoder", "Predicting The Future". Paper: section 2.2 to 2.4. Read next:
 composite.py, then feedback.py.
@@ -44,11 +44,12 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
     forward(code, T, truth, feed_truth, masks) -> logits (T, B, D)
         code              the state to start from: one tuple of (B, H) arrays per layer
         truth (T, B, D)   the frames that the decoder should produce
-        feed_truth        which frame t-1 step t sees. True: the TRUE frame (teacher forcing).
-                          False: the decoder's OWN mean frame (free-running). (T, B) of bool:
-                          entry t-1 decides for step t (scheduled sampling)
+        feed_truth        the choice of frame t-1, which is the input of step t. True: the TRUE
+                          frame (teacher forcing). False: the decoder's OWN mean frame
+                          (free-running). (T, B) of bool: entry t-1 decides for step t (scheduled
+                          sampling)
         masks             dropout masks, one (T, B, H) of bool per gap between layers. With start
-                          "read" one (T-1, B, H). None: evaluation
+                          "read" one (T-1, B, H). None in evaluation
 
     Raises ConfigError for an unknown `start`, ShapeError for inputs that do not fit.
     """
@@ -112,7 +113,7 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
         return dcode, None, dtruth, None, None
 
     def _inputs(self, code, T, truth):
-        """Return the input of each step: the true frame before its own, or nothing (width 0)."""
+        """Return the input of each step: the true frame before the one it makes, or width 0."""
         steps, B = decoder_steps(self.start, T), len(code[0][0])
         x = empty((steps, B, self.stack.layers[0].D), self.dtype)
         if not self.conditional:

@@ -12,8 +12,8 @@ from . import samples
 class Encoder(SegmentedStack, sample=samples.encoder):
     """A stack over the past. Its final state, of every layer, is the code.
 
-    past (T, B, D), masks (one (T, B, H) of bool per gap between layers, or None: evaluation)
-    -> code: one tuple of (B, H) arrays per layer.
+    past (T, B, D), masks -> code: one tuple of (B, H) arrays per layer. The masks are one
+    (T, B, H) of bool per gap between layers. In evaluation masks is None.
     """
 
     def forward(self, past, masks=None):

@@ -1,9 +1,9 @@
-"""The pass of a decoder that feeds on its own output, frame by frame.
+"""Forward and backward of a decoder whose inputs are its own outputs, frame by frame.
 
-Its inputs can't be known beforehand: a frame goes into the next step, and the gradient comes back
-the same way. So every matrix product is computed for one step at a time. The stack may cut its run
-into segments (segments.py). From one segment to the next the decoder carries the state of its stack
-and its own last frame.
+The inputs are not known before the first step: each predicted frame is the input of the next step.
+The gradient takes the same path back. So every matrix product is computed for one step at a time.
+The time steps may be cut into segments (segments.py). From one segment to the next the decoder
+carries the state of its stack and its own last frame.
 
 Paper: section 2.4, "Conditional Decoder". Scheduled sampling: Bengio et al. 2015 (arXiv
 1506.03099). Read next: classifier.py.
@@ -23,9 +23,10 @@ LAG = {"step": 1, "read": 0}
 
 
 def forward(decoder, code, T, truth, feed_truth, masks):
-    """Decode T frames without teacher forcing in every step -> logits (T, B, D), cache.
+    """Decode T frames, free-running or by scheduled sampling -> logits (T, B, D), cache.
 
-    The arguments are those of `Decoder.forward`, checked. feed_truth is False or (T, B) of bool.
+    The arguments are those of `Decoder.forward`, already checked. feed_truth is False
+    (free-running) or (T, B) of bool (scheduled sampling).
     """
     B, read = len(code[0][0]), decoder.start == "read"
     steps = T - 1 if read else T
@@ -96,8 +97,9 @@ def _forward_steps(decoder, truth, feed_truth, masks, part, carried):
 def _backward_steps(decoder, dlogits, feed_truth, want_dtruth, part, dcarried, cache):
     """Run the same slice back. dlogits are those of the slice.
 
-    `dcarried` are the gradients of (state, own frame) after the slice, or None. Returns the
-    gradient of the true frames that the slice saw, or None, and `dcarried` before the slice.
+    `dcarried` are the gradients of (state, own frame) after the slice, or None for zeros. Returns
+    two things: the gradient of the true frames that the slice saw (None if it is not wanted), and
+    the gradients of (state, own frame) before the slice.
     """
     dfinal, dframe = dcarried or (None, None)
     values = cache.consume()

@@ -1,4 +1,4 @@
-"""Small instances of every model with inputs, for the gradient check and the contract tests.
+"""Small instances of every model with inputs, for the gradient check and tests/test_contracts.py.
 
 The rules are those of layers/samples.py. Not part of the mathematics: skip this file at a first
 reading.
@@ -103,7 +103,7 @@ def _model(cls, rng, conditional, start, feed_truth=None, loss=None, layers=2):
     T_past, T_future, B, D, H = 5, 6, 3, 4, 2
     model = randomize(cls(D, H, layers, rng, conditional, start, loss, dropout=0.3), rng)
     past, future = rng.random((T_past, B, D)), rng.random((T_future, B, D))
-    if feed_truth is None:  # scheduled sampling: at every step some frames true, some its own
+    if feed_truth is None:  # scheduled sampling: at each step some sequences get the true frame
         feed_truth = tuple(rng.random((T, B)) < 0.5 for T in (T_past, T_future))
         for mixed in feed_truth:
             mixed[:, 0], mixed[:, 1] = True, False
