@@ -65,8 +65,9 @@ class _Library:
 
 
 xp = _Library()
-# While nobody has chosen CuPy, xp.tanh is a plain attribute read. The first choice of CuPy empties
-# vars(xp); from then on each name is looked up in the library of the reader's own context.
+# Until CuPy is chosen, xp holds all of NumPy's names, so xp.tanh is a plain attribute read. The
+# first choice of CuPy empties vars(xp). From then on `__getattr__` looks up each name in the
+# library that the current thread uses.
 vars(xp).update(vars(np))
 
 
@@ -79,8 +80,8 @@ def set_backend(name: str = "numpy", dtype: str = "float32", fused: bool = True)
     fused  with False, CuPy computes LSTM cells operation by operation, as NumPy does
 
     There is no silent fall-back to NumPy: it would show only as slow training. Raises BackendError
-    if the library is missing or broken, and inside a `with use_backend(...)` block, which would
-    hide the new choice until its end.
+    if the library is missing or broken. Also raises it inside a `with use_backend(...)` block:
+    there the choice of the block is in force, and the new choice would have no effect.
     """
     global _of_process
     if isinstance(_of_context.get(), Backend):
@@ -95,15 +96,16 @@ def set_backend(name: str = "numpy", dtype: str = "float32", fused: bool = True)
 class use_backend:  # noqa: N801  (reads like a function)
     """Choose the array library and dtype for a block: `with use_backend("numpy", "float64"):`.
 
-    The arguments are those of `set_backend`. The choice holds in the present context: other threads
-    keep theirs. At the end of the block the choice before it is in force again. Without `with`, the
-    next use of the backend raises BackendError, because such a call would have no effect.
+    The arguments are those of `set_backend`. Other threads keep the choice that they had. At the
+    end of the block the choice before it is in force again. Without `with`, the next use of the
+    backend raises BackendError, because such a call would have no effect.
     """
 
     def __init__(self, name: str = "numpy", dtype: str = "float32", fused: bool = True):
         self._backend = _backend(name, dtype, fused)
         self._previous = _of_context.get()
-        _of_context.set(self)  # in place of a Backend, until `with` enters the block
+        # This object is no Backend: until `with` replaces it, `__getattr__` raises the error.
+        _of_context.set(self)
 
     def __getattr__(self, name):  # called for `name`, `dtype`, ..., which only a Backend has
         raise BackendError(

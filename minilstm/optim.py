@@ -1,20 +1,20 @@
 """The rules that turn a gradient into an update: SGD with momentum, RMSProp and Adam.
 
-The slides say only "train"; the two public releases of the paper's code use `SGD` (2016) and
-`RMSProp` (2015), and `Adam` came soon after. Also here: `clip_norm`, which bounds the GRADIENT
-before the rule sees it, and the schedules of the learning rate.
+The slides say only "train". The authors released their code twice: the release of 2015 uses
+`RMSProp`, the release of 2016 `SGD`. Neither uses `Adam`. Also here: `clip_norm`, which bounds the
+GRADIENT before the rule uses it, and the schedules of the learning rate.
 
     optimizer = Adam(model.flat(), l2=1e-4)
     rate = schedule("cosine", 1e-3, steps=20_000, warmup_steps=500)
     norm = clip_norm(model.flat().grad, 5.0)
     optimizer.step(rate(optimizer.steps))
 
-All parameters of a model are views into one flat array (layer.py), so a rule is one pass over
-three or four long arrays. On a CPU the pass goes in chunks that stay in the cache; every operation
-writes into a buffer that already exists. The letters are those of layer.py: `w` the weights, `dw`
-their gradient.
+All parameters of a model are views into one flat array (layer.py), so an update is one pass over
+three or four long arrays. On a CPU the pass takes these arrays in chunks that fit into the
+processor's cache. Every operation writes into a buffer that already exists. In the equations `w`
+are the weights and `dw` is their gradient.
 
-Read next: config.py for the values these rules are given, loop.py for the loop around them.
+Read next: config/schema.py for the values that these rules get, training/step.py for their use.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ FLUSH_EVERY = 8
 
 
 class Optimizer:
-    """The base of the rules: state, chunks, L2, the bound on the update, no subnormal numbers.
+    """The base of the rules: state, chunks, L2, and the bound on the update.
 
     `flat` is `model.flat()`, whose `flat.value` is updated in place. L2 adds `l2 * w` to the
     gradient of the first `flat.decayed` elements (weights and peepholes) and leaves the rest
-    (biases) alone. `clamp_update` > 0 bounds every element of the update, and of the velocity it
-    comes from, by +-clamp_update; both public releases do this under the name `gradient_clip`. It
-    is not `clip_norm`, which scales the gradient. `state` (arrays by name, of the shape and dtype
-    of `flat.value`) and `steps` (updates so far) are all that a checkpoint needs. `chunk` changes
-    the speed, never the result.
+    (biases) alone. `clamp_update` > 0 bounds every element of the update by +-clamp_update. In SGD
+    and RMSProp the update is the velocity, so the velocity is bounded. Both releases do this, under
+    the name `gradient_clip`. `clip_norm` is different: it scales the gradient. `state` (arrays by
+    name, of the shape and dtype of `flat.value`) and `steps` (updates so far) are all that a
+    checkpoint needs. `chunk` changes the speed, never the result.
 
-    `unusable` counts the steps in a row that were not finite. After more than `patience` of them
-    updates stop. So a host that reads the losses of a device late still finds the same weights.
+    `unusable` counts the steps in a row whose loss or gradient was not finite. After more than
+    `patience` such steps no update is made any more. A GPU may be many steps ahead when the host
+    reads a loss that is not finite. The weights are then still those of the last good step.
     """
 
     patience = math.inf
@@ -70,16 +71,18 @@ class Optimizer:
         ]
         size = 0 if self._there else min(chunk, flat.value.size)
         self._scratch = [xp.empty(size, flat.value.dtype) for _ in range(self.scratch)]
-        # State that only decays sinks into subnormal numbers, on which many CPUs are far slower,
-        # and rounding holds it there for ever. `x + c - c` rounds x to a multiple of q = c*eps/2
-        # (5e-32 in float32): 0, or far above the subnormals. Above 1e-24 it moves 1 ulp at most.
+        # Where the gradient is 0 the state only decays. It would become a subnormal number: so
+        # close to 0 that many CPUs are far slower, and rounding would never make it 0. `x + c - c`
+        # rounds x to a multiple of q = c*eps/2 (5e-32 in float32). A multiple of q is 0 or far
+        # larger than the subnormal numbers. Above 1e-24, x changes by 1 unit of its last place at
+        # most.
         limits = xp.finfo(flat.value.dtype)
         self._c = float(limits.tiny) / float(limits.eps) ** 2
 
     def __deepcopy__(self, memo):
         raise ConfigError(
-            "expected no copy of an optimizer, whose copy would not move the copied model, got a "
-            "deep copy: make a new one for copy.flat() and copy the arrays of its `state`"
+            "expected no deep copy of an optimizer, got one, which would not update the copied "
+            "model: make a new optimizer for copy.flat() and copy the arrays of `state`"
         )
 
     @property
@@ -112,7 +115,7 @@ class Optimizer:
         with np.errstate(over="ignore", invalid="ignore"):
             for k, (start, stop) in enumerate(self.flat.parts):
                 dw = self.flat.grad[start:stop]
-                xp.dot(dw, dw, out=squares[k, ...])  # the dots keep the element an array
+                xp.dot(dw, dw, out=squares[k, ...])  # [k, ...] gives a 0-d array, as `out` needs
             norms = xp.sqrt(squares, out=squares)
             return xp.sqrt(xp.dot(norms, norms)), norms
 
@@ -166,8 +169,8 @@ class Optimizer:
     def _bound(self, update):
         """update = min(max(update, -clamp_update), clamp_update), without subnormal numbers.
 
-        Weights need no flush of their own: those above 1e-24 are multiples of q, and sums of
-        multiples of q are multiples of q.
+        The weights need no flush of their own. A weight above 1e-24 is a multiple of q, and so is
+        the update. Their sum is then a multiple of q too, and never a subnormal number.
         """
         if self.clamp_update > 0:
             xp.clip(update, -self.clamp_update, self.clamp_update, out=update)
@@ -217,7 +220,8 @@ class RMSProp(Optimizer):
 
     State: `velocity` v, `mean_square` s. s starts at 1, so the first steps are small and need no
     correction. Source: toronto2015, which has no epsilon. There s reached 0 where the gradient
-    stayed 0, and 0 / 0 is NaN. Here s stops at a few q, so that epsilon = 0 stays finite too.
+    stayed 0, and 0 / 0 is NaN. Here s never decays below a few q (see `Optimizer`), so the result
+    is finite even with epsilon = 0.
     """
 
     starts = {"velocity": 0.0, "mean_square": 1.0}
@@ -258,8 +262,8 @@ class Adam(Optimizer):
         u = clamp(u)
         w = w + u
 
-    Every FLUSH_EVERY-th update rounds small m and s to 0. The others stay so large that they do not
-    decay to subnormal numbers before the next time.
+    Every FLUSH_EVERY-th update rounds small elements of m and s to 0. All other elements are so
+    large that they can't decay to subnormal numbers before the next rounding.
 
     State: `mean` m, `mean_square` s. `momentum` and `decay` are the beta1 and beta2 of Kingma and
     Ba 2015 (arXiv 1412.6980). L2 is part of the gradient here, as in the other rules.
@@ -302,7 +306,8 @@ class Adam(Optimizer):
         if self.steps % FLUSH_EVERY == 0:
             self._flush(s)
             self._flush(m)
-        # sqrt(s) is not divided by this; epsilon and the rate are multiplied by it instead
+        # The docstring divides sqrt(s) by this. To multiply epsilon and the rate by it gives the
+        # same u, and saves a pass over an array.
         correction = (1 - self.decay**self.steps) ** 0.5
         xp.sqrt(s, out=b)
         xp.add(b, correction * self.epsilon, out=b)
@@ -351,7 +356,8 @@ def exponential(
 ) -> float:
     """Multiply the rate by `decay_factor` after every `decay_every` steps: a staircase.
 
-    Both public releases compute the decayed rate but then use the undecayed one. Here it is used.
+    Both releases compute the decayed rate but then use the undecayed one. Here the decayed rate is
+    used.
     """
     return learning_rate * decay_factor ** (step // decay_every)
 
