@@ -1,4 +1,4 @@
-"""Batches for training: frames, dropout masks and feeding choices, drawn on the host.
+"""Batches for training: frames, dropout masks and choices of decoder inputs, drawn on the host.
 
 Batch k is a function of the configuration and k. A thread draws the next batches while the training
 step computes.
@@ -28,8 +28,8 @@ from .step import Batch
 def draw_batch(source: Source, config: Config, k: int, ranks: Alone = ALONE) -> Batch:
     """Draw batch k on the host and return this rank's rows. A function of (config, k) and the rank.
 
-    Frames and random choices are drawn for the whole batch, so they do not depend on the number of
-    ranks.
+    A rank is one of several processes that train together (distributed.py). Frames and random
+    choices are drawn for the whole batch, so they do not depend on the number of ranks.
     """
     B, rows = config.run.batch_size, ranks.rows(config.run.batch_size)
     frames = as_vectors(source.batch(k, B)[:, rows], source.scale)

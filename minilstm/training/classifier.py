@@ -117,9 +117,9 @@ def fit(
 ) -> Fitted:
     """Train a classifier on `train`, with the encoder of the run folder `run`, or a new one.
 
-    `validation` alone decides on settings and on the end. The result is a function of the arguments
-    alone. Raises ConfigError for a run that is missing or whose frames have another size, DataError
-    for clips without labels.
+    The strength of L2 and the step at which training stops are chosen on `validation` alone. The
+    result is a function of the arguments alone. Raises ConfigError for a run that is missing or
+    whose frames have another size, DataError for clips without labels.
     """
     for name, clips in (("train", train), ("validation", validation)):
         if not len(clips) or (clips.labels < 0).any():
@@ -217,8 +217,8 @@ def build_classifier(
 ) -> Classifier:
     """Build a classifier of frames of D numbers into K classes.
 
-    Its encoder has the sizes of the run's, and its weights unless it starts from scratch. Raises
-    ConfigError.
+    Its encoder has the same sizes as the encoder of `run`, if there is a run. It also has the same
+    weights, unless settings.encoder is "scratch". Raises ConfigError.
     """
     rng = keyed_rng(Purpose.WEIGHTS, settings.seed)
     if run is None:
@@ -259,9 +259,10 @@ def copy_encoder(classifier: Classifier, model, run: str | Path) -> None:
 
 
 def _expect_what_was_learned(clips, run):
-    """Raise ConfigError for clips of pixels where the encoder learned changes, and vice versa.
+    """Raise ConfigError if the encoder learned another kind of frames than `clips` has.
 
-    Patches and percepts are normalised as in the run, so they always fit.
+    The two kinds are pixels, and changes of pixels from frame to frame. Patches and percepts are
+    normalised as in the run, so they always fit.
     """
     learned = build.read_config(run).data.source
     changes = clips.frames.dtype == np.uint8 and clips.scale is not None

@@ -44,7 +44,7 @@ class Alone:
     """A single process, which computes whole batches. Base of `Ranks`.
 
     rank, count   the number of this rank, from 0, and the number of ranks
-    neighbours    ranks that share the memory in use with this one, itself included
+    neighbours    number of ranks, this one included, that share the memory of its machine or GPU
     """
 
     rank, count, neighbours = 0, 1, 1
@@ -74,7 +74,7 @@ class Alone:
         return losses
 
     def largest(self, number: float) -> float:
-        """Return the largest of one number of every rank."""
+        """Return the maximum over all ranks, each of which gives one `number`."""
         return number
 
     def stopped(self, stop: SimpleNamespace) -> int:
@@ -144,7 +144,7 @@ class Ranks(Alone):
         return dict(zip(losses, total, strict=True))
 
     def largest(self, number: float) -> float:
-        """Return the largest of one number of every rank."""
+        """Return the maximum over all ranks, each of which gives one `number`."""
         found = np.array([number], np.float64)
         self._world.Allreduce(self._mpi.IN_PLACE, found, op=self._mpi.MAX)
         return float(found[0])
@@ -174,12 +174,15 @@ class Ranks(Alone):
             said = os.environ.get(name, "1")
             if self.count == 1 and said != "1":
                 raise BackendError(
-                    f"expected {said} ranks, as {name} says, got one alone: mpiexec and mpi4py use "
+                    f"expected {said} ranks (from {name}), got one alone: mpiexec and mpi4py use "
                     "different MPI libraries; pip install 'minilstm[mpi]' brings a matching pair"
                 )
 
     def _share_cpus(self, here):
-        """Limit the threads of BLAS to this rank's share of the CPUs: 1/n of one that n share."""
+        """Limit the threads of BLAS to this rank's share of the CPUs.
+
+        If n ranks may use the same CPU, each of them counts 1/n of it.
+        """
         from threadpoolctl import threadpool_info, threadpool_limits
 
         mine = cpus()  # those that the launcher gave this rank, or all

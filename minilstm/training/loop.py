@@ -83,9 +83,10 @@ def train(
     arguments.
 
     Raises NonFiniteError for losses or gradients that are not finite, RunError for a folder that
-    can't be used. Raises Interrupted (a KeyboardInterrupt) after SIGINT, SIGTERM or SIGHUP, when
-    the pictures are drawn. The checkpoint is then from the last complete step. If an error
-    interrupted a step halfway, it is the last one by --checkpoint-every.
+    can't be used. After SIGINT, SIGTERM or SIGHUP the function finishes the step, writes a
+    checkpoint, draws the pictures, and then raises Interrupted (a KeyboardInterrupt). If an error
+    interrupts a step halfway, no checkpoint is written. The newest one is then the last that
+    --checkpoint-every wrote.
     """
     folder = RunFolder(out) if ranks.is_first else Watched(out)
     quiet = quiet or not ranks.is_first
@@ -95,7 +96,7 @@ def train(
         folder.refuse(force)
     source = build.open_source(config, "train")
     validation = build.open_source(config, "validation")
-    if len(source.frame_shape) > 1:  # the pictures at the end need this: an error now, not then
+    if len(source.frame_shape) > 1:  # for the pictures: if it fails, it should fail before training
         build.open_source(config, "test")
     D = math.prod(source.frame_shape)
     resources.refuse_weights(config, D, ranks)

@@ -28,8 +28,8 @@ from .loop import use_graphs
 from .packing import packing_of
 from .step import training_step
 
-WARM = 8  # steps before the clock starts: kernels are compiled, and both graphs recorded
-TIMED = 24  # steps on the clock
+WARM = 8  # steps that are not timed: in them kernels are compiled and CUDA graphs recorded
+TIMED = 24  # steps that are timed
 
 
 def seconds_per_step(config: Config, timed: int = TIMED) -> float:

@@ -1,8 +1,8 @@
 """Batches between the thread that draws them and the training step: packed small for a GPU.
 
 A CPU learns from the batch as it was drawn. For a GPU the host sends less than the frames. The GPU
-computes the frames itself, to the same bytes (gpu/frames.py). For Moving MNIST and actions it gets
-the numbers and places of the digits, for other pictures bytes, for percepts floats.
+computes the frames itself, to the same bytes (gpu/frames.py). For Moving MNIST and actions the host
+sends the indices of the digits and their places, for other pictures bytes, for percepts floats.
 
     packing = packing_of(source, config, ranks)
     packed  = packing.pack(k)          on the host, in a thread of its own: tuples of small arrays
@@ -82,14 +82,14 @@ class BytesPacking(NumbersPacking):
 
 
 class MovingPacking(NumbersPacking):
-    """Moving MNIST as the numbers and corners of its digits; the digits are sent once."""
+    """Moving MNIST as the indices and corners of digits. The digits themselves are sent once."""
 
     def __init__(self, source, config, ranks=ALONE):
         super().__init__(source, config, ranks)
         self.digits = asarray(source.images, np.uint8)
 
     def plan(self, k):
-        """Return the numbers of the digits of batch k, and their corners."""
+        """Return the indices of the digits of batch k, and their corners."""
         chosen, corners = self.source.plan(k, self.config.run.batch_size)
         return chosen[self.rows].astype(np.int32), corners[:, self.rows].astype(np.int32)
 
@@ -100,7 +100,7 @@ class MovingPacking(NumbersPacking):
 
 
 class ActingPacking(BytesPacking):
-    """Actions as the numbers and places of their digits; the digits are sent once."""
+    """Actions as the indices and places of digits. The digits themselves are sent once."""
 
     def __init__(self, source, config, ranks=ALONE):
         super().__init__(source, config, ranks)
@@ -108,7 +108,7 @@ class ActingPacking(BytesPacking):
         self.middle = asarray(actions.middles(source.frame_size), np.float32)
 
     def plan(self, k):
-        """Return the numbers of the digits of batch k, and their places."""
+        """Return the indices of the digits of batch k, and their places."""
         chosen, at = self.source.plan(k, self.config.run.batch_size)
         places = actions.places(at, self.source.images.shape[1])
         return chosen[self.rows].astype(np.int32), places[:, self.rows]

@@ -1,7 +1,7 @@
 """Progress of a run: its log, validation, checkpoints and pictures.
 
-`Progress` enters every step. It handles numbers that are not finite, and restores the state that
-`--resume` continues from.
+`Progress` counts the steps and logs their results. It handles numbers that are not finite, and
+restores the state that `--resume` continues from.
 
 Read next: run_folder.py (the files), checkpoint.py, judging.py.
 """
@@ -53,7 +53,7 @@ def announce(
     out: Path,
     ranks: Alone = ALONE,
 ) -> str:
-    """Describe the run in five lines, with further ones on what would be faster."""
+    """Describe the run in five lines, and in further lines what would make it faster."""
     c, d, r = config.model, config.data, config.run
     conditional = {"none": "", "both": ", both decoders conditional"}
     conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
@@ -97,7 +97,8 @@ class Progress:
     step, seconds          steps made, and seconds of training, resumed ones included
     best                   lowest validation loss so far
     is_finished            True after the last step, or when the minutes are over
-    is_step_complete       False while a step is being made: an update without its log, for example
+    is_step_complete       False during a step: the weights may be updated, and the step not yet
+                           counted
     unusable               steps in a row whose losses or gradients were not finite
     saved                  step of the newest checkpoint, or None
     """
@@ -125,7 +126,7 @@ class Progress:
         # a resumed run continues with these
         self.step, self.seconds, self.best = 0, 0.0, math.inf
         self.interval = Interval()
-        self.usual = math.inf  # mean loss of the interval before
+        self.usual = math.inf  # mean loss of the previous interval
         self.unusable = 0
         self.readings = Readings(
             min(config.run.log_every or MAX_STEPS_AHEAD, MAX_STEPS_AHEAD), ranks.count > 1
@@ -141,7 +142,7 @@ class Progress:
         self.is_finished = self.step >= run.steps
 
     def account(self, rate: float, stop: SimpleNamespace) -> bool:
-        """Enter one more step, and log, validate and save when that is due.
+        """Count one more step, and log, validate and save when that is due.
 
         Returns False if the run is back at an earlier step, so that its batch has to be drawn
         again.
@@ -493,7 +494,7 @@ def _moved(before, after, known):
 
 
 def _same_cell(before, after):
-    """Say whether two files of the user's own, or one that was moved, hold the same cell."""
+    """Return True if two files of cells have the same bytes and name the same class."""
     return before and after and (before.name, before.sha256) == (after.name, after.sha256)
 
 

@@ -1,4 +1,4 @@
-"""Resources of a training step, computed before it is made: arithmetic and memory.
+"""Arithmetic and memory of a training step, computed before the first step is made.
 
 Read next: progress.py, which announces both.
 """
@@ -83,16 +83,19 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     return Memory(fixed, two - one + 4 * frames)
 
 
-SCALES = (29, 31, 37)  # primes: buffers of a small model must not agree in size by chance
+# Sizes of three small models. They are primes, so that two buffers of different shapes do not have
+# the same size by chance: a buffer may be used again for an array of the same size.
+SCALES = (29, 31, 37)
 
 
 def _measured(D, config):
     """Return the bytes of buffers for batches of one and of two sequences.
 
-    With k times as many units and pixels the buffers are k times as large, except the buffers for
-    gradients of weights, whose size is known. So two small models of the same proportions give the
-    size for a large model by a straight line, and a third small model checks the line. If there
-    are no such small models, the model itself is measured.
+    The size of the buffers is a linear function of the size of the model, except for the buffers
+    for gradients of weights, whose size is known. So two small models with the same ratio of units
+    to pixels are measured, and the size for the large model is extrapolated from them. A third
+    small model checks that the function is linear. If there are no such small models, or if the
+    check fails, the model itself is measured.
     """
     H = config.model.hidden
     k = math.gcd(D, H)
@@ -109,7 +112,10 @@ def _measured(D, config):
 
 
 def _buffers(H, D, config):
-    """Return the bytes for one and two sequences, and those for gradients of weights in each."""
+    """Return the bytes [for one, for two sequences], and the bytes for gradients of weights.
+
+    The first two numbers do not include the third.
+    """
     model = _blank(H, D, config)
     rest = _size_for_gradients(model)
     return [_buffers_of_a_step(model, config, B) - rest for B in (1, 2)], rest
@@ -121,7 +127,10 @@ def _blank(H, D, config):
 
 
 def _size_for_gradients(model):
-    """Return the bytes of the buffers for gradients of weights, one per size of a block."""
+    """Return the bytes of the buffers for gradients of weights.
+
+    A gradient is computed in blocks of rows (linear.py). Blocks of the same size share one buffer.
+    """
     sizes = set()
     for name, param in model.params().items():
         if param.value.ndim == 2 and not name.endswith("Wp"):

@@ -17,7 +17,7 @@ from ..models import EncoderDecoder
 from ..optim import Optimizer, clip_scale
 from .distributed import ALONE, Alone
 
-OF_ARRAY = "gradient_norm "  # with the name of a parameter behind it: a column of the log
+OF_ARRAY = "gradient_norm "  # the log has such a name for each parameter: "gradient_norm NAME"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Batch:
     """Frames (T, B, D), random choices and learning rate of one training step.
 
     past, future   frames of the sequences of this rank
-    feed_truth     feeding of the two decoders; see Decoder
+    feed_truth     the choice of each decoder's inputs; see Decoder
     masks          dropout masks of encoder and decoders, or None
     share          fraction of the whole batch that this rank has: 1 for a single process
     rate           learning rate
@@ -64,7 +64,8 @@ def training_step(
             dlogits.append(None)
             continue
         losses[name], loss_cache = model.loss.forward(z, target)
-        # the loss is a mean over frames and sequences; the settings may ask for a sum's gradient
+        # The loss is a mean over frames and sequences. The setting `gradient_scale` may ask for the
+        # gradient of a sum over frames, or over frames and sequences.
         sums = {"mean": 1, "batch_mean": len(z), "sum": len(z) * B / batch.share}
         scale = config.loss.weights[name] * batch.share * sums[config.loss.gradient_scale]
         dz, _ = model.loss.backward(scale, loss_cache)
