@@ -96,9 +96,10 @@ COUNTS = {
     "tutorials/09_evaluation.py": 1,
     "tutorials/11_visualisation.py": 2,
     "tutorials/12_transfer_learning.py": 3,
-    "tutorials/13_benchmarking.py": 2,
+    "tutorials/13_benchmarking.py": 1,
     "tutorials/15_gpu.py": 3,
     "tutorials/16_your_own_cell.py": 4,
+    "tutorials/17_percepts.py": 4,
     "tutorials/README.md": 1,
 }
 

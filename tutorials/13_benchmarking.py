@@ -26,7 +26,7 @@ import numpy as np
 
 from minilstm import config, data, reproduce
 from minilstm.config import ClassifySettings
-from minilstm.evaluation import frame_errors, judging, kept_predictions, metrics
+from minilstm.evaluation import judging, metrics
 from minilstm.evaluation.clip_scores import accuracy, nats_per_clip
 from minilstm.experiments import table2
 from minilstm.experiments.markdown import percent, plus_minus
@@ -273,6 +273,25 @@ kit.save(drawn, "13_table4", show=False)
 # | Multi-skip feature stacking | tracks of points at several speeds; hand-made, no network | - |
 # | Composite LSTM Model | features of an ImageNet network, LSTM | ImageNet; unlabelled films |
 #
+# In two sentences each:
+#
+# * **Spatial Convolutional Net**: an ImageNet network is trained further to name the action in
+#   single frames. The answers for the frames of a film are averaged, so it knows no motion.
+# * **Temporal Convolutional Net**: the same kind of network, but its input is the optical flow of
+#   ten frames, stacked as channels. It sees motion, and no colour or texture.
+# * **Two-stream Convolutional Net**: the two above together. Their answers are joined at the end.
+# * **C3D**: a network whose convolution windows are 3x3x3, the third direction being time. It is
+#   trained to name sports in a million films, and a linear classifier of its features answers for
+#   other films.
+# * **C3D + fc6**: C3D's features beside those of layer fc6 of an ImageNet network. The gain of 4.1
+#   points shows that the two know different things.
+# * **LRCN**: a convolutional network describes every frame, an LSTM reads the descriptions, and all
+#   is trained together with labels. It is the slides' classifier without unsupervised pretraining,
+#   with its convolutional network trained, too; it is best with flow and RGB together.
+# * **Multi-skip feature stacking**: improved dense trajectories, points that are tracked through
+#   the film, with hand-made descriptions of the motion around them. Frames are skipped in several
+#   ways, so that one action at several speeds gives similar numbers.
+#
 # So the table mixes four questions: a network or hand-made features, RGB or flow, how many labels,
 # one model or two. **No two rows differ in one point only.** Such rows are in Tables 1 and 3, which
 # come from one laboratory: the same features, films and classifier, with and without pretraining.
@@ -344,44 +363,9 @@ assert np.mean(wrong) > np.mean(honest)
 # statistical test protects against chance. It does not protect against comparing what can't be
 # compared.
 #
-# ## Later papers on moving digits
+# Later papers on moving digits print other numbers, squared error and SSIM. Tutorial 18 has them,
+# and says what can be compared.
 #
-# Later papers predict ten frames of two digits from ten, on 64 x 64 pixels, and print three other
-# numbers per frame: squared error and absolute error, both summed over pixels, and the structural
-# similarity SSIM. `python -m minilstm.evaluate RUN` prints them, too. Before you read the table,
-# read what differs:
-#
-# * **Training films.** The public code of PredRNN reads its training films from a file. Our films
-#   are drawn anew for every batch, so a model never sees a film twice. That is an advantage.
-# * **Test films.** The public file of 10,000 test films, or films from the same kind of generator
-#   with other digits. The loss of the mean image shows how much such sets differ (see above).
-# * **The loss in training.** Ours is the cross-entropy. It is none of the three columns.
-# * **How it was trained.** The same model has more than one number. PredRNN has a squared error of
-#   56.8 in the first papers, and 25.04 in a later benchmark that trained it with other settings
-#   (as quoted in chengtan9907/OpenSTL, issue 19).
-#
-# | model | squared error | absolute error | SSIM |
-# | --- | --- | --- | --- |
-# | ConvLSTM (Shi et al. 2015; numbers from other papers) | 103.3 | 182.9 | 0.707 |
-# | PredRNN (Wang et al. 2017) | 56.8 | 126.1 | 0.867 |
-# | PredRNN++ (Wang et al. 2018) | 46.5 | 106.8 | 0.898 |
-#
-# (Numbers as listed by paperswithcode.com for these papers. Check the papers before you quote
-# them.) The next cell prints the same numbers for our model of the slides' size, if its predictions
-# are in the package:
-
-# %%
-if kept_predictions.KEPT.is_file():
-    kept = kept_predictions.read_kept()
-    print(f"{kept.config.model.layers} layers of {kept.config.model.hidden} units, "
-          f"{kept.about['step'] * kept.config.run.batch_size:,} training films, "
-          f"{kept.about.get('device', 'CPU')}")  # fmt: skip
-    print(*frame_errors.in_words(kept.result["frame_errors"]), sep="\n")
-else:
-    print("There is none: nobody has trained it yet. The command is: python -m minilstm.reproduce "
-          "table2 --scale paper --digits DIR --backend cupy --only composite")  # fmt: skip
-
-# %% [markdown]
 # ## A checklist
 #
 # Before you put two numbers into one table, check:

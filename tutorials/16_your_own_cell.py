@@ -355,4 +355,5 @@ for cell in (own_cells.CoupledLSTM, own_cells.MinimalLSTM):
 # %% [markdown]
 # **In the library:** [rnn.py](../minilstm/layers/rnn.py) `Recurrent`, `ElmanRNN` (the shortest
 # cell); [lstm.py](../minilstm/layers/lstm.py) `LSTM`; [own_cell.py](../minilstm/runs/own_cell.py)
-# `read_cell`, which runs a file only if you asked for it. **Next:** a cell of your own.
+# `read_cell`, which runs a file only if you asked for it. **Next:** 17, features
+# in place of pixels.

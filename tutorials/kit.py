@@ -24,6 +24,8 @@ from PIL import Image
 
 from minilstm import config
 from minilstm.backend import use_backend
+from minilstm.data import Source
+from minilstm.data.mobilenet import STRIDES, MobileNetV2, read_mobilenet
 from minilstm.data.rng import part
 from minilstm.evaluation import judging
 from minilstm.figures import diagrams
@@ -128,14 +130,15 @@ def _write(picture, name, show):
         display.display(display.Image(data.getvalue()))
 
 
-def pictures(ax, frames: np.ndarray, shape: tuple[int, int], gap: int = 1) -> None:
+def pictures(ax, frames: np.ndarray, shape: tuple[int, ...], gap: int = 1) -> None:
     """Draw frames (rows, columns, D), values in [0, 1], as a table of pictures.
 
-    `shape` is the (height, width) of one picture, `gap` the space between two, both in pixels.
+    `shape` is the (height, width) of one picture, or (height, width, 3) in colour. `gap` is the
+    space between two, in pixels.
     """
     rows, columns, _ = frames.shape
-    height, width = shape
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), 0.55)
+    height, width, *colours = shape
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, *colours), 0.55)
     for r in range(rows):
         for c in range(columns):
             y, x = r * (height + gap), c * (width + gap)
@@ -147,15 +150,20 @@ def pictures(ax, frames: np.ndarray, shape: tuple[int, int], gap: int = 1) -> No
 # ---------------------------------------------------------------- films of a photograph
 
 
+def photograph() -> Image.Image:
+    """Return matplotlib's portrait of Grace Hopper (public domain), in colour."""
+    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as opened:
+        return opened.convert("RGB")
+
+
 def camera_films(N: int, T: int = 29, side: int = 16) -> np.ndarray:
     """Films of a camera that glides over a photograph and zooms: uint8 (N, T, side, side, 3).
 
     The photograph is matplotlib's portrait of Grace Hopper (public domain). Only the test films
     show its right two fifths; the other films show the rest. Nearly uniform views are left out.
     """
-    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as opened:
-        photograph = opened.convert("RGB")
-    width, height = photograph.size
+    picture = photograph()
+    width, height = picture.size
     rng = np.random.default_rng(0)
     films = np.empty((N, T, side, side, 3), np.uint8)
     test = set(part(np.arange(N), "test"))
@@ -167,11 +175,46 @@ def camera_films(N: int, T: int = 29, side: int = 16) -> np.ndarray:
             views = np.linspace(*np.stack([x, y, x + size, y + size], axis=1), T)
             if np.hypot(*np.diff([x, y])) > 100:  # pixels in all: too fast
                 continue
-            films[n] = [photograph.resize((side, side), Image.Resampling.BILINEAR, tuple(view))
+            films[n] = [picture.resize((side, side), Image.Resampling.BILINEAR, tuple(view))
                         for view in views]  # fmt: skip
             if films[n].std(axis=(1, 2)).min() > 25:
                 break
     return films
+
+
+# ---------------------------------------------------------------- the network for percepts
+
+WEIGHTS = FOLDER / "build" / "mobilenet_v2.safetensors"
+NO_WEIGHTS = (
+    "The weights of ImageNet are not in tutorials/build/mobilenet_v2.safetensors, so the text that "
+    'begins with "With ImageNet\'s weights" does not describe this output.'
+)
+
+
+def imagenet_network() -> tuple[MobileNetV2, bool]:
+    """Return MobileNetV2 with ImageNet's weights and True; without its file, random ones and False.
+
+    In fast mode the weights are always random, so that tests do not depend on the file.
+    """
+    if WEIGHTS.is_file() and not FAST:
+        return read_mobilenet(WEIGHTS), True
+    rng = np.random.default_rng(0)
+
+    def convolution(inputs, outputs, fan_in):
+        W = rng.standard_normal((inputs, outputs)) * (2 / fan_in) ** 0.5
+        return W, np.zeros(outputs)
+
+    narrow = (16, *[24] * 2, *[32] * 3, *[64] * 4, *[96] * 3, *[160] * 3, 320)  # channels of blocks
+    weights = {"first": convolution(27, 32, 27), "last": convolution(320, 1280, 320)}
+    channels = 32
+    for n in range(1, len(STRIDES) + 1):
+        wide = channels if n == 1 else 6 * channels
+        if n > 1:
+            weights[f"{n} widen"] = convolution(channels, wide, channels)
+        weights[f"{n} look"] = convolution(9, wide, 9)
+        weights[f"{n} narrow"] = convolution(wide, narrow[n - 1], wide)
+        channels = narrow[n - 1]
+    return MobileNetV2(weights | {"classes": convolution(1280, 1000, 1280)}), False
 
 
 # ---------------------------------------------------------------- short trainings
@@ -193,13 +236,18 @@ def small(steps: int, **sections) -> config.Config:
     return config.load(overrides={n: own.get(n, {}) | sections.get(n, {}) for n in names})
 
 
-def learn(settings: config.Config) -> EncoderDecoder:
-    """Return a trained model. This is the loop of tutorial 06, with the library's training step."""
-    source = build.open_source(settings, "train")
+def learn(settings: config.Config, source: Source | None = None) -> EncoderDecoder:
+    """Return a model trained on a source, or on that of the settings.
+
+    This is the loop of tutorial 06, with the library's training step.
+    """
+    own = source is None
+    source = build.open_source(settings, "train") if own else source
     rate = build.build_schedule(settings)
     with use_backend("numpy", settings.run.precision), use_workspace(Reused()):
         model = build.build_model(settings, int(np.prod(source.frame_shape)))
-        build.start_readouts(model, judging.mean_image(settings, 400))
+        if own:
+            build.start_readouts(model, judging.mean_image(settings, 400))
         optimizer = build.build_optimizer(model, settings)
         for k in range(settings.run.steps):
             batch = draw_batch(source, settings, k)
