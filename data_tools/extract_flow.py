@@ -35,7 +35,7 @@ import numpy as np
 from minilstm.backend import use_backend
 from minilstm.command import Parser, run_command
 from minilstm.errors import DataError
-from minilstm.files import MAX_NAME_BYTES
+from minilstm.files import MAX_NAME_BYTES, path_of
 
 from .extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
 from .options import at_least
@@ -99,15 +99,16 @@ def write_pictures(
     `settings` than those of the existing files, DataError if no video gives frames.
     """
     settings = settings | {"fps": fps, "videos": as_they_are(video.path for video in videos)}
+    names = [f"{path_of(video.name)}.npy" for video in videos]
 
     def pictures(n, remarks):
-        path, name = videos[n].path, f"{os.path.basename(videos[n].name)}.npy"
+        path, name = videos[n].path, os.path.basename(names[n])
         if len(os.fsencode(name)) > MAX_NAME_BYTES:
             raise VideoError(path, "name too long", f"{len(os.fsencode(name))} bytes with .npy")
         return pictures_of(not_too_narrow(path, read_frames(path, fps, remarks)))
 
     with parts_of(out, settings) as parts:
-        made, left_out = of_videos(parts, [f"{video.name}.npy" for video in videos], pictures)
+        made, left_out = of_videos(parts, names, pictures)
         if not made:
             raise DataError(f"{out}: expected videos that give frames, got none of {len(videos)}")
     print(f"{out}: {len(made)} of {len(videos)} videos{left_out}")

@@ -46,7 +46,7 @@ import numpy as np
 from minilstm.command import Parser, run_command
 from minilstm.data.rng import Purpose, keyed_rng
 from minilstm.errors import ConfigError, DataError
-from minilstm.files import replacing
+from minilstm.files import replacing, text_of
 
 from .options import add_file, add_fps, add_numbers, at_least, new_file, settings_of
 from .resumable import as_they_are, of_videos, parts_of, read_part, unfinished
@@ -207,7 +207,7 @@ def extract(options: argparse.Namespace) -> str:
         joined = {name: np.concatenate([part[name] for part in found.values()]) for name in ARRAYS}
         arrays = {
             "patches": joined.pop("patches"),
-            "source": np.repeat([str(videos[number]) for number in found], count),
+            "source": np.repeat([text_of(str(videos[number])) for number in found], count),
             "groups": 10 * np.repeat(list(found), count) + block,
             **joined,
         }

@@ -44,7 +44,7 @@ from minilstm.data import Clips, write_percepts
 from minilstm.data.clips import check_classes
 from minilstm.data.mobilenet import MEAN, STD, prepare, read_mobilenet
 from minilstm.errors import ConfigError, DataError, one_line
-from minilstm.files import remove_temporaries
+from minilstm.files import path_of, remove_temporaries, text_of
 
 from .options import add_fps
 from .resumable import as_they_are, of_videos, parts_of, read_part
@@ -73,10 +73,12 @@ def list_videos(root: Path, list_file: str | None, groups: str | None) -> list[V
         raise DataError(f"{root}: expected a folder of videos, got none: check the path")
     if list_file:
         rows = [_listed(line, list_file) for line in _lines(list_file)]
+        paths = [root / path_of(name) for name, *_ in rows]
     else:
         paths = find_videos([root])
         rows = [
-            (path.relative_to(root).as_posix(), path.absolute().parent.name, None) for path in paths
+            (text_of(path.relative_to(root).as_posix()), text_of(path.absolute().parent.name), None)
+            for path in paths
         ]
     if not rows:
         raise DataError(f"{list_file or root}: expected videos, got none: check the path")
@@ -85,11 +87,11 @@ def list_videos(root: Path, list_file: str | None, groups: str | None) -> list[V
         raise DataError(f"{list_file}: expected every video once, got {twice[0]} again: remove it")
     for name, *_ in rows:
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not _is_a_line(name):
+        if path.is_absolute() or ".." in path.parts or name.splitlines() != [name]:
             raise DataError(
                 f"expected names below {root}, each a line of text, got {name!r:.200}: rename it"
             )
-    for path, first in other_names(root / row[0] for row in rows).items():
+    for path, first in other_names(paths).items():
         raise DataError(
             f"{list_file}: expected every video once, got {path}, another name of {first}: remove "
             "one"
@@ -100,7 +102,8 @@ def list_videos(root: Path, list_file: str | None, groups: str | None) -> list[V
     except re.error as error:
         raise ConfigError(f"expected a regular expression in --groups, got {error}") from error
     return [
-        Video(root / name, name, label, _group(name, group, pattern)) for name, label, group in rows
+        Video(path, name, label, _group(name, group, pattern))
+        for path, (name, label, group) in zip(paths, rows, strict=True)
     ]
 
 
@@ -112,11 +115,6 @@ def _lines(path):
             f"{path}: expected a list of videos in UTF-8, got {one_line(error)}: check the path, "
             "or save it as UTF-8"
         ) from error
-
-
-def _is_a_line(name):
-    """Tell whether names.txt can hold a name. File names may have line ends, or not be UTF-8."""
-    return name.encode("utf-8", "ignore").decode().splitlines() == [name]
 
 
 def _listed(line, path):

@@ -25,7 +25,7 @@ from minilstm.backend import use_backend
 from minilstm.command import Parser, run_command
 from minilstm.errors import RunError
 from minilstm.evaluation import judging
-from minilstm.files import make_folder, write_file
+from minilstm.files import make_folder, text_of, write_file
 from minilstm.runs import build, checkpoint
 from minilstm.runs.run_folder import RunFolder
 from minilstm.runs.trained import ABOUT, hash_of
@@ -51,8 +51,8 @@ def pack_model(run: str | Path, out: str | Path, command: str, commit: str) -> P
     write_file(packed.config, config.to_toml())
     size = packed.checkpoint.stat().st_size
     text = {
-        "command": command,
-        "commit": commit,
+        "command": text_of(command),
+        "commit": text_of(commit),
         "sha256": hash_of(packed.checkpoint),
         "bytes": size,
         "evaluate": _table(packed.path) + "\n",

@@ -26,7 +26,7 @@ from .errors import RunError
 from .evaluation.baselines import clip_baselines
 from .evaluation.clip_scores import results_of, results_table
 from .figures import panels
-from .files import expect_writable, make_folder, remove_temporaries, write_file
+from .files import expect_writable, make_folder, remove_temporaries, text_of, write_file
 from .runs import build
 from .runs.own_cell import add_cell_argument
 from .streams import warn_instead
@@ -65,13 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
     rows = {name: fitted.predict(test)} | clip_baselines(train, validation, test)
     result = results_of(name, rows, test)
     text = results_table(result)
-    about = {"settings": dataclasses.asdict(settings), "init_from": options.init_from}
+    init_from = None if options.init_from is None else text_of(options.init_from)
+    about = {"settings": dataclasses.asdict(settings), "init_from": init_from}
     make_folder(out)
     with warn_instead("there is no confusion.png"):
         panels.confusion(np.array(result["confusion"]), test.classes, out / "confusion.png", name)
     write_file(out / "table.txt", text + "\n")
     result = about | result | {"history": fitted.history}
-    write_file(out / "results.json", json.dumps(result, indent=1))
+    write_file(out / "results.json", json.dumps(result, indent=1, ensure_ascii=False))
     if not options.quiet:
         print(text)
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,8 +91,36 @@ def remove_temporaries(folder: Path) -> None:
 
 def write_file(path: str | os.PathLike, data: bytes | str) -> None:
     """Write bytes, or text as UTF-8, whole or not at all. Raises RunError."""
+    if isinstance(data, str):
+        data = text_of(data).encode("utf-8", "backslashreplace")
     with replacing(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.write_bytes(data)
+
+
+def text_of(name: str) -> str:
+    """Return the name of a file as text that UTF-8 can hold.
+
+    A name is bytes to the system. Python puts a surrogate in place of each byte that it can't
+    decode. Such bytes become letters if they are UTF-8, and escapes such as \\xdc if not.
+    """
+
+    def decoded(surrogates):
+        raw = surrogates[0].encode("utf-8", "surrogateescape")
+        return raw.decode("utf-8", "backslashreplace")
+
+    return re.sub("[\udc80-\udcff]+", decoded, name)
+
+
+def path_of(text: str) -> str:
+    """Return the name of the file that a text calls by this name: the inverse of `text_of`.
+
+    They differ where the locale has no UTF-8, as with LC_ALL=C and PYTHONUTF8=0.
+    """
+    try:
+        os.fsencode(text)
+        return text
+    except UnicodeEncodeError:
+        return os.fsdecode(text.encode("utf-8", "surrogatepass"))
 
 
 def flush(path: str | os.PathLike) -> None:

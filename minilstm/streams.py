@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from .errors import MinilstmError, named, one_line
+from .files import text_of
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -42,7 +43,7 @@ class Output:
     def write(self, text: str) -> int:
         """Write the text unless the stream has failed before. Returns the length of the text."""
         try:
-            self._stream.write(text)
+            self._stream.write(text_of(text))
         except OSError as error:
             self._drop(error)
         return len(text)

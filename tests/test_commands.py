@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 import minilstm
 from minilstm import __main__ as entry
-from minilstm import bench, classify, evaluate, train
+from minilstm import bench, classify, evaluate, report, train
 from minilstm.command import USUAL, run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
 from minilstm.errors import RunError
@@ -592,6 +592,62 @@ def test_a_refusal_in_a_real_process_has_no_traceback_and_status_2(tmp_path):
     assert found.returncode == 2 and found.stdout == ""
     assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+EVERY_COMMAND_ON_ONE_RUN = """
+import sys
+from data_tools import inspect_file, pack_model
+from minilstm import classify, demo, evaluate, interop, report, train
+from minilstm.command import run_command
+from minilstm.training.progress import Progress
+
+Progress.draw = lambda run: None
+name, small = sys.argv[1], sys.argv[2].split()
+run, film, cell = name, f"{name}.npy", ["--cell", f"{name}.py:Mine"]
+for module, *words in (
+    (train, *small, "--data", film, *cell, "--out", run),
+    (train, *small, "--data", film, "--out", f"{name}-1"),
+    (train, "--resume", run, "--extend-to", "3"),
+    (evaluate, run, "--sequences", "2", "--keep", f"{name}.npz"),
+    (report, run, "--sequences", "2"),
+    (demo, run, "--sequences", "2", "--out", f"{name}-demo"),
+    (interop, "export", f"{name}-1", f"{name}.safetensors", "--keep-peepholes"),
+    (interop, "import", f"{name}.safetensors", f"{name}-2", "--like", f"{name}-1"),
+    (inspect_file, run),
+    (inspect_file, film, "--sheet", f"{name}.png"),
+    (pack_model, run, f"{name}-packed", "--commit", "a", "--command", f"train {name}"),
+    (classify, "--init-from", run, "--frame-size", "8", "--length", "6", "--steps", "2", "--labels",
+     "2", "--validation", "1", "--test", "1", "--window", "6", "--out", f"{name}-3"),
+):
+    assert run_command(lambda: module.main(words)) == 0, words
+"""
+
+
+def test_names_that_the_locale_has_no_letters_for(tmp_path):
+    """In the locale C, and without Python's mode for UTF-8, a name of bytes has no letters."""
+    np.save(tmp_path / "Übung.npy", np.zeros((12, 20, 8, 8), np.uint8))
+    own = "from minilstm import PeepholeLSTM\n\n\nclass Mine(PeepholeLSTM):\n    pass\n"
+    (tmp_path / "Übung.py").write_text(own)
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = "-c", EVERY_COMMAND_ON_ONE_RUN, "Übung", "--past 3 --future 3 --hidden 4 --steps 2"
+    found = python(*words, cwd=tmp_path, env=environment)
+    assert found.returncode == 0, found.stderr
+    assert "\\xdcbung" in found.stdout  # its output has no letters either
+    config = from_toml(tmp_path / "Übung/config.toml")
+    assert config.data.source == "Übung.npy" and config.model.cell_file.path.endswith("Übung.py")
+    assert "Übung" in (tmp_path / "Übung/report.html").read_text("utf-8")
+    assert json.loads((tmp_path / "Übung-3/results.json").read_text("utf-8"))["init_from"] == "Übung"
+    assert "train Übung" in (tmp_path / "Übung-packed/about.toml").read_text("utf-8")
+
+
+def test_a_name_that_is_no_utf_8_is_fine_for_a_run_and_no_setting(capsys, run):
+    name = os.fsdecode(b"\xdcbung")
+    run.rename(name)
+    assert call(evaluate, name, "--sequences", "2") == 0
+    assert call(report, name, "--sequences", "2") == 0
+    assert "\\xdcbung/report.html" in capsys.readouterr().out
+    said = train_refusal(capsys, "--data", f"{name}.npy")
+    assert "expected data.source in UTF-8, got '\\\\xdcbung.npy': rename it" in said
 
 
 def test_numbers_that_explode_in_a_real_process_say_so_once(tmp_path):

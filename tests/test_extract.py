@@ -111,12 +111,18 @@ def test_names_that_lead_elsewhere_or_are_no_line_of_text_are_refused(tmp_path):
         (tmp_path / "list.tsv").write_text(f"{name}\tB\n")
         with pytest.raises(DataError, match="expected names below"):
             extract_percepts.list_videos(tmp_path, tmp_path / "list.tsv", None)
-    for name in (b"two\nlines.avi", b"no \xff text.avi", "a\u2028b.avi".encode()):
-        path = tmp_path / os.fsdecode(name)
+    for name in ("two\nlines.avi", "a\u2028b.avi"):
+        path = tmp_path / name
         path.touch()
         with pytest.raises(DataError, match="expected names below"):
             extract_percepts.list_videos(tmp_path, None, None)
         path.unlink()
+
+
+def test_a_name_that_is_no_utf_8_is_read_and_listed_with_an_escape(tmp_path):
+    path = small_video(tmp_path / os.fsdecode(b"\xdcbung/a.avi"))
+    (video,) = extract_percepts.list_videos(tmp_path, None, None)
+    assert (video.path, video.name, video.label) == (path, "\\xdcbung/a.avi", "\\xdcbung")
 
 
 def test_a_list_may_begin_with_a_byte_order_mark_and_have_spaces_that_nobody_sees(videos, tmp_path):

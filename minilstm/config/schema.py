@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 
 from ..errors import ConfigError
+from ..files import path_of, text_of
 
 SOURCES = ("moving-mnist", "actions", "action-changes", "patches", "percepts")
 CELLS = ("peephole", "standard", "slides-lstm", "elman", "slides-rnn")
@@ -56,7 +57,7 @@ _COMPARE = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operato
 def checked(section, item, value):
     """Return `value` if the field `item` of `section` may have it. Raises ConfigError.
 
-    An int for a float becomes a float.
+    An int for a float becomes a float. A text becomes the name that the system has for that file.
     """
     table = section.__name__.removesuffix("Settings").lower()
     name, kind, about = f"{table}.{item.name}", type(item.default), item.metadata
@@ -68,6 +69,10 @@ def checked(section, item, value):
         raise refusal(f"{name} {_WORDS[kind]} {bounds}".rstrip(), value, remedy)
     if kind is int and abs(value) >= 2**63:  # TOML's integers, and NumPy's, have 64 bits
         raise refusal(f"{name} an integer of 64 bits", value, remedy)
+    if kind is str:
+        value = path_of(value)
+        if path_of(text_of(value)) != value:
+            raise refusal(f"{name} in UTF-8", text_of(value), "rename it, for settings are UTF-8")
     if about["choices"] and value not in about["choices"]:
         choices = ", ".join(about["choices"])
         raise refusal(f"{name} one of {choices}", value, nearest(value, about["choices"]))
@@ -522,7 +527,10 @@ class Config:
         """Return all settings as TOML. `from_toml` of the text gives an equal Config."""
         import tomli_w  # imported here, because only writing needs it
 
-        return tomli_w.dumps(asdict(self))
+        sections = asdict(self)
+        for values in sections.values():
+            values |= {name: text_of(v) for name, v in values.items() if isinstance(v, str)}
+        return tomli_w.dumps(sections)
 
 
 # "model" -> ModelSettings, ...

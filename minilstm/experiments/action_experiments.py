@@ -132,11 +132,11 @@ def fit_all(fits: Mapping[str, Fit], folder: Path, workers: int) -> dict[str, di
             write_file(folder / f"{name}.json", json.dumps(about, indent=2))
             words = ["minilstm.experiments.action_fit", str(folder / f"{name}.json")]
             tasks.append(Task(name, words, output=paths[name]))
-        elif (there := json.loads(paths[name].read_text())["fit"]) != about:
+        elif (there := json.loads(paths[name].read_text("utf-8"))["fit"]) != about:
             other = [key for key in about if there.get(key) != about[key]]
             raise RunError(
                 f"expected {paths[name]} to be the fit that this command asks for, got another "
                 f"{', '.join(other)}: choose another --out"
             )
     run_all(tasks, workers, "recognition", "fit", len(fits) - len(tasks))
-    return {name: json.loads(path.read_text()) for name, path in paths.items()}
+    return {name: json.loads(path.read_text("utf-8")) for name, path in paths.items()}

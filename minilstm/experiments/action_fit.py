@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("fit", metavar="FIT.json", help="a Fit (see experiments/action_fit.py)")
     path = Path(parser.parse_args(arguments).fit)
     try:
-        fit = Fit(**json.loads(path.read_text()))
+        fit = Fit(**json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
             f"{path}: expected a Fit in JSON, got {named(error)}: see experiments/action_fit.py"

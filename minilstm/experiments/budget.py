@@ -119,7 +119,7 @@ def _read(file: Path) -> dict[str, dict]:
     if not file.exists():
         return {}
     try:
-        chosen = json.loads(file.read_text())
+        chosen = json.loads(file.read_text("utf-8"))
         for about in chosen.values():
             if about["steps"] < 1 or about["minutes"] <= 0:
                 raise ValueError("a number is not positive")

@@ -122,7 +122,7 @@ def evaluate_all(
             words += ["--backend", backend]
             tasks.append(Task(trial.path.name, words, output=path))
     run_all(tasks, workers, "evaluation", "run", len(trials) - len(tasks))
-    return [json.loads(path.read_text()) for path in paths]
+    return [json.loads(path.read_text("utf-8")) for path in paths]
 
 
 def run_all(

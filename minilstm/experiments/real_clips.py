@@ -204,7 +204,7 @@ def _write_once(folder, clips, which, groups):
 def _same_percepts(path, seen):
     """Write the digests of the streams to a file, or check them against that file."""
     found = {stream: _digest(clips) for stream, clips in seen.items()}
-    there = json.loads(path.read_text()) if path.exists() else {}
+    there = json.loads(path.read_text("utf-8")) if path.exists() else {}
     if other := [stream for stream in found if there.get(stream, found[stream]) != found[stream]]:
         raise RunError(
             f"{path}: expected the percepts from which the results beside it were made, got other "
