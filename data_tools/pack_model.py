@@ -28,7 +28,7 @@ from minilstm.evaluation import judging
 from minilstm.files import make_folder, text_of, write_file
 from minilstm.runs import build, checkpoint
 from minilstm.runs.run_folder import RunFolder
-from minilstm.runs.trained import ABOUT, hash_of
+from minilstm.runs.trained import ABOUT, find_run, hash_of
 
 KEPT = ("step", "D", "seconds", "environment")  # of what the run's checkpoint says of itself
 LOGGED = ("step", "seconds", "learning_rate", "reconstruction", "future")  # of each row of the log
@@ -39,7 +39,7 @@ def pack_model(run: str | Path, out: str | Path, command: str, commit: str) -> P
 
     Raises RunError if `out` holds a run, or if a weight has no place in float16.
     """
-    source, packed = RunFolder(run), RunFolder(make_folder(out))
+    source, packed = RunFolder(find_run(run, or_trained=False)), RunFolder(make_folder(out))
     packed.refuse(force=False)
     config, arrays, about = _weights(source)
     checkpoint.write(

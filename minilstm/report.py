@@ -74,11 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.watch and options.best:
         raise ConfigError("expected --watch or --best, got both: leave one out")
     folder = RunFolder(find_run(options.run))
-    if options.tensorboard and is_packed(folder.path):
-        raise ConfigError(
-            f"expected a run folder for --tensorboard, got the trained model {options.run}: leave "
-            "--tensorboard out"
-        )
+    for flag in ("watch", "tensorboard"):
+        if getattr(options, flag) and is_packed(folder.path):
+            raise ConfigError(
+                f"expected a run folder for --{flag}, got the trained model {options.run}: leave "
+                f"--{flag} out"
+            )
     log = TensorBoardLog(folder) if options.tensorboard else None
     if options.watch:
         print(f"open {folder.report} in a browser", flush=True)

@@ -23,9 +23,9 @@ from . import config
 from .backend import use_backend
 from .command import Parser, run_command
 from .config import Config
-from .errors import ConfigError, RunError
+from .errors import ConfigError
 from .runs import build
-from .runs.trained import find_run, is_packed
+from .runs.trained import find_run
 from .training import loop
 from .training.distributed import ALONE, Ranks
 
@@ -98,12 +98,7 @@ def resumed_settings(options) -> Config:
             f"expected no settings beside --resume, which keeps those of its run, got {others[0]}: "
             "leave it out, or train a new run"
         )
-    run = find_run(options.resume)
-    if is_packed(run):
-        raise RunError(
-            f"expected a run folder of minilstm.train, got {options.resume}, a model that comes "
-            "with the package, without the optimizer's state: train a new run"
-        )
+    run = find_run(options.resume, or_trained=False)
     settings = build.read_config(run, config.given(options, "model").get("cell"))
     places = config.given(options, "data")
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **places))

@@ -388,11 +388,37 @@ def test_an_empty_folder_is_a_fine_place_for_a_run(undrawn):
     assert call(train, *SMALL.split(), "--quiet", "--out", "empty") == 0
 
 
-@pytest.mark.parametrize("name", ["nowhere", ".", "file"])
-def test_a_folder_that_is_no_run_is_not_evaluated(capsys, name):
-    Path("file").write_text("mine")
-    message = refusal(capsys, evaluate, name)
-    assert "run folder" in message and "config.toml" in message
+@pytest.mark.parametrize(
+    "words, or_a_name",
+    [
+        ("train --resume {}", False),
+        ("evaluate {}", True),
+        ("report {}", True),
+        ("report {} --watch", True),
+        ("visualize {}", True),
+        ("demo {}", True),
+        ("classify --init-from {}", True),
+        ("interop export {} a.safetensors", True),
+        ("interop import a.safetensors b --like {}", True),
+        ("data_tools.pack_model {} out --command a --commit b", False),
+    ],
+)  # fmt: skip
+def test_a_run_that_is_not_there_is_refused_with_what_this_command_takes(capsys, words, or_a_name):
+    Path("empty").mkdir()
+    Path("file").write_text("[model]\n")
+    for name, said in (
+        ("nix", "got nix, which does not exist: give the folder that --out named"),
+        ("empty", "got empty, which has no config.toml: give the folder that --out named"),
+        ("file", "got file, which is a file: give its folder"),
+    ):
+        if name == "file" and "--like" in words:  # which takes a file of settings
+            continue
+        command, *rest = words.format(name).split()
+        module = importlib.import_module(command if "." in command else f"minilstm.{command}")
+        printed = refusal(capsys, module, *rest)
+        assert f"expected a run folder of minilstm.train, {said}" in printed
+        assert (", or the name of a trained model: one-digit" in printed) == or_a_name
+    assert sorted(os.listdir()) == ["empty", "file"]
 
 
 def test_a_damaged_configuration_of_a_run_is_named(capsys, run):

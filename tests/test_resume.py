@@ -281,7 +281,7 @@ def test_extending_needs_a_run_and_more_steps_than_it_has(tmp_path, capsys):
 
 def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path, capsys):
     assert "no config.toml" in refused(capsys, "--resume", tmp_path)
-    assert "no config.toml" in refused(capsys, "--resume", tmp_path / "nowhere")
+    assert "which does not exist" in refused(capsys, "--resume", tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
 

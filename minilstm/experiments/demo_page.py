@@ -47,7 +47,8 @@ def make_demo(name: str, out: str | Path, sequences: int, cell: str | None = Non
     `name` is that of a trained model, or a run folder. `cell` is FILE.py:CLASS for a run whose own
     cell's file was moved or changed. Raises RunError, ConfigError, DataError.
     """
-    path, out = find_run(name), make_folder(out)
+    path = find_run(name)
+    out = make_folder(out)
     run = run_figures.open_run(path, cell=cell)
     about = checkpoint.read(RunFolder(path).checkpoint, arrays=False)[1]
     film, page = out / "prediction.gif", out / "demo.html"

@@ -46,7 +46,7 @@ from ..layers.rnn import ElmanRNN, Recurrent, SlidesRNN
 from ..optim import SGD, Adam, Optimizer, RMSProp, schedule
 from . import checkpoint
 from .own_cell import read_cell, refuse_inside, with_cell
-from .trained import find_run, trained_models
+from .trained import find_run
 
 MODELS = {
     "autoencoder": models.Autoencoder,
@@ -278,21 +278,11 @@ def read_config(run: str | Path, cell: str | None = None) -> Config:
     changed. Raises RunError for a folder that is no run, or that holds the file of its cell.
     """
     run = find_run(run)
-    if not (run / "config.toml").is_file():
-        raise RunError(
-            f"expected a run folder of minilstm.train, got {run}, which has no config.toml: "
-            f"give the folder that --out named{_or_a_name()}"
-        )
     config = from_toml(run / "config.toml")
     if cell is not None:
         config = with_cell(config, cell, run)
     refuse_inside(config, run)
     return config
-
-
-def _or_a_name():
-    names = trained_models()
-    return f", or the name of a trained model: {', '.join(names)}" if names else ""
 
 
 def load_run(

@@ -210,8 +210,8 @@ def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
 
     Raises RunError for weights that do not fit the settings, and for a folder that can't be made.
     """
-    run, is_run = Path(run), os.path.isdir(like)
-    config = build.read_config(like) if is_run else from_toml(Path(like))
+    run = Path(run)
+    config = from_toml(Path(like)) if os.path.isfile(like) else build.read_config(like)
     arrays = read_arrays(path)
     weight = arrays.get("encoder.weight_ih_l0")
     if weight is None or weight.ndim != 2 or weight.size == 0:

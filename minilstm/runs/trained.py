@@ -15,6 +15,7 @@ Read next: run_folder.py.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -31,22 +32,42 @@ def trained_models() -> list[str]:
     return sorted(path.parent.name for path in MODELS.glob(f"*/{ABOUT}"))
 
 
-def find_run(run: str | Path) -> Path:
+def find_run(run: str | Path, or_trained: bool = True) -> Path:
     """Return the folder of a run: `run` itself, or that of the trained model of this name.
 
-    A folder here of the same name wins; a line on stderr says so. Raises RunError if the weights of
-    the trained model are not those that were packed.
+    A folder here of the same name wins; a line on stderr says so. Raises RunError for a path that
+    is no run folder, for a trained model unless `or_trained`, and if the weights of the trained
+    model are not those that were packed.
     """
-    if str(run) not in trained_models():
-        return Path(run)
-    if Path(run).is_dir():
+    path, names = Path(run), trained_models()
+    if str(run) in names:
+        if not path.is_dir():
+            return _trained(str(run), or_trained)
         print(
             f"note: {run} is a folder here: it is used, not the trained model of that name",
             file=sys.stderr,
         )
-        return Path(run).absolute()  # a path, not a name, so that the line is printed only once
-    check_weights(MODELS / run)
-    return MODELS / run
+        path = path.absolute()  # a path, not a name, so that the line is printed only once
+    if os.path.isfile(path / "config.toml"):  # Path.is_file fails on a name that is too long
+        return path
+    problem, remedy = "which has no config.toml", "give the folder that --out named"
+    if os.path.isfile(path):
+        problem, remedy = "which is a file", "give its folder"
+    elif not os.path.lexists(path):
+        problem = "which does not exist"
+    if or_trained and names:
+        remedy += f", or the name of a trained model: {', '.join(names)}"
+    raise RunError(f"expected a run folder of minilstm.train, got {run}, {problem}: {remedy}")
+
+
+def _trained(name, wanted):
+    if not wanted:
+        raise RunError(
+            f"expected a run folder of minilstm.train, got {name}, a model that comes with the "
+            "package, without the optimizer's state: train a new run"
+        )
+    check_weights(MODELS / name)
+    return MODELS / name
 
 
 def is_packed(run: str | Path) -> bool:

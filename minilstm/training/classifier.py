@@ -32,6 +32,7 @@ from ..layers.workspace import Reused, use_workspace
 from ..models import Classifier
 from ..optim import Adam, Optimizer, clip_norm, schedule
 from ..runs import build
+from ..runs.trained import find_run
 from ..streams import progress_bar
 
 CHUNK_WINDOWS = 256  # classified at a time
@@ -127,6 +128,7 @@ def fit(
                 f"expected labelled clips to {name} with, got {len(clips)} of which "
                 f"{(clips.labels < 0).sum()} have no label: leave those out"
             )
+    run = None if run is None else find_run(run)  # once, so that its note is printed once
     with use_backend(settings.backend, "float32"), use_workspace(Reused()):
         if run is not None and settings.encoder != "scratch":
             _expect_what_was_learned(train, run)
