@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.command import Parser, run_command
-from minilstm.errors import DataError, named, one_line
+from minilstm.errors import DataError, named, number_of, one_line
 from minilstm.files import write_file
 
 from .options import new_file
@@ -402,7 +402,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     arrays = convert(options.source, new_file(options.out, ".safetensors", options.force))
     numbers = sum(array.size for array in arrays.values())
-    print(f"{options.out}: {len(arrays)} tensors, {numbers:,} numbers")
+    print(f"{options.out}: {number_of(len(arrays), 'tensor')}, {number_of(numbers, 'number', ',')}")
     return 0
 
 

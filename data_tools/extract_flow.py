@@ -34,7 +34,7 @@ import numpy as np
 
 from minilstm.backend import use_backend
 from minilstm.command import Parser, run_command
-from minilstm.errors import DataError
+from minilstm.errors import DataError, number_of
 from minilstm.files import MAX_NAME_BYTES, path_of
 
 from .extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
@@ -111,7 +111,7 @@ def write_pictures(
         made, left_out = of_videos(parts, names, pictures)
         if not made:
             raise DataError(f"{out}: expected videos that give frames, got none of {len(videos)}")
-    print(f"{out}: {len(made)} of {len(videos)} videos{left_out}")
+    print(f"{out}: {len(made)} of {number_of(len(videos), 'video')}{left_out}")
 
 
 def main(arguments: list[str] | None = None) -> int:

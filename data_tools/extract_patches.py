@@ -45,7 +45,7 @@ import numpy as np
 
 from minilstm.command import Parser, run_command
 from minilstm.data.rng import Purpose, keyed_rng
-from minilstm.errors import ConfigError, DataError
+from minilstm.errors import ConfigError, DataError, number_of
 from minilstm.files import replacing, text_of
 
 from .options import add_file, add_fps, add_numbers, at_least, new_file, settings_of
@@ -216,8 +216,8 @@ def extract(options: argparse.Namespace) -> str:
         parts.remove()
     purposes = ("training", block < 8), ("validation", block == 9), ("test", block == 8)
     shares = ", ".join(f"{here.sum():,} {name}" for name, here in purposes)
-    used = f"{len(made)} of {len(videos)} videos{left_out}"
-    return f"{options.out}: {sum(count):,} patches ({shares}) of {used}"
+    used = f"{len(made)} of {number_of(len(videos), 'video')}{left_out}"
+    return f"{options.out}: {number_of(sum(count), 'patch', ',')} ({shares}) of {used}"
 
 
 def main(arguments: list[str] | None = None) -> int:

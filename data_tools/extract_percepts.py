@@ -43,7 +43,7 @@ from minilstm.command import Parser, run_command
 from minilstm.data import Clips, write_percepts
 from minilstm.data.clips import check_classes
 from minilstm.data.mobilenet import MEAN, STD, prepare, read_mobilenet
-from minilstm.errors import ConfigError, DataError, one_line
+from minilstm.errors import ConfigError, DataError, number_of, one_line
 from minilstm.files import path_of, remove_temporaries, text_of
 
 from .options import add_fps
@@ -260,7 +260,7 @@ def extract(
             raise DataError(f"{out}: expected videos that give frames, got none of {len(videos)}")
         write_percepts(out, _assembled([videos[n] for n in made], made.values()))
         parts.remove()
-    print(f"{out}: {len(made)} of {len(videos)} videos{left_out}")
+    print(f"{out}: {len(made)} of {number_of(len(videos), 'video')}{left_out}")
 
 
 def _assembled(videos, parts):

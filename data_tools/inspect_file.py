@@ -25,7 +25,7 @@ import numpy as np
 from minilstm.command import Parser, run_command
 from minilstm.data import read_idx
 from minilstm.data.sequences import MAX_HEADER, map_npy
-from minilstm.errors import DataError, MinilstmError, named
+from minilstm.errors import DataError, MinilstmError, named, number_of
 from minilstm.files import replacing
 
 from .options import new_file
@@ -120,7 +120,10 @@ def _in_video(path):
             kept, every = kept[::2], 2 * every
     for remark in remarks:
         print(remark, file=sys.stderr)
-    yield f"{count} frames {frame.shape[1]}x{frame.shape[0]}; some of them, small:", np.stack(kept)
+    yield (
+        f"{number_of(count, 'frame')} {frame.shape[1]}x{frame.shape[0]}; some of them, small:",
+        np.stack(kept),
+    )
 
 
 def _small(picture):
@@ -243,8 +246,9 @@ def beside(path: Path) -> Iterator[str]:
         config = read_config(path)
         data, model, run = config.data, config.model, config.run
         yield (
-            f"a run: {model.kind}, {model.layers} x {model.hidden} {model.cell_name} units, "
-            f"{data.source}, {data.past} frames in and {data.future} to predict, seed {run.seed}"
+            f"a run: {model.kind}, {number_of(model.layers, 'layer')} of "
+            f"{number_of(model.hidden, 'unit')} ({model.cell_name}), {data.source}, "
+            f"{number_of(data.past, 'frame')} in and {data.future} to predict, seed {run.seed}"
         )
     for text in sorted(filter(Path.is_file, path.glob("*.txt"))):
         lines = text.read_text("utf-8-sig", "replace").split("\n")
@@ -252,10 +256,10 @@ def beside(path: Path) -> Iterator[str]:
         try:
             numbers = [float(line) for line in lines]
         except ValueError:
-            yield f"{text.name}: {len(lines)} lines, such as {lines[0][:60]!r}"
+            yield f"{text.name}: {number_of(len(lines), 'line')}, such as {lines[0][:60]!r}"
         else:
             of = f", {min(numbers):g} to {max(numbers):g}, sum {sum(numbers):g}" * bool(numbers)
-            yield f"{text.name}: {len(lines)} numbers{of}"
+            yield f"{text.name}: {number_of(len(lines), 'number')}{of}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -289,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise DataError(f"{path}: expected frames of bytes for --sheet, got none: leave it out")
     if sheet:
         write_sheet(page, sheet)
-        print(f"{sheet}: {page.shape[0]} rows of {page.shape[1]} frames")
+        print(f"{sheet}: {number_of(page.shape[0], 'row')} of {number_of(page.shape[1], 'frame')}")
     return 0
 
 

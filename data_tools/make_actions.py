@@ -21,6 +21,7 @@ import numpy as np
 from minilstm.command import Parser, run_command
 from minilstm.data import Actions, Clips
 from minilstm.data.actions import CLASSES
+from minilstm.errors import number_of
 from minilstm.files import replacing
 from minilstm.runs.build import seed_of, split_digits
 
@@ -120,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     source = Actions(digits, options.frame_size, options.length, seed)
     write_clips(source, options.per_class, out, settings_of(options), film)
     count = options.per_class * len(CLASSES)
-    print(f"{out}: {count} clips of {len(CLASSES)} classes, {options.split} digits")
+    print(f"{out}: {number_of(count, 'clip')} of {len(CLASSES)} classes, {options.split} digits")
     if film:
         print(f"{film}: one clip of every class")
     return 0

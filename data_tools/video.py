@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minilstm.errors import ConfigError, DataError, MinilstmError, one_line
+from minilstm.errors import ConfigError, DataError, MinilstmError, number_of, one_line
 
 SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts "
@@ -226,12 +226,12 @@ def _decoded(path, container, stream, remarks):
         raise VideoError(path, "no frames", why or "none that can be decoded")
     said = []
     if lost:
-        after = f" after {before} frames" * bool(before)
-        said.append(f"{why}{after}; {lost} frames are left out, {used} are used")
+        after = f" after {number_of(before, 'frame')}" * bool(before)
+        said.append(f"{why}{after}; {number_of(lost, 'frame')} left out, {used} used")
     end = ((container.duration or 0) + (container.start_time or 0)) / 1e6
     missing = end - float(reached[0])
     if missing > SLACK:
-        said.append(f"its last {missing:.1f} s are missing after {used} frames")
+        said.append(f"its last {missing:.1f} s are missing after {number_of(used, 'frame')}")
     if said:
         remarks.append(f"{path}: {'; '.join(said)}")
 
@@ -319,7 +319,9 @@ def _timed(path, frames, tick, usual, limits, remarks):
         duration = (frame.duration or 0) * tick
         yield last - first, duration if 0 < duration <= longest else usual, frame
     if jumps:
-        remarks.append(f"{path}: its clock jumps {jumps} times; the frames go on without a gap")
+        remarks.append(
+            f"{path}: its clock jumps {number_of(jumps, 'time')}; the frames go on without a gap"
+        )
 
 
 def _on_a_clock(frames, interval):

@@ -16,7 +16,7 @@ import sys
 import webbrowser
 
 from .command import Parser, run_command
-from .errors import ConfigError
+from .errors import ConfigError, number_of
 from .experiments.demo_page import make_demo, what_next
 from .runs.own_cell import add_cell_argument
 
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     demo = make_demo(options.run, options.out, options.sequences, options.cell)
     N, unit = demo.result["sequences"], demo.result["unit"]
     print(f"model   {demo.summary}")
-    print(f"data    {N} test sequences that it has never seen")
+    print(f"data    {number_of(N, 'test sequence')} that it has never seen")
     if "future" in demo.result:
         future = demo.result["future"]["free_running"]
         mean = demo.result["baselines"]["mean image"]["mean"]

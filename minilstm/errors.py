@@ -45,3 +45,9 @@ def one_line(error: BaseException | str) -> str:
 def named(error: BaseException) -> str:
     """Return the type and the text of an exception in one line: `KeyError ('patches')`."""
     return f"{type(error).__name__} ({one_line(error)})"
+
+
+def number_of(n: float, noun: str, form: str = "") -> str:
+    """Return a number with its noun: `1 step`, `5 steps`, `2 batches`; form "," gives `5,000`."""
+    ending = "" if n == 1 else "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{n:{form}} {noun}{ending}"

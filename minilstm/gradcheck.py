@@ -17,7 +17,7 @@ from .backend import use_backend
 from .checker import TOLERANCE, check, check_samples, layer_classes
 from .command import Parser, run_command
 from .config import cell_file
-from .errors import ConfigError
+from .errors import ConfigError, number_of
 from .runs.own_cell import read_cell
 from .streams import print_above, shown_on_terminal
 
@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
                     f"{row.complex:>12.1e} {row.float32:>12.1e}{mark}"
                 )
     wrong = sum(not row.passed for row in rows)
-    print(f"\n{len(rows)} gradients of {len({row.layer for row in rows})} layers, {wrong} wrong")
+    layers = number_of(len({row.layer for row in rows}), "layer")
+    print(f"\n{number_of(len(rows), 'gradient')} of {layers}, {wrong} wrong")
     if own and not wrong:
         print("what else a layer promises, in the repository: "
               f"python -m pytest tests/test_contracts.py --cell {options.only}")  # fmt: skip

@@ -22,6 +22,7 @@ from __future__ import annotations
 import sys
 
 from .command import Parser, run_command
+from .errors import number_of
 from .experiments.run_figures import NAMES, FigureFolder, captions, draw, open_runs
 from .files import make_folder, write_file
 from .runs.own_cell import add_cell_argument
@@ -70,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     titles |= {name: f"not drawn: {why}" for name, why in folder.left_out.items()}
     for name, words in titles.items():
         print(f"{name:<{max(map(len, titles))}}  {words}")
-    print(f"{len(folder.drawn)} figures, PNG and PDF, and their captions: {out / 'figures.md'}")
+    drawn = number_of(len(folder.drawn), "figure")
+    print(f"{drawn}, PNG and PDF, and their captions: {out / 'figures.md'}")
     return 0
 
 

@@ -21,8 +21,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import minilstm
+from data_tools import inspect_file
 from minilstm import __main__ as entry
-from minilstm import bench, classify, evaluate, report, train
+from minilstm import bench, classify, demo, evaluate, gradcheck, report, reproduce, train, visualize
 from minilstm.command import USUAL, run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
 from minilstm.errors import RunError
@@ -332,6 +333,26 @@ def test_a_missing_cupy_is_one_line_that_says_what_to_install(capsys, monkeypatc
 def test_evaluate_refuses_what_it_cannot_do(capsys, run, words, said):
     words = [run if word == "RUN" else word for word in words]
     assert said in refusal(capsys, evaluate, *words)
+
+
+THINGS = "figure|fit|frame|gradient|layer|line|minute|number|parameter|run|sequence|step|unit"
+
+
+def test_one_of_a_thing_is_no_plural(capsys, undrawn):
+    tiny = "--digit-size 4 --frame-size 8 --past 1 --future 1 --hidden 1 --batch-size 1 --steps 1"
+    assert call(train, *tiny.split(), "--num-digits", "1", "--out", "run") == 0
+    for module, *words in (
+        (evaluate, "run", "--sequences", 1),
+        (demo, "run", "--sequences", 1),
+        (visualize, "run", "--only", "gates"),
+        (inspect_file, "run"),
+        (gradcheck, "Dropout"),
+        (reproduce, "fig7", "--scale", "smoke", "--plan"),
+    ):
+        assert call(module, *words) == 0, words
+    texts = [Path(name).read_text("utf-8") for name in ("demo/demo.html", "run/figures/figures.md")]
+    for text in (capsys.readouterr().out, *texts):
+        assert re.findall(rf"\b1 (?:test )?(?:{THINGS})s\b", text) == []
 
 
 # ----------------------------------------------------------------- run folders
@@ -662,7 +683,9 @@ def test_names_that_the_locale_has_no_letters_for(tmp_path):
     config = from_toml(tmp_path / "Übung/config.toml")
     assert config.data.source == "Übung.npy" and config.model.cell_file.path.endswith("Übung.py")
     assert "Übung" in (tmp_path / "Übung/report.html").read_text("utf-8")
-    assert json.loads((tmp_path / "Übung-3/results.json").read_text("utf-8"))["init_from"] == "Übung"
+    assert (
+        json.loads((tmp_path / "Übung-3/results.json").read_text("utf-8"))["init_from"] == "Übung"
+    )
     assert "train Übung" in (tmp_path / "Übung-packed/about.toml").read_text("utf-8")
 
 

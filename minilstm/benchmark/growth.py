@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import number_of
 from ..figures.curves import growth_curves
 from ..layers.workspace import Reused, use_workspace
 from .contenders import Work, start
@@ -91,7 +92,8 @@ def growth_in_words(base: dict, sweeps: list[Sweep], threads: int) -> str:
     """Describe the sweeps and the memory of a stack as two Markdown tables."""
     shown = ", ".join(f"{name} {size}" for name, size in base.items())
     lines = [
-        f"A stack of the paper's LSTM, {shown}, D = H, float32, {threads} threads.", "",
+        f"A stack of the paper's LSTM, {shown}, D = H, float32, "
+        f"{number_of(threads, 'thread')}.", "",
         "| grows | sizes | ms per step | power | expected | turns dropped |",
         "| --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import config
+from ..errors import number_of
 from ..training.pace import seconds_per_step
 
 TIMED = 4  # training steps on the clock
@@ -27,7 +28,7 @@ def describe() -> Iterator[tuple[str, str]]:
     yield "numpy", np.__version__
     blas, threads = _blas()
     yield "BLAS", blas
-    yield "threads", f"{threads} of BLAS, on {_cores()} cores"
+    yield "threads", f"{threads} of BLAS, on {number_of(_cores(), 'core')}"
     settings = config.load()
     seconds, steps = seconds_per_step(settings, TIMED), settings.run.steps
     minutes = seconds * steps / 60

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, number_of
 from ..training.distributed import THREAD_VARIABLES, cpus
 from .contenders import CONTENDERS, Work
 
@@ -128,7 +128,7 @@ def about() -> dict[str, str]:
             found[name] = sys.modules[name].__version__
     for pool in threadpool_info():
         known = (pool.get(key) for key in ("version", "architecture"))
-        words = (*filter(None, known), f"{pool['num_threads']} threads")
+        words = (*filter(None, known), number_of(pool["num_threads"], "thread"))
         found[pool["internal_api"]] = ", ".join(words)
     return found
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import config
 from ..backend import synchronize, use_backend
+from ..errors import number_of
 from ..layers.init import Blank
 from ..runs import build
 from ..training import resources
@@ -100,7 +101,8 @@ def ranks_in_words(settings: config.Config, steps: int, ranks: Alone) -> str:
     gflop, params, nbytes = step_size(settings)
     machines, N = dict(ASSUMED), ranks.count
     lines = [
-        f"{settings.run.batch_size} sequences a step: {gflop:,.3g} GFLOP, {params:,} parameters, "
+        f"{number_of(settings.run.batch_size, 'sequence')} a step: {gflop:,.3g} GFLOP, "
+        f"{params:,} parameters, "
         f"{nbytes / 1e6:,.0f} MB of gradients."
     ]
     if N > 1:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, number_of
 from ..training.resources import in_words
 from .contenders import Work
 from .processes import TUNED, UNSET, Process
@@ -206,7 +206,7 @@ def summarize(row: Comparison, pairs: list[tuple[dict, dict]]) -> None:
 
 def conditions(threads: int, libraries: dict) -> str:
     """Describe what the numbers depend on: threads, versions, environment variables."""
-    lines = [f"{threads} threads each, float32, one process per library."]
+    lines = [f"{number_of(threads, 'thread')} each, float32, one process per library."]
     for name in sorted(libraries):
         about = ", ".join(f"{key} {value}" for key, value in libraries[name].items())
         lines.append(f"{name}: {about or 'not installed'}.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..data import Clips
+from ..errors import number_of
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -52,7 +53,7 @@ def results_table(result: dict) -> str:
     """Return the result of `results_of` as text: accuracies, then recall and confusion by class."""
     N, counts = result["clips"], np.array(result["confusion"])
     lines = [
-        f"{N} clips of {len(result['classes'])} classes, none of them learned from",
+        f"{number_of(N, 'clip')} of {len(result['classes'])} classes, none of them learned from",
         "",
         f"{'':<28}{'accuracy':>10}{'+-':>8}{'nats per clip':>15}",
     ]

@@ -21,6 +21,7 @@ import math
 
 import numpy as np
 
+from ..errors import number_of
 from .metrics import in_blocks
 
 WINDOW = 7  # pixels
@@ -82,5 +83,5 @@ def in_words(errors: dict) -> list[str]:
         if about["standard_error"] is not None:
             text += f" ± {about['standard_error']:.{digits}f}"
         kind = "per frame" if name == "SSIM" else "per frame, summed over pixels"
-        lines.append(f"{name:<36}{text} {kind}, {about['sequences']} sequences")
+        lines.append(f"{name:<36}{text} {kind}, {number_of(about['sequences'], 'sequence')}")
     return lines

@@ -18,7 +18,7 @@ import numpy as np
 from ..backend import asarray, current_backend, to_numpy, use_backend, xp
 from ..config import Config
 from ..data import Source, as_vectors
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, number_of
 from ..layers.losses import Loss, SquaredError
 from ..layers.workspace import Fresh, use_workspace
 from ..models import EncoderDecoder
@@ -260,7 +260,8 @@ def table(result: dict) -> str:
             f"{value:>{11 if k == 4 else 9}}" for k, value in enumerate(values)
         )
 
-    lines = [f"{result['sequences']} sequences, {result['unit']}", "", line("", columns)]
+    heading = f"{number_of(result['sequences'], 'sequence')}, {result['unit']}"
+    lines = [heading, "", line("", columns)]
     for title, rows in groups:
         lines += ["", title] * bool(title)
         lines += [line(name, values) for name, values in rows]

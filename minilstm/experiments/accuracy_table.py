@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..errors import number_of
 from . import verdicts
-from .markdown import count, plus_minus, table_row
+from .markdown import plus_minus, table_row
 from .significance import mean_of
 from .verdicts import Families
 
@@ -70,8 +71,8 @@ def text(table: Table, found: dict) -> str:
             heads.append(f"slides: {table.as_published[column]}")
     lines = [
         f"# {table.title}", "",
-        f"Accuracy on test clips, means ± standard errors over {count(n, about['each'])}. "
-        f"{about['trained']}", "",
+        f"Accuracy on test clips, means ± standard errors over "
+        f"{number_of(n, about['each'])}. {about['trained']}", "",
         table_row(*heads), table_row(*["---"] * len(heads)),
     ]  # fmt: skip
     for row, title in table.rows.items():

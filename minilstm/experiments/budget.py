@@ -20,14 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..backend import use_backend
-from ..errors import BackendError, ConfigError, RunError, named
+from ..errors import BackendError, ConfigError, RunError, named, number_of
 from ..files import make_folder, write_file
 from ..layers.init import Blank
 from ..runs import build
 from ..runs.run_folder import RunFolder
 from ..training import pace, resources
 from .many_runs import Trial
-from .markdown import count
 
 STEPS = "steps.json"
 
@@ -92,7 +91,9 @@ def cost_on_gpu(trials: Sequence[Trial]) -> str:
                 memory = resources.memory_of(model, config).needed(config.run.batch_size)
         except BackendError as error:
             return f"Minutes and memory are told where there is a GPU: {error}"
-        said = f"{row}: {count(len(of_row), 'run')} of {config.run.steps:,} steps"
+        said = (
+            f"{row}: {number_of(len(of_row), 'run')} of {number_of(config.run.steps, 'step', ',')}"
+        )
         memory_said = f"{resources.in_words(memory)} of {resources.in_words(free)} free memory"
         if memory > free:
             lines.append(f"{said} do not fit: {memory_said}")

@@ -19,6 +19,7 @@ import numpy as np
 from ..backend import use_backend
 from ..command import Interrupted, stop_signals
 from ..config import Config
+from ..errors import number_of
 from ..files import write_file
 from ..runs import build
 from ..runs.run_folder import RunFolder
@@ -99,7 +100,7 @@ def numbers(config: Config, rows: Iterable[dict]) -> list[tuple[str, str]]:
     """Return what a log says of the run's progress, as (number, words): steps, speed, time left."""
     timed = [row for row in rows if "seconds" in row]
     step = timed[-1]["step"] if timed else 0
-    found = [(f"{step:,}", f"of {config.run.steps:,} steps")]
+    found = [(f"{step:,}", f"of {number_of(config.run.steps, 'step', ',')}")]
     recent = timed[-RECENT:]
     if len(recent) > 1 and recent[-1]["step"] > recent[0]["step"]:
         first, last = recent[0], recent[-1]

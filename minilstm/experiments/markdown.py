@@ -13,11 +13,6 @@ def table_row(*values: object) -> str:
     return "| " + " | ".join(map(str, values)) + " |"
 
 
-def count(n: int, noun: str) -> str:
-    """Return a number with its noun: `1 seed`, `5 seeds`."""
-    return f"{n} {noun}{'s' * (n != 1)}"
-
-
 def plus_minus(mean: Mean, digits: int = 1) -> str:
     """Return a mean with its standard error, if it has one: `12.0 ± 0.3`."""
     error = "" if math.isnan(mean.error) else f" ± {mean.error:.{digits}f}"

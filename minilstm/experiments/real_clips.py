@@ -23,12 +23,11 @@ from .. import config
 from ..config import ClassifySettings
 from ..data import Clips, read_percepts, write_percepts
 from ..data.splits import SPLITS, few_per_class, grouped_folds, hmdb51_split, ucf101_split
-from ..errors import DataError, RunError
+from ..errors import DataError, RunError, number_of
 from ..files import make_folder, write_file
 from .action_experiments import METHODS, Plan
 from .action_fit import Fit
 from .many_runs import Trial
-from .markdown import count
 from .scales import ALL, ActionScale
 
 JOINED = "joined"
@@ -77,10 +76,11 @@ class RealClipsPlan(Plan):
         s = ClassifySettings(**self.fit("baseline", next(iter(self.folders)), ALL, 0)[1].settings)
         recordings = len(np.unique(self.clips.groups))
         return {
-            "trained": f"{count(len(self.clips), 'clip')} of {len(self.clips.classes)} classes, "
-            f"{count(recordings, 'recording')}. Each fold holds out some recordings and is judged "
-            f"on them{' (listed clips that are missing are left out)' * self.partly}. Only the "
-            "other recordings are used for pretraining "
+            "trained": f"{number_of(len(self.clips), 'clip')} of "
+            f"{number_of(len(self.clips.classes), 'class')}, "
+            f"{number_of(recordings, 'recording')}. Each fold holds out some recordings and is "
+            f"judged on them{' (listed clips that are missing are left out)' * self.partly}. Only "
+            "the other recordings are used for pretraining "
             f"({trial.run.steps * trial.run.batch_size:,} sequences, {trial.model.layers} layer of "
             f"{trial.model.hidden} units), for the scale of the inputs, and for the choice of "
             f"settings ({len(self.scale.candidates)} candidates, {INNER} folds of the other "

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..backend import use_backend
 from ..data import as_frames
-from ..errors import RunError
+from ..errors import RunError, number_of
 from ..evaluation import judging, kept_predictions
 from ..evaluation.frame_errors import in_words
 from ..figures import curves, strips, style
@@ -148,14 +148,15 @@ def summary_of(run: TrainedRun, about: dict, best: bool = False) -> str:
     """Say what a run is, in one line. `about` is what its checkpoint says of itself."""
     c, step = run.config, about.get("step")
     conditional = "" if c.model.conditional == "none" else f", conditional: {c.model.conditional}"
-    trained = f"trained {step:,} steps" if type(step) is int else "trained"
+    trained = f"trained {number_of(step, 'step', ',')}" if type(step) is int else "trained"
     if type(seconds := about.get("seconds")) in (int, float) and seconds:
         trained += f" in {duration(seconds)}"
     if best:
         trained += ", the weights with the smallest validation loss"
     return (
-        f"{c.model.kind}{conditional}, {c.model.layers} layer{'s' * (c.model.layers > 1)} of "
-        f"{c.model.hidden} units ({c.model.cell_name}), {run.trained.flat().value.size:,} "
+        f"{c.model.kind}{conditional}, {number_of(c.model.layers, 'layer')} of "
+        f"{number_of(c.model.hidden, 'unit')} ({c.model.cell_name}), "
+        f"{run.trained.flat().value.size:,} "
         f"parameters; {trained} on {c.data.source}, seed {c.run.seed}"
     )
 
@@ -188,7 +189,7 @@ def _numbers(result):
 def _introduction(run):
     data = run.config.data
     return (
-        f"Test sequences. The model sees the first {data.past} frames"
+        f"Test sequences. The model sees the first {number_of(data.past, 'frame')}"
         + (", reconstructs them" if run.trained.reconstruct else "")
         + (f", and predicts the next {data.future} from them alone" if run.trained.predict else "")
         + "."
@@ -208,7 +209,7 @@ def evaluation_table(result: dict) -> str:
             cells = "".join(f"<td>{escape(value)}</td>" for value in values)
             kind = "" if title else ' class="model"'
             body.append(f'<tr{kind}><th scope="row">{escape(name)}</th>{cells}</tr>')
-    about = f"{result['sequences']} test sequences, {result['unit']}."
+    about = f"{number_of(result['sequences'], 'test sequence')}, {result['unit']}."
     verdict = judging.verdict(result)
     return (
         f"<p>{escape(about)} First, middle and last are single frames.</p>"

@@ -21,7 +21,7 @@ from ..backend import use_backend
 from ..config import Config
 from ..data import Source, as_frames
 from ..data.rng import Purpose, keyed_rng
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, RunError, number_of
 from ..evaluation import activations, judging
 from ..figures import curves, panels, strips
 from ..layers.workspace import Fresh, use_workspace
@@ -273,16 +273,17 @@ def fig7(run: TrainedRun, folder: FigureFolder) -> None:
             rows[name][words] = (signal[:, 0, units], limits, text)
     caption = (
         'Slides, "(a) Trained, (b) Randomly Initialized Future Predictor" (paper, Figure 7). '
-        f"{len(units)} units of the future decoder{_chosen(run)}, a line for each, over {STEPS} "
-        "predicted steps. "
+        f"{number_of(len(units), 'unit')} of the future decoder{_chosen(run)}, a line for "
+        f"each, over {STEPS} predicted steps. "
         "See whether they keep oscillating in time with the motion, or become constant. The "
         "numbers are peaks of the autocorrelation, means over all units and "
-        f"{run.frames.shape[1]} sequences: 1 is perfectly periodic, 0.3 is noise, 0 is constant. "
+        f"{number_of(run.frames.shape[1], 'sequence')}: 1 is perfectly periodic, 0.3 is noise, 0 "
+        "is constant. "
         "Output h: "
         f"{_peak(peaks, periods, TRAINED)} trained, {_peak(peaks, periods, RANDOM)} randomly "
         "initialised."
     )
-    title = f"Activity of {len(units)} units over {STEPS} predicted steps"
+    title = f"Activity of {number_of(len(units), 'unit')} over {STEPS} predicted steps"
     folder.draw("fig7", title, caption, lambda path, text: panels.activity(rows, path, text))
 
 
@@ -294,7 +295,7 @@ def _chosen(run):
 
 
 def _peak(peaks, periods, name):
-    every = f" every {periods[name]:.0f} steps" if periods[name] else ""
+    every = f" every {number_of(round(periods[name]), 'step')}" if periods[name] else ""
     return f"{peaks[name]:.2f}{every}"
 
 
@@ -324,9 +325,9 @@ def fig9(run: TrainedRun, folder: FigureFolder) -> None:
         rows[name] = {t: w[chosen] for t, w in zip(titles, found, strict=True)}
     caption = (
         "Paper, Figure 9. The input weights of each unit of the encoder, as images of a frame: "
-        f"{len(chosen)} units, those with the largest input weights first, the same unit at the "
-        "same place in every panel. Grey is 0. See whether they are spots and edges at one "
-        "place; random weights are noise."
+        f"{number_of(len(chosen), 'unit')}, those with the largest input weights first, the same "
+        "unit at the same place in every panel. Grey is 0. See whether they are spots and edges "
+        "at one place; random weights are noise."
     )
     title = "Input weights of the encoder"
     folder.draw("fig9", title, caption, _weights(rows, run))
@@ -347,8 +348,9 @@ def fig10(run: TrainedRun, folder: FigureFolder) -> None:
                 rows[name][f"{title} decoder"] = found[chosen]
     caption = (
         "Paper, Figure 10. The output weights of each unit of a decoder, as images of a frame: the "
-        f"{len(chosen)} units with the largest weights. Grey is 0. See whether they are strokes "
-        "and blobs at one place, and compare the two decoders; random weights are noise."
+        f"{number_of(len(chosen), 'unit')} with the largest weights. Grey is 0. See whether they "
+        "are strokes and blobs at one place, and compare the two decoders; random weights are "
+        "noise."
     )
     folder.draw("fig10", "Output weights of the decoders", caption, _weights(rows, run))
 
@@ -380,7 +382,8 @@ def gates(run: TrainedRun, folder: FigureFolder) -> None:
                 panel = rows.setdefault(stack, {}).setdefault(words, {})
                 panel[name] = (found[letter].ravel(), limits, f"{100 * share:.0f} %")
     caption = (
-        f"Histograms of gate values over all units, frames and {run.frames.shape[1]} sequences. "
+        f"Histograms of gate values over all units, frames and "
+        f"{number_of(run.frames.shape[1], 'sequence')}. "
         "The number is the share of saturated values in per cent: those within a tenth of an end "
         "of the range, where the slope is small and little is learned. A gate at 1/2 is neither "
         "open nor closed. See whether training moves the values away from the middle. Slides, "
@@ -419,7 +422,7 @@ def gradients(run: TrainedRun, folder: FigureFolder) -> None:
         "frame and is propagated back through time. The curves show its norm at earlier frames, "
         "relative to the last frame. See how fast each cell loses it: the simple RNN (elman) "
         "multiplies by the same matrix at every step; the LSTM has a path that its forget gates "
-        f"keep open. Relative norm after {len(past) - 1} steps: {'; '.join(reaching)}."
+        f"keep open. Relative norm after {number_of(len(past) - 1, 'step')}: {'; '.join(reaching)}."
     )
     folder.draw(
         "gradients", "Reach of a gradient back in time", caption,

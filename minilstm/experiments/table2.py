@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import number_of
 from . import verdicts
-from .markdown import count, plus_minus, table_row
+from .markdown import plus_minus, table_row
 from .significance import mean_of
 
 MARGIN = 0.1  # the share by which every row should be below the mean image
@@ -187,8 +188,9 @@ def _section(data, part, about):
     mean = part["baselines"]["mean image"]
     lines = [
         f"## The future on {DATA_TITLES[data]}", "",
-        f"{part['unit'].capitalize()}{_repeated(seeds)} {part['test_sequences']} test sequences "
-        f"of {shape} pixels. {_shared(seeds)}{_trained(about['trained'][data])}", "",
+        f"{part['unit'].capitalize()}{_repeated(seeds)} "
+        f"{number_of(part['test_sequences'], 'test sequence')} of {shape} pixels. "
+        f"{_shared(seeds)}{_trained(about['trained'][data])}", "",
         "| model | free-running | of the mean image | teacher-forced † | slides | "
         "of the mean image ‡ |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -226,7 +228,7 @@ def _section(data, part, about):
 def _repeated(seeds):
     if seeds == 1:
         return " of one seed, on"
-    return f", means ± standard errors over {count(seeds, 'seed')}, on"
+    return f", means ± standard errors over {number_of(seeds, 'seed')}, on"
 
 
 def _shared(seeds):

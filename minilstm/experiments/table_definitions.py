@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..errors import number_of
 from .accuracy_table import Cell, Table
-from .markdown import count
 from .scales import ALL, ActionScale
 
 Needed = dict[Cell, tuple[str, list[tuple[str, str, int]]]]
@@ -83,7 +83,7 @@ def table_3(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Need
     """Return Table 3: seven pretraining methods, with few labels and many, on the first stream."""
     labels = {"small": scale.small, "full": scale.full}
     columns = {
-        name: "all labelled clips" if n >= ALL else f"{count(n, 'labelled clip')} per class"
+        name: "all labelled clips" if n >= ALL else f"{number_of(n, 'labelled clip')} per class"
         for name, n in labels.items()
     }
     stream = next(iter(streams))

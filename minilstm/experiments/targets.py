@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import config
-from ..errors import ConfigError
+from ..errors import ConfigError, number_of
 from ..figures import tables
 from ..files import write_file
 from ..layers.init import Blank
@@ -28,7 +28,7 @@ from .action_experiments import METHODS, Plan, fit_all
 from .action_fit import mean_accuracy
 from .budget import cost_on_gpu, in_time
 from .many_runs import Trial, evaluate_all, steps_made, train_all
-from .markdown import count, without_nan
+from .markdown import without_nan
 from .real_clips import plan_real_clips
 from .scales import SCALES, ExperimentScale
 from .table_definitions import TABLES
@@ -184,7 +184,8 @@ def cost_in_words(trials: list[Trial]) -> str:
             "at 5 TFLOP/s, about a GPU of 2016"
         )
     return (
-        f"{count(len(trials), 'run')}, {done} of them finished: {left:,} steps to go, "
+        f"{number_of(len(trials), 'run')}, {done} of them finished: "
+        f"{number_of(left, 'step', ',')} to go, "
         f"{gflop / 1e3:,.3g} TFLOP of matrix products in all{hours}. Weights and optimizer of a "
         f"run take up to {resources.in_words(most)}."
     )
@@ -192,7 +193,7 @@ def cost_in_words(trials: list[Trial]) -> str:
 
 def _hours(gflop, rate):
     hours = gflop / rate / 3600
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    return f"{hours:,.1f} hours" if hours >= 1 else number_of(round(60 * hours), "minute")
 
 
 def make_table2(request: Request) -> str:
@@ -261,10 +262,15 @@ def _trained_rows(configs):
 def _trained_on(*configs):
     """Describe the training data and the sizes of some runs."""
     r, d = configs[0].run, configs[0].data
-    sizes = [f"{count(c.model.layers, 'layer')} of {c.model.hidden} units" for c in configs]
+    sizes = [
+        f"{number_of(c.model.layers, 'layer')} of {number_of(c.model.hidden, 'unit')}"
+        for c in configs
+    ]
     return (
-        f"{r.steps * r.batch_size:,} sequences ({r.steps:,} steps of {r.batch_size}), with "
-        f"{' or '.join(dict.fromkeys(sizes))}, {d.past} frames in and {d.future} predicted"
+        f"{number_of(r.steps * r.batch_size, 'sequence', ',')} "
+        f"({number_of(r.steps, 'step', ',')} of {r.batch_size}), with "
+        f"{' or '.join(dict.fromkeys(sizes))}, {number_of(d.past, 'frame')} in and {d.future} "
+        "predicted"
     )
 
 
@@ -280,7 +286,7 @@ def make_action_table(request: Request) -> str:
         if method in METHODS:
             trials[method, stream, n] = plan.pretraining(method, stream, n)
     request.train(list(trials.values()))
-    print(f"{len(dict(fits.values()))} fits after that", flush=True)
+    print(f"{number_of(len(dict(fits.values())), 'fit')} after that", flush=True)
     if request.plan:
         return ""
     results = fit_all(dict(fits.values()), request.out / "fits", request.workers)

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .markdown import count, p_value, percent, table_row
+from ..errors import number_of
+from .markdown import p_value, percent, table_row
 from .significance import FAILS, HOLDS, LEVEL, POWER, judge
 
 # {name of a family: {claim: function of the numbers}}
@@ -105,9 +106,10 @@ def method(pairs: int, shared: str, found: Mapping[str, Mapping], each: str = "s
     sizes = Counter(claim["family"] for claim in found.values())
     families = "; ".join(f"{family} ({size})" for family, size in sizes.items())
     return (
-        f"Gains are differences within {count(pairs, 'pair')}, one pair for each {each}. A pair "
-        f"shares {shared}. A positive gain supports the claim. The tests are two-sided t tests at "
-        f"{100 * LEVEL:.0f} %, corrected by Holm's method within each family of claims: "
+        f"Gains are differences within {number_of(pairs, 'pair')}, one pair for each {each}. "
+        f"A pair shares {shared}. A positive gain supports the claim. The "
+        f"tests are two-sided t tests "
+        f"at {100 * LEVEL:.0f} %, corrected by Holm's method within each family of claims: "
         f"{families}. An interval is for one test alone. *Detectable*: the smallest true gain that "
         f"such an experiment detects with {100 * POWER:.0f} % power, as the first of its family. "
         "Smaller gains may exist and stay undetected."

@@ -20,7 +20,7 @@ from typing import NoReturn
 from ..backend import xp
 from ..config import Config, differences, from_toml
 from ..data import Source
-from ..errors import NonFiniteError, RunError
+from ..errors import NonFiniteError, RunError, number_of
 from ..evaluation import judging
 from ..gpu.diagnosis import tf32_is_offered
 from ..gpu.transfers import Readings
@@ -69,13 +69,18 @@ def announce(
         )
     if r.backend == "cupy" and r.graph and ranks.count > 1:
         advice += "\ngraphs    none: steps of several ranks are not recorded as CUDA graphs"
-    length = f"{r.steps:,} steps" + (f" or {r.minutes:g} minutes" if r.minutes else "")
+    length = number_of(r.steps, "step", ",")
+    if r.minutes:
+        length += f" or {number_of(r.minutes, 'minute', 'g')}"
     return "\n".join(
         (
-            f"model     {c.kind}{conditional}: {c.layers} layer{'s' * (c.layers > 1)} of "
-            f"{c.hidden} units ({c.cell_name}), {model.flat().value.size:,} parameters",
-            f"data      {d.source}: {d.past} frames in, {d.future} to predict, {_in_words(shape)}",
-            f"training  {length} of {r.batch_size} sequences, {config.optimizer.rule}, "
+            f"model     {c.kind}{conditional}: {number_of(c.layers, 'layer')} of "
+            f"{number_of(c.hidden, 'unit')} ({c.cell_name}), {model.flat().value.size:,} "
+            "parameters",
+            f"data      {d.source}: {number_of(d.past, 'frame')} in, {d.future} to predict, "
+            f"{_in_words(shape)}",
+            f"training  {length} of {number_of(r.batch_size, 'sequence')}, "
+            f"{config.optimizer.rule}, "
             f"seed {r.seed}",
             f"cost      {memory} of memory, {gflop:.3g} GFLOP per step{each}, on {r.backend} in "
             f"{r.precision}",
@@ -87,7 +92,7 @@ def announce(
 def _in_words(shape):
     """Return the shape of a frame in words."""
     if len(shape) == 1:
-        return f"{shape[0]} numbers each"
+        return f"{number_of(shape[0], 'number')} each"
     return f"{shape[0]}x{shape[1]} pixels{' in colour' * (len(shape) == 3)}"
 
 
@@ -428,7 +433,7 @@ class Progress:
         rows = [f"{command:<{width}}  {why}" for command, why in commands.items()]
         return "\n".join(
             (
-                f"made      {self.step:,} of {self.config.run.steps:,} steps",
+                f"made      {self.step:,} of {number_of(self.config.run.steps, 'step', ',')}",
                 f"wrote     {', '.join(written)} in {self.folder.path}",
                 "next      " + "\n          ".join(rows),
             )
