@@ -605,7 +605,7 @@ def test_videos_runs_percepts_and_digits_are_told_apart(tmp_path, capsys, train_
     settings = {"data": small, "model": {"hidden": 4}, "run": {"steps": 2, "batch_size": 4}}
     train_undrawn(settings, tmp_path / "run")
     text = inspected(capsys, tmp_path / "run")
-    assert "a run: composite, 2 x 4 peephole units, moving-mnist" in text and "Wx" in text
+    assert "a run: composite, 2 layers of 4 units (peephole), moving-mnist" in text and "Wx" in text
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     (tmp_path / "percepts").mkdir()
     with h5py.File(tmp_path / "percepts" / "features.h5", "w") as file:

@@ -131,7 +131,7 @@ def test_a_gap_of_hours_between_two_frames_is_not_filled(tmp_path):
     path = write_video(tmp_path / "a.mkv", shades(5), rate=10, times=times)
     found, remarks = read(path, fps=10)
     assert numbers(found) == [0, 1, 2, 3, 4]
-    assert len(remarks) == 1 and "clock jumps 1 times" in remarks[0]
+    assert len(remarks) == 1 and "clock jumps 1 time;" in remarks[0]
 
 
 def test_a_frame_is_shown_until_the_next_one_however_long_that_is(tmp_path):
@@ -212,7 +212,7 @@ def test_joined_streams_are_read_beyond_the_joints(tmp_path, codec):
         raw += write_video(tmp_path / "s.ts", frames[10 * n :][:10], codec=codec).read_bytes()
     (tmp_path / "a.ts").write_bytes(raw)
     found, remarks = read(tmp_path / "a.ts")
-    assert len(found) > 32 and "frames are left out" in remarks[0]
+    assert len(found) > 32 and "left out" in remarks[0]
     which = distances(found, frames).argmin(axis=1).tolist()
     assert which == sorted(set(which)) and near(found, frames[which])
     on_a_clock, remarks = read(tmp_path / "a.ts", fps=25)
@@ -252,7 +252,7 @@ def test_after_damage_reading_goes_on_at_a_key_frame_and_no_damaged_frame_comes(
     which = distance.argmin(axis=1).tolist()
     assert distance.min(axis=1).max() < 8 and which == sorted(set(which))
     assert which[:10] == [*range(10)] and which[-1] == 59 and len(found) < 60
-    assert len(remarks) == 1 and "frames are left out" in remarks[0]
+    assert len(remarks) == 1 and "left out" in remarks[0]
 
 
 def test_frames_of_another_size_are_left_out(tmp_path):
