@@ -21,10 +21,13 @@ About a tenth of the segments is held out for validation and a tenth for the tes
 with a patch in motion count.
 
     a video of 10 segments or more   its last segments in time are held out
-    10 or more shorter videos        whole videos are held out, evenly spread over their order
-    fewer shorter videos             of 3 to 9 segments the last two are held out, one for each
-                                     purpose; of videos with 1 or 2 segments, whole videos, if there
-                                     are at least 3
+    shorter videos                   whole videos are held out, spread evenly over their order
+    too few of them for that         the shorter videos count as one film, in their order, whose
+                                     last segments are held out
+
+Of shorter videos never more than a third is held out, so nothing is held out of less than six
+segments. The command prints the share that was held out. Without any, the file is good to test on
+but not to train on.
 
 No frame that is held out is trained on, but scenes may be the same. To test on other scenes, make a
 file of other videos and give it to `python -m minilstm.evaluate RUN --data FILE`.
@@ -55,6 +58,7 @@ from .video import VideoError, find_videos, read_frames
 SIZE, T = 32, 29
 ARRAYS = ("patches", "start", "side", "corner")
 LONG = 10  # segments of a video that can be split by time: a tenth of them is one
+TENTHS = {0: 8, 8: 1, 9: 1}  # of the segments, for training, test and validation
 FORMAT = 2  # of the parts; parts of another format are not continued
 THUMBNAIL, CUT, CUT_FACTOR = 16, 12, 2.5
 
@@ -167,21 +171,43 @@ def blocks(segments: list[int]) -> list[np.ndarray]:
     `segments` counts the segments of each video. See the module's docstring for the rule.
     """
     short = [n for n, count in enumerate(segments) if count < LONG]
-    whole = short if len(short) >= LONG else [n for n in short if segments[n] < 3]
-    held = max(1, round(len(whole) / 10)) if len(whole) >= 3 else 0
-    middle = [(2 * k + 1) * len(whole) // (2 * held) for k in range(held)]
-    held_out = {whole[n]: 8 for n in middle} | {whole[n + 1]: 9 for n in middle}
+    found = dict(zip(short, _of_short_videos([segments[n] for n in short]), strict=True))
     return [
-        np.full(count, held_out[n]) if n in held_out else _by_time(count, n not in whole)
+        _training_by_time(found[n] if n in found else _end_held_out(count))
         for n, count in enumerate(segments)
     ]
 
 
-def _by_time(count, split):
-    """Blocks of one video's segments, in the order of time."""
-    held = max(1, round(count / 10)) if split else 0
-    training = count - 2 * held
-    return np.array([n * 8 // training for n in range(training)] + [8] * held + [9] * held)
+def _of_short_videos(counts):
+    """Return the purpose of every segment of each short video: 0 training, 8 test, 9 validation."""
+    dealt, given, total = [], dict.fromkeys(TENTHS, 0), 0
+    for count in counts:  # each video to the purpose that lacks most
+        total += count
+        lacks = {
+            purpose: tenths * total - 10 * given[purpose] for purpose, tenths in TENTHS.items()
+        }
+        purpose = max(lacks, key=lacks.get)
+        given[purpose] += count
+        dealt.append(np.full(count, purpose))
+    if given[8] and given[9] and given[8] + given[9] <= total / 3:
+        return dealt
+    joined = _end_held_out(total)
+    if (joined > 0).sum() > total / 3:
+        joined[:] = 0
+    return np.split(joined, np.cumsum(counts)[:-1]) if counts else []
+
+
+def _end_held_out(count):
+    """Return the purposes of one video's segments, in the order of time."""
+    tenth = min(max(1, round(count / 10)), count // 2)
+    return np.repeat([0, 8, 9], [count - 2 * tenth, tenth, tenth])
+
+
+def _training_by_time(purposes):
+    """Replace purpose 0 by blocks 0 to 7, in the order of time."""
+    training = np.flatnonzero(purposes == 0)
+    purposes[training] = np.arange(len(training)) * 8 // max(1, len(training))
+    return purposes
 
 
 def extract(options: argparse.Namespace) -> str:
@@ -217,7 +243,17 @@ def extract(options: argparse.Namespace) -> str:
     purposes = ("training", block < 8), ("validation", block == 9), ("test", block == 8)
     shares = ", ".join(f"{here.sum():,} {name}" for name, here in purposes)
     used = f"{len(made)} of {number_of(len(videos), 'video')}{left_out}"
-    return f"{options.out}: {number_of(sum(count), 'patch', ',')} ({shares}) of {used}"
+    written = f"{options.out}: {number_of(sum(count), 'patch', ',')} ({shares}) of {used}"
+    held_out, all_segments = (np.concatenate(by_segment) >= 8).sum(), sum(map(len, by_segment))
+    if not held_out:
+        return (
+            f"{written}; nothing is held out of {number_of(all_segments, 'segment')}: to train on "
+            "this file, name more or longer videos"
+        )
+    return (
+        f"{written}; {100 * held_out / all_segments:.0f} % of "
+        f"{number_of(all_segments, 'segment')} are held out"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from videos import cut, moving_frames, write_video, zoo
 from data_tools import extract_patches, fetch_mnist, inspect_file, make_moving_mnist
 from minilstm.command import run_command
 from minilstm.data import Patches, SequenceFile, load_digits
+from minilstm.errors import DataError
 
 pytest.importorskip("av", reason="av is not installed")
 
@@ -166,27 +167,67 @@ def test_about_a_fifth_of_the_time_of_a_long_video_is_held_out(tmp_path):
     assert found == {
         "a": (16, 2, 2),
         "b": (8, 1, 1),
-        "c": (4, 1, 1),
-        "d": (1, 1, 1),
-        "e": (2, 0, 0),
+        "c": (6, 0, 0),  # this one and the next two are short, and count as one film
+        "d": (3, 0, 0),
+        "e": (0, 1, 1),
     }
 
 
+def shares(segments):
+    """How many segments are for training, for the test, and for validation; and the blocks."""
+    found = extract_patches.blocks(segments)
+    assert [len(blocks) for blocks in found] == segments
+    block = np.concatenate(found)
+    return ((block < 8).sum(), (block == 8).sum(), (block == 9).sum()), found
+
+
 @pytest.mark.parametrize(
-    "frames, videos, held", [(10, 18, 2), (10, 5, 1), (33, 10, 1), (5, 3, 1), (5, 2, 0)]
+    "segments, expected",
+    [
+        ([2] * 18, (28, 4, 4)),  # clips: whole ones
+        ([6] * 10, (48, 6, 6)),
+        ([1] * 7, (5, 1, 1)),
+        ([9, 8, 9, 7, 9, 8, 9], (43, 7, 9)),
+        ([3] * 5, (11, 2, 2)),  # too few clips: the end of all
+        ([2] * 5, (8, 1, 1)),
+        ([9], (7, 1, 1)),
+        ([6], (4, 1, 1)),
+        ([1] * 6, (4, 1, 1)),
+        ([5], (5, 0, 0)),  # too little for both
+        ([1, 1, 1], (3, 0, 0)),
+        ([1, 40, 2], (35, 4, 4)),  # the long one by itself
+    ],
 )
-def test_of_clips_that_are_too_short_to_be_split_whole_clips_are_held_out(
-    tmp_path, frames, videos, held
-):
-    for n in range(videos):
-        lossless(tmp_path / f"{n:02}.mkv", moving_frames(frames, 16, 24, seed=n))
-    found = held_out(extracted(tmp_path))
-    segments = frames // 5
-    assert len(found) == videos
-    for purpose, expected in enumerate((videos - 2 * held, held, held)):
-        whole = [counts for counts in found.values() if counts[purpose]]
-        assert len(whole) == expected and all(sum(counts) == segments for counts in whole)
-        assert all(counts[purpose] == segments for counts in whole)
+def test_short_videos_hold_out_about_a_fifth_whole_videos_where_possible(segments, expected):
+    found, by_video = shares(segments)
+    assert found == expected
+    if len(segments) > 6:
+        assert all(len(set(np.maximum(blocks, 7))) == 1 for blocks in by_video)
+
+
+def test_never_more_than_a_third_of_short_videos_is_held_out():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        segments = rng.integers(1, 10, rng.integers(1, 30)).tolist()
+        (training, test, validation), _ = shares(segments)
+        assert training >= 2 * (test + validation)
+        assert (test > 0) == (validation > 0) == (sum(segments) >= 6), segments
+
+
+def test_the_share_that_is_held_out_is_printed_and_training_says_what_is_missing(tmp_path, capsys):
+    for n in range(6):
+        lossless(tmp_path / f"{n}.mkv", moving_frames(5, 16, 24, seed=n))
+    found = held_out(extracted(tmp_path, "--motion", 0))
+    assert sorted(found.values()) == [(0, 0, 1), (0, 1, 0), *4 * [(1, 0, 0)]]
+    assert "; 33 % of 6 segments are held out" in capsys.readouterr().out
+    (tmp_path / "0.mkv").unlink()
+    held_out(extracted(tmp_path, "--motion", 0))
+    said = capsys.readouterr().out
+    assert "(30 training, 0 validation, 0 test)" in said
+    assert "; nothing is held out of 5 segments: to train on this file, name more or longer" in said
+    assert Patches(tmp_path / "out.npz").num_sequences == 30  # it can be judged on
+    with pytest.raises(DataError, match="for validation, got none.*of more or longer videos"):
+        Patches(tmp_path / "out.npz", split="validation")
 
 
 def test_the_same_videos_and_settings_give_the_same_bytes(tmp_path):
