@@ -28,7 +28,7 @@ from .command import Parser, run_command
 from .errors import ConfigError
 from .experiments.scales import SCALES
 from .experiments.table2 import ROWS
-from .experiments.targets import FIGURES, TARGETS, Request, reproduce
+from .experiments.targets import FIGURES, MOST_HOURS, TARGETS, Request, reproduce
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,6 +111,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--plan", action="store_true", help="print the runs and their cost; train nothing"
     )
+    parser.add_argument(
+        "--long", action="store_true", help="start runs that will take a CPU more than "
+        f"{MOST_HOURS} hours"
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     _refuse(options)
     workers = 1 if options.backend == "cupy" else os.cpu_count() or 1
@@ -133,6 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.minutes_per_run,
         options.precision,
         options.preset,
+        options.long,
     )
     print(reproduce(request))
     if not request.plan:

@@ -22,18 +22,18 @@ from minilstm.command import run_command
 from minilstm.config import ClassifySettings
 from minilstm.data import Actions, load_digits
 from minilstm.data.actions import changes_of
-from minilstm.errors import ConfigError, RunError
+from minilstm.errors import ConfigError, RunError, number_of
 from minilstm.experiments import (
     accuracy_table,
     action_experiments,
     budget,
     many_runs,
     table2,
+    targets,
     verdicts,
 )
 from minilstm.experiments.action_fit import mean_accuracy
 from minilstm.experiments.many_runs import Trial, steps_made, train_all
-from minilstm.experiments.markdown import count
 from minilstm.experiments.scales import SCALES
 from minilstm.experiments.table_definitions import TABLES
 from minilstm.experiments.targets import FIGURES, Request
@@ -404,7 +404,7 @@ def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, see
     printed = reproduced(*words)
     said = (out / f"{target}.md").read_text()
     each = "draw" if target == "fig12" else "seed"
-    assert f"over {count(seeds, each)}" in said and "(1 of 18, 5.6 %)" in said
+    assert f"over {number_of(seeds, each)}" in said and "(1 of 18, 5.6 %)" in said
     found = json.loads((out / f"{target}.json").read_text())
     shares = [x for row in found["accuracies"].values() for v in row.values() for x in v]
     assert shares and all(0 <= x <= 1 for x in shares)
@@ -444,6 +444,19 @@ def test_a_plan_trains_nothing_and_prints_the_cost(tmp_path, reproduced):
     assert "30 runs, 0 of them finished: 445,320 steps to go" in printed
     assert re.search(r"[\d,]+\.\d hours at 5 TFLOP/s", printed)
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_more_than_a_day_on_a_cpu_start_by_an_explicit_word_only(
+    tmp_path, capsys, monkeypatch
+):
+    started = []
+    monkeypatch.setattr(targets, "train_all", lambda trials, workers: started.append(len(trials)))
+    words = "fig8", "--scale", "paper", "--workers", 2, "--out", tmp_path / "out"
+    said = refusal(capsys, *words)
+    assert "at most 24 hours on this CPU, got about" in said and "by --long" in said
+    assert not started and not (tmp_path / "out").exists()
+    refusal(capsys, *words, "--long")  # nothing was trained, so there is no run to draw
+    assert started == [1]
 
 
 def test_at_the_slides_size_digits_have_our_recipe_and_paper_is_asked_for_by_name():

@@ -35,6 +35,8 @@ from .table_definitions import TABLES
 
 FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9")
 TARGETS = ("table1", "table2", "table3", "table4", *FIGURES, "fig12")
+CORE = 20  # GFLOP/s of one core of a CPU, about
+MOST_HOURS = 24  # that a CPU trains without being asked for it by --long
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Request:
     seeds                repetitions; 0 for those of the scale
     digits, patches      "bundled" or a folder of IDX files; a file of patches, or ""
     plan                 print the cost and train nothing
+    long                 train for more than MOST_HOURS on a CPU
     only                 rows of Table 2 to train, or () for all
     minutes              minutes of training steps of each run, or 0 for the scale's steps
     precision            of the runs, or "" for that of the presets
@@ -75,6 +78,7 @@ class Request:
     minutes: float = 0
     precision: str = ""
     preset: str = ""
+    long: bool = False
 
     @property
     def scale(self) -> ExperimentScale:
@@ -147,12 +151,24 @@ class Request:
         return plan, range(rounds * folds), "draw"
 
     def train(self, trials: list[Trial]) -> None:
-        """Print the cost of the runs, and train them unless only the plan is wanted."""
-        print(cost_in_words(trials), flush=True)
-        if not self.plan:
-            train_all(trials, self.workers)
-        elif self.backend == "cupy":
-            print(cost_on_gpu(trials), flush=True)
+        """Print the cost of the runs, and train them unless only the plan is wanted.
+
+        Raises ConfigError if a CPU would take more than a day, unless that is wanted (`long`).
+        """
+        said, gflop = cost_of(trials)
+        print(said, flush=True)
+        hours = gflop / CORE / self.workers / 3600
+        if self.plan:
+            if self.backend == "cupy":
+                print(cost_on_gpu(trials), flush=True)
+            return
+        if self.backend == "numpy" and hours > MOST_HOURS and not self.long:
+            raise ConfigError(
+                f"expected runs of at most {MOST_HOURS} hours on this CPU, got about {hours:,.0f} "
+                f"with --workers {self.workers}: take --scale small, or a GPU by --backend cupy, "
+                "or start them nevertheless by --long"
+            )
+        train_all(trials, self.workers)
 
 
 def reproduce(request: Request) -> str:
@@ -165,8 +181,8 @@ def reproduce(request: Request) -> str:
     return make_table2(request) if request.target == "table2" else make_action_table(request)
 
 
-def cost_in_words(trials: list[Trial]) -> str:
-    """Return the cost of training, before it begins: runs, steps, arithmetic, memory."""
+def cost_of(trials: list[Trial]) -> tuple[str, float]:
+    """Return the cost of training, before it begins: in words, and its matrix products in GFLOP."""
     left, gflop, most, done = 0, 0.0, 0, 0
     for trial in trials:
         settings, made = trial.config, steps_made(trial) or 0
@@ -180,15 +196,16 @@ def cost_in_words(trials: list[Trial]) -> str:
     hours = ""  # those of a GPU are measured: --plan, see budget.py
     if all(trial.config.run.backend == "numpy" for trial in trials):
         hours = (
-            f": {_hours(gflop, 20)} at 20 GFLOP/s, about one core of a CPU; {_hours(gflop, 5000)} "
-            "at 5 TFLOP/s, about a GPU of 2016"
+            f": {_hours(gflop, CORE)} at {CORE} GFLOP/s, about one core of a CPU; "
+            f"{_hours(gflop, 5000)} at 5 TFLOP/s, about a GPU of 2016"
         )
-    return (
+    said = (
         f"{number_of(len(trials), 'run')}, {done} of them finished: "
         f"{number_of(left, 'step', ',')} to go, "
         f"{gflop / 1e3:,.3g} TFLOP of matrix products in all{hours}. Weights and optimizer of a "
         f"run take up to {resources.in_words(most)}."
     )
+    return said, gflop
 
 
 def _hours(gflop, rate):
