@@ -60,7 +60,7 @@ CELLS = {
     "elman": ElmanRNN,
     "slides-rnn": SlidesRNN,
 }
-SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of motions; refused for training
+SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of the motions; --seed can't be one
 
 
 def build_loss(config: Config) -> Loss:
@@ -71,7 +71,7 @@ def build_loss(config: Config) -> Loss:
 
 
 def cell_of(config: Config) -> type[Recurrent]:
-    """Return the class of the recurrent layers; a file of the user's own is run for it."""
+    """Return the class of the recurrent layers. A file of the user's own is executed for it."""
     own = config.model.cell_file
     return CELLS[config.model.cell] if own is None else read_cell(own)
 
@@ -134,7 +134,8 @@ def open_source(config: Config, split: str) -> Source:
 def data_fingerprints(config: Config) -> dict[str, str]:
     """Return the fingerprints of a run's data files: {role: fingerprint}.
 
-    It is empty for data that are drawn. MNIST's own files need none: only the originals are read.
+    It is empty for data that are generated. MNIST's own files need no fingerprint, because only the
+    original files are accepted.
     """
     data = config.data
     files = {}
@@ -171,7 +172,7 @@ def open_test_source(config: Config, data: str | None) -> Source:
         return open_source(config, "test")
     if config.data.source == "action-changes":
         raise ConfigError(
-            f"expected no --data for a run on action-changes, whose frames no file has, got "
+            f"expected no --data for a run on action-changes, because no file has such frames, got "
             f"{data}: leave it out"
         )
     T = config.data.past + config.data.future
@@ -203,9 +204,9 @@ def split_digits(digits: str, split: str) -> np.ndarray:
 def start_readouts(model: models.EncoderDecoder, mean: np.ndarray) -> None:
     """Start both decoders from the mean image (D,).
 
-    Otherwise hidden units would learn it first: a bias of -5 is a thousand updates away from 0.
-    Until it is there, hidden units are driven to +-1 in its place, where they stay and learn
-    nothing else.
+    Otherwise the model would have to learn the mean image first. A bias needs a thousand updates to
+    get from 0 to -5. Until then hidden units do its work: they are driven to +-1, stay there, and
+    learn nothing else.
     """
     bias = model.loss.logits(asarray(mean, model.dtype))
     for decoder in (model.reconstruct, model.predict):
@@ -239,10 +240,10 @@ def build_schedule(config: Config):
 
 
 def open_clips(settings: ClassifySettings) -> tuple[Clips, Clips, Clips]:
-    """Open labelled clips to learn from, to stop training by, and to judge by.
+    """Open labelled clips for training, validation and test.
 
     Actions of different splits share no digit. Percepts are split by recording: one fold is the
-    test, another decides when to stop, and the others give at most `labels` clips of each class.
+    test, another is for validation, and the others give at most `labels` clips of each class.
     Raises ConfigError.
     """
     c = settings
@@ -314,6 +315,6 @@ def load_run(
 
 
 def _least_numbers(config, D):
-    """Return fewer parameters than any model of these sizes has: one gate of its encoder."""
+    """Return a lower bound of the number of parameters: those of one gate of the encoder."""
     hidden = config.model.hidden
     return hidden * (D + config.model.layers * hidden)

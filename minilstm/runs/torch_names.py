@@ -1,13 +1,13 @@
 """Weights to and from PyTorch, by PyTorch's names and in its layouts. PyTorch is not needed.
 
-PyTorch calls a layer a module. k counts the layers of a stack. For an RNN read H for 4H.
+PyTorch calls a layer a module. k counts the layers of a stack. For an RNN, replace 4H by H.
 
     here                  in PyTorch                    shape            note
     LSTM, ElmanRNN        nn.LSTM, nn.RNN (tanh)
     a Stack of them       the same, num_layers > 1
       k.Wx  (D, 4H)         weight_ih_l{k}              (4H, D)          transposed; gates i f g o
       k.Wh  (H, 4H)         weight_hh_l{k}              (4H, H)          transposed; gates i f g o
-      k.b   (4H,)           bias_ih_l{k}, bias_hh_l{k}  (4H,)            b is their sum, (b, 0)
+      k.b   (4H,)           bias_ih_l{k}, bias_hh_l{k}  (4H,)            their sum; exported as b, 0
       k.Wp  (3, H)          weight_peephole_l{k}        (3, H)           not in PyTorch: see below
     Linear                nn.Linear
       W     (D, K)          weight                      (K, D)           transposed
@@ -46,10 +46,11 @@ composite model whose decoders are unconditional and start with a step:
     model = Composite(D, H, layers)
     model.load_state_dict(safetensors.torch.load_file("FILE.safetensors"))
 
-What has no place in one of the two:
+These parts exist in only one of the two:
 
-* Peepholes. `nn.LSTM` has none. Zeros are left out. Others are refused, or kept on request under a
-  name that `load_state_dict` does not know. A file without peepholes means zeros.
+* Peepholes. `nn.LSTM` has none. Peepholes of zero are not exported. An export of other peepholes
+  is refused, unless `keep_peepholes` asks for them. They then have a name that `load_state_dict`
+  does not know. On import, missing peepholes become zero.
 * Inputs of width 0, in an unconditional decoder. `nn.LSTM` needs at least width 1: it gets a
   weight_ih_l0 (4H, 1) of zeros, and should be fed zeros. On import this weight must be zero.
 * bias=False. A module without any bias means b = 0.
@@ -143,7 +144,7 @@ def from_torch(layer: Layer, arrays: Mapping[str, np.ndarray]) -> None:
             new = {
                 "Wx": given[name.format("weight_ih")].T[: part.D],
                 "Wh": given[name.format("weight_hh")].T,
-                "b": np.add(*biases, dtype=np.float64),  # rounded once, for any two dtypes
+                "b": np.add(*biases, dtype=np.float64),  # so that the sum is rounded only once
                 "Wp": given.get(name.format("weight_peephole")),
             }
         for key, param in part.params().items():
@@ -151,7 +152,10 @@ def from_torch(layer: Layer, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _parts(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the layers that PyTorch has, and their names: "encoder.{}_l0", {} for weight_ih."""
+    """Yield the layers that PyTorch has, each with its name, such as "encoder.{}_l0".
+
+    To get the name of an array, put its own name, such as weight_ih, in place of {}.
+    """
     inner = {name: item for name, item in vars(layer).items() if isinstance(item, Layer)}
     if type(layer) in (LSTM, PeepholeLSTM, ElmanRNN):  # not its subclass SlidesLSTM
         yield prefix + "{}_l0", layer

@@ -35,9 +35,9 @@ def trained_models() -> list[str]:
 def find_run(run: str | Path, or_trained: bool = True) -> Path:
     """Return the folder of a run: `run` itself, or that of the trained model of this name.
 
-    A folder here of the same name wins; a line on stderr says so. Raises RunError for a path that
-    is no run folder, for a trained model unless `or_trained`, and if the weights of the trained
-    model are not those that were packed.
+    If the current directory has a folder of this name, the folder is used, and a line on stderr
+    says so. Raises RunError for a path that is no run folder, for a trained model unless
+    `or_trained`, and if the weights of the trained model are not those that were packed.
     """
     path, names = Path(run), trained_models()
     if str(run) in names:
