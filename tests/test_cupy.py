@@ -90,7 +90,7 @@ def test_the_commands_train_resume_and_evaluate_on_the_device(tmp_path):
         (
             "classify --init-from run --frame-size 8 --length 6 --window 4 --labels 2 --test 1 "
             "--validation 1 --steps 2 --backend cupy",
-            "clips of 18 classes, none of them learned from",
+            "clips of 18 classes, not used in training",
         ),
     ):
         module, *rest = words.split()

@@ -2,8 +2,9 @@
 
 Figure 7 of the paper shows six signals of an LSTM while it predicts: the gates i, f, o, the input
 g, the cell c and the output h. In a trained model they follow the rhythm of the motion. With random
-weights they come to rest. `periodicity` measures the difference. Figures 9 and 10 show
-`input_weights` and `output_weights`. `gradient_norms` shows why the LSTM was invented.
+weights they become constant. `periodicity` measures the difference. Figures 9 and 10 show
+`input_weights` and `output_weights`. `gradient_norms` measures how a gradient vanishes on its way
+back through time.
 
 All of it runs on NumPy, from the results of forward and backward.
 
@@ -37,8 +38,8 @@ def unrolled(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the signals of one recurrent layer over x (T, B, D), each (T, B, H), and its output y.
 
-    Gates by the names in its `gate_ranges`, then the states, h last: i f g o c h of an LSTM, h of
-    an RNN. The values are those of `forward`, taken from its cache.
+    The signals are the gates, by the names in `gate_ranges`, and then the states, with h last:
+    i f g o c h of an LSTM, h of an RNN. The values are those of `forward`, taken from its cache.
     """
     (y, _), cache = layer.forward(x, state)
     run, H = cache.consume().run, layer.H
@@ -51,7 +52,7 @@ def unrolled(
 def title_and_range(layer: Recurrent, name: str) -> tuple[str, tuple[float, float] | None]:
     """Return the title of a signal, "forget gate f", and its range, or None where it has none.
 
-    The words are those of the package's own cells. A signal of another cell has its name alone.
+    Only the package's own cells have such titles. The title of another cell's signal is its name.
     """
     known = type(layer) in PACKAGE_CELLS
     title = f"{WORDS[name]} {name}" if known else name
@@ -116,7 +117,7 @@ def periodicity(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     r = np.stack([_correlation(x[: T - k], x[k:]) for k in range(1, T // 2 + 1)])
     fallen = np.logical_or.accumulate(r <= 0, axis=0)
     moves = x[-(T // 4) :].std(axis=0) > STILL_DEVIATION
-    tops = np.zeros_like(r)  # 0 at both ends, which may be mere slopes
+    tops = np.zeros_like(r)  # 0 at both ends of r, where a local maximum can't be recognised
     tops[1:-1] = np.where((r[1:-1] >= r[:-2]) & (r[1:-1] > r[2:]), r[1:-1], 0)
     tops = np.where(fallen & moves, tops, 0).clip(0)
     peak = tops.max(axis=0)
@@ -148,7 +149,7 @@ def input_weights(layer: Recurrent) -> np.ndarray | None:
 
     Returns None for a cell whose input weights are not called Wx.
     """
-    if isinstance(layer, SlidesLSTM):  # by way of I x
+    if isinstance(layer, SlidesLSTM):  # the input is first projected to Ix
         return layer.Wi.value @ layer.W.value[: layer.H]
     weight = layer.params().get("Wi" if isinstance(layer, SlidesRNN) else "Wx")
     fits = weight is not None and weight.value.shape == (layer.D, layer.num_gates * layer.H)

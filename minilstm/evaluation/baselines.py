@@ -16,11 +16,11 @@ from .logistic import Logistic, choose_logistic
 def clip_baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np.ndarray]:
     """Probabilities (N, K) of the test clips by baselines without an LSTM, by name.
 
-    one frame              logistic regression of frames, asked about a clip's middle frame
-    single frame           the same, the mean of its probabilities over all frames (Table 1)
+    one frame              logistic regression of frames: the probabilities of the middle frame
+    single frame           the same regression: the mean probabilities over all frames (Table 1)
     mean frame             logistic regression of the mean of a clip's frames
     size and length        logistic regression of a clip's width, height and number of frames
-    most frequent class    of the training clips, always
+    most frequent class    the shares of the classes in training, the same for every test clip
 
     By design, one frame of an action says nothing about its class. The mean over frames says
     something: its pixels are brighter where a digit stays and fainter where it moves.

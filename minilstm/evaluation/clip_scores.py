@@ -32,9 +32,9 @@ def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def results_of(name: str, rows: dict[str, np.ndarray], test: Clips) -> dict:
-    """Judge probabilities (N, K) of the test clips, several by name.
+    """Judge several classifiers. `rows` has the name and the probabilities (N, K) of each.
 
-    All get accuracy and nats. The one called `name` also gets recall and confusion by class.
+    All get accuracy and nats. The classifier `name` also gets recall and confusion by class.
     """
     counts = confusion(rows[name], test.labels)
     recalls = zip(counts.diagonal().tolist(), counts.sum(axis=1).tolist(), strict=True)
@@ -53,7 +53,7 @@ def results_table(result: dict) -> str:
     """Return the result of `results_of` as text: accuracies, then recall and confusion by class."""
     N, counts = result["clips"], np.array(result["confusion"])
     lines = [
-        f"{number_of(N, 'clip')} of {len(result['classes'])} classes, none of them learned from",
+        f"{number_of(N, 'clip')} of {len(result['classes'])} classes, not used in training",
         "",
         f"{'':<28}{'accuracy':>10}{'+-':>8}{'nats per clip':>15}",
     ]
@@ -62,7 +62,7 @@ def results_table(result: dict) -> str:
         lines.append(f"{name:<28}{p:>9.1%} {error:>8.1%}{result['nats'][name]:>14.2f}")
     width = max(map(len, result["classes"])) + 2
     lines += ["", f"{result['model']}, class by class:", ""]
-    lines += [f"{'':<{width}}  recall   taken for (columns as rows)"]
+    lines += [f"{'':<{width}}  recall   clips by predicted class (columns in the order of rows)"]
     for k, (name, recall) in enumerate(zip(result["classes"], result["recall"], strict=True)):
         share = "  none" if recall is None else f"{recall:>6.0%}"
         lines.append(f"{name:<{width}}  {share}   " + "".join(f"{n:>4}" for n in counts[k]))

@@ -9,8 +9,8 @@ Each is a mean over the predicted frames and the sequences. That is how the publ
 (Wang et al. 2017; thuml/predrnn-pytorch, core/trainer.py) computes its squared error and SSIM, and
 SimVP (Gao et al. 2022; core/metrics.py) its absolute error. Predictions are free-running.
 
-The loss of this package prefers grey to a guess. So does the squared error, but not the absolute
-error or SSIM.
+Where a pixel may be black or white, the loss of this package is smallest for a grey prediction.
+This also holds for the squared error, but not for the absolute error or SSIM.
 
 Read next: metrics.py.
 """
@@ -30,8 +30,9 @@ WINDOW = 7  # pixels
 def frame_errors(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...]) -> dict:
     """Return {name: {"mean", "standard_error", "sequences"}}; SSIM may have {"skipped": reason}.
 
-    truth, prediction (T, N, D) in [0, 1], `shape` (H, W) of a frame. The standard error is that of
-    the mean over sequences, each with the mean of its own frames; of one sequence it is None.
+    truth, prediction (T, N, D) in [0, 1], `shape` (H, W) of a frame. A sequence counts as one
+    number, the mean over its frames. The standard error is that of the mean of these numbers. It is
+    None if there is only one sequence.
     """
 
     def per_sequence(block):
@@ -54,8 +55,9 @@ def _ssim(truth, prediction, shape):
     inside = slice(WINDOW // 2, -(WINDOW // 2)), slice(WINDOW // 2, -(WINDOW // 2))
 
     def per_sequence(block):
-        # One tall picture of all frames: threads wait for Python between short calls. Windows that
-        # reach into the next frame are left out, as scikit-image leaves out those at a border
+        # All frames are stacked to one tall picture, because in many short calls the threads would
+        # wait for Python's lock. Windows that reach into the next frame are left out. For a single
+        # frame scikit-image leaves out the same windows, which reach over its border.
         t, p = (np.rint(255 * x[:, block]).astype(np.uint8) for x in (truth, prediction))
         tall = (-1, shape[1])
         _, similarity = structural_similarity(t.reshape(tall), p.reshape(tall), full=True)

@@ -234,7 +234,10 @@ def verdict(result: dict) -> str:
     future, (name, best) = result["future"]["free_running"], best_baseline(result)
     whole = _compared(future["mean"], best["mean"])
     last = _compared(future["per_step"][-1], best["per_step"][-1])
-    said = f"The free-running future is {whole} the {name}, its last frame {last} its own."
+    said = (
+        f"The loss of the free-running future is {whole} that of the {name}.\n"
+        f"In its last frame the loss is {last} that of the {name}."
+    )
     if "sharpness" not in future:
         return said
     sharp = future["sharpness"]

@@ -4,8 +4,8 @@
     kept.prediction            bytes (10, 16, 64, 64), free-running
     kept.result["future"]      its losses, as `python -m minilstm.evaluate` gives them
 
-Two layers of 2048 units are 800 MB of weights, and minutes on a GPU. So tutorials and reports show
-what such a model does from these predictions. They are written by
+The weights of such a model, two layers of 2048 units, take 800 MB. Its training takes minutes on a
+GPU. So tutorials and reports show these predictions. They are written by
 
     python -m minilstm.evaluate RUN --keep FILE
 
@@ -70,8 +70,8 @@ def keep(
 ) -> None:
     """Write the predictions for the first 16 of frames (T, N, D) to an .npz file.
 
-    `result` is that of `evaluate` on all frames, `commit` that of the code; without it git is
-    asked. Raises ConfigError for a model of other numbers than pixels in [0, 1].
+    `result` is that of `evaluate` on all frames. `commit` is that of the code; if it is empty, git
+    is asked for it. Raises ConfigError for a model whose frames are not pixels in [0, 1].
     """
     if isinstance(model.loss, SquaredError):
         raise ConfigError(

@@ -176,19 +176,22 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...])
         agreement = max over shifts s in {-1,0,1}^2 of  sum g_truth(x) g_prediction(x+s)
         sharpness = agreement / max(sum g_truth^2, sum g_prediction^2)
 
-    with both lines of the fraction summed over the sequences of a step. It is at most 1 (Cauchy and
+    with numerator and denominator summed over the sequences of a step. It is at most 1 (Cauchy and
     Schwarz), and 1 for the truth. Contrast counts: the truth at half its contrast scores 0.5. A
     flat picture has no edges and scores 0. Noise has edges, but they do not agree with those of the
-    truth and only enlarge the denominator. So noise does not raise the score of a blurred frame:
-    the best of nine shifts adds a few hundredths. Sharpening a blurred digit does raise the score.
+    truth, so they add to the denominator and not to the numerator. Only the choice of the best
+    shift can raise the score of a noisy frame, by a few hundredths. Sharpening a blurred digit does
+    raise the score.
 
     A displacement by one pixel is not measured: a sharp digit one pixel off is not blurred, and
-    the cross-entropy already measures the displacement. Further off, its edges do not agree with
-    the truth, so it scores low, and so does a copy of the last frame. Two digits that are displaced
-    in different directions share one shift, so only one of them can have the full score.
+    the cross-entropy already measures the displacement. If a digit is further off, its edges do not
+    agree with those of the truth, and it scores low. A copy of the last frame scores low for the
+    same reason. Two digits that are displaced in different directions share one shift, so only one
+    of them can have the full score.
 
-    A prediction is called sharp from `SHARP` on. tests/test_metrics.py has a table of degraded
-    truths. If truth and prediction are both flat the result is 1. Raises ShapeError.
+    A prediction is called sharp from `SHARP` on. tests/test_metrics.py has a table of the scores of
+    true frames that were blurred, moved or made noisy. If truth and prediction are both flat the
+    result is 1. Raises ShapeError.
     """
     _check_frames(truth, prediction)
     T, N, D = truth.shape
@@ -211,7 +214,7 @@ def _sharpness_of(measured):
 
 
 def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Return the blur of the truth that is as sharp as the prediction.
+    """Return how much the truth must be blurred to have the sharpness of the prediction.
 
     truth, prediction (T, N, D); `shape` as in `sharpness` -> standard deviation of a Gaussian in
     pixels, 0 to MAX_BLUR_PIXELS. Measured on the first hundred sequences. Raises ShapeError.
@@ -243,7 +246,7 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
 
 
 def _agreement_and_energy(truth, prediction, shape):
-    """Both lines of the fraction, frame by frame: (T, N, D) twice -> (2, T, N)."""
+    """Numerator and denominator of `sharpness`, frame by frame: (T, N, D) twice -> (2, T, N)."""
     true_edges, edges = _edges(truth, shape), _edges(prediction, shape)
     energy = np.maximum(_dot(true_edges, true_edges), _dot(edges, edges))
     return np.stack([_best_shift(true_edges, edges, shape), energy])
