@@ -1,14 +1,15 @@
 """Synthetic actions: MNIST digits that do one of eighteen things, drawn as they are needed.
 
-No single frame shows what a digit does. Every clip, whatever its action, starts from the same
-uniform draws: a place on a torus (a digit that leaves on the right comes back on the left), a size,
-an angle and a brightness, each a point on a circle of its own. An action turns some of these
-circles in time, by amounts that do not depend on the points. A uniform distribution on a circle
-stays uniform when it is turned. So place, size, angle, brightness and digit have the same joint
+No single frame shows what a digit does. A clip of any action starts with five numbers, drawn from
+the uniform distribution on [0, 1): the digit's place (down and right), size, angle and brightness.
+Each number is a point on a circle: 1 is 0 again. For example, a digit that leaves the frame on the
+right comes back on the left. An action moves some of the points from frame to frame. How far they
+move does not depend on where they are. A uniform distribution on a circle stays uniform when all of
+it is moved by the same amount. So place, size, angle, brightness and digit have the same joint
 distribution in every class and at every frame. Only the CHANGES from frame to frame show the class.
 
-    Motion        the circles that an action turns, and the direction: the table ACTIONS
-    states        the points on the circles at every frame
+    Motion        the points that an action moves, and the direction: the table ACTIONS
+    states        the points at every frame, as places, sizes, angles and brightnesses
     draw_digits   the pixels
 
 The paper's action data (UCF-101, HMDB-51) are large, and a single frame of them often shows the
@@ -40,10 +41,11 @@ BOUNCE, BOUNCE_RATE = 0.4, 1 / 10  # height; bounces
 SHAKE, SHAKE_RATE = 0.1, 1 / 3.7  # to either side; shakes
 GROW_RATE = 1 / 16  # of the way from smallest to largest, then again from the smallest
 SPIN_RATE = 1 / 20  # turns
-BLINK_RATE, LIGHT_RATE = 1 / 4, 1 / 40  # of blinking; the most of any other action
-SIZES = (0.5, 0.9)  # of a digit's 28 pixels, of which the ink fills 20
+BLINK_RATE, LIGHT_RATE = 1 / 4, 1 / 40  # of a blinking digit; the largest of any other action
+SIZES = (0.5, 0.9)  # of the whole 28x28 picture of a digit; its strokes fill only 20x20
 LIGHTS = (0.3, 1.0)
-# Changes, of frames in [0, 1]: none is 0, and their standard deviation is 1 (measured).
+# Normalises changes: the byte 127 (no change) becomes 0, and the standard deviation, which was
+# measured, becomes 1.
 CHANGES = Scale(np.array([127 / 255], np.float32), np.array([0.044], np.float32))
 
 
@@ -160,7 +162,8 @@ def draw_digits(digits: np.ndarray, at: States, frame_size: int) -> np.ndarray:
 def places(at: States, side: int) -> np.ndarray:
     """Return what drawing needs: down, right, cos, sin, light as float32 (T, N, 5).
 
-    cos and sin are those of the angle, times the digit's pixels (of `side`) per frame's side.
+    cos and sin are those of the angle, times a factor that converts shares of the frame's side to
+    pixels of the digit, which has `side` pixels.
     """
     at = States(*(x.astype(np.float32) for x in at))
     turn = 2 * np.pi * at.angle
@@ -261,6 +264,7 @@ class Actions:
 def changes_of(frames: np.ndarray) -> np.ndarray:
     """Return the changes from each frame to the next: bytes (T, ...) -> bytes (T - 1, ...).
 
-    A change is half the difference, and 127 is none: the simplest stand-in for optical flow.
+    A change is half the difference, plus 127: so 127 means no change. Changes of pixels are the
+    simplest replacement for optical flow.
     """
     return ((255 + frames[1:].astype(np.int16) - frames[:-1]) // 2).astype(np.uint8)

@@ -180,7 +180,7 @@ def clip_vectors(frames: np.ndarray, scale: Scale | None) -> np.ndarray:
 def clip_scale(clips: Clips) -> Scale | None:
     """Return the scale of the frames of `clips`: mean and standard deviation of each number.
 
-    Bytes keep the scale of their clips. Clips of digits have none, and stay in [0, 1].
+    For bytes it is `clips.scale`. That is None for clips of digits, which stay in [0, 1].
     """
     if clips.frames.dtype == np.uint8:
         return clips.scale

@@ -114,7 +114,7 @@ def read_idx(path: str | Path, md5: str | None = None) -> np.ndarray:
     shape = tuple(int(n) for n in np.frombuffer(raw[4:begin], ">u4"))
     if 0 in shape:
         raise DataError(f"{path}: expected sizes of at least 1, got {shape}: {again}")
-    if len(raw) - begin != math.prod(shape):  # Python's integers: no claim overflows
+    if len(raw) - begin != math.prod(shape):  # a product of Python's integers can't overflow
         raise DataError(
             f"{path}: expected {math.prod(shape)} bytes of values for its claimed shape {shape}, "
             f"got {len(raw) - begin}: {again}"
@@ -148,10 +148,10 @@ def _uncompressed(path):
 def resize_digits(images: np.ndarray, size: int) -> np.ndarray:
     """Scale digits uint8 (N, S, S) down to (N, size, size). Each new pixel is the mean of its area.
 
-    Size 14 averages 2 x 2 pixels. If `size` does not divide S, old pixels that an edge cuts count
-    by their share. The arithmetic is exact on whole numbers and rounds halves up, so the result is
-    the same on every machine. Raises ShapeError unless `images` are square bytes, ConfigError
-    unless 1 <= size <= S.
+    Size 14 averages 2 x 2 pixels. If `size` does not divide S, an old pixel may lie in several new
+    ones, and counts in each by the share of its area. The arithmetic is exact on whole numbers and
+    rounds halves up, so the result is the same on every machine. Raises ShapeError unless `images`
+    are square bytes, ConfigError unless 1 <= size <= S.
     """
     if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
         raise ShapeError(

@@ -17,8 +17,9 @@ BLOCK, BLOCKS = 2**20, 16  # bytes; of a larger file this many blocks are read, 
 def fingerprint(path: str | Path) -> str:
     """Return "SIZE bytes, sha256 DIGEST" of a file.
 
-    The digest is that of the whole file up to 16 MiB. Of a larger one it is that of 16 blocks of
-    1 MiB from the first to the last, so that it takes no longer. Raises DataError.
+    For a file of up to 16 MiB the digest is that of the whole file. For a larger file it is that of
+    16 blocks of 1 MiB, evenly spaced from its beginning to its end, so that no more than 16 MiB are
+    read. Raises DataError.
     """
     digest = hashlib.sha256()
     try:

@@ -30,7 +30,8 @@ SIZE, SHORT_SIDE = 224, 256  # pixels: of the input, and of the picture it is cu
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, in [0, 1]
 STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)  # of the 17 blocks
 EPSILON = 1e-5  # of the batch normalisation
-# Numbers of the wide part of a block that are computed together. On the host they stay in the
+# A block is computed in bands of rows, because it widens its input to many channels. BAND is the
+# number of elements of the wide array that are computed at a time. On the host they fit into the
 # processor's cache, which doubles the speed. On a device they are limited by its memory.
 BAND = {"numpy": 2**18, "cupy": 2**26}
 

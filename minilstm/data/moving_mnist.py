@@ -26,7 +26,7 @@ from .digits import SIZE, resize_digits
 from .rng import Purpose, endless_shuffle, keyed_rng, whole_number
 
 SPEEDS = ("constant", "random")
-STEP = 0.1  # per frame, in units of the slack: 3.6 pixels for 28-pixel digits on 64-pixel frames
+STEP = 0.1  # per frame, of the way from wall to wall: 3.6 pixels with 28-pixel digits, 64x64 frames
 
 
 def _check_speed(speed):
@@ -39,12 +39,12 @@ def trajectories(
 ) -> np.ndarray:
     """Draw the paths of N digits: top-left corners (row, column), in pixels (num_frames, N, 2).
 
-    A digit moves in the unit square. Its side stands for the `slack` = frame_size - digit_size
-    pixels that the corner can move; corners are whole numbers in 0..slack, rounded down. The
-    direction is uniform. The speed per frame, in units of the slack, is 0.1 ("constant", as in the
-    authors' generator), or uniform in 0..0.2 for each digit ("random": the paper's text has a
-    random speed but no range; this one has the same mean). Draws from `rng` only. Raises
-    ConfigError for an unknown speed.
+    The corner of a digit can move `slack` = frame_size - digit_size pixels from wall to wall.
+    Positions are computed as fractions of the slack, in [0, 1]. Corners are whole numbers in
+    0..slack, rounded down. The direction is uniform. The speed per frame, as a fraction of the
+    slack, is 0.1 ("constant", as in the authors' generator), or uniform in 0..0.2 for each digit
+    ("random": the paper's text has a random speed but no range; this one has the same mean). Draws
+    from `rng` only. Raises ConfigError for an unknown speed.
     """
     _check_speed(speed)
     position = rng.random((N, 2))
@@ -74,7 +74,7 @@ def draw_frames(digits: np.ndarray, corners: np.ndarray, frame_size: int) -> np.
     # corner. It is a view, so writing to it writes to the frame.
     windows = sliding_window_view(frames, (side, side), axis=(2, 3), writeable=True)
     t, b = np.ogrid[:T, :B]
-    for d in range(n):  # one digit per frame at a time: no two windows written here share a pixel
+    for d in range(n):  # one digit of each frame at a time, because the windows must not overlap
         here = t, b, corners[:, :, d, 0], corners[:, :, d, 1]
         windows[here] = np.maximum(windows[here], digits[:, d])
     return frames

@@ -1,10 +1,11 @@
 """Patches of natural video (the slides' Figure 6, Table 2's second column), from a file.
 
-Any of these, as bytes, in an .npy file or as the array `patches` (or the only one) of an .npz:
+The file is an .npy file, or an .npz file with an array `patches` (or with one array of any name).
+The array holds bytes in one of these shapes:
 
     (N, T, height, width, 3)    colours last
     (N, T, 3, height, width)    colours first, as in the file of the authors' second release
-    (N, T, height, width)       grey; a single colour, first or last, is grey too
+    (N, T, height, width)       grey. A further axis of length 1, in place of the 3, is removed
 
 The paper cuts 32x32 pixels out of UCF-101. The model sees 16 frames, reconstructs them and predicts
 the next 13. Such data is normalised: `Patches.scale` has the mean and standard deviation of each
@@ -12,12 +13,13 @@ colour over the TRAINING sequences, whatever the split, so that the model knows 
 set.
 
 Patches of one film are alike, so they must not be in training and test at once. An .npz file of
-data_tools/extract_patches.py therefore has an array `groups`, int64 (N,), which numbers the pieces
-of time of every film. A split takes whole groups, by the rule of `part` in rng.py. Without
+data_tools/extract_patches.py therefore has an array `groups`, int64 (N,). It cuts every film into
+stretches of time and numbers them. The patches of one stretch are one group. A split takes whole
+groups, by the rule of `part` in rng.py. Without
 `groups`, every sequence is a group of its own, and eight of every ten, in the order of the file,
 are for training.
 
-Read next: ../presets/patches.toml.
+Read next: ../config/presets/patches.toml.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import ConfigError, DataError, named, one_line
 from .rng import endless_shuffle, part, whole_number
 
-MAX_HEADER = 1000  # bytes; NumPy writes 118, and needs a minute for a damaged header of 10,000
+MAX_HEADER = 1000  # bytes: NumPy writes 118. To read a damaged header of 10,000 takes a minute
 PUBLIC_T = 20  # frames per sequence of both public files; the axis of that length is time
 
 

@@ -1,4 +1,4 @@
-"""Conversion of frames, for the eye, to vectors, for the model, and back.
+"""Conversion between frames, which figures show, and vectors, which models take.
 
 Frames are bytes, 0 black to 255 white. Pixels of digits are learned as probabilities of ink, in
 [0, 1]. Pixels of natural video are no probabilities. The paper gives them a linear output and a
