@@ -91,6 +91,7 @@ COUNTS = {
     "minilstm/training/README.md": 7,
     "minilstm/training/distributed.py": 1,
     "tests/README.md": 4,
+    "tutorials/01_motivation.py": 2,
     "tutorials/02_neural_networks.py": 1,
     "tutorials/06_recurrent_autoencoders.py": 1,
     "tutorials/09_evaluation.py": 1,

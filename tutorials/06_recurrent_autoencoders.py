@@ -42,7 +42,7 @@ kit.save_diagram("autoencoder", "06_autoencoder")
 # ## The whole training loop
 #
 # `python -m minilstm.train` does the same, with logs and checkpoints. Here are its working parts.
-# The films are those of tutorial 01: one digit that moves over 16 x 16 pixels.
+# The films are small, so that they are learned in seconds: one digit on 16 x 16 pixels.
 
 
 # %%
