@@ -350,6 +350,18 @@ def test_a_captured_step_is_the_step_to_the_bit(case):
     assert same_with_and_without_a_graph(settings_of(case)) == 3
 
 
+def test_a_row_of_the_log_may_have_more_numbers_than_one_kernel_writes():
+    with use_backend("cupy", "float32"):
+        values = xp.arange(450, dtype="float32").reshape(3, 150)
+        readings = Readings(2)
+        for step, row in enumerate(values):
+            readings.write({str(k): x for k, x in enumerate(row)})
+            readings.add(step)
+        rows = readings.take(wait=True)
+    assert [step for step, _ in rows] == [0, 1, 2]
+    assert np.array_equal([list(numbers.values()) for _, numbers in rows], to_numpy(values))
+
+
 def test_functions_side_by_side_have_a_stream_each_and_are_waited_for():
     def stream():
         return xp.cuda.get_current_stream().ptr

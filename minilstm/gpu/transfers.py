@@ -25,6 +25,7 @@ from .capture import RECORDING
 from .pinned import pinned, start_download, start_upload
 
 ALIGNED = 256  # bytes: where an array may start in a buffer of several
+AT_ONCE = 64  # numbers of a row that one kernel writes: their addresses are its arguments
 
 
 class Uploads:
@@ -135,7 +136,7 @@ class Readings:
 
     def __init__(self, rows: int, together: bool = False):
         self._rows, self._together = rows, together
-        self._table = None  # on the device: a row, a ring of rows, and the number of rows written
+        self._table = None  # on the device: a ring of rows; beside it the number of rows written
         self._first = 0  # first row of the table that is not yet sent
         self._about = []  # labels of the rows that are not yet sent
         self._sent = deque()  # (about, names, table on the host, event)
@@ -146,15 +147,18 @@ class Readings:
         if current_backend().name == "numpy":
             self._values = [float(x) for x in numbers.values()]
             return
+        values, width = list(numbers.values()), len(numbers)
         if self._table is None:
-            dtype, width = next(iter(numbers.values())).dtype, len(numbers)
-            self._row, self._table = xp.empty(width, dtype), xp.empty((self._rows, width), dtype)
+            self._table = xp.empty((self._rows, width), values[0].dtype)
             self._written = xp.zeros(1, np.int64)
-        for k, value in enumerate(numbers.values()):
-            self._row[k] = value
-        sizes = np.int32(self._rows), np.int32(len(numbers))
-        arrays = self._row, self._table, self._written
-        kernels.launch("log.cuh", "append", self._row.dtype, 1, *sizes, *arrays)
+        dtype = self._table.dtype
+        for first in range(0, width, AT_ONCE):
+            part = [x.astype(dtype, copy=False) for x in values[first : first + AT_ONCE]]
+            addresses = np.zeros((), [("of", np.uint64, AT_ONCE)])
+            addresses["of"][: len(part)] = [x.data.ptr for x in part]
+            sizes = map(np.int32, (self._rows, width, first, len(part)))
+            arrays = addresses, self._table, self._written
+            kernels.launch("log.cuh", "append", dtype, 1, *sizes, *arrays)
 
     def add(self, about) -> None:
         """Label the row that was written last. `take` returns the label with the row."""

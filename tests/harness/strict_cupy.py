@@ -118,6 +118,7 @@ class ndarray:  # noqa: N801  (CuPy's name)
     nbytes = property(lambda self: self._a.nbytes)
     strides = property(lambda self: self._a.strides)
     flags = property(lambda self: self._a.flags)
+    data = property(lambda self: types.SimpleNamespace(ptr=self._a.ctypes.data))
 
     def __len__(self):
         return len(self._a)
@@ -580,6 +581,9 @@ class RawModule:
         happened("launch")
         held = []
         for kind, x in zip(types_, arguments, strict=True):
+            if isinstance(x, np.ndarray):  # a struct, by value
+                held.append((ctypes.c_char * x.nbytes).from_buffer_copy(x.tobytes()))
+                continue
             dtype = DTYPES[kind.removeprefix("const ").rstrip("*").replace("REAL", self.real)]
             if "*" in kind:
                 if x is None:
