@@ -15,7 +15,8 @@ import numpy as np
 from ..backend import asarray, xp
 from . import kernels
 
-PIECE = 1 << 16  # elements whose squares one block of threads adds up
+PIECE = 1 << 12  # least number of elements whose squares one block of threads adds up
+PIECES = 1 << 12  # of a large gradient, about: enough for every GPU, and quick to add up
 SHARED = 5  # numbers that the kernel `decide` passes to the kernel of the rule
 
 
@@ -78,17 +79,18 @@ class OnDevice:
 
 
 def _pieces(parts):
-    """Cut the parts into K pieces of at most PIECE elements.
+    """Cut the parts into K pieces, for a block of threads each.
 
     Returns where the pieces start and where the last ends, (K + 1,), and for each norm its first
     piece and the one after its last, (1 + P, 2).
     """
     starts, ranges = [0], np.zeros((1 + len(parts), 2), np.int64)
+    piece = max(PIECE, max((stop for _, stop in parts), default=0) // PIECES)
     for k in sorted(range(len(parts)), key=lambda k: parts[k]):
         start, stop = parts[k]
         first = len(starts) - 1
         if stop > start:
-            starts += [*range(start + PIECE, stop, PIECE), stop]
+            starts += [*range(start + piece, stop, piece), stop]
         ranges[1 + k] = first, len(starts) - 1
     ranges[0] = 0, len(starts) - 1
     return np.array(starts, np.int64), ranges

@@ -25,7 +25,7 @@ from contextvars import ContextVar
 
 from ..backend import current_backend, xp
 
-STREAMS = 4  # of a training step: one for each decoder, and one for what it puts aside
+STREAMS = 6  # of a training step: for each decoder one, one for what it puts aside, and one more
 
 # of the innermost `with joined()`: its streams, and the functions with arguments that they run
 _put_aside: ContextVar[tuple[dict, list] | None] = ContextVar("put_aside", default=None)
@@ -63,7 +63,8 @@ def aside(function: Callable, *arguments) -> None:
     """Call a function whose results are needed only at the end of the block `with joined()`.
 
     It must not change an array that is still read, and no array that it reads may change any more.
-    Calls from one stream are computed in order. Outside such a block they are computed at once.
+    Calls from one stream are computed in order. A call from a function that was put aside goes to a
+    further stream. Outside such a block all are computed at once.
     """
     if _put_aside.get() is None:
         function(*arguments)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..backend import xp
 from ..gpu import kernels
+from ..gpu.side_by_side import aside
 from . import cells
 from .init import PAPER_INIT, Init
 from .linear import add_product, add_sum_of_rows, affine, affine_dw, affine_dx
@@ -118,7 +119,12 @@ class PeepholeLSTM(LSTM):
         return self.Wp.value
 
     def accumulate(self, run):
-        """dWp += sum of da * c_prev for i and f, of da * c for o; then the other weights."""
+        """Add to the gradients of all weights."""
+        aside(self.accumulate_peepholes, run)
+        super().accumulate(run)
+
+    def accumulate_peepholes(self, run):
+        """dWp += sum of da * c_prev for i and f, of da * c for o."""
         if kernels.wanted(run.a.dtype):
             sums = kernels.peephole_sums(run.a, run.c)
             add_sum_of_rows(sums, out=self.Wp.grad.reshape(-1))
@@ -128,7 +134,6 @@ class PeepholeLSTM(LSTM):
             scratch = run.array(self.H)
             for k, (da, seen) in enumerate(((da_i, c_prev), (da_f, c_prev), (da_o, c))):
                 add_sum_of_rows(xp.multiply(da, seen, out=scratch), out=self.Wp.grad[k])
-        super().accumulate(run)
 
 
 class SlidesLSTM(LSTM):

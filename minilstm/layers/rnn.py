@@ -189,8 +189,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
 
     def accumulate(self, run):
         """Add to the gradients of the weights; run.a holds da of all steps."""
+        aside(affine_dw, run.h[:-1], run.a, self.Wh.grad, None)  # on a GPU beside the next line
         affine_dw(run.x, run.a, self.Wx.grad, self.b.grad)
-        affine_dw(run.h[:-1], run.a, self.Wh.grad, None)
 
     def start_gradient(self, run):
         """Return the gradients of the start states, (B, H) each."""
