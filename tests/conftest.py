@@ -1,4 +1,4 @@
-"""What every test starts from, and the samples that the tests of all layers walk over."""
+"""Fixtures of all tests: the defaults of each test, and the samples of every layer."""
 
 import contextlib
 import importlib

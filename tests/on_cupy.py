@@ -67,7 +67,7 @@ def named(sample):
 
 
 def close(there, here, tolerance):
-    """Whether two arrays, or two trees of them, are equal to a share of the largest element."""
+    """Return True if two arrays are equal to a share of the largest element."""
     there, here = to_numpy(there), to_numpy(here)
     assert there.shape == here.shape and there.dtype == here.dtype
     largest = max(np.abs(here).max(initial=0), np.finfo(here.dtype).tiny)
@@ -676,7 +676,7 @@ def test_a_loaded_run_predicts_as_on_the_host(undrawn):
 
 
 def classified(backend, encoder):
-    """What a classifier says of the test clips, and its losses in validation."""
+    """Return a classifier's probabilities of the test clips, and its validation losses."""
     settings = config.ClassifySettings(
         frame_size=8, length=6, labels=2, validation=1, test=1, hidden=4, window=4, stride=2,
         layers=2, steps=3, validate_every=1, batch_size=7, encoder=encoder, backend=backend,
@@ -792,7 +792,7 @@ def step_costs(counted, cell, fused):
 
 
 def decoder_costs(counted, fused):
-    """As `step_costs`, of a conditional decoder that is fed its own frames."""
+    """Return `step_costs` of a conditional decoder that is fed its own frames."""
 
     def of_steps(T):
         rng = np.random.default_rng(0)
@@ -808,7 +808,7 @@ def decoder_costs(counted, fused):
 
 
 def counted_by_the_driver(work):
-    """What `work` returns, and its launches and products; no traffic is allowed."""
+    """Return the result of `work`, and its launches and products. No traffic is allowed."""
     fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
     fakegpu.reset()
     result, found = work(), fakegpu.counts()

@@ -113,8 +113,10 @@ def test_a_digit_turns_clockwise():
 
 
 def features(frames, t, T):
-    """What a linear classifier is told of frames (N, H, W) at times t: where the digit is, and at
-    what time; its brightness, size and angle wherever it is (the spectrum); corners of their sums.
+    """Features of frames (N, H, W) at times t for a linear classifier.
+
+    They are the digit's place, the time, the spectrum (brightness, size and angle, independent of
+    the place), and random rectified sums of them.
     """
     x = frames / np.float32(255)
     N, wave = len(x), np.fft.fft2(x)
@@ -141,7 +143,7 @@ def single_frames(split, per_class, rng, T=20):
 
 
 def standard_errors_above_chance(per_class, seed=0):
-    """How far a classifier of single frames is from chance on frames of digits it has not seen."""
+    """Distance from chance of a classifier of single frames, on digits of another split."""
     rng, T = np.random.default_rng(seed), 20
     found = []
     for split in ("train", "validation"):

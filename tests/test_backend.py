@@ -131,7 +131,7 @@ def test_a_wrong_choice_is_refused_in_one_line_and_changes_nothing(words, messag
 
 
 def fails_while_another_thread_chooses(read, choose, seconds):
-    """Whether `read` raises AttributeError within so many seconds of calls of `choose`."""
+    """Return True if `read` raises AttributeError within so many seconds of calls of `choose`."""
     failed, end = [], time.perf_counter() + seconds
 
     def run(reads):

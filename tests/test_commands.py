@@ -79,7 +79,7 @@ def refusal(capsys, module, *arguments):
 
 
 def train_refusal(capsys, *arguments):
-    """The same for a small training run, which must leave no trace in the folder."""
+    """The refusal of a small training run, which must leave no trace in the folder."""
     before = snapshot(".")
     message = refusal(capsys, train, *SMALL.split(), "--quiet", *arguments)
     assert snapshot(".") == before, "something was written"
@@ -766,7 +766,7 @@ def test_every_usual_spelling_stands_for_a_flag_of_training_and_is_none_itself(c
 
 
 def completions(line):
-    """What the tab key offers after `line`, by argcomplete's own protocol."""
+    """Words that the tab key offers after `line`, by argcomplete's own protocol."""
     if find_spec("argcomplete") is None:
         pytest.skip("argcomplete is not installed")
     asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}

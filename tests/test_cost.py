@@ -1,4 +1,4 @@
-"""What is said about memory before a run starts, and what is refused."""
+"""The memory that is announced before a run starts, and the runs that are refused."""
 
 import dataclasses
 import subprocess

@@ -214,7 +214,7 @@ def test_resizing_to_any_size_weighs_pixels_by_area(images, size):
 
 
 def slow_moving_mnist(images, num_digits, frame_size, num_frames, speed, seed, k, B):
-    """The same frames as MovingMNIST.batch, one number at a time, from the paper's description."""
+    """Compute MovingMNIST.batch one number at a time, from the paper's description."""
     side = images.shape[1]
     slack = frame_size - side
     rng = keyed_rng(1, seed, k)

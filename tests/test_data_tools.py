@@ -55,7 +55,7 @@ def refusal(capsys, module, *arguments):
 
 
 def hidden(folder):
-    """What killed or failed commands have left."""
+    """Names of the files that killed or failed commands have left."""
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 

@@ -55,7 +55,7 @@ def started(N, *words, cwd, before=()):
 
 
 def ended(process):
-    """What is left of a process: its status and what it said."""
+    """Wait for a process; return its status and its output."""
     try:
         out, err = process.communicate(timeout=LIMIT)
     finally:
@@ -76,7 +76,7 @@ def training(N, *words, cwd, status=0):
 
 
 def undrawn(N, *words, cwd):
-    """The same without pictures, which take longer than all the rest."""
+    """N ranks of the command without pictures, which take longer than all the rest."""
     return on_ranks(N, "-c", BUT, 0, -1, "None", *words, cwd=cwd)
 
 

@@ -22,7 +22,7 @@ MODULES = ["minilstm"] + [
 ROOT = Path(minilstm.__file__).parents[1]
 TEXTS = sorted(
     path
-    for folder in ("minilstm", "data_tools", "tutorials")
+    for folder in ("minilstm", "data_tools", "tutorials", "tests")
     for path in (ROOT / folder).rglob("*.py")
 )
 

@@ -59,7 +59,7 @@ def test_file(tmp_path_factory):
 
 
 def judged(capsys, *arguments):
-    """What `evaluate --json` prints."""
+    """The dictionary that `evaluate --json` prints."""
     assert run_command(lambda: evaluate.main([*map(str, arguments), "--json"])) == 0
     printed = capsys.readouterr()
     assert printed.err == ""

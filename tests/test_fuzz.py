@@ -119,7 +119,7 @@ def test_what_is_forbidden_can_not_be_swallowed():
 
 
 def test_a_reader_without_its_check_of_sizes_is_caught(monkeypatch):
-    """The same inputs, and one line of `read_idx` taken out."""
+    """Give the same inputs to a `read_idx` with one line taken out."""
     monkeypatch.setattr(data.digits.math, "prod", lambda shape: EqualToAll())
     kinds = {}
     for n in range(300):

@@ -1,4 +1,4 @@
-"""What is held out stays out: digits, motions and recordings that no run trains on."""
+"""Held-out data stays held out: digits, motions and recordings that no run trains on."""
 
 import dataclasses
 from types import SimpleNamespace

@@ -189,7 +189,7 @@ def straight(tmp_path_factory):
 
 
 def resumes(run, straight):
-    """What a fault left is readable, and goes on to the same bits."""
+    """Assert that the folder which a fault left is readable and resumes to the same bits."""
     assert damage(run) == []
     assert trained("--resume", run) == (0, [])
     assert differences(run, straight, numbered=False) == []

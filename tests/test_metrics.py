@@ -195,7 +195,7 @@ def gauss(x, sigma):
 
 
 def fog(x):
-    """What a model that knows the digit but not its place would draw: the mean of nine places."""
+    """The drawing of a model that knows the digit but not its place: the mean of nine places."""
     places = product((-2, 0, 2), repeat=2)
     return np.mean([np.roll(x, place, axis=(2, 3)) for place in places], axis=0)
 

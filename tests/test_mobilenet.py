@@ -48,7 +48,7 @@ def random_arrays(seed=0):
 
 
 def torch_network(arrays):
-    """The same network out of PyTorch's own layers, unfolded: features 0 to 18, and classes."""
+    """Build the network out of PyTorch's own layers, unfolded: features 0 to 18, and classes."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from torch import nn
 

@@ -19,7 +19,7 @@ TINY = np.finfo("float32").tiny
 
 
 def stand_in(value, grad=None, decayed=0):
-    """What `model.flat()` returns, without a model."""
+    """A stand-in for the result of `model.flat()`, without a model."""
     value = np.array(value)
     grad = np.zeros_like(value) if grad is None else np.array(grad, value.dtype)
     return SimpleNamespace(value=value, grad=grad, decayed=decayed)

@@ -56,7 +56,7 @@ def weights(run):
 
 
 def same(one, two):
-    """Whether two runs ended in the same state, to the bit, and logged the same."""
+    """Assert that two runs ended in the same state, to the bit, and logged the same."""
     (a, about_a), (b, about_b) = weights(one), weights(two)
     assert a.keys() == b.keys()
     for name in a:

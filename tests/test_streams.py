@@ -1,4 +1,4 @@
-"""What a command prints: no output stream ends a run, and a log file stays short."""
+"""The output of commands: no output stream ends a run, and a log file stays short."""
 
 import importlib
 import io

@@ -26,7 +26,7 @@ def read(path, fps=None):
 
 
 def near(found, expected, tolerance=6):
-    """Whether lossy frames are the expected ones: by their mean difference in grey levels."""
+    """Return True if lossy frames are the expected ones but for few grey levels in the mean."""
     return np.abs(found.astype(int) - expected).mean() < tolerance
 
 
@@ -43,7 +43,7 @@ def numbers(frames):
 
 
 def distances(found, frames):
-    """How far each frame found is from each of `frames`, in grey levels: (found, frames)."""
+    """Distances of each frame found from each of `frames`, in grey levels: (found, frames)."""
     found, frames = (array[:, ::4, ::4].astype(np.int16) for array in (found, frames))
     return np.abs(found[:, None] - frames).mean(axis=(2, 3, 4))
 

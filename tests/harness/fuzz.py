@@ -293,7 +293,7 @@ def read_run():
 
 
 def read_resumed():
-    """What `train --resume` does before its first step."""
+    """Read a run folder as `train --resume` does before its first step."""
     one = small_config()
     model = build.build_model(one, D=8)
     run = SimpleNamespace(folder=run_folder.RunFolder("run"), config=one, model=model)
@@ -440,7 +440,7 @@ def words(rng, raw, other):
 
 
 def value(rng, raw, other):
-    """What stands behind one `=` or `:`, replaced by a hostile word or another such value."""
+    """Replace the value behind one `=` or `:` by a hostile word or by another such value."""
     values = list(re.finditer(rb"(?<=[=:]) *(\[.*?\]|[^\s,}]+)", raw))
     if values:
         one, two = rng.choice(values), rng.choice(values)
@@ -495,7 +495,7 @@ TEXT = (
 
 
 def inside(name: str, raw: bytes) -> tuple[bytes, Callable[[bytes], bytes]] | None:
-    """What a length or checksum protects in a valid file, and a function that protects it anew."""
+    """Return bytes that a length or checksum protects, and a function that protects new ones."""
     if raw[:2] == b"\x1f\x8b":
         return gzip.decompress(raw), lambda new: gzip.compress(new, 1, mtime=0)
     if name.endswith(".safetensors"):
@@ -527,7 +527,7 @@ def inside(name: str, raw: bytes) -> tuple[bytes, Callable[[bytes], bytes]] | No
 
 
 def npy_header(raw: bytes) -> slice:
-    """Where the text of an .npy file's header is."""
+    """Return the slice of an .npy file that is the text of its header."""
     start = 10 if raw[6] == 1 else 12  # a length of 2 bytes in version 1, of 4 in 2 and 3
     return slice(start, start + int.from_bytes(raw[8:start], "little"))
 
@@ -561,7 +561,7 @@ def damage(rng: random.Random, name: str, raw: bytes, other: bytes) -> bytes:
 
 
 class Forbidden(BaseException):
-    """What no reader may do; not an Exception, so that no reader can swallow it."""
+    """An act that no reader may do. It is not an Exception, so that no reader can swallow it."""
 
 
 class Hang(BaseException):
@@ -590,10 +590,10 @@ def _on_alarm(*_):
 
 @contextlib.contextmanager
 def watched():
-    """What happens inside is stopped after SECONDS, on a warning, and before it does harm.
+    """Stop the code inside after SECONDS, on a warning, and before it does harm.
 
-    Python tells of every file opened for writing, process, connection and unpickled class,
-    wherever it happens ("audit events"); a hook can't be removed, so there is one, and a switch.
+    Python reports every file opened for writing, process, connection and unpickled class as an
+    "audit event". A hook can't be removed, so there is one, and a switch.
     """
     global _watching
     if not hasattr(watched, "hooked"):

@@ -182,7 +182,7 @@ OPEN = io.open
 
 
 def damage(run: Path) -> list[str]:
-    """What in a run folder can't be read, or contradicts the rest, in words; best nothing."""
+    """List the faults of a run folder: files that can't be read, or that contradict the rest."""
     found = []
 
     def attempt(what, read, *arguments, **keywords):
@@ -287,7 +287,7 @@ def killed_when(training: Training, moment: Callable[[], bool]) -> int:
 
 
 def complaint(status: int, errors: Path, fault: bool = False) -> list[str]:
-    """What is wrong with how a training ended, in words; best nothing.
+    """List the faults in the way a training ended.
 
     Its status must be 0, without a word. After a fault it may warn, and end with 2 and one line.
     """
@@ -301,7 +301,7 @@ def complaint(status: int, errors: Path, fault: bool = False) -> list[str]:
 
 
 def new_or_resume(run: Path, flags: list[str]) -> list[str]:
-    """What one types to begin a run, or to go on with it."""
+    """Return the arguments that begin a run, or that resume it."""
     if (run / "config.toml").exists():
         return ["--resume", str(run), "--quiet"]
     return [*flags, "--backend", BACKEND, "--out", str(run)]
@@ -326,7 +326,7 @@ def straight(flags: list[str], run: Path, draw: bool = True) -> tuple[list[str],
 
 @dataclass
 class Found:
-    """What came of a journey, or of a fault."""
+    """Results of a journey, or of a fault."""
 
     name: str
     places: Counter = field(default_factory=Counter)
@@ -341,7 +341,7 @@ class Found:
 
 
 def place(run: Path, before: bytes | None, steps: int) -> str:
-    """Where a kill hit, by what it left behind."""
+    """Name the part of training that a kill hit, by the files it left behind."""
     left = " ".join(path.name for path in run.glob(".*.tmp"))
     if ".checkpoint" in left or ".best" in left:
         return "checkpoint write"
