@@ -77,8 +77,15 @@ def close(there, here, tolerance):
 # ---------------------------------------------------------------- gradients
 
 
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    "dtype, fused",
+    [
+        ("float32", True),
+        ("float64", False),
+        pytest.param("float64", True, marks=pytest.mark.slow),
+        pytest.param("float32", False, marks=pytest.mark.slow),
+    ],
+)
 def test_every_gradient_is_that_of_numpy(sample, dtype, fused):
     """NumPy's are proven by tests/test_gradients.py."""
     with use_backend("numpy", "float64"):
@@ -119,34 +126,27 @@ def test_every_gradient_agrees_with_differences_computed_on_the_device(sample):
 # ---------------------------------------------------------------- training steps
 
 OWN = Path(__file__).parent.parent / "tutorials" / "own_cells.py"  # cells in a user's file
-CELLS = [
-    {"model": {"cell": name, "layers": 2}}
-    for name in (*build.CELLS, f"{OWN}:GRU", f"{OWN}:CoupledLSTM")
-]
-MODELS = [
-    {"model": {"kind": kind, "conditional": "both" if kind == "composite" else conditional}}
-    for kind, conditional in (
-        ("composite", "both"),
-        ("autoencoder", "reconstruction"),
-        ("predictor", "future"),
-    )
-]
 FED = {"model": {"conditional": "both"}}
-CASES = [
-    *CELLS,
-    *MODELS,
+KINDS = [  # each value of the settings in PAIRED below, for itself
+    *({"model": {"cell": name, "layers": 2}} for name in build.CELLS),
+    {"model": {"kind": "autoencoder", "conditional": "reconstruction"}},
+    {"model": {"kind": "predictor", "conditional": "future"}},
     *({"feeding": {"inputs": inputs}, **FED} for inputs in ("truth", "own")),
     {"feeding": {"inputs": "scheduled", "truth_start": 0.5, "truth_end": 0.5}, **FED},
+    *({"optimizer": {"rule": rule, "l2": 1e-3}} for rule in ("adam", "rmsprop", "sgd")),
+]
+OTHERS = [
+    *({"model": {"cell": f"{OWN}:{name}", "layers": 2}} for name in ("GRU", "CoupledLSTM")),
     {"model": {"conditional": "both", "start": "read"}},
     {"model": {"layers": 2, "dropout": 0.3, "conditional": "future"}},
     {"run": {"memory": "recompute=2"}, **FED},
     {"run": {"tbptt": 2}, **FED},
     {"run": {"fused": False}, **FED},
-    *({"optimizer": {"rule": rule, "l2": 1e-3}} for rule in ("adam", "rmsprop", "sgd")),
     {"optimizer": {"clip_norm": 0.01}},
     {"optimizer": {"clip_norm": 0.0, "clamp_update": 1e-3}},
     {"loss": {"gradient_scale": "sum"}, "init": {"weights": "weak-recurrence"}},
 ]
+CASES = [*KINDS, *OTHERS]
 
 
 def settings_of(case, precision="float32"):
@@ -160,7 +160,7 @@ def settings_of(case, precision="float32"):
     return config.load(overrides=small)
 
 
-def trained(backend, settings, steps=5):
+def trained(backend, settings, steps=3):
     """The model, its optimizer and the numbers of each step, from weights drawn on the host."""
     with use_backend(backend, settings.run.precision, settings.run.fused):
         source = build.open_source(settings, "train")
@@ -177,7 +177,7 @@ def trained(backend, settings, steps=5):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_five_training_steps_are_those_of_numpy(case):
+def test_three_training_steps_are_those_of_numpy(case):
     settings = settings_of(case)
     here, optimizer_here, numbers_here = trained("numpy", settings)
     there, optimizer_there, numbers_there = trained("cupy", settings)
@@ -276,8 +276,7 @@ def test_bytes_are_normalised_on_the_device_as_on_the_host(colours):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 3e-6), ("float64", 1e-14)])
-@pytest.mark.parametrize("clamp_update", [0.0, 2e-3])
-@pytest.mark.parametrize("l2", [0.0, 1e-2])
+@pytest.mark.parametrize("l2, clamp_update", [(0.0, 0.0), (1e-2, 2e-3)])
 @pytest.mark.parametrize("rule", [SGD, RMSProp, Adam])
 def test_an_optimizers_kernel_updates_as_optim_py(rule, l2, clamp_update, dtype, tolerance):
     compare_optimizers(rule, l2, clamp_update, dtype, tolerance)
@@ -315,7 +314,7 @@ def compare_optimizers(rule, l2, clamp_update, dtype, tolerance):
 # ---------------------------------------------------------------- the captured step
 
 
-def same_with_and_without_a_graph(settings, steps=5):
+def same_with_and_without_a_graph(settings, steps=4):
     """Train by graphs and step by step, and compare every bit. Returns the launched graphs."""
     ends, launched = [], 0
     for graph in (True, False):
@@ -345,9 +344,9 @@ def same_with_and_without_a_graph(settings, steps=5):
     return launched
 
 
-@pytest.mark.parametrize("case", [*CASES, *SOURCES[1:]], ids=str)
+@pytest.mark.parametrize("case", [*OTHERS, *SOURCES[1:]], ids=str)
 def test_a_captured_step_is_the_step_to_the_bit(case):
-    assert same_with_and_without_a_graph(settings_of(case)) == 3
+    assert same_with_and_without_a_graph(settings_of(case)) == 2
 
 
 def test_a_row_of_the_log_may_have_more_numbers_than_one_kernel_writes():
@@ -406,7 +405,7 @@ def test_what_is_put_aside_is_done_when_the_block_ends_and_at_once_outside_of_on
     assert (to_numpy(x) == 2**22 - 2).all()
 
 
-KINDS = {
+PAIRED = {
     "model": ("composite", "autoencoder", "predictor"),
     "cell": tuple(build.CELLS),
     "inputs": ("truth", "own", "scheduled"),
@@ -420,7 +419,7 @@ def settings_of_kinds(model, cell, inputs, rule):
     return settings_of({
         "model": kind | {"dropout": 0.3},
         "feeding": {"inputs": inputs, "truth_start": 0.6, "truth_end": 0.4},
-        "optimizer": {"rule": rule},
+        "optimizer": {"rule": rule, "l2": 1e-3},
     })  # fmt: skip
 
 
@@ -438,15 +437,15 @@ def every_pair(kinds):
     return chosen
 
 
-@pytest.mark.parametrize("kinds", every_pair(KINDS), ids=str)
+@pytest.mark.parametrize("kinds", every_pair(PAIRED), ids=str)
 def test_every_pair_of_model_cell_feeding_and_rule_is_captured_to_the_bit(kinds):
-    assert same_with_and_without_a_graph(settings_of_kinds(*kinds)) == 3
+    assert same_with_and_without_a_graph(settings_of_kinds(*kinds)) == 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kinds", [*itertools.product(*KINDS.values())], ids=str)
+@pytest.mark.parametrize("kinds", [*itertools.product(*PAIRED.values())], ids=str)
 def test_every_model_cell_feeding_and_rule_is_captured_to_the_bit(kinds):
-    assert same_with_and_without_a_graph(settings_of_kinds(*kinds)) == 3
+    assert same_with_and_without_a_graph(settings_of_kinds(*kinds)) == 2
 
 
 def test_a_captured_step_is_one_launch_and_one_copy_and_takes_no_memory():
@@ -694,10 +693,11 @@ def test_a_classifier_learns_from_a_run_and_judges_as_on_the_host(undrawn, encod
         assert close(there, here, 1e-3)  # L-BFGS, for the readout, ends where float32 sees no fall
 
 
-@pytest.mark.parametrize("precision", TOLERANCE)
-@pytest.mark.parametrize("first, second", [("numpy", "cupy"), ("cupy", "numpy")])
+@pytest.mark.parametrize(
+    "first, second, precision", [("numpy", "cupy", "float32"), ("cupy", "numpy", "float64")]
+)
 def test_a_checkpoint_goes_to_the_other_library_and_back_to_the_bit(
-    tmp_path, precision, first, second
+    tmp_path, first, second, precision
 ):
     settings = settings_of({"model": {"conditional": "both"}}, precision)
     model, optimizer, _ = trained(first, settings, steps=2)

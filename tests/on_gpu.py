@@ -292,7 +292,7 @@ def bits(options, say):
     tests, found = on_cupy(), {}
     cases = [*tests.CASES, *tests.SOURCES[1:]]
     cases = [(str(case), tests.settings_of(case)) for case in cases]
-    pairs = tests.every_pair(tests.KINDS)
+    pairs = tests.every_pair(tests.PAIRED)
     cases += [(" ".join(kinds), tests.settings_of_kinds(*kinds)) for kinds in pairs]
     for name, settings in cases[: 3 if options.size == "small" else None]:
         try:
