@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -23,20 +22,26 @@ LAYER, COMPOSITE = (4, 3, 6, 5), (3, 4, 16, 5)  # T, B, D, H
 KINDS = {"standard": LAYER, "peephole": LAYER, "composite": COMPOSITE}
 
 
-def run(*arguments, **keywords):
-    command = [sys.executable, "-m", "minilstm.bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, **keywords)
-
-
-def test_a_quick_run_prints_every_row(tmp_path):
-    done = run("--quick", "--threads", "1", "--json", tmp_path / "bench.json")
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+@pytest.mark.parametrize(
+    "only",
+    [
+        ("products", "composite 3,4,16,5 torch tuned", "jax"),
+        pytest.param((), marks=pytest.mark.slow),
+    ],
+    ids=["few", "all"],
+)
+def test_a_quick_run_prints_every_row_that_is_asked_for(tmp_path, capsys, only):
+    words = [word for name in only for word in ("--only", name)]
+    path = tmp_path / "bench.json"
+    assert bench.main(["--quick", "--threads", "1", "--json", str(path), *words]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
     rows = timing.all_comparisons(quick=True)
+    rows = [row for row in rows if not only or any(name in row.name for name in only)]
+    assert len(rows) == (6 if only else 12)
     assert [line.strip("| ").split(" | ")[:3] for line in lines] == [
         [row.kind, ",".join(map(str, row.size)), row.rival] for row in rows
     ]
-    saved = json.loads((tmp_path / "bench.json").read_text())
+    saved = json.loads(path.read_text())
     assert saved["threads"] == 1 and "1 threads" in saved["libraries"]["ours"]["openblas"]
     assert [row["name"] for row in saved["rows"]] == [row.name for row in rows]
     for row in saved["rows"]:
@@ -280,16 +285,17 @@ def test_wrong_arguments_are_refused(arguments, message, capsys):
 # ---------------------------------------------------------------- growth
 
 
-def test_growth_draws_one_plot(tmp_path):
-    done = run("growth", "--quick", "--threads", "1", "--json", "g.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_growth_draws_one_plot(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert bench.main(["growth", "--quick", "--threads", "1", "--json", "g.json"]) == 0
+    printed = capsys.readouterr().out
     with Image.open(tmp_path / "growth.png") as picture:
         assert picture.size == (1350, 750)
     saved = json.loads((tmp_path / "g.json").read_text())
     assert [sweep["name"] for sweep in saved["sweeps"]] == list(growth.BASE)
     for sweep in saved["sweeps"]:
         assert sweep["sizes"] == [growth.QUICK_BASE[sweep["name"]] * k for k in (1, 2)]
-        assert f"| {sweep['name']} | " in done.stdout
+        assert f"| {sweep['name']} | " in printed
 
 
 def test_a_power_is_the_slope_on_logarithmic_scales():
