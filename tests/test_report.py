@@ -8,6 +8,7 @@ import shutil
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -35,6 +36,16 @@ KINDS = {
 WORDS = ["--sequences", "30"]
 
 
+DRAWN = ("conditional", "patches")  # figures of the others are drawn by test_visualize.py
+
+
+def reported(run, *words):
+    """Write the report of a run, without figures unless the run is one of DRAWN."""
+    draw = run_figures.draw if run.name in DRAWN else lambda runs, folder: None
+    with mock.patch.object(run_figures, "draw", draw):
+        assert report.main([str(run), *WORDS, *words]) == 0
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, train_undrawn):
     """A run folder of every kind with its report, and of one on coloured patches."""
@@ -46,7 +57,7 @@ def runs(tmp_path_factory, train_undrawn):
     data = {"source": "patches", "path": str(top / "patches.npy"), "past": 3, "future": 4}
     train_undrawn(TINY | {"data": data}, top / "patches")
     for run in (*KINDS, "patches"):
-        assert report.main([str(top / run), *WORDS]) == 0
+        reported(top / run)
     return top
 
 
@@ -153,7 +164,7 @@ def test_a_report_has_every_figure_with_its_caption_and_all_settings(runs):
 def test_a_name_that_looks_like_markup_stays_text(runs, tmp_path):
     folder = tmp_path / "<b>&'$name"
     shutil.copytree(runs / "predictor", folder)
-    assert report.main([str(folder), *WORDS]) == 0
+    reported(folder)
     text = page(folder)
     assert "<h1>&lt;b&gt;&amp;&#x27;$name</h1>" in text and "<b>&" not in text
 
@@ -161,7 +172,7 @@ def test_a_name_that_looks_like_markup_stays_text(runs, tmp_path):
 def test_a_run_without_a_log_or_an_environment_has_a_report_too(runs, tmp_path):
     shutil.copytree(runs / "predictor", tmp_path / "run")
     (tmp_path / "run/metrics.jsonl").unlink()
-    assert report.main([str(tmp_path / "run"), *WORDS, "--best"]) == 0  # best has none
+    reported(tmp_path / "run", "--best")  # best has none
     text = page(tmp_path / "run")
     assert 'id="training"' not in text and "environment" not in text
     assert "smallest validation loss" in text
@@ -175,7 +186,9 @@ def test_a_new_run_in_its_place_takes_the_report_away(runs, tmp_path, monkeypatc
     assert not (tmp_path / "run/report.html").exists()
 
 
-def test_impossible_reports_are_refused_in_one_line(runs, tmp_path, capsys):
+def test_impossible_reports_are_refused_in_one_line(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run_figures, "draw", lambda runs, folder: None)
+
     def refusal(*words):
         try:
             status = run_command(lambda: report.main([*map(str, words)]))
@@ -258,7 +271,7 @@ def at_frame(browser, t):
     )
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "patches"])
+@pytest.mark.parametrize("kind", DRAWN)
 def test_a_browser_shows_the_page_without_complaint_and_with_all_its_pictures(runs, browser, kind):
     opened(browser, runs / kind)
     assert browser.get_log("browser") == []

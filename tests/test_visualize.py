@@ -1,5 +1,7 @@
 """`python -m minilstm.visualize`: every figure, of every kind of run, with its caption."""
 
+import contextlib
+import io
 import re
 import shutil
 import subprocess
@@ -43,12 +45,14 @@ def runs(tmp_path_factory, train_undrawn):
     return top
 
 
-def visualized(capsys, *words):
-    """Run the command, which must succeed, and return what it prints."""
-    assert run_command(lambda: visualize.main([*map(str, words)])) == 0
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    return printed.out
+@pytest.fixture(scope="module")
+def printed(runs):
+    """The output of the command, which has drawn every figure of the composite run."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert run_command(lambda: visualize.main([str(runs / "composite")])) == 0
+    assert err.getvalue() == ""
+    return out.getvalue()
 
 
 def drawn(runs, out, names=NAMES):
@@ -69,8 +73,7 @@ def refusal(capsys, *words):
     return printed.err
 
 
-def test_a_composite_run_gets_every_figure_as_png_and_pdf_with_a_caption(runs, capsys):
-    printed = visualized(capsys, runs / "composite")
+def test_a_composite_run_gets_every_figure_as_png_and_pdf_with_a_caption(runs, printed):
     out = runs / "composite/figures"
     expected = [name for name in NAMES if name != "fig6"]
     pictures = {f"{name}.{kind}" for name in expected for kind in ("png", "pdf")}
@@ -93,14 +96,16 @@ def test_a_composite_run_gets_every_figure_as_png_and_pdf_with_a_caption(runs, c
     assert "1 digit and 3 digits" in text
 
 
-def test_captions_stand_in_the_pictures_only_on_request(runs, tmp_path):
-    sizes = []
-    for words in ([], ["--captions"]):
-        command = [str(runs / "composite"), "--only", "fig10", "--out", str(tmp_path), *words]
-        assert visualize.main(command) == 0
-        with Image.open(tmp_path / "fig10.png") as picture:
-            sizes.append(picture.height)
-    assert sizes[1] > sizes[0] + 50
+def test_only_the_figures_asked_for_are_drawn_and_captions_stand_in_them_on_request(
+    runs, printed, tmp_path
+):
+    out = tmp_path / "new/out"
+    words = [str(runs / "composite"), "--only", "fig10", "--captions", "--out", str(out)]
+    assert visualize.main(words) == 0
+    assert {path.name for path in out.iterdir()} == {"fig10.png", "fig10.pdf", "figures.md"}
+    usual = Image.open(runs / "composite/figures/fig10.png")
+    with usual, Image.open(out / "fig10.png") as captioned:
+        assert captioned.height > usual.height + 50
 
 
 @pytest.mark.parametrize("dropout", [True, False])
@@ -110,12 +115,6 @@ def test_a_validation_loss_below_the_training_loss_is_explained(dropout):
     series["validation future"] = ([2, 3], [6.5, 5.5])  # at step 2 the line is at 7
     assert "mean over all steps" in why_below(series, dropout)
     assert ("dropout" in why_below(series, dropout)) == dropout
-
-
-def test_only_the_figures_asked_for_are_drawn(runs, capsys, tmp_path):
-    visualized(capsys, runs / "composite", "--only", "fig9", "fig10", "--out", tmp_path / "new/out")
-    names = {path.name for path in (tmp_path / "new/out").iterdir()}
-    assert names == {"fig9.png", "fig9.pdf", "fig10.png", "fig10.pdf", "figures.md"}
 
 
 def test_several_runs_share_one_truth_and_have_separate_figures_of_their_units(
@@ -162,7 +161,7 @@ def test_a_reconstruction_and_a_prediction_are_those_of_the_model(runs, monkeypa
 def test_patches_are_shown_in_colour_and_only_their_last_ten_frames(runs, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(strips, "prediction_strip", lambda *a: calls.append(a))
-    folder = drawn([runs / "patches"], tmp_path)
+    folder = drawn([runs / "patches"], tmp_path, ("fig5", "fig6", "fig8", "fig9"))
     past, future, models, _, first, _ = calls[0]
     assert past.shape == (10, 2, 8, 7, 3) and future.shape == (4, 2, 8, 7, 3) and first == 3
     assert past.min() > -1e-6 and past.max() < 1 + 1e-6, "the truth is no longer normalised"
@@ -231,12 +230,12 @@ def test_a_run_of_nothing_but_ones_is_drawn(tmp_path, train_undrawn):
     assert len(list(tmp_path.glob("*.png"))) == 7
 
 
-def test_the_same_run_gives_the_same_bytes(runs, capsys, tmp_path):
-    for name in ("one", "two"):
-        only = "--only", "fig5", "fig7"
-        visualized(capsys, runs / "composite", "--out", tmp_path / name, *only)
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+def test_the_same_run_gives_the_same_bytes(runs, printed, tmp_path):
+    drawn([runs / "composite"], tmp_path, ("fig5", "fig7"))
+    found = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".md")
+    assert found == ["fig5.gif", "fig5.png", "fig7.png"]
+    for name in found:
+        assert (tmp_path / name).read_bytes() == (runs / "composite/figures" / name).read_bytes()
 
 
 def test_impossible_figures_are_refused_in_one_line(runs, capsys, tmp_path, train_undrawn):
