@@ -13,6 +13,7 @@ from data_tools import pack_model
 from minilstm import config, evaluate, report, train, visualize
 from minilstm.command import run_command
 from minilstm.errors import RunError
+from minilstm.experiments import run_figures
 from minilstm.runs import build, checkpoint, trained
 
 NAME = "tiny-digit"
@@ -36,7 +37,11 @@ def made(tmp_path_factory, train_undrawn):
 
 @pytest.fixture
 def package(made, tmp_path, monkeypatch):
-    """The folder of a trained model of the package, which is the packed run in this test."""
+    """The folder of a trained model of the package, which is the packed run in this test.
+
+    Reports have no figures: they take longer than all the rest.
+    """
+    monkeypatch.setattr(run_figures, "draw", lambda runs, folder: None)
     shutil.copytree(made / "packed", tmp_path / "trained" / NAME)
     monkeypatch.setattr(trained, "MODELS", tmp_path / "trained")
     (tmp_path / "here").mkdir()
