@@ -10,7 +10,7 @@ Plain order everywhere (PLAIN = True below) is slower. The table says how many t
 training step then takes. From 512 units on there is no difference. On a GPU every array is plain.
 
     sizes                                    one thread    two threads
-    `python -m minilstm.bench`                     1.04           1.10
+    the defaults of minilstm.bench                 1.04           1.10
     T, B, D, H = 10, 100, 256, 128                 1.09           1.13
     T, B, D, H = 20, 64, 64, 64                    1.15           1.21
 """
