@@ -67,7 +67,7 @@ def shots(frames):
     """Yield (number, frame), and None after the last frame of every shot."""
     before = usual = None
     for number, frame in enumerate(frames):
-        small = _resized(frame, THUMBNAIL, THUMBNAIL).astype(np.int16)
+        small = resized(frame, THUMBNAIL, THUMBNAIL).astype(np.int16)
         if before is not None:
             change = np.abs(small - before).mean()
             if usual is None:  # the first step of a shot shows how fast it is
@@ -98,7 +98,7 @@ def motion(patches: np.ndarray) -> np.ndarray:
     return np.median(change.mean(axis=(2, 3, 4)), axis=1)
 
 
-def _resized(frame, height, width):
+def resized(frame, height, width):
     """Scale a frame; each new pixel is the mean of its area."""
     from PIL import Image
 
@@ -114,7 +114,7 @@ def _grid(frames, side, size, rng):
     height, width = round(height * scale), round(width * scale)
     rows, columns = height // size, width // size
     top, left = rng.integers(height - rows * size + 1), rng.integers(width - columns * size + 1)
-    video = np.stack([_resized(frame, height, width) for frame in frames])
+    video = np.stack([resized(frame, height, width) for frame in frames])
     video = video[:, top : top + rows * size, left : left + columns * size]
     cells = video.reshape(len(frames), rows, size, columns, size, 3).transpose(1, 3, 0, 2, 4, 5)
     corners = np.indices((rows, columns)).reshape(2, -1).T * size + (top, left)

@@ -53,6 +53,7 @@ REASONS = {  # each with what to do
 # The lowest versions that work; pyproject.toml has the same.
 LEAST = {"av": ((17, 1), "older ones get the colours of HD video wrong, or crash")}
 MAX_PIXELS = 2**26  # of a frame: 200 MB as bytes, and eight times a frame of 4K
+USUAL_RATE = 25  # frames per second of a file that names none
 MAX_RATIO = 32  # of a frame's sides, where the shorter one is scaled up to 256 pixels
 # The clock jumps where recordings were joined. A longer gap between two frames than the first of
 # these, or a longer step back than the second, both in seconds, is such a jump, and is closed.
@@ -145,7 +146,7 @@ def read_frames(
     av, path = library("av"), Path(path)
     with _open(av, path) as container:
         stream = _picture_stream(av, path, container)
-        usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
+        usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or USUAL_RATE)
         frames = _decoded(path, container, stream, remarks)
         if fps is not None:
             jumps = container.format.flags & av.format.Flags.ts_discont.value
@@ -158,6 +159,14 @@ def read_frames(
                 matrix = _display_matrix(frame) if matrix is None else matrix
                 last, array = frame, _pixels(path, frame, matrix)
             yield array
+
+
+def frame_rate(path: str | Path) -> float:
+    """Return the mean frames per second that a video claims. Raises what `read_frames` raises."""
+    av, path = library("av"), Path(path)
+    with _open(av, path) as container:
+        stream = _picture_stream(av, path, container)
+        return float(stream.average_rate or stream.guessed_rate or USUAL_RATE)
 
 
 def not_too_narrow(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -41,6 +41,20 @@ LOSSLESS_BYTES = 1_000_000  # larger pictures show noise, and are compressed wit
 CHART = (1000, 300)  # width and height of the chart of errors, in its own units
 
 
+@dataclasses.dataclass(frozen=True)
+class Played:
+    """Frames that a page plays, and a sentence about them.
+
+    truth (T, N, height, width[, 3]), the reconstruction of its past and the prediction of its
+    future, floats in [0, 1]. Either of the last two is None if the model does not make it.
+    """
+
+    told: str
+    truth: np.ndarray
+    rebuilt: np.ndarray | None
+    predicted: np.ndarray | None
+
+
 def write_report(
     path: str | Path, sequences: int = 1000, best: bool = False, cell: str | None = None
 ) -> Path:
@@ -100,13 +114,16 @@ def player_page(
     sections: dict[str, str],
     numbers: list[tuple[str, str]] | None = None,
     refresh: float = 0,
+    played: Played | None = None,
 ) -> str:
     """Return a page that plays predictions of a run above other sections: {title: HTML}.
 
     `result` is that of `evaluated`. `summary` is text. A section without a text is left out.
     `numbers` are (number, words), large at the top; by default the loss, the best baseline and the
-    sharpness. With `refresh` the browser loads the page again after so many seconds.
+    sharpness. With `refresh` the browser loads the page again after so many seconds. The page plays
+    `played`, by default test sequences.
     """
+    played = _test_sequences(run) if played is None else played
     tag = f'\n<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""
     numbers = _numbers(result) if numbers is None else numbers
     chart, moving = _chart(run, result)
@@ -124,12 +141,12 @@ def player_page(
             for number, words in numbers
         ),
         refresh=tag,
-        told=_introduction(run),
+        told=escape(played.told),
         frames=len(run.frames),
         chart=chart,
         links="".join(links),
         sections="\n\n".join(texts),
-        data=json.dumps(_data(run) | moving, allow_nan=False),
+        data=json.dumps(_data(run, played) | moving, allow_nan=False),
     )
 
 
@@ -349,20 +366,28 @@ def _inline(picture):
     return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def _data(run):
-    """Return what the script of the page plays: all frames in one picture, and its layout."""
-    from PIL import Image
-
+def _test_sequences(run):
+    """Return the first test sequences, for the page to play."""
     past, shape, scale = run.config.data.past, run.source.frame_shape, run.source.scale
     frames = run.frames[:, :PLAYED_SEQUENCES]
     logits = judging.decode(run.trained, frames, past)
-    rebuilt, predicted = (judging.mean_frames(run.trained.loss, z) for z in logits)
-    T, N, _ = frames.shape
-    height, width, *_ = shape
+    found = (frames, *(judging.mean_frames(run.trained.loss, z) for z in logits))
+    found = (x if x is None else as_frames(x, shape, scale) for x in found)
+    return Played(_introduction(run), *found)
+
+
+def _data(run, played):
+    """Return what the script of the page plays: all frames in one picture, and its layout."""
+    from PIL import Image
+
+    T, N, height, width, *_ = played.truth.shape
+    past = run.config.data.past
     sheet = np.full((2 * N, height, T, width, 3), style.PALE, np.uint8)
-    for row, first, vectors in ((0, 0, frames), (1, 0, rebuilt), (1, past, predicted)):
-        if vectors is not None:
-            pixels = strips.as_bytes("frames", as_frames(vectors, shape, scale))
+    for row, first, frames in (
+        (0, 0, played.truth), (1, 0, played.rebuilt), (1, past, played.predicted)
+    ):  # fmt: skip
+        if frames is not None:
+            pixels = strips.as_bytes("frames", frames)
             pixels = pixels if pixels.ndim == 5 else np.stack([pixels] * 3, axis=-1)
             sheet[row::2, :, first : first + len(pixels)] = pixels.transpose(1, 2, 0, 3, 4)
     picture = Image.fromarray(sheet.reshape(2 * N * height, T * width, 3))

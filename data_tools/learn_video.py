@@ -1,0 +1,375 @@
+"""Learn your own film: from a video to a page that shows what a model predicts of it.
+
+    python -m data_tools.learn_video CLIP.mp4 --minutes 10
+
+The folder runs/film-CLIP then holds the result of each stage:
+
+    film.npz      squares of the small film for training, and the small film itself
+    plan.json     the settings, facts of the film, and the number of steps for these minutes
+    run/          the run: python -m minilstm.evaluate, report and train --resume take it
+    film.html     the page, with film.gif and film.png in it
+
+The film is scaled down so that its shorter side has 48 pixels. The model learns squares of 16x16
+pixels, at random places and times, wherever something moves. It sees 10 frames of a square and
+predicts the next 10. A frame follows every tenth of a second, or more often if the film is short.
+The page puts predicted squares together to whole frames.
+
+Why squares, and not whole frames? A film of 15 seconds has 300 sequences of whole frames, and a
+model learns them by heart. The same film has many thousand squares in motion. For the same reason
+every square for training is mirrored and turned at random, and half of them run backwards.
+
+Only the longest shot is learned, because no model can know what comes after a cut. Of the times at
+which something moves, the last eighth is the test and the eighth before is for validation. The
+model is trained on no frame of either.
+
+The number of steps is chosen before training, because the learning rate falls along a curve that
+must end with the run: a few steps are timed, and the whole command should end after about so many
+minutes. After Ctrl-C the same command goes on.
+
+Read next: minilstm/config/presets/film.toml (the model), minilstm/experiments/film_page.py (the
+page).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from minilstm.backend import use_backend
+from minilstm.command import Interrupted, Parser, run_command
+from minilstm.config import Config, load
+from minilstm.data.rng import Purpose, keyed_rng
+from minilstm.errors import DataError, RunError, named
+from minilstm.experiments.film_page import Film, FilmPage, cut_squares, write_film_page
+from minilstm.files import make_folder, replacing, write_file
+from minilstm.runs.run_folder import RunFolder
+from minilstm.streams import progress_bar
+from minilstm.training import loop, pace
+
+from .extract_patches import motion, resized, shots
+from .options import add_numbers, at_least
+from .resumable import as_they_are
+from .video import frame_rate, read_frames
+
+RATE = 10  # frames a second that a model sees, if the film is long enough
+SIDE, SIZE = 48, 16  # the shorter side of the small film, and the side of a square, in pixels
+LENGTH = 20  # frames of a sequence: the past and the future of presets/film.toml
+SHARE = 8  # one of so many parts is the test, another is for validation
+LEAST = 5  # sequences, end to end, in the shortest shot that can be learned
+MOST_FRAMES = 9000  # of a film: five minutes of 30 frames a second
+SQUARES = {"train": (0, 6000), "validation": (9, 500), "test": (8, 500)}  # group, most squares
+TRIED = 20_000  # squares that are looked at
+FEW = 20  # squares in motion: fewer for one purpose are too few
+MOTION = 3.0  # grey levels: the least motion of a square, as in extract_patches.py
+OTHER_SECONDS = 15  # besides training steps: to start, to save, and to draw the page
+
+
+def small(frame: np.ndarray) -> np.ndarray:
+    """Scale a frame (height, width, 3) so that its shorter side has SIDE pixels."""
+    height, width, _ = frame.shape
+    scale = SIDE / min(height, width)
+    return resized(frame, round(height * scale), round(width * scale))
+
+
+def longest_shot(frames: Iterable[np.ndarray]) -> tuple[int, list[np.ndarray], int]:
+    """Return the longest shot: the number of its first frame, its frames, and how many cuts."""
+    best, shot, start, cuts = (0, []), [], 0, -1
+    for item in shots(frames):
+        if item is not None:
+            number, frame = item
+            start = start if shot else number
+            shot.append(frame)
+            continue
+        cuts += 1
+        if len(shot) > len(best[1]):
+            best = start, shot
+        shot = []
+    return *best, cuts
+
+
+def step_of(n: int, rate: float, T: int) -> int:
+    """Return how many frames of a film of n frames lie from one frame of a sequence to the next."""
+    return max(1, min(round(rate / RATE), (n // SHARE - 1) // (T - 1)))
+
+
+def moving_squares(film: np.ndarray, T: int, step: int, seed: int) -> np.ndarray:
+    """Find squares in motion: int (M, 3), first frame, row and column, in the order of time.
+
+    film uint8 (n, height, width, 3). TRIED squares at random places and times are looked at.
+    """
+    n, height, width, _ = film.shape
+    rng = keyed_rng(Purpose.FILM_SQUARES, seed, 0)
+    last = np.array([n - step * (T - 1), height - SIZE + 1, width - SIZE + 1])
+    tried = np.unique(rng.integers(0, last, (TRIED, 3)), axis=0)  # also sorts them
+    moves = [
+        motion(cut_squares(film, tried[k : k + 500], T, step, SIZE))
+        for k in range(0, len(tried), 500)
+    ]
+    return tried[np.concatenate(moves) >= MOTION]
+
+
+def varied(square: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mirror and turn a square (T, SIZE, SIZE, 3) at random, and let it run backwards or not."""
+    backwards, upside_down, mirrored, turned = rng.integers(0, 2, 4)
+    square = square[:: -1 if backwards else 1]
+    square = square[:, :: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    return square.swapaxes(1, 2) if turned else square
+
+
+def split_in_time(starts: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    """Split sequences of `length` frames by their first frames (M,), sorted: {split: mask (M,)}.
+
+    Of the times at which a sequence begins, the last eighth is the test, and the eighth before is
+    for validation. A sequence on a border belongs to no split.
+    """
+    times = np.unique(starts)
+    held = -(-len(times) // SHARE)
+    test = times[-held]
+    before = times[times <= test - length]
+    validation = before[-min(held, len(before) // 2) :][0] if len(before) > 1 else test
+    return {
+        "train": starts <= validation - length,
+        "validation": (starts >= validation) & (starts <= test - length),
+        "test": starts >= test,
+    }
+
+
+def cut_film(video: Path, seed: int, T: int) -> tuple[dict, dict]:
+    """Read a film. Return the arrays of film.npz, and facts for the page.
+
+    Raises VideoError, and DataError for a film that is too short or too still.
+    """
+    rate, remarks = frame_rate(video), []
+    frames = islice(read_frames(video, remarks=remarks), MOST_FRAMES)
+    frames = progress_bar(frames, desc="reading", unit="frame")
+    start, shot, cuts = longest_shot(map(small, frames))
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+    n = len(shot)
+    if n < LEAST * T:
+        between = f" in the longest shot, between {cuts} cuts" * bool(cuts)
+        raise DataError(
+            f"{video}: expected {LEAST * T} frames or more without a cut, got {n}{between}: use a "
+            f"film of at least {LEAST * T / rate:.0f} seconds by one camera"
+        )
+    film, step = np.stack(shot), step_of(n, rate, T)
+    length = step * (T - 1) + 1
+    places = moving_squares(film, T, step, seed)
+    parts = split_in_time(places[:, 0], length) if len(places) else {}
+    rng, chosen, groups = keyed_rng(Purpose.FILM_SQUARES, seed, 1), {}, []
+    for name, (group, most) in SQUARES.items():
+        found = np.flatnonzero(parts.get(name, []))
+        if len(found) < FEW:
+            raise DataError(
+                f"{video}: expected squares in motion in every part of the film, got {len(found)} "
+                f"for {name}: use a longer film, or one in which more moves"
+            )
+        order = rng.permutation(found)
+        again = -(-most // len(order)) if name == "train" else 1  # each time varied anew
+        chosen[name] = places[np.tile(order, again)[:most]]
+        groups += [group] * len(chosen[name])
+    cut = {name: cut_squares(film, found, T, step, SIZE) for name, found in chosen.items()}
+    cut["train"] = np.stack([varied(square, rng) for square in cut["train"]])
+    arrays = {
+        "patches": np.concatenate(list(cut.values())),
+        "groups": np.array(groups),
+        "places": np.concatenate(list(chosen.values())),
+        "film": film,
+    }
+    ends = {name: int(places[parts[name], 0].max()) + length for name in SQUARES}
+    facts = {
+        "rate": rate, "cuts": cuts, "start": start, "frames": n, "step": step, "ends": ends,
+        "squares": {name: len(found) for name, found in chosen.items()},
+        "test_from": int(places[parts["test"], 0].min()),
+        "test": liveliest(places[parts["test"], 0], 2, length),
+        "known": liveliest(places[parts["train"], 0], 1, length)[0],
+    }  # fmt: skip
+    return arrays, facts
+
+
+def liveliest(starts: np.ndarray, count: int, length: int) -> list[int]:
+    """Return up to `count` sequences of `length` frames in which most moves, apart in time.
+
+    starts (M,) are the first frames of squares in motion.
+    """
+    times, moving = np.unique(starts, return_counts=True)
+    around = np.convolve(moving, np.ones(5), "same")  # one time has few squares: a noisy count
+    found = []
+    while len(found) < count and around.max() > 0:
+        found.append(int(times[around.argmax()]))
+        around = np.where(abs(times - found[-1]) < length // 2, 0, around)
+    return sorted(found)
+
+
+class Plan:
+    """The file plan.json of a folder: settings, facts of the film, and the number of steps."""
+
+    def __init__(self, folder: Path, settings: dict):
+        """Open the folder of an earlier command with the same settings, or make a new one.
+
+        Raises RunError for a folder of other settings, or one with other files.
+        """
+        self.file = folder / "plan.json"
+        if self.file.exists():
+            self.known = self._read()
+            other = [name for name in settings if self.known.get(name) != settings[name]]
+            if other:
+                raise RunError(
+                    f"{folder}: expected the {other[0]} that it was begun with "
+                    f"({self.known.get(other[0])}), got {settings[other[0]]}: repeat that command, "
+                    "or choose another --out"
+                )
+            return
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(
+                f"{folder}: expected a new folder, or one of this command, got another: choose "
+                "another --out"
+            )
+        self.known = settings
+
+    def begin(self) -> None:
+        """Make the folder."""
+        make_folder(self.file.parent)
+        self.write()
+
+    def _read(self):
+        try:
+            return dict(json.loads(self.file.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(
+                f"{self.file}: expected what this command wrote, got {named(error)}: choose "
+                "another --out"
+            ) from error
+
+    def write(self, **more) -> None:
+        """Add facts to the file."""
+        self.known |= more
+        write_file(self.file, json.dumps(self.known, indent=1))
+
+
+def config_of(folder: Path, plan: Plan, started: float) -> Config:
+    """Return the settings of the run. The number of steps comes from plan.json.
+
+    The first time a few steps are timed, and the number is entered. `started` is the time in
+    seconds at which the command began.
+    """
+    path = str((folder / "film.npz").resolve())
+    config = load(["film"], overrides={"data": {"path": path}, "run": {"seed": plan.known["seed"]}})
+    if "steps" not in plan.known:
+        each = pace.seconds_per_step(config)
+        left = 60 * plan.known["minutes"] - (time.monotonic() - started) - OTHER_SECONDS
+        plan.write(seconds_per_step=each, steps=max(1, int(left / each)))
+    steps = plan.known["steps"]
+    config = pace.with_steps(config, steps)
+    every = {"log_every": 50, "validate_every": 10, "checkpoint_every": 10}  # times in a run
+    every = {name: max(1, steps // times) for name, times in every.items()}
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, **every))
+
+
+def learn(video: Path, folder: Path, minutes: float, seed: int) -> FilmPage:
+    """Do what is left to do in the folder, and return the page.
+
+    Raises RunError for a folder of another film or other settings, VideoError and DataError for a
+    film that can't be learned, and Interrupted after a stop signal.
+    """
+    started = time.monotonic()
+    plan = Plan(folder, {"video": as_they_are([video])[0], "minutes": minutes, "seed": seed})
+    if "film" not in plan.known:
+        arrays, facts = cut_film(video, seed, LENGTH)
+        plan.begin()
+        with replacing(folder / "film.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+        plan.write(film=facts)
+    film = film_of(folder, plan)
+    print("\n".join(film.told), flush=True)
+    config, run = config_of(folder, plan, started), folder / "run"
+    print(f"{config.run.steps:,} steps, so that all ends after about {minutes:g} minutes\n")
+    try:
+        with use_backend(config.run.backend, config.run.precision):
+            loop.train(config, run, resume=RunFolder(run).config.exists())
+    except Interrupted:
+        print("the same command goes on from here", flush=True)
+        raise
+    return write_film_page(run, folder, film, what_next(folder))
+
+
+def film_of(folder: Path, plan: Plan) -> Film:
+    """Return the small film of a folder, with words about it. Raises DataError."""
+    facts, path = plan.known["film"], folder / "film.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            frames = arrays["film"]
+    except Exception as error:  # a damaged zip fails in many ways
+        raise DataError(
+            f"{path}: expected what this command wrote, got {named(error)}: remove {folder}, and "
+            "start again"
+        ) from error
+    rate, step, cuts = facts["rate"], facts["step"], facts["cuts"]
+    ends, count = facts["ends"], facts["squares"]
+    n, height, width, _ = frames.shape
+    past = load(["film"]).data.past
+    longest = f": the longest of {cuts + 1} shots, from {facts['start'] / rate:.1f} s on"
+    told = [
+        f"The film: {n} frames in {n / rate:.1f} seconds, scaled to {width}x{height} pixels"
+        f"{longest * bool(cuts)}.",
+        f"Trained on: {count['train']:,} squares of {SIZE}x{SIZE} pixels in which something "
+        f"moves, mirrored and turned at random, of the first {ends['train'] / rate:.1f} seconds.",
+        f"Judged on: {count['test']:,} such squares of the end, {facts['test_from'] / rate:.1f} to "
+        f"{ends['test'] / rate:.1f} s. Between the two lie {count['validation']:,} squares for "
+        "validation.",
+        f"Each square is seen for {past} frames and predicted for {LENGTH - past}, one every "
+        f"{step / rate:.2g} seconds.",
+    ]
+    return Film(
+        Path(plan.known["video"][0]).name, frames, step, step / rate,
+        ends["train"], facts["test"], facts["known"], told,
+    )  # fmt: skip
+
+
+def what_next(folder: Path) -> dict[str, str]:
+    """Return the commands to type next: {command: why}."""
+    run = shlex.quote(str(folder / "run"))
+    film = shlex.quote(str(folder / "film.npz"))
+    return {
+        f"python -m minilstm.evaluate {run}": "print the table of losses again",
+        f"python -m minilstm.report {run}": "see everything about the run on one page",
+        f"python -m minilstm.train film --path {film} --hidden 512": "train a larger model on it",
+        f"python -m data_tools.inspect_file {film} --sheet sheet.png": "see some squares",
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m data_tools.learn_video",
+        description="Train a model on a film of your own, and write a page that shows what the "
+        "model predicts of a part that it has never seen. Needs the extra [video].",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="a film of 4 seconds or more, best of one "
+                        "shot of 10 seconds to 5 minutes")  # fmt: skip
+    parser.add_argument(
+        "--minutes", type=at_least(float, 0.01), default=10.0, metavar="M",
+        help="time for the whole command (default: 10)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for all files (default: runs/film-VIDEO)"
+    )
+    add_numbers(parser, ("--seed", 0, 0, "seed of the choice of squares and of the training"))
+    options = parser.parse_args(arguments)
+    video = Path(options.video)
+    folder = Path(options.out or f"runs/film-{video.stem}")
+    page = learn(video, folder, options.minutes, options.seed)
+    print("\n" + page.verdict)
+    print(f"page      {page.path.resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

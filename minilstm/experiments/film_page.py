@@ -1,0 +1,239 @@
+"""The page about a film of the reader's own: what a model that learned its squares predicts of it.
+
+The model knows squares of the film. Here they are put together: every frame is covered by squares,
+half a square apart, each predicted from its own past alone. Where squares overlap, the picture has
+their mean.
+
+Read next: report_page.py, which lays the page out; data_tools/learn_video.py, which cuts the film.
+"""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ..backend import use_backend
+from ..data import as_frames, as_vectors
+from ..evaluation import judging
+from ..figures import strips
+from ..files import write_file
+from ..runs import build, checkpoint
+from ..runs.run_folder import RunFolder
+from . import run_figures
+from .report_page import (
+    Played,
+    evaluated,
+    evaluation_table,
+    image,
+    player_page,
+    summary_of,
+    training_section,
+)
+from .run_figures import TrainedRun
+
+JUDGED = 500  # squares: test squares, and as many of the training
+COPY, MEAN = "copy of the last frame", "mean image"  # as the table of evaluate calls them
+
+
+@dataclass(frozen=True)
+class Film:
+    """A small film, and how it was cut.
+
+    frames    uint8 (n, height, width, 3)
+    step      frames of the film from one frame of a sequence to the next
+    seconds   from one frame of a sequence to the next
+    trained   number of the first frames, those that the model was trained on
+    test      first frames of sequences to show that the model was not trained on
+    known     first frame of a sequence that it was trained on
+    told      sentences about the film and its parts
+    """
+
+    name: str
+    frames: np.ndarray
+    step: int
+    seconds: float
+    trained: int
+    test: list[int]
+    known: int
+    told: list[str]
+
+
+@dataclass(frozen=True)
+class FilmPage:
+    """A page that was written, and what `evaluate` says of the model, in words."""
+
+    path: Path
+    verdict: str
+
+
+def cut_squares(film: np.ndarray, places: np.ndarray, T: int, step: int, size: int) -> np.ndarray:
+    """Cut squares out of a film (n, height, width, 3): uint8 (M, T, size, size, 3).
+
+    places int (M, 3) are first frame, row and column of each. T frames are taken, `step` apart.
+    """
+    cuts = sliding_window_view(film, (size, size), axis=(1, 2))  # (n, rows, columns, 3, size, size)
+    start, row, column = places.T[..., None]
+    return np.moveaxis(cuts[start + step * np.arange(T), row, column], 2, -1)
+
+
+def whole_frames(
+    run: TrainedRun, film: Film, start: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reconstruct and predict whole frames of a film from frame `start` on.
+
+    Returns the truth (T, 1, height, width, 3), the reconstruction of its past, and the prediction
+    of its future, floats.
+    """
+    config, size = run.config, run.source.frame_shape[0]
+    past, T = config.data.past, config.data.past + config.data.future
+    n, height, width, _ = film.frames.shape
+    corners = [(start, y, x) for y in _covering(height, size) for x in _covering(width, size)]
+    squares = cut_squares(film.frames, np.array(corners), T, film.step, size).swapaxes(0, 1)
+    vectors = as_vectors(np.ascontiguousarray(squares), run.source.scale).astype(config.run.dtype)
+    logits = judging.decode(run.trained, vectors, past)
+    truth = film.frames[start + film.step * np.arange(T)][:, None] / np.float32(255)
+    found = []
+    for z in logits:  # of the past and of the future
+        made = judging.mean_frames(run.trained.loss, z)
+        made = np.clip(as_frames(made, run.source.frame_shape, run.source.scale), 0, 1)
+        total = np.zeros((len(made), height, width, 3), np.float32)
+        count = np.zeros((height, width, 1), np.float32)
+        for k, (_, y, x) in enumerate(corners):
+            total[:, y : y + size, x : x + size] += made[:, k]
+            count[y : y + size, x : x + size] += 1
+        found.append((total / count)[:, None])
+    return truth, *found
+
+
+def _covering(length, size):
+    """Return first pixels of squares, about half a square apart, that cover `length` pixels."""
+    count = -(-2 * (length - size) // size) + 1
+    return np.linspace(0, length - size, count).round().astype(int).tolist()
+
+
+def write_film_page(
+    path: str | Path, out: Path, film: Film, next_commands: dict[str, str]
+) -> FilmPage:
+    """Write film.html, film.gif and film.png into the folder `out`.
+
+    `path` is the run folder. `next_commands` are {command: why}. Raises RunError,
+    ConfigError, DataError.
+    """
+    run = run_figures.open_run(path, film.name)
+    about = checkpoint.read(RunFolder(path).checkpoint, arrays=False)[1]
+    with use_backend("numpy", run.config.run.dtype), np.errstate(all="ignore"):
+        shown = [whole_frames(run, film, start) for start in film.test]
+        truth, rebuilt, predicted = (np.concatenate(x, axis=1) for x in zip(*shown, strict=True))
+        result = evaluated(run, JUDGED)
+        past = run.config.data.past
+        models = _beside(run, film, truth, rebuilt, predicted)
+        strips.prediction_gif(truth[:past], truth[past:], models, out / "film.gif")
+        first = {name: tuple(_first(x) for x in both) for name, both in models.items()}
+        strips.prediction_strip(truth[:past, :1], truth[past:, :1], first, out / "film.png")
+        sections = {
+            "Film": _film_section(film, out),
+            "Evaluation": SQUARES + evaluation_table(result),
+            "Memory": _memory_section(run, film, result),
+            "Limits": LIMITS,
+            "Training": training_section(run, RunFolder(path).rows()),
+            "Next": "".join(
+                f"<p>To {escape(why)}:</p><pre>{escape(command)}</pre>"
+                for command, why in next_commands.items()
+            ),
+        }
+        page = player_page(
+            run, result, summary_of(run, about), sections,
+            played=Played(_told(film, past), truth, rebuilt, predicted),
+        )  # fmt: skip
+    write_file(out / "film.html", page)
+    return FilmPage(out / "film.html", judging.table(result))
+
+
+# ---------------------------------------------------------------- sections
+
+
+def _told(film, past):
+    return (
+        f"Parts of {film.name} on which the model was not trained. It sees the first {past} "
+        f"frames, {film.seconds:.2g} seconds apart, reconstructs them, and predicts the next from "
+        "them alone."
+    )
+
+
+def _beside(run, film, truth, rebuilt, predicted):
+    """Return the rows of a strip: the model, and two predictions without a model."""
+    past, T = run.config.data.past, len(truth)
+    copy = np.repeat(truth[past - 1 : past], T - past, axis=0)
+    mean = film.frames[: film.trained].mean(axis=0, dtype=np.float32) / 255
+    mean = np.broadcast_to(mean, copy.shape)
+    return {"model": (rebuilt, predicted), COPY: (None, copy), MEAN: (None, mean)}
+
+
+def _film_section(film, out):
+    told = "".join(f"<p>{escape(line)}</p>" for line in film.told)
+    moving = base64.b64encode((out / "film.gif").read_bytes()).decode()
+    return (
+        f"{told}<h3>In motion</h3>"
+        f'<img src="data:image/gif;base64,{moving}" alt="truth, model, and both baselines">'
+        f"<h3>Frame by frame</h3>{image(out / 'film.png', 'the same, frame by frame')}"
+        f'<p class="faint">{escape(PALE)}</p>'
+    )
+
+
+def _memory_section(run, film, result):
+    """Compare with a part of the film that the model was trained on."""
+    past = run.config.data.past
+    truth, rebuilt, predicted = whole_frames(run, film, film.known)
+    source = build.open_source(run.config, "train")
+    frames = judging.sequences(source, JUDGED).astype(run.config.run.dtype)
+    logits, future = judging.decode_with_truth(run.trained, frames, past)["future"]
+    known = judging.loss_per_step(run.trained.loss, logits, future).mean()
+    unknown = result["future"]["free_running"]["mean"]
+    words = (
+        f"On squares that it was trained on, the model's predicted future has a loss of "
+        f"{known:.1f}; on test squares, which it has never seen, {unknown:.1f} {result['unit']}. "
+        + (BY_HEART if known < 0.7 * unknown else SKILL)
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        strip = Path(scratch, "known.png")
+        models = {"model": (rebuilt, predicted)}
+        strips.prediction_strip(truth[:past], truth[past:], models, strip)
+        picture = image(strip, "a part of the film that the model was trained on")
+    return f"<p>{escape(words)}</p>{picture}"
+
+
+def _first(frames):
+    return None if frames is None else frames[:, :1]
+
+
+SQUARES = (
+    "<p>The model predicts squares, and so it is judged on squares: those of the test part in "
+    "which something moves. In squares at rest a copy of the last frame is hard to beat.</p>"
+)
+PALE = (
+    "The copy of the last frame and the mean image of the training part need no model. They "
+    "reconstruct nothing, so their past is left pale."
+)
+BY_HEART = (
+    "It has learned parts of the film by heart. A longer film, with more of the same kind of "
+    "motion, brings the two numbers together."
+)
+SKILL = (
+    "The two are close: what it has learned holds for other parts of the same film, too. More "
+    "minutes may still lower both."
+)
+LIMITS = """
+<p>What a model can learn from so little: the colours of the film, edges and patches of light, and
+motion that is the same for some time, such as that of a camera, or of something large that moves
+evenly.</p>
+<p>What it can't: texture, faces and letters, because the code that it remembers a square by is
+small; what enters a square from outside, because it sees nothing else; and what people do next,
+because the film has shown too little of it. Where it is unsure it predicts a mean of what may come,
+and a mean is blurred. The squared error rewards that.</p>
+"""

@@ -1,0 +1,216 @@
+"""One command from a video to a page: it cuts, plans, trains, resumes, draws, and refuses."""
+
+import json
+import re
+import shutil
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av", reason="av is not installed")
+
+from PIL import Image
+from videos import moving_frames, write_sound, write_video
+
+from data_tools import learn_video
+from minilstm import config, evaluate
+from minilstm.command import run_command
+from minilstm.data import as_vectors
+from minilstm.evaluation import judging
+from minilstm.experiments import film_page
+from minilstm.runs.run_folder import RunFolder
+from minilstm.training import pace
+from minilstm.training.progress import Progress
+
+T, SIZE = learn_video.LENGTH, learn_video.SIZE
+
+
+def learn(*arguments):
+    """The exit status of the command, called in this process."""
+    return run_command(lambda: learn_video.main([str(word) for word in arguments]))
+
+
+@pytest.fixture(autouse=True)
+def small_and_timed(tmp_path, monkeypatch):
+    """A small model, few squares, steps of a second by the clock, and an empty folder."""
+    own = config.load
+
+    def small(presets=(), config_file=None, overrides=None):
+        return own(presets, config_file, {"model": {"hidden": 6}, **(overrides or {})})
+
+    monkeypatch.setattr(learn_video, "load", small)
+    monkeypatch.setattr(pace, "seconds_per_step", lambda config: 1.0)
+    monkeypatch.setattr(learn_video, "TRIED", 1000)
+    few = {name: (group, 25) for name, (group, _) in learn_video.SQUARES.items()}
+    monkeypatch.setattr(learn_video, "SQUARES", few)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A film of four seconds: texture that drifts to the right."""
+    return write_video(tmp_path_factory.mktemp("film") / "my clip.mp4", moving_frames(104, 48, 64))
+
+
+@pytest.fixture(scope="module")
+def made(clip, tmp_path_factory):
+    """The folder of the whole command, made once: six steps of a second, and 15 for the rest."""
+    folder = tmp_path_factory.mktemp("made") / "film"
+    with pytest.MonkeyPatch.context() as patch:
+        small_and_timed.__wrapped__(folder.parent, patch)
+        patch.setattr(learn_video.time, "monotonic", lambda: 0.0)
+        assert learn(clip, "--minutes", 21 / 60, "--out", folder) == 0
+    return folder
+
+
+def test_one_command_goes_from_a_video_to_a_page(made, clip, tmp_path, capsys):
+    text = (made / "film.html").read_text("utf-8")
+    assert "my clip.mp4" in text and "copy of the last frame" in text and "mean image" in text
+    assert "data:image/gif;base64," in text and not re.search(r'(?:src|href)="https?:', text)
+    for section in ("film", "evaluation", "memory", "limits", "training", "next"):
+        assert f'<section id="{section}">' in text and f'href="#{section}"' in text
+    with Image.open(made / "film.gif") as film:
+        assert film.n_frames == T
+    # its run is one like any other
+    assert run_command(lambda: evaluate.main([str(made / "run")])) == 0
+    future = re.search(r"future, free-running\s+([\d.]+)", capsys.readouterr().out)[1]
+    assert f"<b>{future}</b>" in text
+
+
+def test_the_number_of_steps_is_chosen_before_training_and_written_down(made):
+    plan = json.loads((made / "plan.json").read_text())
+    assert plan["steps"] == 21 - learn_video.OTHER_SECONDS and plan["seconds_per_step"] == 1.0
+    settings = config.from_toml(made / "run" / "config.toml")
+    assert settings.run.steps == settings.optimizer.schedule_steps == plan["steps"]
+
+
+def test_no_frame_of_the_validation_or_the_test_is_trained_on(made):
+    step = json.loads((made / "plan.json").read_text())["film"]["step"]
+    with np.load(made / "film.npz") as arrays:
+        first, groups = arrays["places"][:, 0], arrays["groups"]
+    last = first + step * (T - 1)
+    assert {0, 8, 9} == set(groups.tolist())
+    assert last[groups == 0].max() < first[groups == 9].min()
+    assert last[groups == 9].max() < first[groups == 8].min()
+
+
+def test_squares_are_cut_where_they_say_and_only_those_for_training_are_varied(made):
+    step = json.loads((made / "plan.json").read_text())["film"]["step"]
+    with np.load(made / "film.npz") as arrays:
+        film, patches, places, groups = (
+            arrays[name] for name in ("film", "patches", "places", "groups")
+        )
+    cut = np.stack(
+        [
+            film[n : n + step * T : step, y : y + SIZE, x : x + SIZE][:T]
+            for n, y, x in places.tolist()
+        ]
+    )
+    assert np.array_equal(patches[groups != 0], cut[groups != 0])
+    varied = patches[groups == 0]
+    assert not np.array_equal(varied, cut[groups == 0])
+    for found, square in zip(varied, cut[groups == 0], strict=True):  # the same pixels, elsewhere
+        assert np.array_equal(np.sort(found, axis=None), np.sort(square, axis=None))
+
+
+def test_the_same_command_again_trains_nothing_and_draws_the_page(
+    made, clip, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Progress, "draw", lambda self: None)
+    shutil.copytree(made, tmp_path / "film")
+    before = (tmp_path / "film/run/checkpoint.safetensors").read_bytes()
+    (tmp_path / "film/film.html").unlink()
+    assert learn(clip, "--minutes", 21 / 60, "--out", "film") == 0
+    assert (tmp_path / "film/run/checkpoint.safetensors").read_bytes() == before
+    assert (tmp_path / "film/film.html").exists()
+    assert "copy of the last frame" in capsys.readouterr().out
+
+
+def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(made, clip, monkeypatch, capsys):
+    account = Progress.account
+
+    def interrupted(self, rate, stop):
+        if self.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return account(self, rate, stop)
+
+    monkeypatch.setattr(learn_video.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(Progress, "draw", lambda self: None)
+    page = film_page.FilmPage(made / "film.html", "")
+    monkeypatch.setattr(learn_video, "write_film_page", lambda *_: page)
+    words = clip, "--minutes", 21 / 60, "--out", "film"
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "account", interrupted)
+        assert learn(*words) == 128 + signal.SIGINT
+    assert "the same command goes on" in capsys.readouterr().out
+    assert learn(*words) == 0
+    run = RunFolder("film/run")
+    assert [row["step"] for row in run.rows() if "future" in row] == [1, 2, 3, 4, 5, 6]
+    assert run.best.read_bytes() == (made / "run" / run.best.name).read_bytes()
+
+
+def test_what_can_not_be_learned_is_refused_in_one_line(clip, tmp_path, capsys):
+    still = np.broadcast_to(moving_frames(1, 48, 64), (104, 48, 64, 3))
+    shots = np.concatenate([moving_frames(60, 48, 64), 255 - moving_frames(60, 48, 64, seed=1)])
+    (tmp_path / "words.mp4").write_text("to be or not to be")
+    films = {
+        "none.mp4": "got no file",
+        "words.mp4": "got not a video",
+        write_sound(tmp_path / "sound.wav"): "got no video stream",
+        write_video(tmp_path / "short.mp4", moving_frames(99, 16, 16)): "got 99: use a film of",
+        write_video(tmp_path / "shots.mp4", shots): "got 60 in the longest shot, between 1 cuts",
+        write_video(tmp_path / "still.mp4", still): "squares in motion in every part",
+    }
+    for film, why in films.items():
+        assert learn(film, "--minutes", 1) == 2
+        said = capsys.readouterr().err
+        assert why in said.splitlines()[-1] and "error: " in said
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_something_else_is_refused(made, clip, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").touch()
+    assert learn(clip, "--out", "mine") == 2
+    assert "expected a new folder" in capsys.readouterr().err
+    assert learn(clip, "--minutes", 1, "--out", made) == 2
+    assert "expected the minutes that it was begun with" in capsys.readouterr().err
+    shutil.copytree(made, tmp_path / "film")
+    (tmp_path / "film/plan.json").write_text("[1")
+    assert learn(clip, "--minutes", 1, "--out", "film") == 2
+    assert "plan.json: expected what this command wrote" in capsys.readouterr().err
+
+
+def test_without_pyav_the_extra_is_named(clip, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert learn(clip) == 2
+    assert "pip install '.[video]'" in capsys.readouterr().err
+
+
+def test_whole_frames_are_put_together_from_overlapping_squares(made, monkeypatch):
+    """A model that predicts the truth gives the film itself, whatever its size."""
+    run = film_page.run_figures.open_run(made / "run")
+    frames = moving_frames(30, 48, 61)
+    film = film_page.Film("f", frames, 1, 0.1, 20, [3], 0, [])
+    monkeypatch.setattr(judging, "decode", lambda model, x, past: (x[:past], x[past:]))
+    truth, rebuilt, predicted = film_page.whole_frames(run, film, 3)
+    assert np.array_equal(np.rint(255 * truth[:, 0]), frames[3 : 3 + T])
+    np.testing.assert_allclose(np.concatenate([rebuilt, predicted]), truth, atol=1e-5)
+    cut = film_page.cut_squares(frames, np.array([[3, 2, 45]]), T, 1, SIZE)
+    assert as_vectors(cut.swapaxes(0, 1)).shape == (T, 1, 3 * SIZE * SIZE)
+
+
+def test_a_longer_film_is_seen_every_tenth_of_a_second_and_a_short_one_more_often():
+    assert learn_video.step_of(900, 30.0, T) == 3
+    assert learn_video.step_of(9000, 25.0, T) == 2
+    assert learn_video.step_of(9000, 5.0, T) == 1
+    assert learn_video.step_of(120, 30.0, T) == 1
+
+
+def test_the_longest_shot_is_taken():
+    one, two = moving_frames(12, 48, 64), 255 - moving_frames(20, 48, 64, seed=1)
+    start, shot, cuts = learn_video.longest_shot(np.concatenate([one, two, one]))
+    assert (start, len(shot), cuts) == (12, 20, 2)
+    assert np.array_equal(shot, two)
