@@ -99,7 +99,7 @@ COUNTS = {
     "tutorials/02_neural_networks.py": 1,
     "tutorials/06_recurrent_autoencoders.py": 1,
     "tutorials/09_evaluation.py": 1,
-    "tutorials/11_visualisation.py": 2,
+    "tutorials/11_visualisation.py": 1,
     "tutorials/12_transfer_learning.py": 3,
     "tutorials/13_benchmarking.py": 1,
     "tutorials/15_gpu.py": 3,
