@@ -40,7 +40,8 @@ from .benchmark.timing import QUICK, Duration, all_comparisons, compare, conditi
 from .command import Parser, run_command
 from .errors import ConfigError
 from .files import expect_writable, write_file
-from .training.distributed import Ranks, cpus
+from .threads import cpus
+from .training.distributed import Ranks
 
 ACTIONS = {
     "": "Time layers and training steps against PyTorch, JAX and their bare matrix products. "

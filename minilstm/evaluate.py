@@ -12,9 +12,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from functools import partial
 
 import numpy as np
 
+from . import threads
 from .backend import use_backend
 from .command import Parser, run_command
 from .errors import ConfigError
@@ -23,6 +25,8 @@ from .files import expect_writable
 from .runs import build
 from .runs.own_cell import add_cell_argument
 from .runs.trained import find_run
+
+TRIAL_SECONDS = 0.05  # for each number of threads: all sequences take about a second
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,12 +65,17 @@ def main(arguments: list[str] | None = None) -> int:
         "git does not know it",
     )  # fmt: skip
     add_cell_argument(parser)
+    parser.add_argument(
+        "--threads", metavar="auto|N", default="auto", help="threads of the matrix products on a "
+        "CPU: a number, or auto, the fastest in a short trial (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     options = parser.parse_args(arguments)
     if options.keep is not None:
         expect_writable(options.keep)
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
+    threads.checked(options.threads)
     run = find_run(options.run)
     config = build.read_config(run, options.cell)
     if options.digits is not None:
@@ -91,7 +100,12 @@ def main(arguments: list[str] | None = None) -> int:
                 f"trained on, got {'x'.join(map(str, shape))}: give other --data"
             )
         mean = judging.mean_image(config)
-        result = judging.evaluate(model, frames, config.data.past, mean, shape)
+        some = frames[:, : config.run.batch_size]
+        trial = partial(judging.decode, model, some, config.data.past)
+        with threads.chosen(options.threads, trial, TRIAL_SECONDS) as said:
+            if said:
+                print(f"threads   {said}", file=sys.stderr)
+            result = judging.evaluate(model, frames, config.data.past, mean, shape)
         if options.keep is not None:
             kept_predictions.keep(
                 options.keep, options.run, model, frames, config, result, options.commit

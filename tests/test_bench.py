@@ -247,7 +247,7 @@ def test_a_process_starts_without_variables_that_change_a_library(name, tuned, m
     assert f'"{name.split()[0]}"' in command[-1]
     assert env.get("GLIBC_TUNABLES") == (processes.TUNED if tuned else None)
     assert not {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"} & set(env)
-    assert all(env[variable] == "1" for variable in processes.THREAD_VARIABLES)
+    assert all(env[variable] == "1" for variable in processes.VARIABLES)
     assert "OPENBLAS_CORETYPE=something" in timing.conditions(1, {})
 
 

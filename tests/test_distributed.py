@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from test_cupy import launcher
 
-from minilstm import config, train
+from minilstm import config, threads, train
 from minilstm.benchmark.ranks import scaling, sum_seconds
 from minilstm.errors import BackendError, ConfigError
 from minilstm.gpu import nccl, transfers
 from minilstm.runs import build, checkpoint, run_folder
-from minilstm.training import distributed, resources
+from minilstm.training import resources
 from minilstm.training.batches import draw_batch
 from minilstm.training.distributed import Alone, Ranks
 from minilstm.training.progress import Progress
@@ -391,7 +391,7 @@ def test_ranks_share_the_cpus_of_their_machine(tmp_path, monkeypatch):
         "               if pool['user_api'] == 'blas']\n"
         "    open(str(ranks.rank), 'w').write(str(threads))"
     )
-    N = len(distributed.cpus())
+    N = len(threads.cpus())
     on_ranks(N, "-c", code, cwd=tmp_path)
     assert [(tmp_path / str(rank)).read_text() for rank in range(N)] == ["[1]"] * N
 

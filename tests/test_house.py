@@ -26,7 +26,7 @@ TEXTS = sorted(
 
 # The storeys of the house. A module belongs to the folder that it lies in; a file at the top of the
 # package is BASE, `optim`, `checker`, or a command.
-BASE = {"errors", "files", "backend", "command", "streams"}
+BASE = {"errors", "files", "backend", "command", "streams", "threads"}
 BELOW = {  # storey: the storeys whose modules it may import, besides its own
     "base": set(),
     "gpu": {"base"},

@@ -5,6 +5,7 @@
     python tutorials/run.py all --fast       run each as briefly as possible, for tests
     python tutorials/run.py all --images     run all, and renew the committed pictures in images/
     python tutorials/run.py all --gallery    run all as notebooks; pages in tutorials/gallery/
+    python tutorials/run.py all --threads 2  two threads in matrix products, not one
     python tutorials/run.py stale --gallery  renew the pages whose tutorial was changed since
 
 Without --images and --gallery, nothing is written outside tutorials/build/, which git ignores; nor
@@ -30,6 +31,7 @@ from PIL import Image
 from minilstm.command import Parser, run_command
 from minilstm.errors import ConfigError
 from minilstm.files import write_file
+from minilstm.threads import VARIABLES
 
 FOLDER = Path(__file__).parent
 GALLERY = FOLDER / "gallery"  # committed; pages of fast runs go to build/gallery/
@@ -242,7 +244,13 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="write web pages to tutorials/gallery/; with --fast to tutorials/build/gallery/",
     )
+    parser.add_argument(
+        "--threads", metavar="N", type=int, default=1,
+        help="threads of the matrix products (default: 1, the best for these small models on a "
+        "machine with other work)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
+    os.environ |= dict.fromkeys(VARIABLES, str(options.threads))  # for the tutorials
     if options.fast and options.images:
         raise ConfigError(
             "expected --fast or --images, got both: the committed pictures are of a full run"

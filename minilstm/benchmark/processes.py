@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError, number_of
-from ..training.distributed import THREAD_VARIABLES, cpus
+from ..threads import VARIABLES, cpus
 from .contenders import CONTENDERS, Work
 
 # Variables that would change how a library computes. All processes run without them.
@@ -44,7 +44,7 @@ class Process:
         self.name = name
         library, *words = name.split()
         environ = {key: value for key, value in os.environ.items() if key not in UNSET}
-        environ |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+        environ |= dict.fromkeys(VARIABLES, str(threads))
         if "tuned" in words:
             environ["GLIBC_TUNABLES"] = TUNED
         arguments = json.dumps([library, work, cpus()[:threads]])

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 
+from .. import threads
 from ..errors import ConfigError
 from ..files import path_of, text_of
 
@@ -349,6 +350,12 @@ class RunSettings(Section):
     )
     seed: int = setting(0, "seed of all random numbers", at_least=0)
     backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
+    threads: str = setting(
+        "auto",
+        "threads of the matrix products on a CPU: a number, or auto, which times a few steps "
+        "before the first one and takes the fastest number; it is recorded, and --resume keeps it",
+        metavar="auto|N",
+    )
     precision: str = setting(
         "float32",
         "float32 or float64 for all numbers, or tf32: float32 with matrix products that use a "
@@ -379,6 +386,7 @@ class RunSettings(Section):
     def __post_init__(self):
         super().__post_init__()
         _ = self.recompute  # raises for any other `memory`
+        threads.checked(self.threads)
 
     @property
     def dtype(self) -> str:
@@ -450,6 +458,15 @@ class ClassifySettings(Section):
     )
     seed: int = setting(0, "seed of all random numbers and of the labelled clips", at_least=0)
     backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
+    threads: str = setting(
+        "auto",
+        "threads of the matrix products on a CPU: a number, or auto, the fastest in a short trial",
+        metavar="auto|N",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        threads.checked(self.threads)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from ..files import make_folder, write_file
 from ..runs import build, checkpoint
 from ..runs.run_folder import RunFolder, read_log
 from ..streams import progress_bar
-from ..training.distributed import THREAD_VARIABLES
+from ..threads import VARIABLES
 
 POLL_SECONDS = 0.2  # between two looks at the processes
 
@@ -171,7 +171,7 @@ class _Process:
         self.out, self.err = (tempfile.TemporaryFile() for _ in range(2))
         self.popen = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import attended; attended()", *task.words],
-            env=os.environ | dict.fromkeys(THREAD_VARIABLES, "1"),
+            env=os.environ | dict.fromkeys(VARIABLES, "1"),
             stdin=subprocess.PIPE,
             stdout=self.out,
             stderr=self.err,

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import threads
 from ..backend import current_backend
 from ..errors import RunError
 from ..files import flush, make_folder, remove_temporaries, replacing, write_file
@@ -249,18 +250,13 @@ def read_log(path: str | Path) -> list[dict]:
 
 def environment(ranks: int = 1) -> dict[str, str]:
     """Return everything but settings and data that affects bit-for-bit results."""
-    from threadpoolctl import threadpool_info
-
     found = {"minilstm": _version(), "numpy": np.__version__}
     found |= {"machine": platform.machine(), "ranks": str(ranks)}
     if current_backend().name == "cupy":
         found |= about_device()
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    own = [pool for pool in pools if "numpy" in Path(pool["filepath"]).parent.name]
-    for pool in (own or pools)[:1]:  # SciPy's wheel has a second BLAS, which training does not use
-        for key in ("internal_api", "version", "architecture", "num_threads"):
-            found[f"blas {key}"] = str(pool.get(key))
-    return found
+    blas = threads.blas()
+    keys = ("internal_api", "version", "architecture", "num_threads") if blas else ()
+    return found | {f"blas {key}": str(blas.get(key)) for key in keys}
 
 
 def _version():

@@ -14,11 +14,13 @@ Read next: evaluation/baselines.py.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .. import threads
 from ..backend import asarray, to_numpy, use_backend, xp
 from ..config import ClassifySettings
 from ..data import Clips, Scale, windows
@@ -136,11 +138,28 @@ def fit(
         D = clip_vectors(train.frames[:1, None], scale).shape[-1]
         classifier = build_classifier(settings, D, len(train.classes), run, cell)
         fitted = Fitted(settings.backend, classifier, scale, settings.window, settings.stride, [])
-        if settings.encoder != "scratch":
-            _fit_readout(fitted, train, validation)
-        if settings.encoder != "frozen":
-            _fit_all(settings, fitted, train, validation, quiet)
+        with threads.chosen(settings.threads, _trial(settings, fitted, train)) as said:
+            if said and not quiet:
+                print(f"threads   {said}", file=sys.stderr, flush=True)
+            if settings.encoder != "scratch":
+                _fit_readout(fitted, train, validation)
+            if settings.encoder != "frozen":
+                _fit_all(settings, fitted, train, validation, quiet)
     return fitted
+
+
+def _trial(settings, fitted, train):
+    """Return a function that makes a step without its update, to be timed."""
+    which, first = windows(train.lengths, settings.window, settings.stride)
+    some = slice(settings.batch_size)
+    x = fitted.inputs(train, which[some], first[some])
+
+    def step():
+        logits, cache = fitted.classifier.forward(x)
+        fitted.classifier.backward(logits, cache, want_dx=False)
+        fitted.classifier.zero_grad()
+
+    return step
 
 
 def _fit_readout(fitted, train, validation):

@@ -29,6 +29,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from .. import threads
 from ..backend import current_backend, xp
 from ..command import Interrupted, run_command
 from ..errors import BackendError, ConfigError, NonFiniteError, one_line
@@ -183,26 +184,12 @@ class Ranks(Alone):
 
         If n ranks may use the same CPU, each of them counts 1/n of it.
         """
-        from threadpoolctl import threadpool_info, threadpool_limits
-
-        mine = cpus()  # those that the launcher gave this rank, or all
+        mine = threads.cpus()  # those that the launcher gave this rank, or all
         users = np.zeros(1 + int(self.largest(mine[-1])), np.int64)
         users[mine] = 1
         here.Allreduce(self._mpi.IN_PLACE, users)
-        threads = max(1, int((1 / users[mine]).sum()))
-        now = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-        threadpool_limits(min([threads, *now]), "blas")
-
-
-# environment variables that set the number of threads of BLAS and of other libraries
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-
-
-def cpus() -> list[int]:
-    """Return the numbers of the CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+        share = max(1, int((1 / users[mine]).sum()))
+        threads.limit(min(share, threads.blas().get("num_threads", share)))
 
 
 def _find_mpi():

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from .. import threads
 from ..backend import current_backend
 from ..command import Interrupted, stop_signals
 from ..config import Config
@@ -27,11 +28,11 @@ from ..models import EncoderDecoder
 from ..runs import build, own_cell
 from ..runs.run_folder import RunFolder, Watched
 from . import resources
-from .batches import BatchesAhead
+from .batches import BatchesAhead, draw_batch
 from .distributed import ALONE, Alone
 from .packing import packing_of
 from .progress import Progress, announce
-from .step import training_step
+from .step import training_step, trial_step
 
 
 def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
@@ -60,6 +61,16 @@ def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
     finally:
         progress.bar.close()
         batches.stop()
+
+
+def choose_threads(progress: Progress) -> None:
+    """Set the number of threads of the matrix products, by a setting or by a trial. Say it."""
+    config = progress.config
+    batch = draw_batch(progress.source, config, 0)
+    step = trial_step(progress.model, progress.optimizer, batch, config)
+    said = threads.choose(config.run.threads, step)
+    if said and not progress.quiet:
+        print(f"threads   {said}", flush=True)
 
 
 def use_graphs(config: Config, ranks: Alone = ALONE) -> bool:
@@ -105,7 +116,7 @@ def train(
     resources.refuse_memory(memory, config, ranks)
     optimizer = build.build_optimizer(model, config)
     description = announce(model, config, memory, source.frame_shape, out, ranks)
-    with folder.claim():
+    with folder.claim(), threads.restored():
         progress = Progress(config, folder, model, optimizer, source, validation, quiet, ranks)
         if not resume:
             folder.empty()
@@ -128,6 +139,8 @@ def train(
         # numbers that are not finite end the run with a message, so NumPy need not warn of them
         quietly = np.errstate(all="ignore")
         with use_workspace(Reused()), quietly, stop_signals() as stop, progress.writer:
+            if progress.saved is None and ranks.count == 1:  # ranks share the CPUs by their rule
+                choose_threads(progress)
             progress.save()  # from now on the folder has a checkpoint
             stream = on_stream() if use_graphs(config, ranks) else contextlib.nullcontext()
             try:

@@ -18,15 +18,16 @@ import time
 
 import numpy as np
 
+from .. import threads
 from ..backend import current_backend, synchronize, use_backend, xp
 from ..config import Config
 from ..gpu.capture import Captured, on_stream
 from ..layers.workspace import Reused, use_workspace
 from ..runs import build
-from .batches import BatchesAhead
+from .batches import BatchesAhead, draw_batch
 from .loop import use_graphs
 from .packing import packing_of
-from .step import training_step
+from .step import training_step, trial_step
 
 WARM = 8  # steps that are not timed: in them kernels are compiled and CUDA graphs recorded
 TIMED = 24  # steps that are timed
@@ -59,7 +60,13 @@ def _timed(config, timed):
     graphs = use_graphs(config)
     step = Captured(step) if graphs else step
     stream = on_stream() if graphs else contextlib.nullcontext()
-    with use_workspace(Reused()), np.errstate(all="ignore"), stream:
+    trial = trial_step(model, optimizer, draw_batch(source, config, 0), config)
+    with (
+        use_workspace(Reused()),
+        np.errstate(all="ignore"),
+        stream,
+        threads.chosen(config.run.threads, trial),
+    ):
         batches = BatchesAhead(packing, 0, WARM + timed)
         try:
             for k in range(WARM + timed):

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
-from ..backend import xp
+from .. import threads
+from ..backend import current_backend, xp
 from ..config import Config, differences, from_toml
 from ..data import Source
 from ..errors import NonFiniteError, RunError, number_of
@@ -36,6 +37,8 @@ from .resources import Memory
 from .step import OF_ARRAY
 
 VALIDATION_SEQUENCES = 200
+SLOWER = 2.0  # a step that takes this many times as long as at first is reported
+SLOWER_SECONDS = 10.0  # over which the time of a step is averaged before it is compared
 SPIKE_RATIO = 2.0  # a loss this many times the usual one is reported
 PATIENCE_STEPS = 10  # steps in a row that are not finite, after which training stops
 MAX_STEPS_AHEAD = 100  # steps that a device may be ahead of the log
@@ -145,6 +148,7 @@ class Progress:
         self.until = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
         self.bar = progress_bar(total=run.steps, initial=self.step, unit="step", quiet=self.quiet)
         self.is_finished = self.step >= run.steps
+        self.clock = StepClock()
 
     def account(self, rate: float, stop: SimpleNamespace) -> bool:
         """Count one more step, and log, validate and save when that is due.
@@ -156,6 +160,8 @@ class Progress:
         self.writer.raise_error()
         self.step += 1
         self.bar.update()
+        if slower := self.clock.slower():
+            self.say(f"step {self.step}: {slower}")
         self.seconds = time.monotonic() - self.started
         self.readings.add((self.step, rate, self.seconds))
         late = run.minutes and self.ranks.largest(time.monotonic() > self.until)
@@ -171,6 +177,7 @@ class Progress:
         if is_best or saving:
             self.write(is_best, saving)
         self.is_step_complete = True
+        self.clock.next()
         return True
 
     def read(self, wait: bool = False) -> bool:
@@ -379,6 +386,8 @@ class Progress:
             raise RunError(
                 f"{path}: expected the state of a run to resume, got {error!r}: use another one"
             ) from error
+        if then.get("ranks") == "1" and str(then.get("blas num_threads")).isdecimal():
+            threads.limit(int(then["blas num_threads"]))  # as in the first part of the run
         now = environment(self.ranks.count)
         if then.get("ranks") != now["ranks"]:  # sums round differently: allowed, and reported
             self.regrouped = (
@@ -438,6 +447,38 @@ class Progress:
                 "next      " + "\n          ".join(rows),
             )
         )
+
+
+class StepClock:
+    """Compare the time of a step, averaged over SLOWER_SECONDS, with that at first. On a CPU."""
+
+    def __init__(self):
+        self.first, self.said = None, current_backend().name != "numpy"
+        self.steps, self.seconds = 0, 0.0
+        self.next()
+
+    def next(self) -> None:
+        """Start the clock of a step. Validations and checkpoints before it do not count."""
+        self.begun = time.monotonic()
+
+    def slower(self) -> str:
+        """Stop the clock. Say once that steps have become slower; "" otherwise."""
+        self.steps, self.seconds = self.steps + 1, self.seconds + time.monotonic() - self.begun
+        if self.said or self.seconds < SLOWER_SECONDS:
+            return ""
+        now = self.seconds / self.steps
+        self.steps, self.seconds = 0, 0.0
+        self.first = self.first or now
+        if now < SLOWER * self.first:
+            return ""
+        self.said = True
+        said = (
+            f"a step takes {1e3 * now:.3g} ms by now, {1e3 * self.first:.3g} ms at first: other "
+            "programs use the CPUs"
+        )
+        if threads.blas().get("num_threads", 1) == 1:
+            return said
+        return f"{said}; a new run with --threads 1 may be faster beside them"
 
 
 @dataclass

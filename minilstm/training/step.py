@@ -7,7 +7,9 @@ Slides: "Objectives", "Predicting The Future". Read next: batches.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -82,3 +84,14 @@ def training_step(
     optimizer.step(rate, finite, clip_scale(norm, config.optimizer.clip_norm))
     by_array = {OF_ARRAY + name: x for name, x in zip(model.params(), norms, strict=True)}
     return losses | {"gradient_norm": norm} | by_array
+
+
+def trial_step(
+    model: EncoderDecoder, optimizer: Optimizer, batch: Batch, config: Config
+) -> Callable[[], dict]:
+    """Return a function that makes a training step without its update, to be timed.
+
+    The update is always one thread's work. Without it no weight and no state changes.
+    """
+    still = SimpleNamespace(gradient_norms=optimizer.gradient_norms, step=lambda *arguments: None)
+    return lambda: training_step(model, still, batch, config, batch.rate)

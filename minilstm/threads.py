@@ -1,0 +1,146 @@
+"""Threads of the matrix products: as many as are fastest on this machine, found by measurement.
+
+    with threads.chosen("auto", step) as said:      times a few calls of step(), then keeps the best
+        ...                                         said: one line, or "" if there was no choice
+
+The number changes the speed, and it may change the last bit of a result. So it is chosen once,
+before the first step of a run, and recorded in the run.
+
+A product ends when its slowest thread ends, and a thread that has lost its core to another program
+makes the others wait, at full load, for a time slice of the operating system. Measured beside one
+busy program on two cores, products of the default step: the median took 64 microseconds with one
+thread and 38 with two, but with two threads one product in a hundred waited for 4 milliseconds,
+which made the mean 88 instead of 70. Beside two busy programs the mean was 185 and more.
+
+BLAS is the library that multiplies matrices. Read next: backend.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .backend import current_backend
+from .errors import ConfigError
+
+# environment variables that BLAS and other libraries read when they start
+VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+ROUND_SECONDS = 0.35  # of a trial, for each number of threads
+ROUNDS = 2  # in turns, because the load of a machine changes; long steps are timed once
+TOO_SLOW = 1.5  # times as long as the best number so far: fewer threads are not tried
+WORTH = 1.1  # more threads must be faster by this factor, because other programs may start later
+
+
+def cpus() -> list[int]:
+    """Return the numbers of the CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def blas() -> dict:
+    """Return what threadpoolctl knows of NumPy's BLAS: {} for a library that it does not know."""
+    from threadpoolctl import threadpool_info
+
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    own = [pool for pool in pools if "numpy" in Path(pool["filepath"]).parent.name]
+    return next(iter(own or pools), {})
+
+
+def limit(number: int) -> None:
+    """Let matrix products take this many threads from now on."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(number, "blas")
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """At the end of the block, set the number of threads that was in force at its start."""
+    before = blas().get("num_threads")
+    try:
+        yield
+    finally:
+        if before is not None:
+            limit(before)
+
+
+def checked(wanted: str) -> str:
+    """Return `wanted` if it is "auto" or a number of threads. Raises ConfigError."""
+    if not re.fullmatch("auto|[1-9][0-9]{0,2}", wanted):
+        raise ConfigError(
+            f"expected threads auto or a number from 1 to 999, got {wanted!r}: set --threads"
+        )
+    return wanted
+
+
+@contextlib.contextmanager
+def chosen(
+    wanted: str, step: Callable[[], object], seconds: float = ROUND_SECONDS
+) -> Iterator[str]:
+    """Set the number of threads for a block: `wanted`, or with "auto" the fastest for `step`.
+
+    With "auto" at most as many as BLAS has now, which is all cores, or what the user set by
+    OPENBLAS_NUM_THREADS. Yields the choice in one line, or "" where there was none. `step` is
+    called a few times, for about 2 * `seconds` with each number. It must not change a result. With
+    CuPy nothing happens.
+    """
+    with restored():
+        yield choose(wanted, step, seconds)
+
+
+def choose(wanted: str, step: Callable[[], object], seconds: float = ROUND_SECONDS) -> str:
+    """Do the same as `chosen`, until the number is set again."""
+    most = blas().get("num_threads", 1)
+    if current_backend().name != "numpy":
+        return ""
+    if wanted != "auto":
+        limit(int(wanted))
+        return ""
+    if most == 1:
+        return ""
+    found = timed(step, most, seconds)
+    best = min(n for n, x in found.items() if x <= WORTH * min(found.values()))
+    limit(best)
+    others = ", ".join(f"{_in_ms(x)} with {n}" for n, x in found.items() if n != best)
+    return f"{best} of {most}: a step takes {_in_ms(found[best])}, {others}"
+
+
+def timed(step: Callable[[], object], most: int, seconds: float) -> dict[int, float]:
+    """Return the mean seconds of a step with `most` threads, half as many, and so on down to 1."""
+    step()  # the first call writes to new memory
+    found: dict[int, list[float]] = {}
+    number = most
+    while number >= 1 and (not found or _last(found) <= TOO_SLOW * _best(found)):
+        found[number] = [_seconds(step, number, seconds)]
+        number //= 2
+    if max(x for (x,) in found.values()) < seconds:
+        for _ in range(1, ROUNDS):
+            for number, times in found.items():
+                times.append(_seconds(step, number, seconds))
+    return {number: sum(times) / len(times) for number, times in found.items()}
+
+
+def _seconds(step, number, enough):
+    limit(number)
+    count, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < enough:
+        step()
+        count += 1
+    return passed / count
+
+
+def _best(found):
+    return min(x for (x,) in found.values())
+
+
+def _last(found):
+    return list(found.values())[-1][0]
+
+
+def _in_ms(seconds):
+    return f"{1e3 * seconds:.3g} ms"

@@ -1,0 +1,133 @@
+"""Threads of the matrix products: chosen by a trial, recorded in the run, kept by --resume."""
+
+import time
+
+import pytest
+
+from minilstm import evaluate, threads, train
+from minilstm.errors import ConfigError
+from minilstm.runs import checkpoint
+from minilstm.training import progress
+
+SMALL = (
+    "--frame-size 10 --digit-size 5 --past 3 --future 2 --hidden 6 --batch-size 4 --quiet "
+    "--log-every 2 --validate-every 2"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    """Let BLAS have two threads, though conftest.py starts it with one. No run draws pictures."""
+    monkeypatch.setattr(progress.Progress, "draw", lambda self: None)
+    before = threads.blas()["num_threads"]
+    threads.limit(2)
+    yield
+    threads.limit(before)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine on which a step takes the seconds in `takes`, by the number of threads."""
+    takes, now = {}, {"threads": 8, "clock": 0.0}
+
+    def step():
+        now["clock"] += takes[now["threads"]]
+
+    monkeypatch.setattr(threads, "blas", lambda: {"num_threads": 8})
+    monkeypatch.setattr(threads, "limit", lambda number: now.update(threads=number))
+    monkeypatch.setattr(time, "perf_counter", lambda: now["clock"])
+    return takes, now, step
+
+
+def test_auto_takes_the_fastest_number_and_says_so(machine):
+    takes, now, step = machine
+    takes |= {8: 0.9, 4: 0.3, 2: 0.05, 1: 0.07}  # seconds
+    said = threads.choose("auto", step)
+    assert now["threads"] == 2
+    assert said == "2 of 8: a step takes 50 ms, 900 ms with 8, 300 ms with 4, 70 ms with 1"
+
+
+def test_more_threads_must_be_clearly_faster(machine):
+    takes, now, step = machine
+    takes |= {8: 0.100, 4: 0.098, 2: 0.104, 1: 0.2}
+    threads.choose("auto", step)
+    assert now["threads"] == 2
+
+
+def test_a_long_step_is_timed_once_and_few_threads_are_not_tried_where_they_are_slow(machine):
+    takes, now, step = machine
+    takes |= {8: 10.0, 4: 18.0}  # asking for fewer would raise KeyError
+    threads.choose("auto", step)
+    assert now["threads"] == 8 and now["clock"] == 10 + 10 + 18
+
+
+def test_a_number_is_in_force_in_the_block_alone():
+    with threads.chosen("1", lambda: 1 / 0) as said:
+        assert threads.blas()["num_threads"] == 1 and said == ""
+    assert threads.blas()["num_threads"] == 2
+
+
+def test_with_one_thread_there_is_nothing_to_choose():
+    threads.limit(1)
+    assert threads.choose("auto", lambda: 1 / 0) == ""
+
+
+@pytest.mark.parametrize("wanted", ["0", "-1", "all", "1.5", "", "1000"])
+def test_other_words_are_refused(wanted):
+    with pytest.raises(ConfigError, match="expected threads auto or a number from 1 to 999"):
+        threads.checked(wanted)
+
+
+def environment(run):
+    return checkpoint.read(run / "checkpoint.safetensors")[1]["environment"]
+
+
+def weights(run):
+    arrays, _ = checkpoint.read(run / "checkpoint.safetensors")
+    return {name: array.tobytes() for name, array in arrays.items()}
+
+
+def test_the_trial_changes_no_bit_and_the_number_is_recorded(tmp_path, monkeypatch, capfd):
+    timed = threads.timed
+    monkeypatch.setattr(threads, "timed", lambda step, most, seconds: timed(step, most, 0.01))
+    for wanted in ("auto", "1", "2"):
+        train.main([*SMALL, "--steps", "4", "--threads", wanted, "--out", str(tmp_path / wanted)])
+    chosen = environment(tmp_path / "auto")["blas num_threads"]
+    assert chosen in "12" and weights(tmp_path / "auto") == weights(tmp_path / chosen)
+    assert [environment(tmp_path / n)["blas num_threads"] for n in "12"] == ["1", "2"]
+    assert threads.blas()["num_threads"] == 2  # as before the runs
+    loud = [word for word in SMALL if word != "--quiet"]
+    train.main([*loud, "--steps", "1", "--out", str(tmp_path / "loud")])
+    assert "\nthreads   " in capfd.readouterr().out
+
+
+def test_resume_keeps_the_number(tmp_path):
+    for name, steps in (("straight", "4"), ("run", "2")):
+        out = str(tmp_path / name)
+        train.main([*SMALL, "--steps", steps, "--threads", "2", "--out", out])
+    threads.limit(1)
+    train.main(["--resume", str(tmp_path / "run"), "--extend-to", "4", "--quiet"])
+    assert environment(tmp_path / "run")["blas num_threads"] == "2"
+    assert weights(tmp_path / "run") == weights(tmp_path / "straight")
+    assert threads.blas()["num_threads"] == 1
+
+
+def test_evaluate_says_what_it_chose_on_stderr(capfd):
+    evaluate.main(["one-digit", "--sequences", "4"])
+    assert "threads   " in capfd.readouterr().err
+    evaluate.main(["one-digit", "--sequences", "4", "--threads", "1"])
+    assert "threads" not in capfd.readouterr().err
+
+
+def test_steps_that_become_twice_as_slow_are_reported_once(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    clock, said = progress.StepClock(), []
+    for k in range(400):
+        clock.next()
+        now[0] += 0.1 if k < 150 else 0.25
+        said.append(clock.slower())
+        now[0] += 5  # a validation, which does not count
+    (line,) = filter(None, said)
+    assert line.startswith("a step takes 250 ms by now, 100 ms at first")
+    assert "--threads 1" in line
