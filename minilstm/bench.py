@@ -123,7 +123,8 @@ def print_comparisons(options) -> int:
     libraries = {}
     for k, row in enumerate(rows, 1):
         print(f"{k}/{len(rows)} {row.name}", file=sys.stderr, flush=True)
-        libraries |= compare(row, options.threads, _duration(options))
+        found = compare(row, options.threads, _duration(options))
+        libraries |= found if row.threads is None else {}
     print(conditions(options.threads, libraries), table(rows), sep="\n\n")
     if options.json is not None:
         found = {

@@ -63,7 +63,7 @@ class Process:
         self.missing, self.about = hello.get("missing", ""), hello.get("about", {})
 
     def ask(self, request: str, *arguments) -> dict:
-        """Send "check", "time" or "peak" and return the answer. Raises RunError if it has died."""
+        """Send a request of `serve` and return the answer. Raises RunError if it has died."""
         with contextlib.suppress(BrokenPipeError):  # `_answer` then finds that it has died
             print(json.dumps([request, *arguments]), file=self._process.stdin, flush=True)
         return self._answer()
@@ -112,6 +112,7 @@ def serve(name: str, work: list, cpus: list) -> None:
         "check": lambda path: check(step, gradients, path),
         "time": lambda count: timed(step, count),
         "peak": lambda: peak(step),
+        "subnormals": lambda: subnormals(gradients),
     }
     for line in sys.stdin:
         request, *arguments = json.loads(line)
@@ -158,6 +159,13 @@ def timed(step, count: int) -> dict[str, float]:
     seconds = time.perf_counter() - now
     others = machine_seconds() - busy - (time.process_time() - own)
     return {"seconds": seconds / count, "others": max(0, others) / seconds / os.cpu_count()}
+
+
+def subnormals(gradients) -> dict[str, int]:
+    """Count the subnormal numbers in the gradients of the last step: the CPU is slow with them."""
+    arrays = gradients().values() if gradients else ()
+    tiny = np.finfo(np.float32).tiny
+    return {"count": sum(int(((x != 0) & (abs(x) < tiny)).sum()) for x in arrays)}
 
 
 def machine_seconds() -> float:

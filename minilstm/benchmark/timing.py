@@ -35,7 +35,8 @@ SIZES = (
     (20, 64, 64, 64),
 )  # fmt: skip
 COMPOSITE = (10, 100, 4096, 512)
-QUICK_SIZE, QUICK_COMPOSITE = (3, 4, 6, 5), (3, 4, 16, 5)
+DEFAULT = (10, 40, 1600, 128, 2)  # with the number of layers: the step of the default run
+QUICK_SIZE, QUICK_COMPOSITE, QUICK_DEFAULT = (3, 4, 6, 5), (3, 4, 16, 5), (3, 4, 16, 5, 2)
 
 # kind of work, contender that we are compared with, the ratio aimed at by H
 LAYER_RIVALS: tuple[tuple[str, str, dict[int, float]], ...] = (
@@ -48,6 +49,7 @@ LAYER_RIVALS: tuple[tuple[str, str, dict[int, float]], ...] = (
     ("peephole", "jax", {2048: 1.2, 512: 1.2, 128: 1.2, 64: 1.2}),
 )
 COMPOSITE_RIVALS = (("products", None), ("torch", None), ("torch tuned", 1.4))
+DEFAULT_RIVALS = ("products", "torch")
 MEMORY_RIVALS = (("torch", 2.0), ("jax", None))
 
 PAUSE_SECONDS = 0.05  # between turns: idle threads spin for up to 30 ms before they sleep
@@ -62,7 +64,7 @@ class Comparison:
     """A row of the table: the work, the other side, the ratio aimed at, and the measurement."""
 
     kind: str  # of Work, or "memory": the peak memory of a standard layer
-    size: tuple  # T, B, D, H
+    size: tuple  # T, B, D, H, and the number of layers where it is not 1
     rival: str  # the name of the contender that we are compared with
     target: float | None
     ratio: float | None = None  # other / ours
@@ -72,12 +74,18 @@ class Comparison:
     kept: int = 0  # pairs of turns
     dropped: int = 0
     difference: float | None = None  # of the two results: the largest relative one
+    threads: int | None = None  # None: as many as the command was told
     note: str = ""
+
+    @property
+    def against(self) -> str:
+        """The contender, and the number of threads if the row has its own."""
+        return self.rival + f", {self.threads} thread" * (self.threads is not None)
 
     @property
     def name(self) -> str:
         """The text that --only searches."""
-        return f"{self.kind} {','.join(map(str, self.size))} {self.rival}"
+        return f"{self.kind} {','.join(map(str, self.size))} {self.against}"
 
     @property
     def work(self) -> Work:
@@ -88,13 +96,18 @@ class Comparison:
 def all_comparisons(quick: bool = False) -> list[Comparison]:
     """Return every row of the table, not yet measured. `quick` rows are tiny, without targets."""
     sizes = (QUICK_SIZE,) if quick else SIZES
-    composite = QUICK_COMPOSITE if quick else COMPOSITE
+    composite, default = (QUICK_COMPOSITE, QUICK_DEFAULT) if quick else (COMPOSITE, DEFAULT)
     rows = [
         Comparison(kind, size, rival, targets.get(size[-1]))
         for size in sizes
         for kind, rival, targets in LAYER_RIVALS
     ]
     rows += [Comparison("composite", composite, *rival) for rival in COMPOSITE_RIVALS]
+    rows += [
+        Comparison("composite", default, rival, None, threads=threads)
+        for rival in DEFAULT_RIVALS
+        for threads in (None, 1)
+    ]
     rows += [Comparison("memory", sizes[0], *rival) for rival in MEMORY_RIVALS]
     if quick:
         for row in rows:
@@ -119,6 +132,7 @@ def compare(row: Comparison, threads: int, duration: Duration) -> dict:
 
     Raises RunError if the two sides do not compute the same.
     """
+    threads = row.threads or threads
     with contextlib.ExitStack() as processes:
         other = processes.enter_context(Process(row.rival, row.work, threads))
         if other.missing:
@@ -135,7 +149,12 @@ def compare(row: Comparison, threads: int, duration: Duration) -> dict:
             if row.rival != "products":
                 tolerance = CLIPPED if row.kind == "composite" else TOLERANCE
                 row.difference = largest_difference(ours, other, tolerance)
+            subnormal = [side.ask("subnormals")["count"] for side in (ours, other)]
             summarize(row, take_turns(ours, other, duration))
+            subnormal += [side.ask("subnormals")["count"] for side in (ours, other)]
+            if any(subnormal):
+                found = f"up to {max(subnormal)} subnormal gradients"
+                row.note = ", ".join(filter(None, (row.note, found)))
         return {"ours": ours.about, row.rival: other.about}
 
 
@@ -206,7 +225,8 @@ def summarize(row: Comparison, pairs: list[tuple[dict, dict]]) -> None:
 
 def conditions(threads: int, libraries: dict) -> str:
     """Describe what the numbers depend on: threads, versions, environment variables."""
-    lines = [f"{number_of(threads, 'thread')} each, float32, one process per library."]
+    each = f"{number_of(threads, 'thread')} each, where a row names no other number"
+    lines = [f"{each}, float32, one process per library."]
     for name in sorted(libraries):
         about = ", ".join(f"{key} {value}" for key, value in libraries[name].items())
         lines.append(f"{name}: {about or 'not installed'}.")
@@ -230,7 +250,7 @@ def table(rows: list[Comparison]) -> str:
         words = (
             row.kind,
             ",".join(map(str, row.size)),
-            row.rival,
+            row.against,
             " ".join(filter(None, (ratio, row.note and f"({row.note})"))),
             "" if row.target is None else f">= {row.target:.2f}",
             "-".join(f"{x:.2f}" for x in row.quartiles),
