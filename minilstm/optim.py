@@ -71,11 +71,11 @@ class Optimizer:
         ]
         size = 0 if self._there else min(chunk, flat.value.size)
         self._scratch = [xp.empty(size, flat.value.dtype) for _ in range(self.scratch)]
-        # Where the gradient is 0 the state only decays. It would become a subnormal number: so
-        # close to 0 that many CPUs are far slower, and rounding would never make it 0. `x + c - c`
-        # rounds x to a multiple of q = c*eps/2 (5e-32 in float32). A multiple of q is 0 or far
-        # larger than the subnormal numbers. Above 1e-24, x changes by 1 unit of its last place at
-        # most.
+        # Where the gradient is 0 the state only decays. It would become a subnormal number, and
+        # rounding would never make it 0. Subnormal numbers are those so close to 0 that many CPUs
+        # compute with them far more slowly. `x + c - c` rounds x to a multiple of q = c*eps/2
+        # (5e-32 in float32). A multiple of q is 0 or far larger than the subnormal numbers. An x
+        # above 1e-24 changes by 1 unit of its last place at most.
         limits = xp.finfo(flat.value.dtype)
         self._c = float(limits.tiny) / float(limits.eps) ** 2
 

@@ -132,7 +132,7 @@ class Layer:
 
     @classmethod
     def samples(cls, rng: np.random.Generator) -> dict[str, Sample]:
-        """Return samples by name. Together they run every branch of the layer's code."""
+        """Return samples by name, one for each choice of options that runs different code."""
         return {"": cls.sample(rng)}
 
     def params(self, prefix: str = "") -> dict[str, Param]:
