@@ -36,6 +36,15 @@ from minilstm.threads import VARIABLES
 FOLDER = Path(__file__).parent
 GALLERY = FOLDER / "gallery"  # committed; pages of fast runs go to build/gallery/
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
+# between two pieces of one cell's printed text, which the kernel sends apart
+BETWEEN = """</pre>
+</div>
+</div>
+<div class="output_area">
+<div class="prompt"></div>
+<div class="output_subarea output_stream output_stdout output_text">
+<pre>"""
+TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)  # a table of Markdown, in printed text
 SCRIPT = re.compile(r'<script[^>]* src="https?://[^>]*>\s*</script>')
 
 
@@ -104,7 +113,6 @@ def page(path: Path, folder: Path) -> bool:
         from latex2mathml.converter import convert
         from nbconvert import HTMLExporter
         from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
-        from pygments.formatters import HtmlFormatter
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"expected {error.name} for the gallery, got none: pip install '.[tutorials]'"
@@ -135,21 +143,43 @@ def page(path: Path, folder: Path) -> bool:
     exporter = HTMLExporter(embed_images=True, template_name="basic")
     html, _ = exporter.from_notebook_node(notebook, resources)
     html = re.sub(r"formula(\d+)x", lambda k: formulas[int(k[1])], SCRIPT.sub("", html))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / f"{path.stem}.html", laid_out(path, html).encode())
+    return True
+
+
+def laid_out(path: Path, body: str) -> str:
+    """Return the page of a tutorial around `body`, the cells of its notebook in HTML."""
+    from pygments.formatters import HtmlFormatter
+
+    body = re.sub(r"<pre>[^<]*</pre>", _with_tables, body.replace(BETWEEN, ""))
     around = [*tutorials(), None]
     at = around.index(path)
     fast = os.environ.get("MINILSTM_FAST") == "1"
     parts = {
         "title": title(path),
         "hash": hash_of(path),
-        "colours": HtmlFormatter(style="friendly").get_style_defs(".highlight"),
+        "light": HtmlFormatter(style="friendly").get_style_defs(".highlight"),
+        "dark": HtmlFormatter(style="monokai").get_style_defs(".highlight"),
         "note": FAST_NOTE * fast,
         "previous": _link(around[at - 1], "&larr; "),
         "next": _link(around[at + 1], "", " &rarr;"),
-        "body": html,
+        "body": body,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / f"{path.stem}.html", Template(PAGE).substitute(parts).encode())
-    return True
+    return Template(PAGE).substitute(parts)
+
+
+def _with_tables(printed):
+    """Replace the Markdown tables in a <pre> of printed text by tables of HTML."""
+
+    def table(found):
+        rows = [line.strip("| ").split(" | ") for line in found[0].splitlines()]
+        rows = [row for row in rows if set("".join(row)) - set("-: ")]
+        cells = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
+        html = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", "".join(f"<tr>{row}</tr>" for row in cells))
+        return f"</pre><table>{html}</table><pre>"
+
+    return re.sub(r"<pre>\s*</pre>", "", TABLE.sub(table, printed[0]))
 
 
 def _link(path, before="", after=""):
@@ -172,33 +202,52 @@ def index(folder: Path) -> Path:
         picture = f'<img src="data:image/png;base64,{data}" alt="">'
         if (folder / f"{path.stem}.html").exists():
             rows.append(f'<li><a href="{path.stem}.html">{picture}<b>{title(path)}</b></a></li>')
-    write_file(folder / "index.html", (INDEX % "\n".join(rows)).encode())
+    write_file(folder / "index.html", Template(INDEX).substitute(rows="\n".join(rows)).encode())
     return folder / "index.html"
 
 
 FAST_NOTE = """<p class="note">This page was made in fast mode. Its numbers are those of very short
 trainings, and not those that the text speaks of.</p>"""
 
-PAGE = """<!doctype html>
+COLOURS = """:root { color-scheme: light dark; --ink: #222; --paper: #fff; --code: #f6f6f2;
+        --line: #ccc; --link: #0072B2; --note: #fdf1d8 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ddd; --paper: #181818; --code: #242424; --line: #555; --link: #79c0f2;
+          --note: #4a3a12 }
+  img { filter: brightness(.85) }
+}
+body { color: var(--ink); background: var(--paper) }
+a { color: var(--link) }"""
+
+PAGE = (
+    """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>$title</title>
 <meta name="viewport" content="width=device-width">
 <meta name="script-sha256" content="$hash">
 <style>
-body { font: 17px/1.5 sans-serif; color: #222; background: #fff; max-width: 820px;
-       margin: 1em auto; padding: 0 1em }
+$light
+@media (prefers-color-scheme: dark) {
+$dark
+}
+"""
+    + COLOURS
+    + """
+body { font: 17px/1.5 sans-serif; max-width: 820px; margin: 1em auto; padding: 0 1em }
 nav { display: flex; justify-content: space-between; gap: 1em; font-size: 14px; padding: .5em 0 }
-a { color: #0072B2 }
 a.anchor-link { display: none }
 img { max-width: 100% }
-pre { font-size: 13px; line-height: 1.4; overflow-x: auto; padding: .6em .8em; margin: .5em 0 }
-.highlight pre { background: #f6f6f2 }
-.jp-OutputArea pre, .output pre { border-left: 3px solid #ccc }
-.prompt, .jp-InputPrompt, .jp-OutputPrompt { display: none }
-table { border-collapse: collapse; font-size: 15px }
-td, th { border-bottom: 1px solid #ddd; padding: .25em .6em; text-align: left }
+code { font-size: .88em }
+/* 100 characters of code fit, down to a window of 700 pixels */
+pre { font-size: clamp(10.4px, 1.54vw, 13px); line-height: 1.4; overflow-x: auto;
+      padding: .6em .8em; margin: .5em 0 }
+pre code { font-size: inherit }
+.highlight, .highlight pre { background: var(--code) }
+.output_subarea pre { border-left: 3px solid var(--line) }
+.prompt { display: none }
+table { border-collapse: collapse; font-size: 15px; margin: .5em 0 }
+td, th { border-bottom: 1px solid var(--line); padding: .25em .6em; text-align: left }
 math[display=block] { margin: .8em 0; overflow-x: auto; overflow-y: hidden }
-.note { background: #fdf1d8; padding: .6em }
-$colours
+.note { background: var(--note); padding: .6em }
 </style></head><body>
 <nav>$previous<a href="index.html">all tutorials</a>$next</nav>
 $note
@@ -206,23 +255,30 @@ $body
 <nav>$previous<a href="index.html">all tutorials</a>$next</nav>
 </body></html>
 """
+)
 
-INDEX = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>minilstm tutorials</title>
+INDEX = (
+    """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>minilstm tutorials</title>
 <meta name="viewport" content="width=device-width">
 <style>
-body { font: 17px/1.4 sans-serif; color: #222; max-width: 1100px; margin: 2em auto; padding: 0 1em }
+"""
+    + COLOURS
+    + """
+body { font: 17px/1.4 sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em }
 ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1.5em;
      list-style: none; padding: 0 }
-a { color: #0072B2; text-decoration: none }
-img { display: block; width: 100%%; height: 160px; object-fit: contain; margin-bottom: .5em }
-</style>
+a { text-decoration: none }
+img { display: block; width: 100%; height: 160px; object-fit: contain; margin-bottom: .5em;
+      background: #fff }
+</style></head><body>
 <h1>minilstm tutorials</h1>
-<p>From one neuron to predicting the future of a film, in the order of the slides.</p>
+<p>From one neuron to predicting the future of a film. The first fifteen follow the slides.</p>
 <ul>
-%s
-</ul></html>
+$rows
+</ul></body></html>
 """
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

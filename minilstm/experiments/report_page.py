@@ -28,7 +28,7 @@ from ..figures import curves, strips, style
 from ..files import expect_writable, write_file
 from ..runs import checkpoint
 from ..runs.run_folder import RunFolder
-from ..runs.trained import find_run, is_packed
+from ..runs.trained import find_run, is_packed, read_about
 from ..training.pictures import LOSSES
 from ..training.step import OF_ARRAY
 from . import run_figures
@@ -243,9 +243,12 @@ def _settings(run, about, folder):
     environment = about.get("environment")
     if isinstance(environment, dict):
         tables.append(_pairs("environment of the training", environment))
-    again = escape(
-        f"python -m minilstm.train --config {folder.path.resolve().name}/config.toml --out NEW"
-    )
+    if is_packed(folder.path):  # its config.toml lies in the package
+        command = read_about(folder.path)["command"]
+    else:
+        name = folder.path.resolve().name
+        command = f"python -m minilstm.train --config {name}/config.toml --out NEW"
+    again = escape(command)
     tables = "".join(tables)
     return f'<p>To train it again:</p><pre>{again}</pre><div class="settings">{tables}</div>'
 
@@ -410,8 +413,8 @@ def _chart(run, result):
     means = {name: x["mean"] for name, x in result["baselines"].items()}
     lines, errors = [], [""] * T  # a line: name, colour, dashes, number of its first frame, values
     for part, name, colour, first in (
-        ("reconstruction", "reconstructed", style.FAINT, 0),
-        ("future", "predicted", style.PALETTE[0], past),
+        ("reconstruction", "reconstructed", "var(--past)", 0),
+        ("future", "predicted", "var(--future)", past),
     ):
         if part in result:
             values = result[part]["free_running"]["per_step"]
@@ -420,7 +423,7 @@ def _chart(run, result):
     for name in ("mean image", "copy of the last frame"):
         if means[name] <= means["mean image"]:  # a worse baseline would squeeze the other curves
             values = result["baselines"][name]["per_step"]
-            lines.append((name, style.INK, "6 5", past, values))
+            lines.append((name, "var(--ink)", "6 5", past, values))
     highest = 1.15 * max(max(values) for *_, values in lines) or 1.0
 
     def y(value):
@@ -428,12 +431,12 @@ def _chart(run, result):
 
     parts = []
     for tick in ticks(highest):
-        parts.append(f'<line x2="{width}" y1="{y(tick)}" y2="{y(tick)}" stroke="#ddd"/>')
-        parts.append(f'<text y="{y(tick) - 5}" style="fill:{style.FAINT}">{tick:g}</text>')
+        parts.append(f'<path d="M0,{y(tick)}H{width}" style="stroke: var(--line)"/>')
+        parts.append(f'<text y="{y(tick) - 5}" style="fill: var(--faint)">{tick:g}</text>')
     for name, colour, dashes, first, values in lines:
         points = " ".join(f"{xs[first + t]},{y(value)}" for t, value in enumerate(values))
         parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5" '
+            f'<polyline points="{points}" fill="none" style="stroke: {colour}" stroke-width="2.5" '
             f'stroke-dasharray="{dashes}"/>'
         )
         # the name of a model stands at the end of its line, that of a baseline at the beginning
