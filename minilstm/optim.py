@@ -26,6 +26,7 @@ import numpy as np
 
 from .backend import current_backend, xp
 from .errors import ConfigError
+from .gpu import products
 from .gpu.optimizers import OnDevice
 
 CHUNK_ELEMENTS = 131_072  # the six arrays of Adam's pass fill 3 MB in float32, inside the cache
@@ -340,7 +341,8 @@ def clip_norm(grad, limit: float):
     pass `finite` to `Optimizer.step`.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = xp.sqrt(xp.dot(grad, grad))
+        square = products.dot(grad, grad) if products.wanted(grad.dtype) else xp.dot(grad, grad)
+        norm = xp.sqrt(square)
         if limit != 0:
             xp.multiply(grad, clip_scale(norm, limit), out=grad)
     return norm

@@ -6,6 +6,7 @@
 Its name hides it from a plain `pytest`: tests/test_cupy.py runs it where there is a device.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -621,12 +622,13 @@ def test_the_copies_of_a_checkpoint_are_counted_as_memory():
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "squared error"])
-def test_losses_of_an_evaluation_are_computed_on_the_device(loss):
+def test_losses_of_an_evaluation_are_computed_on_the_device(loss, monkeypatch):
     """Five chunks: one copy each way for a chunk and, of its losses alone, for a decoder."""
     data = {"data": {"source": "moving-mnist"}, "model": {"conditional": "future", "layers": 2}}
     settings = settings_of(data)
     source = build.open_source(settings, "test")
-    frames = judging.sequences(source, 1000)
+    frames = judging.sequences(source, 40)
+    monkeypatch.setattr(judging, "CHUNK_SEQUENCES", 8)
 
     def judged(backend):
         with use_backend(backend, "float32"):
@@ -679,6 +681,7 @@ def classified(backend, encoder):
     settings = config.ClassifySettings(
         frame_size=8, length=6, labels=2, validation=1, test=1, hidden=4, window=4, stride=2,
         layers=2, steps=3, validate_every=1, batch_size=7, encoder=encoder, backend=backend,
+        graph=False,  # which strict_cupy.py lacks
     )  # fmt: skip
     train_clips, validation, test = build.open_clips(settings)
     fitted = classifier.fit(settings, train_clips, validation, "run")
@@ -691,6 +694,31 @@ def test_a_classifier_learns_from_a_run_and_judges_as_on_the_host(undrawn, encod
     assert call(train, f"{words} --backend cupy --out run") == 0
     for there, here in zip(*(classified(name, encoder) for name in ("cupy", "numpy")), strict=True):
         assert close(there, here, 1e-3)  # L-BFGS, for the readout, ends where float32 sees no fall
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_classifiers_captured_step_is_the_step_to_the_bit(dropout, monkeypatch):
+    settings = config.ClassifySettings(
+        frame_size=8, length=6, labels=2, validation=1, test=1, hidden=4, window=4, stride=2,
+        layers=2, steps=7, validate_every=3, batch_size=7, encoder="scratch", backend="cupy",
+        dropout=dropout,
+    )  # fmt: skip
+    train_clips, validation, _ = build.open_clips(settings)
+    launched, found = [], {}
+    launch = Captured.__call__
+
+    def counted(self, *arguments):
+        launch(self, *arguments)
+        launched.append(self.launched)
+
+    monkeypatch.setattr(Captured, "__call__", counted)
+    for graph in (True, False):
+        chosen = dataclasses.replace(settings, graph=graph)
+        fitted = classifier.fit(chosen, train_clips, validation)
+        weights = to_numpy(fitted.classifier.flat().value)
+        found[graph] = weights.tobytes(), fitted.history
+    assert found[True] == found[False] and len(found[True][1]) == 3
+    assert launched == [0, 0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

@@ -458,6 +458,11 @@ class ClassifySettings(Section):
     )
     seed: int = setting(0, "seed of all random numbers and of the labelled clips", at_least=0)
     backend: str = setting("numpy", "array library", choices=("numpy", "cupy"))
+    graph: bool = setting(
+        True,
+        "record an update once as a CUDA graph and replay it, only on a GPU; otherwise its "
+        "operations are launched one by one, with the same results to the bit",
+    )
     threads: str = setting(
         "auto",
         "threads of the matrix products on a CPU: a number, or auto, the fastest in a short trial",

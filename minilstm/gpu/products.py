@@ -62,6 +62,13 @@ def multiply(a, b, out, add: bool = False) -> None:
     _expect_success("cublasGemmEx", status)
 
 
+def dot(a, b):
+    """Return the sum of a b, for a and b (K,) of one dtype, as a 0-d array."""
+    out = xp.empty((1, 1), a.dtype)
+    multiply(a[None], b[:, None], out)
+    return out[0, 0]
+
+
 def _order(x):
     """Return if cuBLAS must transpose a matrix, and the distance between its rows or columns."""
     rows, columns = x.shape

@@ -14,6 +14,7 @@ Read next: evaluation/baselines.py.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import threads
-from ..backend import asarray, to_numpy, use_backend, xp
+from ..backend import asarray, current_backend, to_numpy, use_backend, xp
 from ..config import ClassifySettings
 from ..data import Clips, Scale, windows
 from ..data.clips import clip_scale, clip_vectors
@@ -29,6 +30,8 @@ from ..data.rng import Purpose, keyed_rng
 from ..errors import ConfigError, DataError
 from ..evaluation.baselines import logistic_of_clips
 from ..evaluation.clip_scores import accuracy, nats_per_clip
+from ..gpu.capture import Captured, on_stream
+from ..gpu.transfers import Uploads
 from ..layers.init import Init
 from ..layers.workspace import Reused, use_workspace
 from ..models import Classifier
@@ -46,7 +49,7 @@ def classify_step(
     x: np.ndarray,
     labels: np.ndarray,
     masks: tuple | None,
-    rate: float,
+    rate: float | np.ndarray,
     clip: float,
 ):
     """Make one update from windows x (T, B, D) of classes `labels` (B,). Return the loss, 0-d."""
@@ -106,8 +109,12 @@ class Fitted:
 
     def inputs(self, clips: Clips, which: np.ndarray, first: np.ndarray):
         """Cut windows (T, B, D) of clips `which` (B,), each from its frame `first` (B,)."""
+        return asarray(self.inputs_on_host(clips, which, first))
+
+    def inputs_on_host(self, clips: Clips, which: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Cut the same windows, in the classifier's dtype."""
         x = clip_vectors(clips.cut(which, first, self.window), self.scale)
-        return asarray(x, self.classifier.dtype)
+        return x.astype(self.classifier.dtype, copy=False)
 
 
 def fit(
@@ -187,21 +194,40 @@ def _fit_all(settings, fitted, train, validation, quiet):
         fitted.history.append({"step": step, "loss": nats, "accuracy": right})
         return right, -nats
 
+    def step(x, labels, masks, rate):
+        classify_step(classifier, optimizer, x, labels, masks, rate, settings.clip_norm)
+
     if settings.encoder == "finetuned":  # it starts as the best frozen classifier
         best, most = classifier.flat().value.copy(), validate(0)
-    for k in progress_bar(range(settings.steps), unit="step", quiet=quiet):
-        chosen = draw_balanced(train.labels[which], settings.batch_size, settings.seed, k)
-        x = fitted.inputs(train, which[chosen], first[chosen])
-        labels = asarray(train.labels[which[chosen]], int)
-        masks = draw_classifier_masks(settings, classifier, len(chosen), k)
-        classify_step(classifier, optimizer, x, labels, masks, rate(k), settings.clip_norm)
-        if (k + 1) % settings.validate_every == 0 or k + 1 == settings.steps:
-            found, since = validate(k + 1), since + 1
-            if found > most:
-                best, most, since = classifier.flat().value.copy(), found, 0
-            if since == settings.patience:
-                break
+    with _from_host(step, settings.graph) as step_from_host:
+        for k in progress_bar(range(settings.steps), unit="step", quiet=quiet):
+            chosen = draw_balanced(train.labels[which], settings.batch_size, settings.seed, k)
+            x = fitted.inputs_on_host(train, which[chosen], first[chosen])
+            labels = train.labels[which[chosen]].astype(int)
+            masks = draw_classifier_masks(settings, classifier, len(chosen), k)
+            step_from_host(x, labels, masks, np.array(rate(k)))
+            if (k + 1) % settings.validate_every == 0 or k + 1 == settings.steps:
+                found, since = validate(k + 1), since + 1
+                if found > most:
+                    best, most, since = classifier.flat().value.copy(), found, 0
+                if since == settings.patience:
+                    break
     classifier.flat().value[...] = best
+
+
+@contextlib.contextmanager
+def _from_host(step, graph):
+    """Yield `step` for arguments on the host. With CuPy one copy brings them to the device.
+
+    With `graph` the step is recorded as a CUDA graph (gpu/capture.py).
+    """
+    if current_backend().name == "numpy":
+        yield step
+        return
+    uploads, run = Uploads(), Captured(step) if graph else step
+    with on_stream() if graph else contextlib.nullcontext():
+        yield lambda *arguments: run(*uploads.receive(uploads.send(arguments)))
+        uploads.finish()
 
 
 def draw_balanced(labels: np.ndarray, B: int, seed: int, k: int) -> np.ndarray:
@@ -217,7 +243,7 @@ def draw_balanced(labels: np.ndarray, B: int, seed: int, k: int) -> np.ndarray:
 def draw_classifier_masks(
     settings: ClassifySettings, classifier: Classifier, B: int, k: int
 ) -> tuple | None:
-    """Draw the dropout masks of batch k, (T, B, H) for every layer's output."""
+    """Draw the dropout masks of batch k, (T, B, H) for every layer's output, on the host."""
     if settings.dropout == 0:
         return None
     layers = classifier.encoder.layers
@@ -226,7 +252,7 @@ def draw_classifier_masks(
         keyed_rng(Purpose.CLASSIFIER_DROPOUT, settings.seed, k).random(shape, np.float32)
         >= settings.dropout
     )
-    return tuple(asarray(mask, bool) for mask in masks)
+    return tuple(masks)
 
 
 def build_classifier(
