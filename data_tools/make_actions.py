@@ -25,7 +25,7 @@ from minilstm.errors import number_of
 from minilstm.files import replacing
 from minilstm.runs.build import seed_of, split_digits
 
-from .options import add_digits, add_file, add_numbers, new_file, settings_of
+from .options import add_digits, add_file, add_numbers, expect_room, new_file, settings_of
 from .resumable import parts_of, read_part, unfinished
 
 BLOCK = 10  # clips of every class that are made at a time
@@ -116,6 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     out = new_file(options.out, ".npz", options.force)
     film = options.film and new_file(options.film, ".gif", options.force)
+    of_a_clip = options.length * options.frame_size**2
+    expect_room(out, options.per_class * len(CLASSES) * of_a_clip)
     seed = seed_of(options.split, options.seed)
     digits = split_digits(options.digits, options.split)
     source = Actions(digits, options.frame_size, options.length, seed)

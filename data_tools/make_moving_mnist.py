@@ -26,7 +26,7 @@ from minilstm.data.sequences import PUBLIC_T
 from minilstm.errors import ConfigError
 from minilstm.files import replacing
 
-from .options import add_digits, add_file, add_numbers, new_file, settings_of
+from .options import add_digits, add_file, add_numbers, expect_room, new_file, settings_of
 from .resumable import parts_of, read_part, unfinished
 
 LAYOUTS = ("time-first", "sequences-first")
@@ -101,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"expected --sequences other than {PUBLIC_T}, which no reader can tell from the "
             f"{PUBLIC_T} frames, got {N}: make {N + 1}"
         )
+    expect_room(out, 2 * N * PUBLIC_T * options.frame_size**2)  # its parts, and the file
     images, _ = load_digits(options.digits, options.split)
     source = MovingMNIST(
         images,

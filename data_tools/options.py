@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +19,14 @@ def at_least(kind: type, least: float) -> Callable[[str], float]:
     """Return a `type` for argparse: an int or float from `least` to 1e9."""
 
     def parsed(text):
-        value = kind(text)
-        if not least <= value <= MOST:
-            raise ValueError
-        return value
+        with contextlib.suppress(ValueError):
+            if least <= (value := kind(text)) <= MOST:
+                return value
+        raise argparse.ArgumentTypeError(
+            f"expected a {'whole ' * (kind is int)}number from {least} to {MOST:,}, got {text!r}: "
+            "change it"
+        )
 
-    parsed.__name__ = f"number from {least} up, {kind.__name__}"  # argparse prints it
     return parsed
 
 
@@ -80,6 +84,16 @@ def new_file(path: str, suffix: str, force: bool) -> Path:
         if temporary.name.startswith(temporary_prefix(path)) and temporary.suffix == SUFFIX:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def expect_room(path: Path, needed: int) -> None:
+    """Raise RunError unless the disk of `path` has room for so many bytes."""
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise RunError(
+            f"{path}: expected a file that fits into the {free / 1e9:.1f} GB that are free there, "
+            f"got one that needs {needed / 1e9:.1f} GB: ask for less, or write elsewhere"
+        )
 
 
 def settings_of(options: argparse.Namespace) -> dict:

@@ -137,6 +137,13 @@ def synchronize() -> None:
         xp.cuda.get_current_stream().synchronize()
 
 
+def free_host_memory() -> int:
+    """Return the bytes of memory that are free on the host, for all processes together."""
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
 def _backend(name, dtype, fused):
     if name not in BACKENDS:
         raise BackendError(f"expected backend {' or '.join(BACKENDS)}, got {name!r}")

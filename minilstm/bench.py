@@ -223,7 +223,8 @@ def _positive(kind, most=math.inf):
             raise ValueError
         return value
 
-    parse.__name__ = f"{kind.__name__} above 0" + f" and at most {most}" * (most < math.inf)
+    parse.__name__ = f"{'whole ' * (kind is int)}number above 0"  # the parser prints it
+    parse.__name__ += f" and at most {most}" * (most < math.inf)
     return parse
 
 

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import difflib
 import os
+import re
 import signal
 import sys
 import threading
@@ -46,6 +47,16 @@ USUAL = {  # how other programs spell a flag: how it is spelled here
     "--units": "--hidden",
     "--warmup": "--warmup-steps",
     "--weight-decay": "--l2",
+}
+
+
+SAID = {  # what argparse says of a wrong value: what we say
+    r"invalid int value: (.*)": r"expected a whole number, got \1: change it",
+    r"invalid float value: (.*)": r"expected a number, got \1: change it",
+    r"invalid (.*) value: (.*)": r"expected a \1, got \2: change it",
+    r"invalid choice: (.*) \(choose from (.*)\)": r"expected one of \2, got \1: choose one",
+    r"expected (one|at least one) argument$": r"expected a value behind it, got none: add one",
+    r"the following arguments are required: (.*)": r"expected \1, got nothing there: add it",
 }
 
 
@@ -92,6 +103,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Print the error in one line, with the nearest flag for an unknown one. Exit with 2."""
+        for found, said in SAID.items():
+            message = re.sub(found, said, message)
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             unknown = (unknown.split() or ["''"])[0]

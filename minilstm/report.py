@@ -13,6 +13,7 @@ Read next: experiments/report_page.py, which writes it.
 
 from __future__ import annotations
 
+import math
 import sys
 
 from .command import Parser, run_command
@@ -67,8 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
         "[tensorboard]",
     )
     options = parser.parse_args(arguments)
-    if not options.every > 0:
-        raise ConfigError(f"expected --every > 0 seconds, got {options.every:g}: raise it")
+    if not 0 < options.every < math.inf:
+        raise ConfigError(
+            f"expected --every > 0, in seconds, got {options.every:g}: take 15, for instance"
+        )
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     if options.watch and options.best:

@@ -19,6 +19,8 @@ Slides: all tables and figures. Read next: experiments/targets.py, which does th
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import math
 import os
 import sys
@@ -170,15 +172,18 @@ def _each(number):
 
 
 def _minutes(text):
-    if not 0 < float(text) < math.inf:
-        raise ValueError
-    return float(text)
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number of minutes > 0, got {text!r}: change it")
 
 
 def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError
-    return int(text)
+    if text.isdecimal() and 0 < int(text[:20]) <= 10**9:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"expected a whole number from 1 to {10**9:,}, got {text!r}: change it"
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import minilstm
-from data_tools import inspect_file
+from data_tools import inspect_file, make_actions, make_moving_mnist
 from minilstm import __main__ as entry
 from minilstm import bench, classify, demo, evaluate, gradcheck, report, reproduce, train, visualize
 from minilstm.command import USUAL, run_command
@@ -741,6 +741,31 @@ def test_a_reader_that_stops_reading_is_a_warning(run):
 
 
 # ------------------------------------------------------------------ flags as others spell them
+
+
+@pytest.mark.parametrize(
+    "module, words, said",
+    [
+        (evaluate, "run --sequences 1.5", "--sequences: expected a whole number, got '1.5'"),
+        (report, "run --every x", "--every: expected a number, got 'x'"),
+        (report, "run --watch --every inf", "expected --every > 0, in seconds, got inf"),
+        (evaluate, "run --sequences", "--sequences: expected a value behind it, got none"),
+        (evaluate, "run --backend gpu", "expected one of 'numpy', 'cupy', got 'gpu'"),
+        (evaluate, "", "expected RUN, got nothing there: add it"),
+        (bench, "--seconds 0", "expected a number above 0, got '0'"),
+        (reproduce, "fig5 --seeds 0", "expected a whole number from 1 to 1,000,000,000, got '0'"),
+        (make_moving_mnist, "--out a.npy --seed -1", "expected a whole number from 0 to"),
+        (evaluate, f"run --sequences {10**12}", f"got {10**12}: lower --sequences to"),
+        (classify, f"--encoder scratch --labels {10**9}", "expected clips that fit into the"),
+        (make_moving_mnist, f"--out a.npy --sequences {10**9}", "expected a file that fits into"),
+        (make_actions, f"--out a.npz --per-class {10**9}", "expected a file that fits into"),
+    ],
+)
+def test_a_number_that_can_not_be_is_refused_at_once(capsys, request, module, words, said):
+    if words.startswith("run"):
+        request.getfixturevalue("run")
+    assert said in refusal(capsys, module, *words.split())
+    assert not [path for path in os.listdir() if path != "run"]
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,7 @@ def test_flow_becomes_pictures_or_percepts_frame_by_frame(videos, tmp_path, weig
     np.testing.assert_array_equal(np.load(tmp_path / "other/jump/b_1.avi.npy"), expected)
     with pytest.raises(SystemExit):
         run(extract_flow, videos, tmp_path / "bad", "--clip", "0")
-    assert "number from 0.001 up" in capsys.readouterr().err
+    assert "expected a number from 0.001 to" in capsys.readouterr().err
     assert run(extract_flow, videos, tmp_path / "pictures", "--clip", "10") == 2
     assert "got other clip" in capsys.readouterr().err
 

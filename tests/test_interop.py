@@ -507,8 +507,8 @@ def test_what_the_command_refuses(in_folder, capsys):
         (("import", "other.safetensors", "x", *like), "got none: name its modules"),
         (("import", "empty.safetensors", "x", *like), "got (0, 16)"),
         (("import", "small.safetensors", "x", *like), "has shape (4, 16), not (12, 16)"),
-        (("inport", "weights.safetensors", "x", *like), "invalid choice: 'inport'"),
-        ((), "the following arguments are required: ACTION, FROM, TO"),
+        (("inport", "weights.safetensors", "x", *like), "'export', 'import', got 'inport'"),
+        ((), "expected ACTION, FROM, TO, got nothing there"),
     ):
         assert why in refusal(capsys, *words), words
         assert not (in_folder / "x").exists()

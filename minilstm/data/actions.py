@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import DataError
+from ..backend import free_host_memory
+from ..errors import ConfigError, DataError
 from .clips import Clips
 from .digits import resize_digits
 from .rng import Purpose, keyed_rng, whole_number
@@ -84,6 +85,7 @@ ACTIONS = {
     "still": Motion(),
 }
 CLASSES = tuple(ACTIONS)
+COPIES = 3  # arrays as large as the frames of clips, while they are drawn and joined
 
 
 class States(NamedTuple):
@@ -234,9 +236,16 @@ class Actions:
     def clips(self, per_class: int, first: int = 0) -> Clips:
         """Return `per_class` labelled clips of every class, from number `first` on.
 
-        The classes come in turn. A larger set begins with the clips of a smaller one.
+        The classes come in turn. A larger set begins with the clips of a smaller one. Raises
+        ConfigError if so many do not fit into memory.
         """
         K, labels = whole_number("per_class", per_class, 1), np.arange(len(CLASSES))
+        fit = free_host_memory() // (COPIES * len(labels) * self.num_frames * self.frame_size**2)
+        if K > fit:
+            raise ConfigError(
+                f"expected clips that fit into the {free_host_memory() / 1e9:.1f} GB of memory "
+                f"that are free, got {K} of each class: ask for {fit} or fewer"
+            )
         numbers = range(whole_number("first", first, 0), first + K)
         rngs = (keyed_rng(Purpose.ACTIONS, self.seed, LABELLED, k) for k in numbers)
         rounds = [self._drawn(*self._plan(rng, labels)) for rng in rngs]

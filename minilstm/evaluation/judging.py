@@ -11,14 +11,15 @@ Slides: "Unsupervised Evaluation Strategy", "Benchmarking" (Table 2). Read next:
 from __future__ import annotations
 
 import json
+import math
 from typing import TypeVar
 
 import numpy as np
 
-from ..backend import asarray, current_backend, to_numpy, use_backend, xp
+from ..backend import asarray, current_backend, free_host_memory, to_numpy, use_backend, xp
 from ..config import Config
 from ..data import Source, as_vectors
-from ..errors import NonFiniteError, number_of
+from ..errors import ConfigError, NonFiniteError, number_of
 from ..layers.losses import Loss, SquaredError
 from ..layers.workspace import Fresh, use_workspace
 from ..models import EncoderDecoder
@@ -27,12 +28,23 @@ from ..streams import shown_on_terminal
 from . import frame_errors, metrics
 
 CHUNK_SEQUENCES = 200  # evaluated at a time
+COPIES = 6  # arrays as large as the frames that `evaluate` holds at its peak, about
 Output = TypeVar("Output", bound=np.ndarray | None)  # None: the model lacks the decoder
 
 
 def sequences(source: Source, N: int) -> np.ndarray:
-    """Return the first N sequences of a source, or all it has, as vectors: float32 (T, N, D)."""
+    """Return the first N sequences of a source, or all it has, as vectors: float32 (T, N, D).
+
+    Raises ConfigError if judging so many would need more memory than is free.
+    """
     N = int(min(N, source.num_sequences))
+    numbers = source.num_frames * math.prod(source.frame_shape)
+    fit = free_host_memory() // (np.dtype(np.float32).itemsize * numbers * COPIES)
+    if N > fit:
+        raise ConfigError(
+            f"expected test sequences that fit into the {free_host_memory() / 1e9:.1f} GB of "
+            f"memory that are free, got {N}: lower --sequences to {fit} or less"
+        )
     chunks = [
         as_vectors(source.batch(k, CHUNK_SEQUENCES), source.scale)
         for k in range(-(-N // CHUNK_SEQUENCES))

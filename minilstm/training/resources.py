@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import asarray, current_backend, use_backend, xp
+from ..backend import asarray, current_backend, free_host_memory, use_backend, xp
 from ..config import Config
 from ..errors import ConfigError
 from ..gpu import products, side_by_side
@@ -160,9 +160,7 @@ def free_memory() -> int:
     """Return the bytes that are free on the device in use, for all processes together."""
     if current_backend().name == "cupy":
         return xp.cuda.runtime.memGetInfo()[0]
-    import psutil
-
-    return psutil.virtual_memory().available
+    return free_host_memory()
 
 
 def refuse_weights(config: Config, D: int, ranks: Alone = ALONE) -> None:
