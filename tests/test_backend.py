@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import strict_cupy
+from small import small
 from threads import run_in_threads
 
 import minilstm
@@ -23,11 +24,7 @@ from minilstm.errors import BackendError
 from minilstm.layers.workspace import Reused, current_workspace, use_workspace
 from minilstm.training import batches
 
-SMALL = {
-    "data": {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3},
-    "model": {"hidden": 4},
-    "run": {"batch_size": 4, "steps": 2},
-}
+SMALL = small(model={"hidden": 4})
 
 
 @pytest.fixture

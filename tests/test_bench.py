@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from small import small
 
 from minilstm import bench, config
 from minilstm.backend import xp
@@ -314,11 +315,7 @@ def test_memory_per_step_is_the_stored_set(layers):
 # ---------------------------------------------------------------- the profile
 
 
-SMALL = {
-    "data": {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3},
-    "model": {"hidden": 4},
-    "run": {"batch_size": 4},
-}
+SMALL = small(model={"hidden": 4})
 
 
 def test_a_call_inside_a_call_counts_for_the_inner_one_alone(monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small import small
 
 import minilstm
 from minilstm import config, demo, evaluate, gradcheck, interop, report, train, visualize
@@ -53,11 +54,11 @@ class Twin(Recurrent):
 NAMED = CELL.replace(
     "num_gates = 2", 'num_gates = 2\n    gate_ranges = {"p": (-1, 1), "q": (-1, 1)}'
 )
-SMALL = {
-    "data": {"num_digits": 1, "frame_size": 8, "digit_size": 5, "past": 4, "future": 3},
-    "model": {"hidden": 3, "layers": 1, "conditional": "future"},
-    "run": {"steps": 4, "batch_size": 2, "log_every": 1, "validate_every": 0},
-}
+SMALL = small(
+    data={"past": 4},
+    model={"hidden": 3, "layers": 1, "conditional": "future"},
+    run={"steps": 4, "batch_size": 2, "log_every": 1, "validate_every": 0},
+)
 
 
 def cell_at(path, text=CELL):

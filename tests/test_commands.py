@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from small import small
 
 import minilstm
 from data_tools import inspect_file, make_actions, make_moving_mnist
@@ -39,7 +40,6 @@ COMMANDS = sorted(
     if 'if __name__ == "__main__"' in path.read_text()
 )
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4 --steps 2"
-PAST = 3
 
 
 @pytest.fixture(autouse=True)
@@ -58,10 +58,7 @@ def undrawn(monkeypatch):
 def made(tmp_path_factory, train_undrawn):
     """The folder of a small run."""
     run = tmp_path_factory.mktemp("made") / "run"
-    sizes = {"frame_size": 8, "digit_size": 5, "past": PAST, "future": 3}
-    train_undrawn(
-        {"data": sizes, "model": {"hidden": 4}, "run": {"batch_size": 4, "steps": 2}}, run
-    )
+    train_undrawn(small(model={"hidden": 4}), run)
     return run
 
 

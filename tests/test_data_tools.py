@@ -5,7 +5,7 @@ import hashlib
 import http.server
 import io
 import os
-import subprocess
+import runpy
 import sys
 import tarfile
 import threading
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
+from small import small
 from videos import cut, moving_frames, write_video, zoo
 
 from data_tools import extract_patches, fetch_mnist, inspect_file, make_moving_mnist
@@ -63,11 +64,14 @@ def hidden(folder):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name):
-    command = [sys.executable, "-m", f"data_tools.{name}", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0 and done.stderr == ""
-    assert "usage:" in done.stdout and len(done.stdout) > 300
+def test_every_command_explains_itself(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.delitem(sys.modules, f"data_tools.{name}", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"data_tools.{name}", run_name="__main__", alter_sys=True)
+    printed = capsys.readouterr()
+    assert not ended.value.code and printed.err == ""
+    assert "usage:" in printed.out and len(printed.out) > 300
 
 
 def test_the_table_of_commands_is_whole():
@@ -642,9 +646,7 @@ def test_videos_runs_percepts_and_digits_are_told_apart(tmp_path, capsys, train_
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(40))
     assert "uint8" in inspected(capsys, tmp_path / "train-labels-idx1-ubyte")
-    small = {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3}
-    settings = {"data": small, "model": {"hidden": 4}, "run": {"steps": 2, "batch_size": 4}}
-    train_undrawn(settings, tmp_path / "run")
+    train_undrawn(small(model={"hidden": 4}), tmp_path / "run")
     text = inspected(capsys, tmp_path / "run")
     assert "a run: composite, 2 layers of 4 units (peephole), moving-mnist" in text and "Wx" in text
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small import small
 
 from minilstm import config, demo
 from minilstm.command import run_command
@@ -18,11 +19,7 @@ from minilstm.experiments import demo_page
 from minilstm.layers.losses import BernoulliCrossEntropy
 from minilstm.runs import build
 
-SETTINGS = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 4},
-    "model": {"hidden": 6, "layers": 1},
-    "run": {"batch_size": 4, "steps": 2},
-}
+SETTINGS = small(data={"future": 4}, model={"layers": 1})
 
 
 @pytest.fixture(scope="module")

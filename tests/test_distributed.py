@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from small import small
 from test_cupy import launcher
 
 from minilstm import config, threads, train
@@ -115,12 +116,12 @@ def test_more_ranks_than_sequences_are_refused():
         OneOf(3, 8).rows(7)
 
 
-SCHEDULED = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 4},
-    "model": {"hidden": 6, "layers": 2, "dropout": 0.4, "conditional": "both"},
-    "feeding": {"inputs": "scheduled", "truth_start": 0.6, "truth_end": 0.4},
-    "run": {"batch_size": 5, "precision": "float64"},
-}
+SCHEDULED = small(
+    data={"future": 4},
+    model={"layers": 2, "dropout": 0.4, "conditional": "both"},
+    feeding={"inputs": "scheduled", "truth_start": 0.6, "truth_end": 0.4},
+    run={"batch_size": 5, "precision": "float64"},
+)
 
 
 def test_masks_and_sampling_choices_are_those_of_the_rows_of_the_whole_batch():
@@ -142,7 +143,7 @@ def test_masks_and_sampling_choices_are_those_of_the_rows_of_the_whole_batch():
 
 # ------------------------------------------------------------------------- the same numbers
 
-# Every case of argv: the gradient of step 0 and the weights after 20 steps, of every rank.
+# Every case of argv: the gradient of step 0 and the weights after 10 steps, of every rank.
 STEPS = """
 import json, math, sys
 import numpy as np
@@ -160,7 +161,7 @@ with Ranks("numpy") as ranks, use_backend("numpy", "float64"):
         source = build.open_source(settings, "train")
         model = build.build_model(settings, math.prod(source.frame_shape))
         optimizer, rows = build.build_optimizer(model, settings), []
-        for k in range(20):
+        for k in range(10):
             batch = draw_batch(source, settings, k, ranks)
             now = training_step(model, optimizer, batch, settings, 0.05, ranks)
             rows.append([float(now[key]) for key in sorted(now)])
@@ -177,7 +178,7 @@ CASES = {
     }
     for scale in ("mean", "batch_mean", "sum")
     for clip in (0.0, 0.3)
-    if scale == "mean" or clip  # a sum that nobody bounds diverges in 20 steps
+    if scale == "mean" or clip  # a sum that nobody bounds diverges in ten steps
 }
 
 
@@ -276,10 +277,10 @@ OFTEN = [*TINY, "--steps", 12, "--checkpoint-every", 2, "--out", "run"]
 
 
 def test_a_rank_that_is_killed_ends_all_and_leaves_a_checkpoint_to_resume(tmp_path, monkeypatch):
-    done = ended(started(3, "-c", BUT, 1, 7, "os.kill(os.getpid(), 9)", *OFTEN, cwd=tmp_path))
+    done = ended(started(2, "-c", BUT, 1, 7, "os.kill(os.getpid(), 9)", *OFTEN, cwd=tmp_path))
     assert done.status not in (0, 2) and "Killed" in done.out + done.err
     assert weights(tmp_path / "run")[1]["step"] == 6
-    undrawn(3, "--resume", "run", cwd=tmp_path)
+    undrawn(2, "--resume", "run", cwd=tmp_path)
     alone(monkeypatch, *TINY, "--steps", 12, "--out", tmp_path / "straight")
     straight, resumed = (weights(tmp_path / run)[0] for run in ("straight", "run"))
     assert abs(straight - resumed).max() < 1e-10
@@ -289,19 +290,25 @@ def test_a_rank_that_is_killed_ends_all_and_leaves_a_checkpoint_to_resume(tmp_pa
     ("rank", "what", "said", "status"),
     (
         (1, "fail(KeyError('lost'))", "KeyError: 'lost'", 1),
-        (1, "fail(MemoryError('no room'))", "error: expected enough memory, got no room", 2),
+        pytest.param(
+            1,
+            "fail(MemoryError('no room'))",
+            "error: expected enough memory, got no room",
+            2,
+            marks=pytest.mark.slow,
+        ),
         (0, "fail(RunError('expected room'))", "error: expected room", 2),
     ),
 )
 def test_an_error_on_one_rank_ends_all_and_names_it(tmp_path, rank, what, said, status):
-    done = on_ranks(3, "-c", BUT, rank, 7, what, *OFTEN, cwd=tmp_path, status=status)
-    assert done.err.count(said) == 1 and ("on rank 1 of 3:" in done.err) == (rank == 1)
+    done = on_ranks(2, "-c", BUT, rank, 7, what, *OFTEN, cwd=tmp_path, status=status)
+    assert done.err.count(said) == 1 and ("on rank 1 of 2:" in done.err) == (rank == 1)
     assert weights(tmp_path / "run")[1]["step"] == 6
 
 
-@pytest.mark.parametrize("rank", (0, 2))
+@pytest.mark.parametrize("rank", (0, 1))
 def test_numbers_that_are_not_finite_on_one_rank_stop_all_with_one_message(tmp_path, rank):
-    done = on_ranks(3, "-c", BUT, rank, 7, "nan", *OFTEN, cwd=tmp_path, status=2)
+    done = on_ranks(2, "-c", BUT, rank, 7, "nan", *OFTEN, cwd=tmp_path, status=2)
     assert done.err.count("error:") == 1 and "in step 8" in done.err
     assert "on rank" not in done.err and "Abort" not in done.err
     assert weights(tmp_path / "run")[1]["step"] == 7
@@ -329,7 +336,9 @@ def wait_for(path, process):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("signum", (signal.SIGINT, signal.SIGTERM))
+@pytest.mark.parametrize(
+    "signum", (signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow))
+)
 def test_a_signal_to_mpiexec_stops_all_ranks_with_a_checkpoint(tmp_path, signum):
     long = [*TINY, "--steps", 10**6, "--checkpoint-every", 0, "--out", "run", "--quiet"]
     process = started(2, "-m", "minilstm.train", "--distributed", *long, cwd=tmp_path)
@@ -342,18 +351,18 @@ def test_a_signal_to_mpiexec_stops_all_ranks_with_a_checkpoint(tmp_path, signum)
 
 def test_a_signal_that_reaches_one_rank_stops_all_after_the_same_step(tmp_path):
     what = "os.kill(os.getpid(), 15)"
-    done = on_ranks(3, "-c", BUT, 2, 5, what, *OFTEN, cwd=tmp_path, status=143)
+    done = on_ranks(2, "-c", BUT, 1, 5, what, *OFTEN, cwd=tmp_path, status=143)
     assert done.err.count("interrupted") == 1
     assert weights(tmp_path / "run")[1]["step"] == 6
 
 
 def test_a_limit_of_time_stops_all_ranks_together(tmp_path):
-    training(2, *TINY, "--minutes", 0.01, "--steps", 10**6, "--out", "run", cwd=tmp_path)
+    undrawn(2, *TINY, "--minutes", 0.01, "--steps", 10**6, "--out", "run", cwd=tmp_path)
     assert 0 < weights(tmp_path / "run")[1]["step"] < 10**6
 
 
 def test_what_is_refused_on_every_rank_is_said_once(tmp_path):
-    done = training(4, *TINY, "--batch-size", 3, "--out", "run", cwd=tmp_path, status=2)
+    done = training(2, *TINY, "--batch-size", 1, "--out", "run", cwd=tmp_path, status=2)
     assert done.err.count("error: expected at least one sequence") == 1
     assert not (tmp_path / "run").exists()
 
@@ -467,7 +476,7 @@ sys.modules["cupyx.distributed"] = types.SimpleNamespace(NCCLBackend=NCCLBackend
 """
 
 
-@pytest.mark.parametrize("what", ("None", "nan"))
+@pytest.mark.parametrize("what", (pytest.param("None", marks=pytest.mark.slow), "nan"))
 def test_two_ranks_on_devices_do_what_one_does_without(tmp_path, what):
     """All but NCCL itself. Numbers come late from a device: all ranks must rewind together."""
     if isinstance(launcher(), str):

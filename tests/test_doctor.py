@@ -11,6 +11,7 @@ import types
 import numpy as np
 import pytest
 import strict_cupy
+from small import small
 
 from minilstm import backend, doctor, evaluate, train
 from minilstm.backend import current_backend, set_backend, use_backend
@@ -35,10 +36,7 @@ def raising(error):
 def made(tmp_path_factory, train_undrawn):
     """A small run."""
     run = tmp_path_factory.mktemp("made") / "run"
-    sizes = {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3}
-    train_undrawn(
-        {"data": sizes, "model": {"hidden": 4}, "run": {"batch_size": 4, "steps": 1}}, run
-    )
+    train_undrawn(small(), run)
     return run
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small import small
 
 import minilstm
 from minilstm import config, evaluate, visualize
@@ -21,12 +22,12 @@ from minilstm.training import loop
 from minilstm.training.progress import Progress
 
 DATA = os.environ.get("MINILSTM_DATA")
-TINY = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 4},
-    "model": {"hidden": 8},
-    "run": {"batch_size": 8, "steps": 40},
-    "optimizer": {"learning_rate": 0.02},
-}
+TINY = small(
+    data={"future": 4},
+    model={"hidden": 8},
+    run={"batch_size": 8, "steps": 40},
+    optimizer={"learning_rate": 0.02},
+)
 KINDS = {
     "unconditional": {"conditional": "none"},
     "conditional": {"conditional": "both", "layers": 2},

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from small import small
 
 from minilstm import config
 from minilstm.data import Clips, load_digits, write_percepts
@@ -18,11 +19,7 @@ from minilstm.runs.run_folder import RunFolder
 from minilstm.training import pictures, progress
 from minilstm.training.batches import draw_feeding, draw_masks
 
-TINY = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
-    "model": {"layers": 1, "hidden": 8},
-    "run": {"batch_size": 4, "steps": 2},
-}
+TINY = small(model={"layers": 1, "hidden": 8})
 
 
 def tiny(**changes):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small import small
 
 from minilstm import config, report
 from minilstm.command import run_command
@@ -21,11 +22,7 @@ from minilstm.experiments.report_page import gradient_norms
 from minilstm.experiments.tensorboard_log import TensorBoardLog
 from minilstm.runs.run_folder import RunFolder
 
-SETTINGS = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 4},
-    "model": {"hidden": 6, "layers": 1},
-    "run": {"batch_size": 4, "steps": 4, "log_every": 1},
-}
+SETTINGS = small(data={"future": 4}, model={"layers": 1}, run={"steps": 4, "log_every": 1})
 REFRESH = '<meta http-equiv="refresh" content="3">'
 
 

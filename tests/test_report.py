@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from PIL import Image
+from small import small
 
 from minilstm import config, evaluate, report
 from minilstm.command import run_command
@@ -23,11 +24,7 @@ from minilstm.experiments.report_page import ticks
 from minilstm.training import loop
 from minilstm.training.progress import Progress
 
-TINY = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 2, "past": 3, "future": 4},
-    "model": {"hidden": 6},
-    "run": {"batch_size": 4, "steps": 2, "log_every": 1},
-}
+TINY = small(data={"num_digits": 2, "future": 4}, run={"log_every": 1})
 KINDS = {
     "conditional": {"conditional": "future"},
     "predictor": {"kind": "predictor", "start": "read", "cell": "slides-lstm"},

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small import small
 
 from minilstm import config, reproduce
 from minilstm.backend import to_numpy
@@ -41,11 +42,11 @@ from minilstm.runs import checkpoint
 from minilstm.runs.build import open_clips
 from minilstm.runs.run_folder import RunFolder
 
-SMALLEST = {
-    "data": {"frame_size": 8, "digit_size": 5, "past": 3, "future": 2},
-    "model": {"hidden": 4},
-    "run": {"batch_size": 2, "steps": 4, "checkpoint_every": 2, "keep": 2},
-}
+SMALLEST = small(
+    data={"future": 2},
+    model={"hidden": 4},
+    run={"batch_size": 2, "steps": 4, "checkpoint_every": 2, "keep": 2},
+)
 
 
 def trial(path, **run):

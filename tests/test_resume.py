@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 from safetensors import safe_open
+from small import small
 
 import minilstm
 from minilstm import config, evaluate, train
@@ -26,11 +27,7 @@ from minilstm.training import batches, loop, progress
 from minilstm.training.batches import draw_batch
 from minilstm.training.step import training_step
 
-TINY = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
-    "model": {"hidden": 6},
-    "run": {"batch_size": 4, "steps": 12, "log_every": 3, "validate_every": 4},
-}
+TINY = small(run={"steps": 12, "log_every": 3, "validate_every": 4})
 FLAGS = (
     "--frame-size 8 --digit-size 5 --num-digits 1 --past 3 --future 3 --hidden 6 --batch-size 4 "
     "--log-every 3 --validate-every 4"

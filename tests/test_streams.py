@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from small import small
 
 from minilstm import gradcheck, streams, train
 from minilstm.command import Parser, run_command, stop_signals
@@ -176,9 +177,7 @@ def test_evaluate_visualize_and_gradcheck_show_their_progress(
         monkeypatch.setattr(module, "shown_on_terminal", shown)
     command, *rest = words.split()
     if command != "gradcheck":
-        tiny = {"data": {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3}}
-        tiny |= {"model": {"hidden": 4}, "run": {"steps": 1, "batch_size": 4}}
-        train_undrawn(tiny, tmp_path / "run")
+        train_undrawn(small(), tmp_path / "run")
         rest.insert(0, str(tmp_path / "run"))
     seen.clear()
     assert importlib.import_module(f"minilstm.{command}").main(rest) == 0

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from small import small
 
 import minilstm
 from minilstm import config, train
@@ -30,11 +31,7 @@ from minilstm.training.packing import packing_of
 from minilstm.training.progress import Progress
 from minilstm.training.step import Batch, training_step
 
-TINY = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
-    "model": {"layers": 1, "hidden": 8},
-    "run": {"batch_size": 4, "steps": 2},
-}
+TINY = small(model={"layers": 1, "hidden": 8})
 FLAGS = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 8 --batch-size 4 --quiet"
 
 

@@ -7,6 +7,7 @@ import tomllib
 
 import numpy as np
 import pytest
+from small import small
 
 import minilstm
 from data_tools import pack_model
@@ -17,12 +18,11 @@ from minilstm.experiments import run_figures
 from minilstm.runs import build, checkpoint, trained
 
 NAME = "tiny-digit"
-SETTINGS = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 1, "past": 3, "future": 3},
-    "model": {"hidden": 6, "layers": 1},
-    "run": {"batch_size": 4, "steps": 6, "log_every": 2, "validate_every": 3},
-    "optimizer": {"learning_rate": 0.02},
-}
+SETTINGS = small(
+    model={"layers": 1},
+    run={"steps": 6, "log_every": 2, "validate_every": 3},
+    optimizer={"learning_rate": 0.02},
+)
 WORDS = ["--command", "python -m minilstm.train one-digit", "--commit", "0123abc"]
 
 

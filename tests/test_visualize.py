@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from small import small
 
 from minilstm import visualize
 from minilstm.command import run_command
@@ -19,11 +20,7 @@ from minilstm.experiments.run_figures import NAMES
 from minilstm.figures import panels, strips
 from minilstm.training.pictures import why_below
 
-TINY = {
-    "data": {"frame_size": 8, "digit_size": 5, "num_digits": 2, "past": 3, "future": 4},
-    "model": {"hidden": 6},
-    "run": {"batch_size": 4, "steps": 2},
-}
+TINY = small(data={"num_digits": 2, "future": 4})
 KINDS = {
     "composite": {"layers": 2, "conditional": "future"},
     "slides": {"cell": "slides-lstm", "kind": "predictor", "start": "read"},
