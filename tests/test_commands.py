@@ -28,6 +28,7 @@ from minilstm import bench, classify, demo, evaluate, gradcheck, report, reprodu
 from minilstm.command import USUAL, run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
 from minilstm.errors import RunError
+from minilstm.experiments import run_figures
 from minilstm.files import expect_writable
 from minilstm.training.progress import Progress
 
@@ -366,7 +367,7 @@ def test_one_of_a_thing_is_no_plural(capsys, undrawn):
 def test_a_run_folder_that_cannot_be_made_is_refused(capsys, name):
     Path("file").write_text("mine")
     message = train_refusal(capsys, "--out", name)
-    assert name in message and "--out" in message
+    assert name in message and "choose another" in message
 
 
 def test_an_existing_run_is_left_alone(capsys, run):
@@ -648,9 +649,10 @@ import sys
 from data_tools import inspect_file, pack_model
 from minilstm import classify, demo, evaluate, interop, report, train
 from minilstm.command import run_command
+from minilstm.experiments import run_figures
 from minilstm.training.progress import Progress
 
-Progress.draw = lambda run: None
+Progress.draw, run_figures.draw = lambda run: None, lambda runs, folder: None
 name, small = sys.argv[1], sys.argv[2].split()
 run, film, cell = name, f"{name}.npy", ["--cell", f"{name}.py:Mine"]
 for module, *words in (
@@ -691,7 +693,8 @@ def test_names_that_the_locale_has_no_letters_for(tmp_path):
     assert "train Übung" in (tmp_path / "Übung-packed/about.toml").read_text("utf-8")
 
 
-def test_a_name_that_is_no_utf_8_is_fine_for_a_run_and_no_setting(capsys, run):
+def test_a_name_that_is_no_utf_8_is_fine_for_a_run_and_no_setting(capsys, run, monkeypatch):
+    monkeypatch.setattr(run_figures, "draw", lambda runs, folder: None)
     name = os.fsdecode(b"\xdcbung")
     run.rename(name)
     assert call(evaluate, name, "--sequences", "2") == 0
