@@ -178,7 +178,7 @@ def test_about_a_fifth_of_the_time_of_a_long_video_is_held_out(tmp_path):
 
 
 def shares(segments):
-    """How many segments are for training, for the test, and for validation; and the blocks."""
+    """Count the segments for training, for the test and for validation; return also the blocks."""
     found = extract_patches.blocks(segments)
     assert [len(blocks) for blocks in found] == segments
     block = np.concatenate(found)
