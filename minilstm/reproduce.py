@@ -117,6 +117,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--long", action="store_true", help="start runs that will take a CPU more than "
         f"{MOST_HOURS} hours"
     )  # fmt: skip
+    parser.add_argument(
+        "--captions", action="store_true", help="also write each caption into its picture"
+    )
     options = parser.parse_args(arguments)
     _refuse(options)
     workers = 1 if options.backend == "cupy" else os.cpu_count() or 1
@@ -140,6 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.precision,
         options.preset,
         options.long,
+        options.captions,
     )
     print(reproduce(request))
     if not request.plan:

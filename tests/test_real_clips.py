@@ -211,7 +211,7 @@ def test_table_1_of_real_clips_is_written_with_its_protocol(folders, tmp_path, c
     assert "18 clips of 3 classes, 6 recordings. Each fold holds out some recordings" in said
     assert "over 2 folds" in said and "| Size and length of the clip (ours) |" in said
     found = json.loads((out / "table1.json").read_text())
-    assert len(found["claims"]["composite beats single frame, rgb"]["gains"]) == 2
+    assert len(found["claims"]["composite beats single frame, RGB"]["gains"]) == 2
     with Image.open(out / "table1.png") as picture:
         assert picture.width == 1999
 

@@ -24,8 +24,9 @@ Cell = tuple[str, str]  # row, column
 
 @dataclass(frozen=True)
 class Table:
-    """A table without its numbers: titles of rows and columns by their names, and claims.
+    """A table without its numbers: titles of rows and columns by their keys, and claims.
 
+    names          names of rows, as the claims call them, where the key is another
     published      the slides' accuracies in per cent, for the cells that they have
     as_published   the title of the slides' column beside each of ours
     quoted         lines of the slides' table that are not repeated here, shown as published
@@ -39,6 +40,11 @@ class Table:
     as_published: Mapping[str, str] = field(default_factory=dict)
     quoted: Sequence[tuple[object, ...]] = ()
     quoted_columns: Sequence[str] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, row: str) -> str:
+        """Return the name of a row: one and the same in the table, the picture and the verdicts."""
+        return self.names.get(row, row.replace("-", " "))
 
 
 def analyse(table: Table, values: Mapping[Cell, Sequence[float]], about: Mapping[str, str]) -> dict:
@@ -64,7 +70,7 @@ def text(table: Table, found: dict) -> str:
     """Return the table, its verdicts, and the differences from the slides, in Markdown."""
     about, accuracies = found["about"], found["accuracies"]
     n = max(len(x) for row in accuracies.values() for x in row.values())
-    heads = ["method"]
+    heads = ["method", "which is"]
     for column, title in table.columns.items():
         heads.append(title)
         if column in table.as_published:
@@ -81,7 +87,7 @@ def text(table: Table, found: dict) -> str:
             values.append(_with_error(accuracies[row].get(column)))
             if column in table.as_published:
                 values.append(table.published.get((row, column), ""))
-        lines.append(table_row(title, *values))
+        lines.append(table_row(table.name(row), title, *values))
     if table.quoted:
         lines += ["", "Quoted from the slides, for the data sets named:", ""]
         lines += [table_row(*table.quoted_columns), table_row(*["---"] * len(table.quoted_columns))]

@@ -18,14 +18,21 @@ from .accuracy_table import Table
 from .significance import mean_of
 from .table2 import DATA_TITLES, ROWS, published_shares
 
+MOST = 100.0  # per cent: of an accuracy, and of a gain in accuracy
+
 
 def gain_dots(claim: Mapping) -> Dots:
     """Return the gains of a tested claim as one line of a picture, in per cent."""
     d, published = claim["difference"], claim["published"]
     return Dots(
-        100 * np.array(claim["gains"]), 100 * d["low"], 100 * d["high"],
-        None if math.isnan(published) else 100 * published, 100 * claim["detectable"],
+        100 * np.array(claim["gains"]), *_cut(100 * d["low"], 100 * d["high"], -MOST),
+        None if math.isnan(published) else 100 * published, min(100 * claim["detectable"], MOST),
     )  # fmt: skip
+
+
+def _cut(low, high, least):
+    """Cut an interval in per cent where no value can be, so that it does not stretch its axis."""
+    return max(low, least), min(high, MOST)
 
 
 def table2_chart(found: dict) -> tuple[list, str, list[str]]:
@@ -65,14 +72,14 @@ def accuracy_chart(table: Table, found: dict) -> tuple[list, str, list[str]]:
     }
     gains: dict[str, dict] = {}
     for name, claim in found["claims"].items():
-        gains.setdefault(f"{claim['family']}:\ngains, percentage points", {})[name] = gain_dots(
-            claim
-        )
+        family = claim["family"] + " claims" * claim["family"].endswith("'")
+        gains.setdefault(f"{family}:\ngain, percentage points", {})[name] = gain_dots(claim)
     about = found["about"]
     caption = (
         f"{table.title}, at scale {about['scale']}. Above: accuracy on the test clips. Below: the "
         f"gain of each claim, {about['each']} by {about['each']}; gains right of 0 support the "
-        "claim. The verdicts are in the table."
+        "claim. Intervals are cut at the smallest and the largest possible value. The verdicts are "
+        "in the table."
     )
     rows = []
     for panels in (list(levels.items()), list(gains.items())):
@@ -86,7 +93,7 @@ def accuracy_curves(table: Table, found: dict) -> tuple[dict, str, str, list[str
     The values are: panels, the caption, the name of the horizontal axis, and the panels with a line
     at 0. The first family of claims has one claim for each column, in their order.
     """
-    levels: dict[str, dict] = {row: {} for row in table.rows}
+    levels: dict[str, dict] = {table.name(row): {} for row in table.rows}
     for column in table.columns:
         for name, point in _levels(table, found, column).items():
             levels[name][float(column)] = point
@@ -111,10 +118,10 @@ def accuracy_curves(table: Table, found: dict) -> tuple[dict, str, str, list[str
 
 
 def _levels(table, found, column):
-    """Return {row: Dots} of a column, in per cent, with short names for the rows."""
+    """Return {name of a row: Dots} of a column, in per cent."""
     panel = {}
     for row in table.rows:
         if x := found["accuracies"][row].get(column):
             m = mean_of(x)
-            panel[row.replace("-", " ")] = Dots(100 * np.array(x), 100 * m.low, 100 * m.high)
+            panel[table.name(row)] = Dots(100 * np.array(x), *_cut(100 * m.low, 100 * m.high, 0.0))
     return panel

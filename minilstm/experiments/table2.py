@@ -29,6 +29,8 @@ MARGIN = 0.1  # the share by which every row should be below the mean image
 class TableRow(NamedTuple):
     """A row of Table 2: a model.
 
+    title       as the slides call it
+    short       as the table, the picture and the verdicts call it
     ours        the slides do not have this row
     published   the slides' losses, by "digits" and "patches"
     """
@@ -191,9 +193,9 @@ def _section(data, part, about):
         f"{part['unit'].capitalize()}{_repeated(seeds)} "
         f"{number_of(part['test_sequences'], 'test sequence')} of {shape} pixels. "
         f"{_shared(seeds)}{_trained(about['trained'][data])}", "",
-        "| model | free-running | of the mean image | teacher-forced † | slides | "
-        "of the mean image ‡ |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| model | name in the slides | free-running | of the mean image | teacher-forced † | "
+        "slides | of the mean image ‡ |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     for row, title in ROWS.items():
         ours = ["", "", ""]  # stay empty for a row that was not trained
@@ -203,14 +205,14 @@ def _section(data, part, about):
             ours.append(plus_minus(mean_of(forced)) if forced else "")
         published = title.published.get(data)
         lines.append(table_row(
-            title.title + " (ours)" * title.ours, *ours,
+            title.short, title.title + " (ours)" * title.ours, *ours,
             published or "", f"{published / MEAN_IMAGE[data]:.3f}" if published else "",
         ))  # fmt: skip
     for name, value in part["baselines"].items():
         slides = f"{MEAN_IMAGE[data]:.0f} ‡" if name == "mean image" else ""
         share = "1" if slides else ""
         lines.append(
-            table_row(f"*{name}*", f"{value:.1f}", f"{value / mean:.3f}", "", slides, share)
+            table_row(f"*{name}*", "", f"{value:.1f}", f"{value / mean:.3f}", "", slides, share)
         )
     tested = part["claims"]
     if not tested:
@@ -245,7 +247,7 @@ def _trained(about):
     """Say what the rows were trained on: `about` is a text, or {row: text} where they differ."""
     if isinstance(about, str):
         return f"Every row was trained on {about}."
-    rows = "; ".join(f"{ROWS[row].title}: {text}" for row, text in about.items())
+    rows = "; ".join(f"{ROWS[row].short}: {text}" for row, text in about.items())
     return f"THE ROWS DIFFER in what they were trained on. {rows}."
 
 
@@ -292,7 +294,7 @@ def _margin(part):
     def named(rows, none, every, some):
         if not rows:
             return none
-        return every if len(rows) == len(losses) else some + "; ".join(ROWS[r].title for r in rows)
+        return every if len(rows) == len(losses) else some + "; ".join(ROWS[r].short for r in rows)
 
     every_row = "Every row" if len(losses) == len(ROWS) else "Every row that was trained"
     short = [row for row, loss in losses.items() if loss > (1 - MARGIN) * mean]

@@ -56,6 +56,7 @@ class Request:
     preset               "large" or "paper" for models of digits at scale paper, or "" for large
     rgb, flow            folders of percepts of real clips, or ""
     folds, lists, partly     how real clips are split: see real_clips.py
+    captions             also write captions into the pictures
 
     Paths are absolute.
     """
@@ -79,6 +80,7 @@ class Request:
     precision: str = ""
     preset: str = ""
     long: bool = False
+    captions: bool = False
 
     @property
     def scale(self) -> ExperimentScale:
@@ -264,9 +266,10 @@ def make_table2(request: Request) -> str:
     rows, caption, zero = charts.table2_chart(found)
     with warn_instead("there is no picture of Table 2"):
         for kind in ("png", "pdf"):
-            tables.dots(rows, request.out / f"table2.{kind}", caption, zero)
+            burnt_in = caption if request.captions else ""
+            tables.dots(rows, request.out / f"table2.{kind}", burnt_in, zero)
     written = table2.text(found)
-    _write(request, "table2", written, found)
+    _write(request, "table2", written, found, caption)
     return written
 
 
@@ -314,23 +317,26 @@ def make_action_table(request: Request) -> str:
     about = plan.about() | {"scale": request.scale_name, "each": each}
     found = accuracy_table.analyse(table, values, about)
     written = accuracy_table.text(table, found)
+    if target == "fig12":
+        panels, caption, xlabel, zero = charts.accuracy_curves(table, found)
+    else:
+        rows, caption, zero = charts.accuracy_chart(table, found)
+    burnt_in = caption if request.captions else ""
     with warn_instead(f"there is no picture of {target}"):
         for kind in ("png", "pdf"):
             path = request.out / f"{target}.{kind}"
             if target == "fig12":
-                panels, caption, xlabel, zero = charts.accuracy_curves(table, found)
-                tables.error_bars(panels, path, caption, xlabel, zero)
+                tables.error_bars(panels, path, burnt_in, xlabel, zero)
             else:
-                rows, caption, zero = charts.accuracy_chart(table, found)
-                tables.dots(rows, path, caption, zero)
-    _write(request, target, written, found)
+                tables.dots(rows, path, burnt_in, zero)
+    _write(request, target, written, found, caption)
     return written
 
 
-def _write(request, name, written, found):
-    """Write the text with its picture, and the numbers."""
+def _write(request, name, written, found, caption):
+    """Write the text with its picture and the caption, and the numbers."""
     write_file(request.out / f"{name}.json", json.dumps(without_nan(found), indent=2))
-    write_file(request.out / f"{name}.md", f"{written}\n![{name}]({name}.png)\n")
+    write_file(request.out / f"{name}.md", f"{written}\n![{name}]({name}.png)\n\n{caption}\n")
 
 
 def draw_figure(request: Request) -> str:
@@ -353,9 +359,9 @@ def draw_figure(request: Request) -> str:
             request.trial("patches", "composite", wider=wider)
             for wider in (1, 2)
         },
-        "fig7": {table2.ROWS[predicts].title: request.trial("digits", predicts)},
-        "fig8": {"Composite Model": request.trial("digits", "composite")},
-        "fig9": {"Composite Model": request.trial("digits", "composite")},
+        "fig7": {table2.ROWS[predicts].short: request.trial("digits", predicts)},
+        "fig8": {"composite": request.trial("digits", "composite")},
+        "fig9": {"composite": request.trial("digits", "composite")},
     }[request.target]  # fmt: skip
     trials = in_time(list(shown.values()), request.minutes, request.plan)
     shown = dict(zip(shown, trials, strict=True))
@@ -363,7 +369,7 @@ def draw_figure(request: Request) -> str:
     if request.plan:
         return ""
     runs = [run_figures.open_run(trial.path, name) for name, trial in shown.items()]
-    folder = run_figures.FigureFolder(request.out)
+    folder = run_figures.FigureFolder(request.out, captioned=request.captions)
     names = ("fig9", "fig10") if request.target == "fig9" else (request.target,)
     run_figures.draw(runs, folder, names)
     written = run_figures.captions(runs, folder)

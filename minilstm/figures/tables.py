@@ -102,7 +102,7 @@ def _dots_panel(a, title, lines):
     a.set_ylim(len(lines) - 0.5, -0.6)
     a.set_title(title, fontsize=LARGE - 1, color=INK)
     a.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
-    a.tick_params(axis="y", labelsize=SMALL - 2)
+    a.tick_params(axis="y", labelsize=SMALL - 2, length=0)
     a.spines[["top", "right", "left"]].set_visible(False)
     a.grid(axis="x", color=GRID, linewidth=0.8)
     a.set_axisbelow(True)
