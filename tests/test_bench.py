@@ -38,7 +38,7 @@ def test_a_quick_run_prints_every_row_that_is_asked_for(tmp_path, capsys, only):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
     rows = timing.all_comparisons(quick=True)
     rows = [row for row in rows if not only or any(name in row.name for name in only)]
-    assert len(rows) == (6 if only else 12)
+    assert len(rows) == (9 if only else 18)
     assert [line.strip("| ").split(" | ")[:3] for line in lines] == [
         [row.kind, ",".join(map(str, row.size)), row.against] for row in rows
     ]
@@ -69,7 +69,7 @@ def test_only_the_rows_with_a_word_in_their_name_are_measured(monkeypatch, capsy
 
 def test_rows_of_the_full_table_have_unique_names_and_targets_belong_to_sizes():
     names = [row.name for row in timing.all_comparisons()]
-    assert len(set(names)) == len(names) == 7 * 5 + 3 + 4 + 2
+    assert len(set(names)) == len(names) == 7 * 5 + 3 + 4 + 2 + 2
     targets = {row.name: row.target for row in timing.all_comparisons()}
     assert targets["standard 10,100,4096,2048 products"] == 0.95
     assert targets["standard 16,32,4096,2048 torch"] == 1.40

@@ -49,7 +49,7 @@ LAYER_RIVALS: tuple[tuple[str, str, dict[int, float]], ...] = (
     ("peephole", "jax", {2048: 1.2, 512: 1.2, 128: 1.2, 64: 1.2}),
 )
 COMPOSITE_RIVALS = (("products", None), ("torch", None), ("torch tuned", 1.4))
-DEFAULT_RIVALS = ("products", "torch")
+DEFAULT_RIVALS = ONE_THREAD = ("products", "torch")  # ONE_THREAD: also with one, at the last size
 MEMORY_RIVALS = (("torch", 2.0), ("jax", None))
 
 PAUSE_SECONDS = 0.05  # between turns: idle threads spin for up to 30 ms before they sleep
@@ -108,6 +108,7 @@ def all_comparisons(quick: bool = False) -> list[Comparison]:
         for rival in DEFAULT_RIVALS
         for threads in (None, 1)
     ]
+    rows += [Comparison("standard", sizes[-1], rival, None, threads=1) for rival in ONE_THREAD]
     rows += [Comparison("memory", sizes[0], *rival) for rival in MEMORY_RIVALS]
     if quick:
         for row in rows:
