@@ -380,11 +380,11 @@ def gates(run: TrainedRun, folder: FigureFolder) -> None:
                 words, _ = activations.title_and_range(layer, letter)
                 share = activations.saturation(found[letter], limits)
                 panel = rows.setdefault(stack, {}).setdefault(words, {})
-                panel[name] = (found[letter].ravel(), limits, f"{100 * share:.0f} %")
+                panel[name] = (found[letter].ravel(), limits, f"{100 * share:.0f} % saturated")
     caption = (
         f"Histograms of gate values over all units, frames and "
         f"{number_of(run.frames.shape[1], 'sequence')}. "
-        "The number is the share of saturated values in per cent: those within a tenth of an end "
+        "Saturated values are those within a tenth of an end "
         "of the range, where the slope is small and little is learned. A gate at 1/2 is neither "
         "open nor closed. See whether training moves the values away from the middle. Slides, "
         '"Cells: Long-Short Term Memory".'

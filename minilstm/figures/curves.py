@@ -123,7 +123,7 @@ def growth_curves(
 def _axes(xlabel, ylabel, values, baselines):
     """Return a figure and its axes, logarithmic if values span more than a factor of ten."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullLocator
 
     figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -145,7 +145,8 @@ def _axes(xlabel, ylabel, values, baselines):
         few = shown.max() < 1e3 * shown.min()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        plain = FuncFormatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(plain if few else LogFormatterMathtext())
     return figure, axes
 
 

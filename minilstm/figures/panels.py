@@ -31,8 +31,8 @@ from .style import (
 BETWEEN = 1.0  # white: the space between the images of a panel
 
 
-def _name_row(axes, name):
-    axes.set_ylabel(name.replace(" ", "\n", 1), fontsize=LARGE, color=INK)
+def _name_row(axes, name, more=""):
+    axes.set_ylabel(name.replace(" ", "\n", 1) + more, fontsize=LARGE, color=INK)
 
 
 # ---------------------------------------------------------------- Figure 7
@@ -74,8 +74,9 @@ def activity(
         bar.set_ticks([low, high], labels=[f"{low:.2g}", f"{high:.2g}"])
         bar.ax.tick_params(labelsize=SMALL, labelcolor=INK)
         bar.outline.set_visible(False)
-    for a, name in zip(axes[:, 0], rows, strict=True):
-        _name_row(a, name)
+    for a, (name, row) in zip(axes[:, 0], rows.items(), strict=True):
+        units = next(iter(row.values()))[0].shape[1]
+        _name_row(a, name, f"\n{units} units")
     write_caption(figure, caption)
     write_figure(figure, path)
 
@@ -139,7 +140,8 @@ def histograms(
 ) -> None:
     """Draw histograms of gate values: {stack: {title: {model: (values, range, number)}}}.
 
-    The first model is filled, the others are outlines. Each panel has a legend with the numbers.
+    The height is the share of the values. The first model is filled, the others are outlines. Each
+    panel has a legend with the numbers.
     """
     columns = max(len(row) for row in rows.values())
     figure, axes = new_page(len(rows), columns)
@@ -157,8 +159,10 @@ def histograms(
             a[k].spines[["top", "right", "left"]].set_visible(False)
             a[k].margins(y=0.45)  # room for the names
             a[k].set_ylim(bottom=0)
-            a[k].legend(loc="upper center", frameon=False, fontsize=SMALL - 1, handlelength=1)
+            a[k].legend(loc="upper center", frameon=False, fontsize=SMALL - 3, handlelength=1)
         _name_row(a[0], name)
+    for a in axes[-1]:
+        a.set_xlabel("value", fontsize=SMALL, color=INK)
     write_caption(figure, caption)
     write_figure(figure, path)
 

@@ -129,12 +129,13 @@ def error_bars(
             reach = np.array(
                 [[m - p.low, p.high - m] for m, p in zip(means, points.values(), strict=True)]
             ).T
+            apart = 1.03 ** (2 * k - len(curves) + 1)  # so that no interval hides another
             for x, point in points.items():
-                at = np.full(len(point.values), 1.08 * x)
+                at = np.full(len(point.values), 1.08 * apart * x)
                 a.plot(at, point.values, "o", color=PALETTE[k], markersize=4, alpha=0.6)
             a.errorbar(
-                list(points), means, np.nan_to_num(reach), color=PALETTE[k], linewidth=2.5,
-                marker="os^D"[k % 4], markersize=9, capsize=6, label=name,
+                apart * np.array(list(points)), means, np.nan_to_num(reach), color=PALETTE[k],
+                linewidth=2.5, marker="os^D"[k % 4], markersize=9, capsize=6, label=name,
             )  # fmt: skip
             ticks = list(points)
         a.set_xscale("log")
