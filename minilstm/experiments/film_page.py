@@ -192,8 +192,8 @@ def _memory_section(run, film, result):
     truth, rebuilt, predicted = whole_frames(run, film, film.known)
     source = build.open_source(run.config, "train")
     frames = judging.sequences(source, JUDGED).astype(run.config.run.dtype)
-    logits, future = judging.decode_with_truth(run.trained, frames, past)["future"]
-    known = judging.loss_per_step(run.trained.loss, logits, future).mean()
+    losses, _ = judging.losses_and_means(run.trained, frames, past, with_means=False)["future"]
+    known = losses.mean()
     unknown = result["future"]["free_running"]["mean"]
     words = (
         f"On squares that it was trained on, the model's predicted future has a loss of "
