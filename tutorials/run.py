@@ -152,7 +152,7 @@ def laid_out(path: Path, body: str) -> str:
     """Return the page of a tutorial around `body`, the cells of its notebook in HTML."""
     from pygments.formatters import HtmlFormatter
 
-    body = re.sub(r"<pre>[^<]*</pre>", _with_tables, body.replace(BETWEEN, ""))
+    body = re.sub(r"<pre>([^<]*)</pre>", _with_tables, body.replace(BETWEEN, ""))
     around = [*tutorials(), None]
     at = around.index(path)
     fast = os.environ.get("MINILSTM_FAST") == "1"
@@ -174,12 +174,16 @@ def _with_tables(printed):
 
     def table(found):
         rows = [line.strip("| ").split(" | ") for line in found[0].splitlines()]
-        rows = [row for row in rows if set("".join(row)) - set("-: ")]
-        cells = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
-        html = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", "".join(f"<tr>{row}</tr>" for row in cells))
+        head, *rows = (row for row in rows if set("".join(row)) - set("-: "))
+        html = _row(head, "th") + "".join(_row(row, "td") for row in rows)
+        html = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html)
         return f"</pre><table>{html}</table><pre>"
 
-    return re.sub(r"<pre>\s*</pre>", "", TABLE.sub(table, printed[0]))
+    return re.sub(r"<pre>\s*</pre>", "", f"<pre>{TABLE.sub(table, printed[1])}</pre>")
+
+
+def _row(cells, tag):
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
 
 def _link(path, before="", after=""):
@@ -234,6 +238,7 @@ $dark
     + """
 body { font: 17px/1.5 sans-serif; max-width: 820px; margin: 1em auto; padding: 0 1em }
 nav { display: flex; justify-content: space-between; gap: 1em; font-size: 14px; padding: .5em 0 }
+nav a[href="index.html"] { white-space: nowrap }
 a.anchor-link { display: none }
 img { max-width: 100% }
 code { font-size: .88em }
@@ -242,7 +247,7 @@ pre { font-size: clamp(10.4px, 1.54vw, 13px); line-height: 1.4; overflow-x: auto
       padding: .6em .8em; margin: .5em 0 }
 pre code { font-size: inherit }
 .highlight, .highlight pre { background: var(--code) }
-.output_subarea pre { border-left: 3px solid var(--line) }
+.output_subarea pre { border-left: 3px solid var(--line); white-space: pre-wrap }
 .prompt { display: none }
 table { border-collapse: collapse; font-size: 15px; margin: .5em 0 }
 td, th { border-bottom: 1px solid var(--line); padding: .25em .6em; text-align: left }
