@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = results_table(result)
     init_from = None if options.init_from is None else text_of(options.init_from)
     about = {"settings": dataclasses.asdict(settings), "init_from": init_from}
+    about |= {"threads": fitted.threads}
     make_folder(out)
     with warn_instead("there is no confusion.png"):
         panels.confusion(np.array(result["confusion"]), test.classes, out / "confusion.png", name)

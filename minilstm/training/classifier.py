@@ -72,6 +72,7 @@ class Fitted:
     backend, window, stride   as in ClassifySettings
     scale                     by which frames are normalised, or None
     history                   step, loss and accuracy of every validation
+    threads                   of the matrix products, as chosen by ClassifySettings.threads
     """
 
     backend: str
@@ -80,6 +81,7 @@ class Fitted:
     window: int
     stride: int
     history: list[dict]
+    threads: int = 1
 
     def predict(self, clips: Clips) -> np.ndarray:
         """Return probabilities (N, K): means over steps, then over the windows of each clip."""
@@ -128,8 +130,9 @@ def fit(
     """Train a classifier on `train`, with the encoder of the run folder `run`, or a new one.
 
     The strength of L2 and the step at which training stops are chosen on `validation` alone. The
-    result is a function of the arguments alone. Raises ConfigError for a run that is missing or
-    whose frames have another size, DataError for clips without labels.
+    result is a function of the arguments, and in its last bits of the number of threads. Raises
+    ConfigError for a run that is missing or whose frames have another size, DataError for clips
+    without labels.
     """
     for name, clips in (("train", train), ("validation", validation)):
         if not len(clips) or (clips.labels < 0).any():
@@ -148,6 +151,7 @@ def fit(
         with threads.chosen(settings.threads, _trial(settings, fitted, train)) as said:
             if said and not quiet:
                 print(f"threads   {said}", file=sys.stderr, flush=True)
+            fitted.threads = threads.blas().get("num_threads", 1)
             if settings.encoder != "scratch":
                 _fit_readout(fitted, train, validation)
             if settings.encoder != "frozen":
@@ -157,11 +161,11 @@ def fit(
 
 def _trial(settings, fitted, train):
     """Return a function that makes a step without its update, to be timed."""
-    which, first = windows(train.lengths, settings.window, settings.stride)
-    some = slice(settings.batch_size)
-    x = fitted.inputs(train, which[some], first[some])
 
     def step():
+        which, first = windows(train.lengths, settings.window, settings.stride)
+        some = slice(settings.batch_size)
+        x = fitted.inputs(train, which[some], first[some])
         logits, cache = fitted.classifier.forward(x)
         fitted.classifier.backward(logits, cache, want_dx=False)
         fitted.classifier.zero_grad()

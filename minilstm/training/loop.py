@@ -63,12 +63,13 @@ def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
         batches.stop()
 
 
-def choose_threads(progress: Progress) -> None:
+def choose_threads(progress: Progress, workspace: Reused) -> None:
     """Set the number of threads of the matrix products, by a setting or by a trial. Say it."""
     config = progress.config
     batch = draw_batch(progress.source, config, 0)
     step = trial_step(progress.model, progress.optimizer, batch, config)
-    said = threads.choose(config.run.threads, step)
+    with use_workspace(workspace), np.errstate(all="ignore"):
+        said = threads.choose(config.run.threads, step)
     if said and not progress.quiet:
         print(f"threads   {said}", flush=True)
 
@@ -127,20 +128,21 @@ def train(
                 folder.refuse_lost_checkpoint()
             if config.init.readout_bias == "mean-image":
                 build.start_readouts(model, judging.mean_image(config))
-        folder.cut_log(progress.step)
-        if ranks.is_first:
-            write_file(folder.config, config.to_toml())
         if not quiet:
             print(description, flush=True)
             if resume and not progress.step:
                 print("resumed   before the first step: none was made", flush=True)
             elif resume:
                 print(f"resumed   after step {progress.step:,}{progress.regrouped}", flush=True)
+        workspace = Reused()
+        if progress.saved is None and ranks.count == 1:  # ranks share the CPUs by their own rule
+            choose_threads(progress, workspace)
+        folder.cut_log(progress.step)
+        if ranks.is_first:
+            write_file(folder.config, config.to_toml())
         # numbers that are not finite end the run with a message, so NumPy need not warn of them
         quietly = np.errstate(all="ignore")
-        with use_workspace(Reused()), quietly, stop_signals() as stop, progress.writer:
-            if progress.saved is None and ranks.count == 1:  # ranks share the CPUs by their rule
-                choose_threads(progress)
+        with use_workspace(workspace), quietly, stop_signals() as stop, progress.writer:
             progress.save()  # from now on the folder has a checkpoint
             stream = on_stream() if use_graphs(config, ranks) else contextlib.nullcontext()
             try:
