@@ -360,6 +360,11 @@ def test_a_row_of_the_log_may_have_more_numbers_than_one_kernel_writes():
         rows = readings.take(wait=True)
     assert [step for step, _ in rows] == [0, 1, 2]
     assert np.array_equal([list(numbers.values()) for _, numbers in rows], to_numpy(values))
+    fakegpu = pytest.importorskip("fakegpu", reason="only the emulation counts launches")
+    with use_backend("cupy", "float32"):
+        fakegpu.reset()
+        readings.write({str(k): x for k, x in enumerate(values[0])})
+        assert fakegpu.counts() == {"launch": 3}
 
 
 def test_functions_side_by_side_have_a_stream_each_and_are_waited_for():

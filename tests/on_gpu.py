@@ -8,7 +8,8 @@ Sections, in their order:
 
     doctor    python -m minilstm.doctor --backend cupy
     bench     python -m minilstm.bench gpu: the rows that have targets
-    choices   the default model's step with other sizes of cuBLAS's scratch memory
+    choices   the default model's step with other sizes of cuBLAS's scratch memory, and its two
+              layers one after the other and as a wavefront
     streams   gradients computed in several streams against those in one, bit by bit, 20 times
     presets   100 steps of each preset; with few units also by graphs and one by one, bit by bit
     tests     python -m pytest tests/on_cupy.py
@@ -22,6 +23,7 @@ pytest-xdist and a GPU.
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -45,6 +47,7 @@ from minilstm.gpu import products  # noqa: E402
 from minilstm.gpu.capture import Captured, on_stream  # noqa: E402
 from minilstm.layers import linear, lstm, rnn  # noqa: E402
 from minilstm.layers.init import Blank  # noqa: E402
+from minilstm.layers.stack import Stack  # noqa: E402
 from minilstm.models import composite  # noqa: E402
 from minilstm.runs import checkpoint  # noqa: E402
 from minilstm.training.batches import BatchesAhead  # noqa: E402
@@ -112,21 +115,19 @@ def bench(check):
 
 
 def choices(check):
-    """Milliseconds of the default step by the bytes of scratch memory. Each has a process."""
+    """Milliseconds of the default model, computed in other ways. Each has a process of its own."""
     found = {}
-    for size in SCRATCH:
-        words = [__file__, str(check.options.out), "--scratch", str(size)]
-        words += ["--size", check.options.size]
-        found[size] = float(check.run("choices", *words).split()[-1])
+    for name in (*map(str, SCRATCH), "wavefront"):
+        words = [__file__, str(check.options.out), "--choice", name, "--size", check.options.size]
+        found[name] = json.loads(check.run("choices", *words).splitlines()[-1])
     return found
 
 
-def step_with_scratch(size, small):
-    """Milliseconds of the default step, captured, with so many bytes of scratch memory."""
-    row = (gpu.TINY if small else gpu.ROWS)[-1]
+def step_with_scratch(size, row):
+    """Milliseconds of a step, captured, with so many bytes of scratch memory."""
     with (
         mock.patch.object(products, "WORKSPACE", size),
-        use_backend("cupy", "float32"),
+        use_backend("cupy", row.precision),
         on_stream(),
     ):
         training = gpu.Training(row.settings())
@@ -136,6 +137,57 @@ def step_with_scratch(size, small):
             run(batches.receive())
         packed = batches.receive()
         found = gpu.median(lambda: run(packed), row.repeats)
+        batches.stop()
+    return found
+
+
+def wavefront(row):
+    """Milliseconds of the encoder's forward pass, layer after layer and as a wavefront.
+
+    In the wavefront the second layer makes its first steps while the first layer makes later ones.
+    It gets its inputs in pieces of 1, 2 or 5 steps, by a third stream.
+    """
+    found = {}
+    with use_backend("cupy", row.precision), on_stream():
+        training = gpu.Training(row.settings())
+        stack, packing = training.model.encoder, training.packing
+        batches = BatchesAhead(packing, 0, 1)
+        x = batches.next().past
+        here, between, above = (xp.cuda.Stream(non_blocking=True) for _ in range(3))
+        expected = Stack.forward(stack, x)[0][0].copy()
+
+        def pieces(length):
+            lower, upper = stack.layers
+            run = lower.begin(x, None)
+            upper_run = upper.begin(run.y, None)
+            lower.project(run, slice(0, len(x)))
+            above.wait_event(xp.cuda.get_current_stream().record())
+            for first in range(0, len(x), length):
+                steps = slice(first, min(first + length, len(x)))
+                for t in range(steps.start, steps.stop):
+                    lower.step(run, t)
+                between.wait_event(xp.cuda.get_current_stream().record())
+                with between:
+                    upper.project(upper_run, steps)
+                above.wait_event(between.record())
+                with above:
+                    for t in range(steps.start, steps.stop):
+                        upper.step(upper_run, t)
+            xp.cuda.get_current_stream().wait_event(above.record())
+            xp.copyto(y, upper_run.y)
+
+        y = xp.empty_like(expected)
+        ways = {"layer after layer": lambda: xp.copyto(y, Stack.forward(stack, x)[0][0])}
+        ways |= {f"pieces of {n}": functools.partial(pieces, n) for n in (1, 2, 5)}
+        with here:
+            for name, work in ways.items():
+                run = Captured(work)
+                for _ in range(3):
+                    y.fill(0)
+                    run()
+                far = float(abs(y - expected).max())
+                assert far < 1e-5, (name, far)
+                found[name] = gpu.median(run, row.repeats)
         batches.stop()
     return found
 
@@ -235,10 +287,13 @@ def main() -> int:
     parser.add_argument("section", nargs="*", help=", ".join((*ALONE, *SHARED)))
     parser.add_argument("--size", choices=("full", "small"), default="full")
     parser.add_argument("--seconds", type=float, default=235, help="for everything (235)")
-    parser.add_argument("--scratch", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--choice", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.scratch is not None:
-        print(step_with_scratch(options.scratch, options.size == "small"))
+    if options.choice is not None:
+        row = (gpu.TINY if options.size == "small" else gpu.ROWS)[-1]
+        way = options.choice
+        found = wavefront(row) if way == "wavefront" else step_with_scratch(int(way), row)
+        print(json.dumps(found))
         return 0
     if unknown := set(options.section) - {*ALONE, *SHARED}:
         parser.error(f"expected sections of {', '.join((*ALONE, *SHARED))}, got {unknown}")

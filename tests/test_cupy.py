@@ -81,6 +81,13 @@ def test_every_gradient_agrees_with_differences_on_the_device(tmp_path):
     assert pytest_on_device(tmp_path, "-m", "slow") > 30
 
 
+@pytest.mark.slow
+def test_kills_lose_nothing_while_a_thread_writes_checkpoints():
+    words = "--backend cupy --kills 12 --steps 30 --every 12 --jobs 1".split()
+    done = on_device(ROOT / "tests" / "harness" / "kill.py", *words, cwd=ROOT)
+    assert done.returncode == 0 and "0 failures" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_commands_train_resume_and_evaluate_on_the_device(tmp_path):
     """Each command is a process of its own, and draws its pictures."""
     for words, said in (
