@@ -250,6 +250,20 @@ def test_a_page_of_the_gallery_stands_alone(path):
     assert "$" not in re.sub(r"<pre>.*?</pre>|<style>.*?</style>", "", text, flags=re.DOTALL)
 
 
+def test_printed_text_is_one_block_and_its_tables_are_tables(run_module):
+    script, printed = SCRIPTS[0], "| claim | p |\n| --- | --- |\n| a &lt; b | **0.1** |\n"
+    page = run_module.laid_out(script, f"<pre>one\n{run_module.BETWEEN}two\n{printed}</pre>")
+    assert "<pre>one\ntwo\n</pre><table>" in page
+    rows = "<tr><th>claim</th><th>p</th></tr><tr><td>a &lt; b</td><td><b>0.1</b></td></tr>"
+    assert f"<table>{rows}</table>" in page and "---" not in page.partition("<nav>")[2]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_of_the_gallery_has_colours_for_a_dark_screen(path):
+    text = path.read_text("utf-8")
+    assert "color-scheme: light dark" in text and "(prefers-color-scheme: dark)" in text
+
+
 def test_the_gallery_is_small():
     assert sum(path.stat().st_size for path in PAGES) < 10_000_000
 
