@@ -26,7 +26,7 @@ from .runs import build
 from .runs.own_cell import add_cell_argument
 from .runs.trained import find_run
 
-TRIAL_SECONDS = 0.05  # for each number of threads: all sequences take about a second
+TRIAL_SECONDS = 0.02  # for each number of threads: all sequences take about a second
 
 
 def main(arguments: list[str] | None = None) -> int:

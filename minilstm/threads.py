@@ -99,6 +99,11 @@ def choose(wanted: str, step: Callable[[], object], seconds: float = ROUND_SECON
     if current_backend().name != "numpy":
         return ""
     if wanted != "auto":
+        if not blas():
+            raise ConfigError(
+                "expected a BLAS that threadpoolctl knows, such as OpenBLAS or MKL, got another, "
+                "whose threads can't be set: leave --threads out"
+            )
         limit(int(wanted))
         return ""
     if most == 1:

@@ -11,7 +11,7 @@ from minilstm.training import progress
 
 SMALL = (
     "--frame-size 10 --digit-size 5 --past 3 --future 2 --hidden 6 --batch-size 4 --quiet "
-    "--log-every 2 --validate-every 2"
+    "--log-every 2 --validate-every 0 --readout-bias zero"
 ).split()
 
 
@@ -72,6 +72,13 @@ def test_with_one_thread_there_is_nothing_to_choose():
     assert threads.choose("auto", lambda: 1 / 0) == ""
 
 
+def test_a_number_is_refused_where_it_could_not_be_set(monkeypatch):
+    monkeypatch.setattr(threads, "blas", dict)  # such as Apple's Accelerate
+    assert threads.choose("auto", lambda: 1 / 0) == ""
+    with pytest.raises(ConfigError, match="leave --threads out"):
+        threads.choose("2", lambda: 1 / 0)
+
+
 @pytest.mark.parametrize("wanted", ["0", "-1", "all", "1.5", "", "1000"])
 def test_other_words_are_refused(wanted):
     with pytest.raises(ConfigError, match="expected threads auto or a number from 1 to 999"):
@@ -89,7 +96,7 @@ def weights(run):
 
 def test_the_trial_changes_no_bit_and_the_number_is_recorded(tmp_path, monkeypatch, capfd):
     timed = threads.timed
-    monkeypatch.setattr(threads, "timed", lambda step, most, seconds: timed(step, most, 0.01))
+    monkeypatch.setattr(threads, "timed", lambda step, most, seconds: timed(step, most, 0.001))
     for wanted in ("auto", "1", "2"):
         train.main([*SMALL, "--steps", "4", "--threads", wanted, "--out", str(tmp_path / wanted)])
     chosen = environment(tmp_path / "auto")["blas num_threads"]
@@ -112,7 +119,10 @@ def test_resume_keeps_the_number(tmp_path):
     assert threads.blas()["num_threads"] == 1
 
 
-def test_evaluate_says_what_it_chose_on_stderr(capfd):
+def test_evaluate_says_what_it_chose_on_stderr(capfd, monkeypatch):
+    monkeypatch.setattr(evaluate, "TRIAL_SECONDS", 0.001)
+    for name, result in (("mean_image", None), ("evaluate", {}), ("table", "")):
+        monkeypatch.setattr(evaluate.judging, name, lambda *_, result=result: result)
     evaluate.main(["one-digit", "--sequences", "4"])
     assert "threads   " in capfd.readouterr().err
     evaluate.main(["one-digit", "--sequences", "4", "--threads", "1"])
