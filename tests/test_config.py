@@ -212,6 +212,7 @@ def test_a_section_made_by_hand_is_checked_too():
 def test_the_presets_are_those_promised():
     assert preset_names() == [
         "actions",
+        "film",
         "github2016",
         "large",
         "one-digit",
@@ -230,6 +231,8 @@ def test_every_preset_loads_is_partial_and_says_its_source(name):
     config = load([name])
     if name == "patches":
         assert (config.data.source, config.data.past, config.data.future) == ("patches", 16, 13)
+    elif name == "film":
+        assert (config.data.source, config.data.past, config.data.future) == ("patches", 10, 10)
     elif name == "actions":
         assert (config.data.source, config.data.frame_size) == ("actions", 24)
     elif name == "one-digit":

@@ -2,7 +2,7 @@
 
 The model knows squares of the film. Here they are put together: every frame is covered by squares,
 half a square apart, each predicted from its own past alone. Where squares overlap, the picture has
-their mean.
+their mean, in which pixels in the middle of a square count most.
 
 Read next: report_page.py, which lays the page out; data_tools/learn_video.py, which cuts the film.
 """
@@ -98,16 +98,18 @@ def whole_frames(
     vectors = as_vectors(np.ascontiguousarray(squares), run.source.scale).astype(config.run.dtype)
     logits = judging.decode(run.trained, vectors, past)
     truth = film.frames[start + film.step * np.arange(T)][:, None] / np.float32(255)
+    hat = np.minimum(np.arange(size) + 1, size - np.arange(size)).astype(np.float32)
+    weight = (hat[:, None] * hat)[..., None]  # of a square's pixels: small at its border
     found = []
     for z in logits:  # of the past and of the future
         made = judging.mean_frames(run.trained.loss, z)
         made = np.clip(as_frames(made, run.source.frame_shape, run.source.scale), 0, 1)
         total = np.zeros((len(made), height, width, 3), np.float32)
-        count = np.zeros((height, width, 1), np.float32)
+        weights = np.zeros((height, width, 1), np.float32)
         for k, (_, y, x) in enumerate(corners):
-            total[:, y : y + size, x : x + size] += made[:, k]
-            count[y : y + size, x : x + size] += 1
-        found.append((total / count)[:, None])
+            total[:, y : y + size, x : x + size] += weight * made[:, k]
+            weights[y : y + size, x : x + size] += weight
+        found.append((total / weights)[:, None])
     return truth, *found
 
 
