@@ -61,7 +61,8 @@ assert wrong["the model"] < wrong["a copy of the last frame"] / 2
 
 # %% [markdown]
 # `python -m minilstm.train one-digit` trains such a model in a few minutes. The digits are still
-# blurred then. The model above was trained for longer, with the same code, on a GPU.
+# blurred then: their *sharpness* is 0.28, where 1 is as sharp as the truth (tutorial 09). The model
+# above has 0.58. It was trained for longer, with the same code, on a GPU.
 #
 # ## A film has few causes and many pixels
 #
