@@ -39,7 +39,7 @@ import numpy as np
 
 from minilstm.command import Parser, run_command
 from minilstm.errors import DataError, named, number_of, one_line
-from minilstm.files import write_file
+from minilstm.files import refuse_pipe, write_file
 
 from .options import new_file
 
@@ -353,6 +353,7 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
 
     Parameters are among them, and counters such as BatchNorm's `num_batches_tracked`.
     """
+    refuse_pipe(path)
     try:
         raw = Path(path).read_bytes()
         table = _table(_read_archive(raw) if raw[:4] == b"PK\3\4" else _read_legacy(raw))

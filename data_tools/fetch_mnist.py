@@ -26,7 +26,7 @@ from pathlib import Path
 from minilstm.command import Parser, run_command
 from minilstm.data.digits import MAX_BYTES, MD5, find_idx, read_idx, spellings
 from minilstm.errors import DataError, one_line
-from minilstm.files import make_folder, remove_temporaries, replacing
+from minilstm.files import make_folder, refuse_pipe, remove_temporaries, replacing
 
 from .options import at_least
 
@@ -94,6 +94,7 @@ def _bytes_from(source, name, timeout):
     """Return the bytes that a source has under one of the spellings of `name`."""
     if source.startswith(("http://", "https://")):
         return _download(f"{source.rstrip('/')}/{name}.gz", timeout)
+    refuse_pipe(source)
     try:
         if os.path.isdir(source):
             found = [Path(top) / file for top, _, files in os.walk(source) for file in files]

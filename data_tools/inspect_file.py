@@ -226,7 +226,9 @@ def files_of(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         if not path.is_file():
-            raise DataError(f"{path}: expected a file or a folder, got nothing that can be read")
+            raise DataError(
+                f"{path}: expected a file or a folder, got nothing that can be read: check the path"
+            )
         return [path]
     endings = (".safetensors", ".h5", ".npy", ".npz", "-ubyte", "-ubyte.gz")
     files = sorted(f for f in path.iterdir() if f.name.endswith(endings) and f.is_file())

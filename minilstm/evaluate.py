@@ -92,14 +92,13 @@ def main(arguments: list[str] | None = None) -> int:
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
         model = build.load_run(run, options.best, options.cell)
         source = build.open_test_source(config, options.data)
-        frames, shape = judging.sequences(source, options.sequences), source.frame_shape
-        trained = build.open_source(config, "train").frame_shape
+        shape, trained = source.frame_shape, build.open_source(config, "train").frame_shape
         if shape != trained:
             raise ConfigError(
                 f"expected frames of {'x'.join(map(str, trained))} pixels, which {options.run} was "
                 f"trained on, got {'x'.join(map(str, shape))}: give other --data"
             )
-        mean = judging.mean_image(config)
+        frames, mean = judging.sequences(source, options.sequences), judging.mean_image(config)
         some = frames[:, : config.run.batch_size]
         trial = partial(judging.decode, model, some, config.data.past)
         with threads.chosen(options.threads, trial, TRIAL_SECONDS) as said:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import RunError, one_line
+from .errors import DataError, RunError, one_line
 
 SUFFIX = ".tmp"  # a temporary name is .NAME.PROCESS.tmp
 MAX_NAME_BYTES = 255  # of a file's name, on nearly every file system
@@ -121,6 +121,14 @@ def path_of(text: str) -> str:
         return text
     except UnicodeEncodeError:
         return os.fsdecode(text.encode("utf-8", "surrogatepass"))
+
+
+def refuse_pipe(path: str | os.PathLike) -> None:
+    """Raise DataError for a pipe or a device: opening it would wait, perhaps for ever."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise DataError(
+            f"{path}: expected a file, got a pipe or a device: write its content to a file first"
+        )
 
 
 def flush(path: str | os.PathLike) -> None:

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, named
+from ..files import refuse_pipe
 from .rng import part
 from .sequences import MAX_HEADER, SequenceFile, map_npy
 from .vectors import Scale
@@ -88,6 +89,7 @@ def read_groups(path: str | Path, N: int) -> np.ndarray | None:
 
 def _read_npz(path, wanted):
     """Read an array of the archive. A single array is that of the patches, whatever its name."""
+    refuse_pipe(path)
     try:
         with (
             open(path, "rb") as file,

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, DataError, named, one_line
+from ..files import refuse_pipe
 from .rng import endless_shuffle, part, whole_number
 
 MAX_HEADER = 1000  # bytes: NumPy writes 118. To read a damaged header of 10,000 takes a minute
@@ -74,6 +75,7 @@ def map_npy(path: Path) -> np.ndarray:
 
     Raises DataError for a file that is missing, damaged, or holds pickled objects.
     """
+    refuse_pipe(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a header written by Python 2 does no harm

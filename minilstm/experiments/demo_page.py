@@ -20,7 +20,7 @@ from ..data import as_frames
 from ..evaluation import judging
 from ..evaluation.kept_predictions import KEPT, read_kept
 from ..figures import strips
-from ..files import make_folder, write_file
+from ..files import expect_writable, make_folder, write_file
 from ..runs import checkpoint
 from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run
@@ -47,14 +47,15 @@ def make_demo(name: str, out: str | Path, sequences: int, cell: str | None = Non
     `name` is that of a trained model, or a run folder. `cell` is FILE.py:CLASS for a run whose own
     cell's file was moved or changed. Raises RunError, ConfigError, DataError.
     """
-    path = find_run(name)
-    out = make_folder(out)
+    path, out = find_run(name), Path(out)
+    film, page = out / "prediction.gif", out / "demo.html"
+    expect_writable(page, folders=True)
     run = run_figures.open_run(path, cell=cell)
     about = checkpoint.read(RunFolder(path).checkpoint, arrays=False)[1]
-    film, page = out / "prediction.gif", out / "demo.html"
     with use_backend("numpy", run.config.run.dtype), np.errstate(all="ignore"):
-        _film(run, film)
         result = evaluated(run, sequences)
+        make_folder(out)
+        _film(run, film)
         sections = {
             "Evaluation": evaluation_table(result),
             "Full size": _full_size(),

@@ -69,7 +69,7 @@ import numpy as np
 from ..backend import asarray, to_numpy
 from ..config import from_toml
 from ..errors import ConfigError, RunError, named
-from ..files import make_folder, write_file
+from ..files import make_folder, refuse_pipe, write_file
 from ..layers.layer import Layer
 from ..layers.linear import Linear
 from ..layers.lstm import LSTM, PeepholeLSTM
@@ -183,10 +183,11 @@ def _may_be_absent(name, given):
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """Read all arrays of a safetensors file from any program. Raises RunError."""
+    """Read all arrays of a safetensors file from any program. Raises RunError, DataError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    refuse_pipe(path)
     try:
         return load(Path(path).read_bytes())
     except (OSError, SafetensorError, KeyError) as error:
