@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import DataError, ShapeError
 from ..files import write_file
-from .style import FAINT, INK, PALE, PALETTE, PAPER, own_settings, write_figure
+from .style import FAINT, INK, PALE, PALETTE, PAPER, load_matplotlib, own_settings, write_figure
 
 # name of a model: (its reconstruction, its prediction), either of them None
 Models = dict[str, tuple[np.ndarray | None, np.ndarray | None]]
@@ -239,10 +239,10 @@ def _drawing(canvas):
 
 def _font(size):
     """Load the font that comes with Matplotlib, so that every machine draws the same letters."""
-    import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    fonts = Path(load_matplotlib().get_data_path(), "fonts/ttf")
+    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
 
 
 def _room_for(caption, canvas, size):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import ConfigError, named
 from ..files import write_file
 
 if TYPE_CHECKING:
@@ -33,6 +34,18 @@ PAGE = (13.33, 6.5)  # inches: with a caption below it, a page has the shape of 
 SMALL, LARGE = 14, 17  # points: the two sizes of letters on a page
 
 
+def load_matplotlib():
+    """Import Matplotlib. Raises ConfigError for settings that it can't read when it starts."""
+    try:
+        import matplotlib
+    except Exception as error:
+        raise ConfigError(
+            f"expected settings that Matplotlib can read, got {named(error)}: mend your "
+            "matplotlibrc, or the variable MPLBACKEND"
+        ) from error
+    return matplotlib
+
+
 @contextlib.contextmanager
 def own_settings() -> Iterator[None]:
     """Draw with Matplotlib's own defaults, whatever a user's matplotlibrc says.
@@ -40,8 +53,7 @@ def own_settings() -> Iterator[None]:
     A decorator of every function that draws: `@own_settings()`. Afterwards the user's settings are
     back.
     """
-    import matplotlib
-
+    matplotlib = load_matplotlib()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         yield
