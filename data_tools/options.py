@@ -91,8 +91,8 @@ def expect_room(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise RunError(
-            f"{path}: expected a file that fits into the {free / 1e9:.1f} GB that are free there, "
-            f"got one that needs {needed / 1e9:.1f} GB: ask for less, or write elsewhere"
+            f"{path}: expected a file that fits into the {free / 1e6:,.1f} MB that are free there, "
+            f"got one that needs {needed / 1e6:,.1f} MB: ask for less, or write elsewhere"
         )
 
 

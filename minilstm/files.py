@@ -63,10 +63,13 @@ def make_folder(path: str | os.PathLike, new: bool = False) -> Path:
     return path
 
 
-def expect_writable(path: str | os.PathLike, folders: bool = False) -> None:
+def expect_writable(
+    path: str | os.PathLike, folders: bool = False, remedy: str = "choose another"
+) -> None:
     """Raise RunError unless a file can be written at `path`. Call it before long work.
 
     With `folders` the folders above it may be missing, because `make_folder` will make them.
+    `remedy` is what to do.
     """
     path = Path(path)
     above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
@@ -80,7 +83,7 @@ def expect_writable(path: str | os.PathLike, folders: bool = False) -> None:
     elif not os.access(above, os.W_OK | os.X_OK):
         problem = f"no permission in {above}"
     if problem:
-        raise RunError(f"{path}: expected a place for a file, got {problem}: choose another")
+        raise RunError(f"{path}: expected a place for a file, got {problem}: {remedy}")
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -68,7 +68,7 @@ def write_report(
     path = find_run(path)
     folder = RunFolder(path)
     out = Path(f"{path.name}-report.html") if is_packed(path) else folder.report
-    expect_writable(out)
+    expect_writable(out, remedy="copy the run to a folder of yours")
     run = run_figures.open_run(path, best=best, cell=cell)
     if len(run.source.frame_shape) == 1:
         raise RunError(

@@ -11,6 +11,7 @@ Read next: build.py, which builds the model that a checkpoint fills.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,10 @@ def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], 
                 raise TypeError(f"{name} has dtype {array.dtype}")
         return found, about
     except FileNotFoundError:
+        if os.path.exists(path):  # safetensors raises the same for a file of somebody else
+            raise RunError(
+                f"expected a checkpoint at {path}, got a file that you may not read: ask its owner"
+            ) from None
         raise RunError(f"expected a checkpoint at {path}, got no such file: check RUN") from None
     except (  # the last three: dtypes that NumPy lacks, and JSON that is nested too deeply
         OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError

@@ -201,8 +201,8 @@ class RunFolder:
 
     def _unusable(self, error):
         return RunError(
-            f"expected to make the run folder {self.path}, got {error.strerror!r}: choose another "
-            "--out"
+            f"expected to write to the run folder {self.path}, got {error.strerror!r}: choose a "
+            "folder of yours"
         )
 
 

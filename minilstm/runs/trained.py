@@ -55,6 +55,8 @@ def find_run(run: str | Path, or_trained: bool = True) -> Path:
         problem, remedy = "which is a file", "give its folder"
     elif not os.path.lexists(path):
         problem = "which does not exist"
+    elif not os.access(path, os.R_OK | os.X_OK):
+        problem, remedy = "which you may not read", "ask its owner, or give another"
     if or_trained and names:
         remedy += f", or the name of a trained model: {', '.join(names)}"
     raise RunError(f"expected a run folder of minilstm.train, got {run}, {problem}: {remedy}")
