@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from functools import partial
 
@@ -19,7 +20,7 @@ import numpy as np
 from . import threads
 from .backend import use_backend
 from .command import Parser, run_command
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .evaluation import judging, kept_predictions
 from .files import expect_writable
 from .runs import build
@@ -97,6 +98,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(
                 f"expected frames of {'x'.join(map(str, trained))} pixels, which {options.run} was "
                 f"trained on, got {'x'.join(map(str, shape))}: give other --data"
+            )
+        if math.prod(shape) != model.D:
+            raise RunError(
+                f"expected frames of {model.D} numbers, as {options.run} was trained on, got "
+                f"{math.prod(shape)}: was its config.toml, or its data, changed since?"
             )
         frames, mean = judging.sequences(source, options.sequences), judging.mean_image(config)
         some = frames[:, : config.run.batch_size]

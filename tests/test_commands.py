@@ -22,9 +22,20 @@ from safetensors.numpy import load_file, save_file
 from small import small
 
 import minilstm
-from data_tools import inspect_file, make_actions, make_moving_mnist
+from data_tools import convert_pth, fetch_mnist, inspect_file, make_actions, make_moving_mnist
 from minilstm import __main__ as entry
-from minilstm import bench, classify, demo, evaluate, gradcheck, report, reproduce, train, visualize
+from minilstm import (
+    bench,
+    classify,
+    demo,
+    evaluate,
+    gradcheck,
+    interop,
+    report,
+    reproduce,
+    train,
+    visualize,
+)
 from minilstm.command import USUAL, run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
 from minilstm.errors import RunError
@@ -336,6 +347,62 @@ def test_a_missing_cupy_is_one_line_that_says_what_to_install(capsys, monkeypatc
 def test_evaluate_refuses_what_it_cannot_do(capsys, run, words, said):
     words = [run if word == "RUN" else word for word in words]
     assert said in refusal(capsys, evaluate, *words)
+
+
+def test_other_frames_than_those_of_the_run_are_refused_in_words(capsys, run):
+    np.savez("grey.npz", patches=np.random.default_rng(0).integers(0, 256, (20, 6, 4, 4), np.uint8))
+    np.savez(
+        "rgb.npz", patches=np.random.default_rng(0).integers(0, 256, (20, 6, 4, 4, 3), np.uint8)
+    )
+    tiny = "--past 3 --future 3 --hidden 4 --batch-size 4 --steps 1 --quiet".split()
+    assert call(train, "patches", "--path", "rgb.npz", *tiny, "--out", "patches") == 0
+    said = refusal(capsys, evaluate, "patches", "--data", "grey.npz")
+    assert "expected frames of 4x4x3 pixels, which patches was trained on, got 4x4" in said
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("frame_size = 8", "frame_size = 9"))
+    assert "expected frames of 64 numbers, as run was trained on, got 81" in refusal(
+        capsys, evaluate, "run", "--sequences", 2
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_in_place_of_a_file_is_refused_not_waited_for(capsys, run):
+    os.mkfifo("a.npy")
+    os.mkfifo("a.npz")
+    for module, *words in (
+        (train, "--data", "a.npy"),
+        (train, "patches", "--path", "a.npz"),
+        (evaluate, "run", "--data", "a.npy"),
+        (interop, "import", "a.npy", "new", "--like", "run"),
+        (convert_pth, "a.npy", "b.safetensors"),
+        (fetch_mnist, "mnist", "--from", "a.npy"),
+    ):
+        assert "expected a file, got a pipe or a device" in refusal(capsys, module, *words), words
+
+
+def test_a_run_that_may_not_be_read_is_told_apart_from_none(capsys, run, monkeypatch):
+    """Root may read all, so the system's answers stand in for those that others get."""
+    (run / "config.toml").rename("aside")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        assert "got run, which you may not read: ask its owner" in refusal(capsys, evaluate, "run")
+        Path("aside").rename(run / "config.toml")
+        said = refusal(capsys, report, "run")
+        assert "got no permission in" in said and "copy the run to a folder of yours" in said
+    monkeypatch.setattr("safetensors.safe_open", unreadable)
+    assert "a file that you may not read: ask its owner" in refusal(capsys, evaluate, "run")
+
+
+def unreadable(*_, **__):
+    raise FileNotFoundError("No such file or directory")
+
+
+def test_settings_that_matplotlib_can_not_read_are_one_line(tmp_path, run):
+    environment = os.environ | {"MPLBACKEND": "nonsense"}
+    words = "-m", "minilstm.visualize", "run", "--only", "gates"
+    found = python(*words, cwd=tmp_path, env=environment)
+    assert found.returncode == 2 and found.stderr.count("\n") == 1, found.stderr
+    assert "expected settings that Matplotlib can read" in found.stderr
 
 
 THINGS = "figure|fit|frame|gradient|layer|line|minute|number|parameter|run|sequence|step|unit"

@@ -105,10 +105,12 @@ def test_an_evaluation_is_kept_until_its_run_continues(tmp_path, train_undrawn):
     (first,) = many_runs.evaluate_all([t], 1, 10)
     assert first["sequences"] == 10
     kept = tmp_path / "one.evaluation-10.json"
+    written = RunFolder(t.path).checkpoint.stat().st_mtime_ns
     kept.write_text('{"kept": true}')
+    os.utime(kept, ns=(written, written))
     assert many_runs.evaluate_all([t], 1, 10) == [{"kept": True}]
-    later = time.time() + 10
-    os.utime(RunFolder(t.path).checkpoint, (later, later))
+    before = time.time() - 1000  # the clock was set back before the run continued
+    os.utime(RunFolder(t.path).checkpoint, (before, before))
     assert many_runs.evaluate_all([t], 1, 10) == [first]
 
 

@@ -111,18 +111,29 @@ def evaluate_all(
 ) -> list[dict]:
     """Return the results of `python -m minilstm.evaluate` on so many sequences, one per trial.
 
-    A result is kept beside its run, and made again only if the run has continued since.
+    A result is kept beside its run, and made again only if the run has continued since. It has the
+    time stamp of its checkpoint, so that a clock that is set back does no harm.
     """
     paths = [t.path.with_name(f"{t.path.name}.evaluation-{sequences}.json") for t in trials]
     tasks = []
     for trial, path in zip(trials, paths, strict=True):
-        written = RunFolder(trial.path).checkpoint.stat().st_mtime
-        if not path.exists() or path.stat().st_mtime < written:
+        if not path.exists() or _written(path) != _written(RunFolder(trial.path).checkpoint):
+            path.unlink(missing_ok=True)
             words = ["minilstm.evaluate", str(trial.path), "--sequences", str(sequences), "--json"]
             words += ["--backend", backend]
             tasks.append(Task(trial.path.name, words, output=path))
-    run_all(tasks, workers, "evaluation", "run", len(trials) - len(tasks))
+    try:
+        run_all(tasks, workers, "evaluation", "run", len(trials) - len(tasks))
+    finally:
+        for trial, path in zip(trials, paths, strict=True):
+            if path.exists():
+                written = _written(RunFolder(trial.path).checkpoint)
+                os.utime(path, ns=(written, written))
     return [json.loads(path.read_text("utf-8")) for path in paths]
+
+
+def _written(path):
+    return path.stat().st_mtime_ns
 
 
 def run_all(
