@@ -215,7 +215,9 @@ def status(module, *words):
     return run_command(lambda: module.main([*words]))
 
 
-def test_a_healthy_machine_is_examined_in_order_and_measured(cupy, capsys):
+def test_a_healthy_machine_is_examined_in_order_and_measured(cupy, capsys, monkeypatch):
+    once = lambda work: (work(), 0.02)[1]  # noqa: E731, as if each work took 20 ms
+    monkeypatch.setattr(device, "_seconds", once)
     assert status(doctor) == 0
     lines = gpu_lines(capsys)
     checks = [line.split()[:2] for line in lines[: len(device.CHECKS)]]

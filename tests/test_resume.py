@@ -135,11 +135,18 @@ def test_an_interrupted_run_ends_in_the_same_bits_as_one_that_was_not(
     assert same(tmp_path / "straight", tmp_path / "resumed")
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, train_undrawn):
+    """A run that nothing interrupted."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    train_undrawn(TINY, run)
+    return run
+
+
 @pytest.mark.parametrize("steps", range(12))
-def test_a_run_may_be_interrupted_after_any_step(tmp_path, monkeypatch, steps):
-    loop.train(tiny(), tmp_path / "straight", quiet=True)
+def test_a_run_may_be_interrupted_after_any_step(tmp_path, monkeypatch, straight, steps):
     interrupted_then_resumed(tiny(), tmp_path / "resumed", monkeypatch, steps)
-    assert same(tmp_path / "straight", tmp_path / "resumed")
+    assert same(straight, tmp_path / "resumed")
 
 
 def test_a_crash_between_checkpoints_repeats_the_lost_steps_exactly(tmp_path, monkeypatch):
@@ -161,8 +168,7 @@ def test_a_crash_between_checkpoints_repeats_the_lost_steps_exactly(tmp_path, mo
     assert same(tmp_path / "straight", tmp_path / "crashed")
 
 
-def test_a_run_killed_in_its_first_steps_starts_again(tmp_path, monkeypatch, capsys):
-    loop.train(tiny(), tmp_path / "straight", quiet=True)
+def test_a_run_killed_in_its_first_steps_starts_again(tmp_path, monkeypatch, capsys, straight):
     again = stop_after(monkeypatch, 5, SystemExit("dead"))
     save, saves = progress.Progress.save, []
     monkeypatch.setattr(  # the one before the first step, and none when it dies
@@ -176,16 +182,15 @@ def test_a_run_killed_in_its_first_steps_starts_again(tmp_path, monkeypatch, cap
     assert log(tmp_path / "crashed")[-1]["step"] == 4
     train.main(["--resume", str(tmp_path / "crashed")])
     assert "resumed   before the first step: none was made" in capsys.readouterr().out
-    assert same(tmp_path / "straight", tmp_path / "crashed")
+    assert same(straight, tmp_path / "crashed")
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, capsys):
-    loop.train(tiny(), tmp_path / "straight", quiet=True)
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, capsys, straight):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.toml").write_text(tiny().to_toml())
     train.main(["--resume", str(tmp_path / "begun")])
     assert "resumed   before the first step: none was made" in capsys.readouterr().out
-    assert same(tmp_path / "straight", tmp_path / "begun")
+    assert same(straight, tmp_path / "begun")
 
 
 def test_a_run_whose_checkpoint_is_lost_is_refused_and_left_as_it_is(tmp_path, capsys):
@@ -233,9 +238,8 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
 
 
-def test_what_resume_did_not_restore_would_show(tmp_path, monkeypatch):
+def test_what_resume_did_not_restore_would_show(tmp_path, monkeypatch, straight):
     """The comparison itself can fail: forget the optimizer, and the bits differ."""
-    loop.train(tiny(), tmp_path / "straight", quiet=True)
     again = stop_after(monkeypatch, 6)
     with pytest.raises(Interrupted):
         loop.train(tiny(), tmp_path / "resumed", quiet=True)
@@ -243,7 +247,7 @@ def test_what_resume_did_not_restore_would_show(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "fill_optimizer", lambda *arguments: None)
     loop.train(tiny(), tmp_path / "resumed", quiet=True, resume=True)
     with pytest.raises(AssertionError):
-        same(tmp_path / "straight", tmp_path / "resumed")
+        same(straight, tmp_path / "resumed")
 
 
 # ------------------------------------------------------------------------- what resume refuses
@@ -687,9 +691,8 @@ def test_a_loss_spike_is_reported_once_per_interval_and_logged(tmp_path, monkeyp
 
 
 def test_an_error_in_the_middle_of_an_update_does_not_overwrite_the_checkpoint(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, straight
 ):
-    loop.train(tiny(), tmp_path / "straight", quiet=True)
     update, calls = minilstm.Adam._update, []
 
     def half(self, w, *rest):
@@ -704,7 +707,7 @@ def test_an_error_in_the_middle_of_an_update_does_not_overwrite_the_checkpoint(
     assert weights(tmp_path / "run")[1]["step"] == 5
     monkeypatch.setattr(minilstm.Adam, "_update", update)
     loop.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True, resume=True)
-    assert same(tmp_path / "straight", tmp_path / "run")
+    assert same(straight, tmp_path / "run")
 
 
 # ------------------------------------------------------------------------- a full disk

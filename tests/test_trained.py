@@ -118,7 +118,7 @@ def test_every_command_that_reads_a_run_takes_the_name(package, capsys):
 def test_a_folder_of_that_name_wins_and_one_line_says_so(package, made, capsys):
     shutil.copytree(made / "run", NAME)
     for command in (evaluate, visualize, report):
-        words = {visualize: ["--only", "fig9"], report: ["--sequences", "20"]}.get(command, [])
+        words = ["--only", "fig9"] if command is visualize else ["--sequences", "20"]
         assert call(command, NAME, *words) == 0
         said = capsys.readouterr().err
         assert said.count("note:") == 1 and said.count("\n") == 1
