@@ -26,7 +26,12 @@ KINDS = {"standard": LAYER, "peephole": LAYER, "composite": COMPOSITE}
 @pytest.mark.parametrize(
     "only",
     [
-        ("products", "composite 3,4,16,5 torch tuned", "jax"),
+        (
+            "standard 3,4,6,5 products, 1 thread",
+            "composite 3,4,16,5 products",
+            "composite 3,4,16,5 torch tuned",
+            "memory 3,4,6,5 jax",
+        ),
         pytest.param((), marks=pytest.mark.slow),
     ],
     ids=["few", "all"],
@@ -38,7 +43,7 @@ def test_a_quick_run_prints_every_row_that_is_asked_for(tmp_path, capsys, only):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
     rows = timing.all_comparisons(quick=True)
     rows = [row for row in rows if not only or any(name in row.name for name in only)]
-    assert len(rows) == (9 if only else 18)
+    assert len(rows) == (4 if only else 18)
     assert [line.strip("| ").split(" | ")[:3] for line in lines] == [
         [row.kind, ",".join(map(str, row.size)), row.against] for row in rows
     ]

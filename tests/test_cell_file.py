@@ -153,7 +153,7 @@ def test_visualize_leaves_out_what_a_cell_does_not_have(tmp_path, train_undrawn,
 
 def test_the_gradient_check_takes_a_file(tmp_path, capsys):
     assert gradcheck.main([cell_at(tmp_path / "mycell.py")]) == 0
-    assert "5 gradients of 1 layers, 0 wrong" in capsys.readouterr().out
+    assert "5 gradients of 1 layer, 0 wrong" in capsys.readouterr().out
     wrong = cell_at(tmp_path / "wrong.py", CELL.replace("(1 - q * q)", "(1 - q)"))
     assert gradcheck.main([wrong]) == 1
     assert "WRONG" in capsys.readouterr().out
