@@ -48,7 +48,7 @@ def test_a_quick_run_prints_every_row_that_is_asked_for(tmp_path, capsys, only):
         [row.kind, ",".join(map(str, row.size)), row.against] for row in rows
     ]
     saved = json.loads(path.read_text())
-    assert saved["threads"] == 1 and "1 threads" in saved["libraries"]["ours"]["openblas"]
+    assert saved["threads"] == 1 and "1 thread" in saved["libraries"]["ours"]["openblas"]
     assert [row["name"] for row in saved["rows"]] == [row.name for row in rows]
     for row in saved["rows"]:
         absent = "is not installed" in row["note"]

@@ -49,7 +49,7 @@ def find_run(run: str | Path, or_trained: bool = True) -> Path:
         )
         path = path.absolute()  # a path, not a name, so that the line is printed only once
     if os.path.isfile(path / "config.toml"):  # Path.is_file fails on a name that is too long
-        return path
+        return path if or_trained or not is_packed(path) else _trained(run, wanted=False)
     problem, remedy = "which has no config.toml", "give the folder that --out named"
     if os.path.isfile(path):
         problem, remedy = "which is a file", "give its folder"
