@@ -384,7 +384,7 @@ def test_ranks_that_do_not_know_of_one_another_are_refused(tmp_path):
     environment = os.environ | {"OMPI_COMM_WORLD_SIZE": "2"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "expected 2 ranks, as OMPI_COMM_WORLD_SIZE says, got one" in done.stderr
+    assert "expected 2 ranks (from OMPI_COMM_WORLD_SIZE), got one alone" in done.stderr
 
 
 # ------------------------------------------------------------------------- shares of a machine
