@@ -22,7 +22,7 @@ from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 from PIL import Image
 
-from minilstm import config
+from minilstm import config, threads
 from minilstm.backend import use_backend
 from minilstm.data import Source
 from minilstm.data.mobilenet import STRIDES, MobileNetV2, read_mobilenet
@@ -36,6 +36,9 @@ from minilstm.models import EncoderDecoder
 from minilstm.runs import build
 from minilstm.training.batches import draw_batch
 from minilstm.training.step import training_step
+
+if not set(threads.VARIABLES) & set(os.environ):
+    threads.limit(1)  # with small models a second one gains little, and beside other work it loses
 
 matplotlib.rcdefaults()  # pictures are the same, whatever a user's matplotlibrc says
 
