@@ -113,8 +113,10 @@ def whole(folder):
         assert checkpoint.read(path)[1]["step"] == int(path.stem.partition("-")[2])
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
-@pytest.mark.parametrize("when", ["before", "after", "half", "on"])
+@pytest.mark.parametrize(
+    "when, code",
+    [("before", errno.ENOSPC), ("after", errno.EIO), ("half", errno.ENOSPC), ("on", errno.EIO)],
+)
 @pytest.mark.parametrize("name", WRITES)
 def test_a_write_that_fails_at_any_call_leaves_the_old_or_the_new(tmp_path, name, when, code):
     number, calls = 0, None
