@@ -18,9 +18,10 @@ Why squares, and not whole frames? A film of 15 seconds has 300 sequences of who
 model learns them by heart. The same film has many thousand squares in motion. For the same reason
 every square for training is mirrored and turned at random, and half of them run backwards.
 
-Only the longest shot is learned, because no model can know what comes after a cut. Of the times at
-which something moves, the last eighth is the test and the eighth before is for validation. The
-model is trained on no frame of either.
+Only the first 9,000 frames of a film are read, and of these only the longest shot is learned,
+because no model can know what comes after a cut. Of the times at which something moves, the last
+eighth is the test and the eighth before is for validation. The model is trained on no frame of
+either.
 
 The number of steps is chosen before training, because the learning rate falls along a curve that
 must end with the run: a few steps are timed, and the whole command should end after about so many
@@ -47,7 +48,7 @@ from minilstm.backend import use_backend
 from minilstm.command import Interrupted, Parser, run_command
 from minilstm.config import Config, load
 from minilstm.data.rng import Purpose, keyed_rng
-from minilstm.errors import DataError, RunError, named
+from minilstm.errors import DataError, RunError, named, number_of
 from minilstm.experiments.film_page import Film, FilmPage, cut_squares, write_film_page
 from minilstm.files import make_folder, replacing, write_file
 from minilstm.runs.run_folder import RunFolder
@@ -155,7 +156,7 @@ def cut_film(video: Path, seed: int, T: int) -> tuple[dict, dict]:
         print(remark, file=sys.stderr)
     n = len(shot)
     if n < LEAST * T:
-        between = f" in the longest shot, between {cuts} cuts" * bool(cuts)
+        between = f" in the longest shot of a film with {number_of(cuts, 'cut')}" * bool(cuts)
         raise DataError(
             f"{video}: expected {LEAST * T} frames or more without a cut, got {n}{between}: use a "
             f"film of at least {LEAST * T / rate:.0f} seconds by one camera"
@@ -291,7 +292,8 @@ def learn(video: Path, folder: Path, minutes: float, seed: int) -> FilmPage:
     film = film_of(folder, plan)
     print("\n".join(film.told), flush=True)
     config, run = config_of(folder, plan, started), folder / "run"
-    print(f"{config.run.steps:,} steps, so that all ends after about {minutes:g} minutes\n")
+    steps = number_of(config.run.steps, "step", ",")
+    print(f"{steps}, so that all ends after about {minutes:g} minutes\n", flush=True)
     try:
         with use_backend(config.run.backend, config.run.precision):
             loop.train(config, run, resume=RunFolder(run).config.exists())

@@ -160,7 +160,7 @@ def test_what_can_not_be_learned_is_refused_in_one_line(clip, tmp_path, capsys):
         "words.mp4": "got not a video",
         write_sound(tmp_path / "sound.wav"): "got no video stream",
         write_video(tmp_path / "short.mp4", moving_frames(99, 16, 16)): "got 99: use a film of",
-        write_video(tmp_path / "shots.mp4", shots): "got 60 in the longest shot, between 1 cuts",
+        write_video(tmp_path / "shots.mp4", shots): "got 60 in the longest shot of a film with 1",
         write_video(tmp_path / "still.mp4", still): "squares in motion in every part",
     }
     for film, why in films.items():
