@@ -250,12 +250,12 @@ def test_a_trained_model_beats_half_and_a_table_says_above_where_it_is_above(run
     _, text = printed_table(capsys, runs / "unconditional", "--sequences", 50)
     share = future / result["baselines"]["mean image"]["mean"] - 1
     word = "above" if share > 0 else "below"
-    assert f"future is {abs(100 * share):.0f} % {word} the mean image" in text
+    assert f"future is {abs(100 * share):.0f} % {word} that of the mean image" in text
     fog = {"sharpness": 0, "equivalent_blur": 10.0}
     worse = result | {"future": {"free_running": result["baselines"]["p = 0.5"] | fog}}
     assert (
-        "% above the mean image" in judging.table(worse)
-        and "-" not in judging.table(worse).rpartition("future is")[2].partition("the mean")[0]
+        "% above that of the mean image" in judging.table(worse)
+        and "-" not in judging.table(worse).rpartition("future is")[2].partition("of the mean")[0]
     )
 
 
@@ -327,12 +327,14 @@ def test_a_still_film_is_predicted_exactly_by_its_last_frame_and_a_verdict_says_
     still = np.repeat(frame, 7, axis=0)
     result = judging.evaluate(model, still, 3, still.mean(axis=(0, 1)), (8, 8))
     free = result["future"]["free_running"]
-    assert f"is {free['mean']:.3g} above the copy of the last frame" in judging.table(result)
+    assert f"is {free['mean']:.3g} above that of the copy of the last frame" in judging.table(
+        result
+    )
     nothing = np.zeros_like(still)  # what constant percepts are, once normalised
     for param in model.params().values():
         param.value.fill(0)
     result = judging.evaluate(model, nothing, 3, nothing[0, 0], (64,))
-    assert "is equal to the copy of the last frame" in judging.table(result)
+    assert "is equal to that of the copy of the last frame" in judging.table(result)
 
 
 def test_a_blur_that_was_measured_on_some_sequences_says_so(runs, capsys, monkeypatch):

@@ -672,7 +672,7 @@ def test_the_command_prints_a_table_and_succeeds():
     assert lines[0].split() == ["layer", "gradient", "of", "size", *TOLERANCE]
     assert [line.split()[-5] for line in lines[2:5]] == ["W", "b", "x"]
     assert lines[2].startswith("Linear ")
-    assert lines[-1] == "3 gradients of 1 layers, 0 wrong"
+    assert lines[-1] == "3 gradients of 1 layer, 0 wrong"
 
 
 def test_the_command_fails_and_points_at_a_wrong_gradient(monkeypatch, capsys):

@@ -359,7 +359,10 @@ def test_nn_lstm_needs_an_input_as_the_docstring_says(torch):
 def run_the_docstring(**names):
     """The code in the docstring of torch_names.py, as a reader would copy it; what it defines."""
     text = torch_names.__doc__
-    start, stop = text.index("    import safetensors.torch"), text.index("What has no place")
+    start, stop = (
+        text.index("    import safetensors.torch"),
+        text.index("These parts exist in only"),
+    )
     exec(textwrap.dedent(text[start:stop]), names)
     return names
 
@@ -495,7 +498,7 @@ def test_what_the_command_refuses(in_folder, capsys):
             ("import", "weights.safetensors", "run", *like),
             "run: expected a folder to write to, got File exists",
         ),
-        (("import", "weights.safetensors", "x", "--like", "no"), "expected a TOML file at no"),
+        (("import", "weights.safetensors", "x", "--like", "no"), "expected a run folder or a TOML"),
         (("import", "weights.safetensors", "x", "--like", "x" * 300), "expected a TOML file"),
         (
             ("import", "weights.safetensors", "x" * 300, *like),

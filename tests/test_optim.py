@@ -346,7 +346,7 @@ def test_adam_without_epsilon_is_refused_because_a_silent_gradient_would_be_0_ov
 def test_an_optimizer_is_not_copied_because_the_copy_would_not_move_the_copied_model():
     model = minilstm.Composite(4, 3, 1, np.random.default_rng(0))
     optimizer = SGD(model.flat())
-    with pytest.raises(ConfigError, match="expected no copy of an optimizer"):
+    with pytest.raises(ConfigError, match="expected no deep copy of an optimizer"):
         copy.deepcopy((model, optimizer))
     other = copy.deepcopy(model)  # what the message says works
     again = SGD(other.flat())
