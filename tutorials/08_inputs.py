@@ -99,7 +99,7 @@ assert np.allclose(lstm.Wx.grad, gradient[order], atol=1e-5 * scale)
 # computed by a convolutional network that was trained on ImageNet (Krizhevsky, Sutskever, Hinton
 # 2012). A convolutional network knows which pixels are neighbours, and this one has seen a million
 # photographs. Using again what a network has learned is called *transfer learning*. For an LSTM,
-# features are just another vector $x_t$.
+# features are just another vector $x_t$. Tutorial 17 builds such a network.
 # ([data_tools/extract_percepts.py](../data_tools/extract_percepts.py) computes such features from
 # videos, and `--data percepts --path FOLDER` trains on them. Their loss is described below.)
 #
