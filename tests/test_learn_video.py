@@ -202,6 +202,11 @@ def test_whole_frames_are_put_together_from_overlapping_squares(made, monkeypatc
     assert as_vectors(cut.swapaxes(0, 1)).shape == (T, 1, 3 * SIZE * SIZE)
 
 
+def test_a_sequence_is_as_long_as_the_preset_has_frames():
+    data = config.load(["film"]).data
+    assert data.past + data.future == T
+
+
 def test_a_longer_film_is_seen_every_tenth_of_a_second_and_a_short_one_more_often():
     assert learn_video.step_of(900, 30.0, T) == 3
     assert learn_video.step_of(9000, 25.0, T) == 2
