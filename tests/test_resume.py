@@ -111,8 +111,7 @@ MODES = [
 ]
 RULES = [
     {"optimizer": {"rule": rule, "schedule": schedule, "warmup_steps": 5, "decay_every": 4}}
-    for rule in ("adam", "rmsprop", "sgd")
-    for schedule in ("constant", "exponential", "cosine")
+    for rule, schedule in (("adam", "cosine"), ("rmsprop", "constant"), ("sgd", "exponential"))
 ]
 OTHERS = [
     {"model": {"layers": 2, "dropout": 0.3}},
