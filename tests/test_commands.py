@@ -471,7 +471,8 @@ def test_force_keeps_the_run_when_the_new_settings_are_wrong(capsys, run):
 def test_force_on_a_run_with_a_folder_in_place_of_a_file_is_refused_in_words(capsys, run):
     (run / "metrics.jsonl").unlink()
     (run / "metrics.jsonl").mkdir()
-    assert "--out" in refusal(capsys, train, *SMALL.split(), "--quiet", "--out", run, "--force")
+    printed = refusal(capsys, train, *SMALL.split(), "--quiet", "--out", run, "--force")
+    assert str(run) in printed and "choose another" in printed
 
 
 def test_an_empty_folder_is_a_fine_place_for_a_run(undrawn):

@@ -498,8 +498,8 @@ def test_what_the_command_refuses(in_folder, capsys):
             ("import", "weights.safetensors", "run", *like),
             "run: expected a folder to write to, got File exists",
         ),
-        (("import", "weights.safetensors", "x", "--like", "no"), "expected a run folder or a TOML"),
-        (("import", "weights.safetensors", "x", "--like", "x" * 300), "expected a run folder or"),
+        (("import", "weights.safetensors", "x", "--like", "no"), "expected a run folder of"),
+        (("import", "weights.safetensors", "x", "--like", "x" * 300), "expected a run folder of"),
         (
             ("import", "weights.safetensors", "x" * 300, *like),
             "got File name too long",

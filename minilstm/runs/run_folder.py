@@ -201,8 +201,8 @@ class RunFolder:
 
     def _unusable(self, error):
         return RunError(
-            f"expected to write to the run folder {self.path}, got {error.strerror!r}: choose a "
-            "folder of yours"
+            f"expected to write to the run folder {self.path}, got {error.strerror!r}: choose "
+            "another, a folder of yours"
         )
 
 

@@ -216,8 +216,6 @@ def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
     Raises RunError for weights that do not fit the settings, and for a folder that can't be made.
     """
     run = Path(run)
-    if not os.path.lexists(like):
-        raise RunError(f"expected a run folder or a TOML file, got {like}, which does not exist")
     config = from_toml(Path(like)) if os.path.isfile(like) else build.read_config(like)
     arrays = read_arrays(path)
     weight = arrays.get("encoder.weight_ih_l0")
