@@ -100,7 +100,9 @@ def list_videos(root: Path, list_file: str | None, groups: str | None) -> list[V
     try:
         pattern = re.compile(groups) if groups is not None else None
     except re.error as error:
-        raise ConfigError(f"expected a regular expression in --groups, got {error}") from error
+        raise ConfigError(
+            f"expected a regular expression in --groups, got {groups!r} ({error}): change it"
+        ) from error
     return [
         Video(path, name, label, _group(name, group, pattern))
         for path, (name, label, group) in zip(paths, rows, strict=True)

@@ -15,15 +15,15 @@ from minilstm.files import SUFFIX, temporary_prefix
 MOST = 10**9
 
 
-def at_least(kind: type, least: float) -> Callable[[str], float]:
-    """Return a `type` for argparse: an int or float from `least` to 1e9."""
+def at_least(kind: type, least: float, most: float = MOST) -> Callable[[str], float]:
+    """Return a `type` for argparse: an int or float from `least` to `most`."""
 
     def parsed(text):
         with contextlib.suppress(ValueError):
-            if least <= (value := kind(text)) <= MOST:
+            if least <= (value := kind(text)) <= most:
                 return value
         raise argparse.ArgumentTypeError(
-            f"expected a {'whole ' * (kind is int)}number from {least} to {MOST:,}, got {text!r}: "
+            f"expected a {'whole ' * (kind is int)}number from {least} to {most:,}, got {text!r}: "
             "change it"
         )
 
@@ -49,7 +49,7 @@ def add_fps(parser: argparse.ArgumentParser) -> None:
     """Add --fps, for `read_frames`."""
     parser.add_argument(
         "--fps",
-        type=at_least(float, 0.001),
+        type=at_least(float, 0.001, 1000),
         metavar="RATE",
         help="frames per second, by the video's clock (default: every frame once)",
     )

@@ -104,7 +104,9 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
         elif os.path.lexists(path):
             found.add(path)
         else:
-            raise DataError(f"{path}: expected a video or a folder of videos, got nothing there")
+            raise DataError(
+                f"{path}: expected a video or a folder of videos, got nothing there: check the path"
+            )
     videos = sorted(found)
     twice = other_names(videos)
     for path, first in twice.items():

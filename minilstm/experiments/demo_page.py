@@ -24,8 +24,7 @@ from ..files import expect_writable, make_folder, write_file
 from ..runs import checkpoint
 from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run
-from . import run_figures
-from .report_page import evaluated, evaluation_table, image, player_page, summary_of
+from .report_page import evaluated, evaluation_table, image, open_pictures, player_page, summary_of
 
 FILMED = 4  # test sequences in the film
 KEPT_SHOWN = 3  # test sequences of the model of the slides' size
@@ -50,7 +49,7 @@ def make_demo(name: str, out: str | Path, sequences: int, cell: str | None = Non
     path, out = find_run(name), Path(out)
     film, page = out / "prediction.gif", out / "demo.html"
     expect_writable(page, folders=True)
-    run = run_figures.open_run(path, cell=cell)
+    run = open_pictures(path, cell=cell)
     about = checkpoint.read(RunFolder(path).checkpoint, arrays=False)[1]
     with use_backend("numpy", run.config.run.dtype), np.errstate(all="ignore"):
         result = evaluated(run, sequences)

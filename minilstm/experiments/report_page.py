@@ -69,12 +69,7 @@ def write_report(
     folder = RunFolder(path)
     out = Path(f"{path.name}-report.html") if is_packed(path) else folder.report
     expect_writable(out, remedy="copy the run to a folder of yours")
-    run = run_figures.open_run(path, best=best, cell=cell)
-    if len(run.source.frame_shape) == 1:
-        raise RunError(
-            f"{path}: expected a run on pictures, which the page plays, got a run on percepts: use "
-            "minilstm.evaluate and minilstm.visualize"
-        )
+    run = open_pictures(path, best, cell)
     with (
         use_backend("numpy", run.config.run.dtype),
         np.errstate(all="ignore"),

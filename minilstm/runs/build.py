@@ -257,6 +257,10 @@ def open_clips(settings: ClassifySettings) -> tuple[Clips, Clips, Clips]:
             )
         clips = read_percepts(c.path)
         clips = clips.select(clips.labels >= 0)
+        if not len(clips):
+            raise ConfigError(
+                f"{c.path}: expected clips with labels, got none: extract them with their classes"
+            )
         rest, test = (clips.select(n) for n in list(grouped_folds(clips.groups, c.folds))[c.fold])
         train, validation = next(grouped_folds(rest.groups, c.folds - 1))
         train = train[few_per_class(rest.labels[train], c.labels, c.seed)]

@@ -40,14 +40,20 @@ def find_run(run: str | Path, or_trained: bool = True) -> Path:
     `or_trained`, and if the weights of the trained model are not those that were packed.
     """
     path, names = Path(run), trained_models()
-    if str(run) in names:
-        if not path.is_dir():
-            return _trained(str(run), or_trained)
+    if str(run) in names and path.is_dir():
         print(
             f"note: {run} is a folder here: it is used, not the trained model of that name",
             file=sys.stderr,
         )
         path = path.absolute()  # a path, not a name, so that the line is printed only once
+    elif str(run) in names:
+        path = MODELS / run
+        check_weights(path)
+    if is_packed(path) and not or_trained:
+        raise RunError(
+            f"expected a run folder of minilstm.train, got {run}, a model that comes with the "
+            "package, without the optimizer's state: train a new run"
+        )
     if os.path.isfile(path / "config.toml"):  # Path.is_file fails on a name that is too long
         return path if or_trained or not is_packed(path) else _trained(run, wanted=False)
     problem, remedy = "which has no config.toml", "give the folder that --out named"
@@ -60,16 +66,6 @@ def find_run(run: str | Path, or_trained: bool = True) -> Path:
     if or_trained and names:
         remedy += f", or the name of a trained model: {', '.join(names)}"
     raise RunError(f"expected a run folder of minilstm.train, got {run}, {problem}: {remedy}")
-
-
-def _trained(name, wanted):
-    if not wanted:
-        raise RunError(
-            f"expected a run folder of minilstm.train, got {name}, a model that comes with the "
-            "package, without the optimizer's state: train a new run"
-        )
-    check_weights(MODELS / name)
-    return MODELS / name
 
 
 def is_packed(run: str | Path) -> bool:
