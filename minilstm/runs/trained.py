@@ -55,7 +55,7 @@ def find_run(run: str | Path, or_trained: bool = True) -> Path:
             "package, without the optimizer's state: train a new run"
         )
     if os.path.isfile(path / "config.toml"):  # Path.is_file fails on a name that is too long
-        return path if or_trained or not is_packed(path) else _trained(run, wanted=False)
+        return path
     problem, remedy = "which has no config.toml", "give the folder that --out named"
     if os.path.isfile(path):
         problem, remedy = "which is a file", "give its folder"
