@@ -118,7 +118,7 @@ def python(*arguments, **keywords):
         [sys.executable, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         **keywords,
     )
 
