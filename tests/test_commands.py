@@ -38,6 +38,7 @@ from minilstm import (
 )
 from minilstm.command import USUAL, run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
+from minilstm.data import Clips, write_percepts
 from minilstm.errors import RunError
 from minilstm.experiments import run_figures
 from minilstm.files import expect_writable
@@ -365,6 +366,18 @@ def test_other_frames_than_those_of_the_run_are_refused_in_words(capsys, run):
     )
 
 
+def test_percepts_are_no_film_and_clips_without_labels_teach_nothing(capsys, undrawn):
+    frames, many = np.random.default_rng(0).random((120, 5), np.float32), np.full(20, 6)
+    Path("p").mkdir()
+    write_percepts(Path("p"), Clips(frames, many, np.full(20, -1), ("a",), np.arange(20)))
+    tiny = "--past 3 --future 3 --hidden 3 --batch-size 2 --steps 1 --quiet --out run".split()
+    assert call(train, "--data", "percepts", "--path", "p", *tiny) == 0
+    for module in (demo, report):
+        assert "expected a run on pictures" in refusal(capsys, module, "run")
+    words = "--data percepts --path p --encoder scratch".split()
+    assert "p: expected clips with labels, got none" in refusal(capsys, classify, *words)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_a_pipe_in_place_of_a_file_is_refused_not_waited_for(capsys, run):
     os.mkfifo("a.npy")
@@ -559,6 +572,11 @@ def test_a_missing_checkpoint_is_named(capsys, run):
     assert "checkpoint.safetensors" in refusal(capsys, evaluate, run)
     (run / "checkpoint.safetensors").mkdir()
     assert "checkpoint.safetensors" in refusal(capsys, evaluate, run)
+
+
+def test_best_weights_that_are_not_there_are_named(capsys, run):
+    (run / "best.safetensors").unlink()
+    assert "leave --best out" in refusal(capsys, evaluate, "run", "--best")
 
 
 def test_a_pickle_in_place_of_a_checkpoint_is_never_run(capsys, run):

@@ -291,6 +291,7 @@ def test_settings_that_can_not_be_are_refused_in_one_line(tmp_path, capsys):
         (video, "--out", tmp_path / "nowhere" / "o.npz"),
         (video, "--out", tmp_path / "there.npz"),
         (video, "--out", tmp_path / "o.npz", "--fps", "nan"),
+        (video, "--out", tmp_path / "o.npz", "--fps", 1e9),  # it would repeat frames for ever
         (video, "--out", tmp_path / "o.npz", "--frames", 1),
         (video, "--out", tmp_path / "o.npz", "--sides", -4),
         (video, "--out", tmp_path / "o.npz", "--sides", 160, 31),

@@ -303,6 +303,8 @@ def load_run(
     run = find_run(run)
     config = read_config(run, cell if isinstance(cell, str) else None)
     path = Path(run) / ("best.safetensors" if best else "checkpoint.safetensors")
+    if best and not path.exists():
+        raise RunError(f"expected {path}, got no such file: leave --best out, or copy it again")
     arrays, about = checkpoint.read(path)
     D = about.get("D")
     if type(D) is not int or D < 1:
