@@ -860,7 +860,10 @@ def test_the_launches_of_a_free_running_decoder_are_known(fused):
     assert decoder_costs(counted_by_the_driver, fused) == DECODER_COSTS[fused]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in KINDS[2:]]
+
+
+@pytest.mark.parametrize("case", [*KINDS[:2], *SLOW, *OTHERS], ids=str)
 def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
     """Audit strict_cupy.py, which says what a step costs where there is no CuPy."""
     settings = settings_of(case)
