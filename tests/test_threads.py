@@ -19,10 +19,10 @@ SMALL = (
 def two_threads(monkeypatch):
     """Let BLAS have two threads, though conftest.py starts it with one. No run draws pictures."""
     monkeypatch.setattr(progress.Progress, "draw", lambda self: None)
-    before = threads.blas()["num_threads"]
-    threads.limit(2)
+    before, limit = threads.blas()["num_threads"], threads.limit  # `machine` replaces limit
+    limit(2)
     yield
-    threads.limit(before)
+    limit(before)
 
 
 @pytest.fixture
