@@ -25,6 +25,10 @@ class Understood(Exception):  # noqa: N818
     """The command would start now."""
 
 
+def test_the_readme_is_read_in_a_few_minutes():
+    assert len(TEXT.split()) <= 1200
+
+
 def test_the_readme_has_what_is_looked_for():
     assert len(PYTHON) == 2 and len(COMMANDS) >= 6
 
