@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def start(work: Work) -> tuple[Layer, np.ndarray, np.ndarray]:
     starts from their mean image.
     """
     rng = np.random.default_rng(0)
-    layer = blank(work)
+    layer: Any = blank(work)
     for param in layer.params().values():
         rows = max(1, len(param.value))
         param.value[...] = rng.standard_normal(param.value.shape, np.float32) / rows**0.5

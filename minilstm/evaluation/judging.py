@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,6 @@ from . import frame_errors, metrics
 
 CHUNK_SEQUENCES = 200  # evaluated at a time
 COPIES = 6  # arrays as large as the frames that `evaluate` holds at its peak, about
-Output = TypeVar("Output", bound=np.ndarray | None)  # None: the model lacks the decoder
 
 
 def sequences(source: Source, N: int) -> np.ndarray:
@@ -82,7 +81,8 @@ def decode(
         for chunks, logits in zip(found, outputs, strict=True):
             if logits is not None:
                 chunks.append(to_numpy(logits))
-    return tuple(np.concatenate(c, axis=1) if c else None for c in found)
+    reconstruction, future = (np.concatenate(c, axis=1) if c else None for c in found)
+    return reconstruction, future
 
 
 def _decoded_in_chunks(model, frames, past, feed_truth):
@@ -103,7 +103,7 @@ def losses_and_means(
     past: int,
     feed_truth: bool = False,
     with_means: bool = True,
-) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+) -> dict[str, tuple[np.ndarray, Any]]:
     """Return losses per step and mean frames of each decoder that the model has, by its name.
 
     The names are "reconstruction" and "future". Arguments as in `decode`. The losses are float64
@@ -143,7 +143,7 @@ def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarr
         return to_numpy(losses)
 
 
-def mean_frames(loss: Loss, logits: Output) -> Output:
+def mean_frames(loss: Loss, logits: np.ndarray | None) -> Any:
     """Return the mean frames of logits, on the host, or None for None."""
     if logits is None:
         return logits

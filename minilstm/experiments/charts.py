@@ -24,8 +24,9 @@ MOST = 100.0  # per cent: of an accuracy, and of a gain in accuracy
 def gain_dots(claim: Mapping) -> Dots:
     """Return the gains of a tested claim as one line of a picture, in per cent."""
     d, published = claim["difference"], claim["published"]
+    low, high = _cut(100 * d["low"], 100 * d["high"], -MOST)
     return Dots(
-        100 * np.array(claim["gains"]), *_cut(100 * d["low"], 100 * d["high"], -MOST),
+        100 * np.array(claim["gains"]), low, high,
         None if math.isnan(published) else 100 * published, min(100 * claim["detectable"], MOST),
     )  # fmt: skip
 

@@ -110,7 +110,8 @@ def whole_frames(
             total[:, y : y + size, x : x + size] += weight * made[:, k]
             weights[y : y + size, x : x + size] += weight
         found.append((total / weights)[:, None])
-    return truth, *found
+    past_frames, future_frames = found
+    return truth, past_frames, future_frames
 
 
 def _covering(length, size):

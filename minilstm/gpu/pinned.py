@@ -8,6 +8,8 @@ Read next: transfers.py.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..backend import xp
@@ -23,7 +25,7 @@ def start_upload(host: np.ndarray, device, stream) -> None:
     device.set(host, stream=stream)
 
 
-def start_download(device) -> tuple[np.ndarray, object]:
+def start_download(device) -> tuple[np.ndarray, Any]:
     """Copy `device` to a pinned array; return that array and an event.
 
     The array holds the numbers once the event is `done`.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
+from typing import Any
 
 import numpy as np
 
@@ -136,7 +137,9 @@ class Readings:
 
     def __init__(self, rows: int, together: bool = False):
         self._rows, self._together = rows, together
-        self._table = None  # on the device: a ring of rows; beside it the number of rows written
+        self._table: Any = (
+            None  # on the device: a ring of rows; beside it the number of rows written
+        )
         self._first = 0  # first row of the table that is not yet sent
         self._about = []  # labels of the rows that are not yet sent
         self._sent = deque()  # (about, names, table on the host, event)

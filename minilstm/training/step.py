@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -93,5 +94,7 @@ def trial_step(
 
     The update is always one thread's work. Without it no weight and no state changes.
     """
-    still = SimpleNamespace(gradient_norms=optimizer.gradient_norms, step=lambda *arguments: None)
+    still: Any = SimpleNamespace(
+        gradient_norms=optimizer.gradient_norms, step=lambda *arguments: None
+    )
     return lambda: training_step(model, still, batch, config, batch.rate)
