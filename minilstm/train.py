@@ -1,7 +1,7 @@
 """Train a model: the main command.
 
     python -m minilstm.train                                   a composite model, four minutes
-    python -m minilstm.train one-digit                         one digit, three minutes
+    python -m minilstm.train one-digit                         one digit, four minutes
     python -m minilstm.train table2-composite toronto2015      a row of Table 2, as in 2015
     python -m minilstm.train table2-composite large --digits DIR --backend cupy
                                                                the same row by our recipe, on a GPU

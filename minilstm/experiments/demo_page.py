@@ -107,7 +107,7 @@ def _full_size():
 def what_next(name: str | Path) -> dict[str, str]:
     """Return the commands to type next: {command: why}."""
     return {
-        "python -m minilstm.train one-digit": "train such a model, in three minutes on two cores",
+        "python -m minilstm.train one-digit": "train such a model, in four minutes on two cores",
         "python -m minilstm.train": "train on the slides' task, two digits, in four minutes",
         f"python -m minilstm.report {name}": "see more about this model",
         "python -m minilstm": "list all commands",
