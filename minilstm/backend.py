@@ -80,8 +80,8 @@ def set_backend(name: str = "numpy", dtype: str = "float32", fused: bool = True)
     fused  with False, CuPy computes LSTM cells operation by operation, as NumPy does
 
     There is no silent fall-back to NumPy: it would show only as slow training. Raises BackendError
-    if the library is missing or broken. Also raises it inside a `with use_backend(...)` block:
-    there the choice of the block is in force, and the new choice would have no effect.
+    if the library is missing or broken. Also raises it inside a `with use_backend(...)` block,
+    because the block's choice is in force there, and the new choice would have no effect.
     """
     global _of_process
     if isinstance(_of_context.get(), Backend):

@@ -21,7 +21,6 @@ import copy
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -174,13 +173,6 @@ def _error(a, n, must_be_zero):
         return 0.0 if must_be_zero and largest == 0 else np.inf
     worst = np.abs(a - n).max() / largest
     return float(worst) if np.isfinite(worst) else np.inf
-
-
-def check_all(only: str = "", seed: int = 0) -> Iterator[Comparison]:
-    """Yield the comparisons of all samples of every layer whose class name contains `only`."""
-    for cls in layer_classes():
-        if only.lower() in cls.__name__.lower():
-            yield from check_samples(cls, seed)
 
 
 def check_samples(cls: type[Layer], seed: int = 0) -> list[Comparison]:

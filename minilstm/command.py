@@ -60,7 +60,7 @@ USUAL = {  # how other programs spell a flag: how it is spelled here
 }
 
 
-SAID = {  # what argparse says of a wrong value: what we say
+SAID = {  # argparse's message about a wrong value, as a pattern: our message
     r"invalid int value: (.*)": r"expected a whole number, got \1: change it",
     r"invalid float value: (.*)": r"expected a number, got \1: change it",
     r"invalid (.*) value: (.*)": r"expected a \1, got \2: change it",

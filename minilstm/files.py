@@ -69,7 +69,7 @@ def expect_writable(
     """Raise RunError unless a file can be written at `path`. Call it before long work.
 
     With `folders` the folders above it may be missing, because `make_folder` will make them.
-    `remedy` is what to do.
+    `remedy` ends the message of the error: it says what to do.
     """
     path = Path(path)
     above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
@@ -103,8 +103,9 @@ def write_file(path: str | os.PathLike, data: bytes | str) -> None:
 def text_of(name: str) -> str:
     """Return the name of a file as text that UTF-8 can hold.
 
-    A name is bytes to the system. Python puts a surrogate in place of each byte that it can't
-    decode. Such bytes become letters if they are UTF-8, and escapes such as \\xdc if not.
+    To the system a name is bytes. Python represents each byte that it can't decode by a special
+    character, a surrogate. Here surrogates become letters if their bytes are UTF-8, and escapes
+    such as \\xdc otherwise.
     """
 
     def decoded(surrogates):
@@ -115,9 +116,9 @@ def text_of(name: str) -> str:
 
 
 def path_of(text: str) -> str:
-    """Return the name of the file that a text calls by this name: the inverse of `text_of`.
+    """Return Python's name of the file whose name is `text`: the inverse of `text_of`.
 
-    They differ where the locale has no UTF-8, as with LC_ALL=C and PYTHONUTF8=0.
+    The two differ only where Python does not decode names as UTF-8: with LC_ALL=C and PYTHONUTF8=0.
     """
     try:
         os.fsencode(text)

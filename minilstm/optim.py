@@ -46,7 +46,7 @@ class Optimizer:
     checkpoint needs. `chunk` changes the speed, never the result.
 
     `unusable` counts the steps in a row whose loss or gradient was not finite. After more than
-    `patience` such steps no update is made any more. A GPU may be many steps ahead when the host
+    `patience` such steps there are no more updates. A GPU may be many steps ahead when the host
     reads a loss that is not finite. The weights are then still those of the last good step.
     """
 
@@ -76,7 +76,7 @@ class Optimizer:
         # rounding would never make it 0. Subnormal numbers are those so close to 0 that many CPUs
         # compute with them far more slowly. `x + c - c` rounds x to a multiple of q = c*eps/2
         # (5e-32 in float32). A multiple of q is 0 or far larger than the subnormal numbers. An x
-        # above 1e-24 changes by 1 unit of its last place at most.
+        # above 1e-24 changes by at most 1 ulp (unit in the last place).
         limits = xp.finfo(flat.value.dtype)
         self._c = float(limits.tiny) / float(limits.eps) ** 2
 
@@ -307,8 +307,8 @@ class Adam(Optimizer):
         if self.steps % FLUSH_EVERY == 0:
             self._flush(s)
             self._flush(m)
-        # The docstring divides sqrt(s) by this. To multiply epsilon and the rate by it gives the
-        # same u, and saves a pass over an array.
+        # In the docstring sqrt(s) is divided by this. Here epsilon and the rate are multiplied by
+        # it, which gives the same u and saves a pass over an array.
         correction = (1 - self.decay**self.steps) ** 0.5
         xp.sqrt(s, out=b)
         xp.add(b, correction * self.epsilon, out=b)

@@ -183,6 +183,7 @@ def _minutes(text):
 
 
 def _positive(text):
+    # Python refuses to convert a text of thousands of digits, so it gets the first 20 only.
     if text.isdecimal() and 0 < int(text[:20]) <= 10**9:
         return int(text)
     raise argparse.ArgumentTypeError(

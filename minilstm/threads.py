@@ -1,16 +1,22 @@
-"""Threads of the matrix products: as many as are fastest on this machine, found by measurement.
+"""Number of threads of the matrix products: a short trial finds the fastest on this machine.
 
-    with threads.chosen("auto", step) as said:      times a few calls of step(), then keeps the best
-        ...                                         said: one line, or "" if there was no choice
+    with threads.chosen("auto", step) as said:      times a few calls of step(), keeps the fastest
+        ...                                         said: one line, or "" if there was no trial
 
 The number changes the speed, and it may change the last bit of a result. So it is chosen once,
 before the first step of a run, and recorded in the run.
 
-A product ends when its slowest thread ends, and a thread that has lost its core to another program
-makes the others wait, at full load, for a time slice of the operating system. Measured beside one
-busy program on two cores, products of the default step: the median took 64 microseconds with one
-thread and 38 with two, but with two threads one product in a hundred waited for 4 milliseconds,
-which made the mean 88 instead of 70. Beside two busy programs the mean was 185 and more.
+More threads are not always faster. A product ends when its slowest thread ends. If another program
+takes the core of one thread, the other threads wait for a time slice of the operating system, and
+keep their cores busy meanwhile. Times of products of the default step on two cores, in
+microseconds:
+
+                               one thread              two threads
+    one other busy program     median 64, mean 70      median 38, mean 88
+    two other busy programs                            mean 185 and more
+
+With two threads one product in a hundred waited for 4 milliseconds. So the mean is far above the
+median.
 
 BLAS is the library that multiplies matrices. Read next: backend.py.
 """
@@ -29,9 +35,9 @@ from .errors import ConfigError
 
 # environment variables that BLAS and other libraries read when they start
 VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-ROUND_SECONDS = 0.35  # of a trial, for each number of threads
-ROUNDS = 2  # in turns, because the load of a machine changes; long steps are timed once
-TOO_SLOW = 1.5  # times as long as the best number so far: fewer threads are not tried
+ROUND_SECONDS = 0.35  # duration of a round of the trial, for each number of threads
+ROUNDS = 2  # because the load of a machine changes; a step longer than a round is timed once
+TOO_SLOW = 1.5  # if a step takes this many times the best so far, fewer threads are not tried
 WORTH = 1.1  # more threads must be faster by this factor, because other programs may start later
 
 
@@ -43,7 +49,10 @@ def cpus() -> list[int]:
 
 
 def blas() -> dict:
-    """Return what threadpoolctl knows of NumPy's BLAS: {} for a library that it does not know."""
+    """Return threadpoolctl's description of NumPy's BLAS, or {} if it does not know the library.
+
+    The keys are "num_threads", "internal_api", "version" and others.
+    """
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
@@ -52,7 +61,7 @@ def blas() -> dict:
 
 
 def limit(number: int) -> None:
-    """Let matrix products take this many threads from now on."""
+    """Set the number of threads of all matrix products from now on."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(number, "blas")
@@ -84,17 +93,21 @@ def chosen(
 ) -> Iterator[str]:
     """Set the number of threads for a block: `wanted`, or with "auto" the fastest for `step`.
 
-    With "auto" at most as many as BLAS has now, which is all cores, or what the user set by
-    OPENBLAS_NUM_THREADS. Yields the choice in one line, or "" where there was none. `step` is
-    called a few times, for about 2 * `seconds` with each number. It must not change a result. With
-    CuPy nothing happens.
+    "auto" tries the present number of threads, half as many, and so on down to 1. The present
+    number is that of all cores, unless the user has set another by OPENBLAS_NUM_THREADS. `step` is
+    called for about 2 * `seconds` with each number. It must not change a result. Yields the choice
+    in one line, or "" if there was no trial. With CuPy nothing happens. Raises ConfigError for a
+    given number if the threads of this BLAS can't be set.
     """
     with restored():
         yield choose(wanted, step, seconds)
 
 
 def choose(wanted: str, step: Callable[[], object], seconds: float = ROUND_SECONDS) -> str:
-    """Do the same as `chosen`, until the number is set again."""
+    """Set the number of threads as `chosen` does, but not only for a block.
+
+    Returns the line that `chosen` yields. Raises ConfigError.
+    """
     most = blas().get("num_threads", 1)
     if current_backend().name != "numpy":
         return ""
@@ -116,7 +129,10 @@ def choose(wanted: str, step: Callable[[], object], seconds: float = ROUND_SECON
 
 
 def timed(step: Callable[[], object], most: int, seconds: float) -> dict[int, float]:
-    """Return the mean seconds of a step with `most` threads, half as many, and so on down to 1."""
+    """Return {number: mean seconds of a step} for `most` threads, half as many, down to 1.
+
+    It stops early at a number that is TOO_SLOW, because fewer threads would be slower still.
+    """
     step()  # the first call writes to new memory
     found: dict[int, list[float]] = {}
     number = most

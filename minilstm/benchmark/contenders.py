@@ -38,8 +38,9 @@ class Work(NamedTuple):
     stack       the same with `layers` of the paper's LSTM layers
     composite   a training step of a composite model without peepholes, T frames in and T predicted:
                 forward, losses, backward without the frames' gradient, optimizer. It learns moving
-                digits, with D pixels a frame. On noise units saturate in ten steps, and gradients
-                become subnormal, on which some CPUs are two to three times as slow
+                digits, with D pixels a frame. Noise would not do: the units saturate within ten
+                steps, and gradients become subnormal numbers, with which some CPUs are two to three
+                times as slow
     """
 
     kind: str

@@ -162,7 +162,10 @@ def timed(step, count: int) -> dict[str, float]:
 
 
 def subnormals(gradients) -> dict[str, int]:
-    """Count the subnormal numbers in the gradients of the last step: the CPU is slow with them."""
+    """Count the subnormal numbers in the gradients of the last step: some CPUs are slow with them.
+
+    Returns {"count": number}.
+    """
     arrays = gradients().values() if gradients else ()
     tiny = np.finfo(np.float32).tiny
     return {"count": sum(int(((x != 0) & (abs(x) < tiny)).sum()) for x in arrays)}

@@ -49,7 +49,8 @@ LAYER_RIVALS: tuple[tuple[str, str, dict[int, float]], ...] = (
     ("peephole", "jax", {2048: 1.2, 512: 1.2, 128: 1.2, 64: 1.2}),
 )
 COMPOSITE_RIVALS = (("products", None), ("torch", None), ("torch tuned", 1.4))
-DEFAULT_RIVALS = ONE_THREAD = ("products", "torch")  # ONE_THREAD: also with one, at the last size
+DEFAULT_RIVALS = ("products", "torch")
+ONE_THREAD_RIVALS = ("products", "torch")  # of the smallest standard layer, with one thread
 MEMORY_RIVALS = (("torch", 2.0), ("jax", None))
 
 PAUSE_SECONDS = 0.05  # between turns: idle threads spin for up to 30 ms before they sleep
@@ -74,12 +75,12 @@ class Comparison:
     kept: int = 0  # pairs of turns
     dropped: int = 0
     difference: float | None = None  # of the two results: the largest relative one
-    threads: int | None = None  # None: as many as the command was told
+    threads: int | None = None  # of the row; None for the number that the command was given
     note: str = ""
 
     @property
     def against(self) -> str:
-        """The contender, and the number of threads if the row has its own."""
+        """The name of the contender, with the number of threads if the row sets its own."""
         return self.rival + f", {self.threads} thread" * (self.threads is not None)
 
     @property
@@ -108,7 +109,9 @@ def all_comparisons(quick: bool = False) -> list[Comparison]:
         for rival in DEFAULT_RIVALS
         for threads in (None, 1)
     ]
-    rows += [Comparison("standard", sizes[-1], rival, None, threads=1) for rival in ONE_THREAD]
+    rows += [
+        Comparison("standard", sizes[-1], rival, None, threads=1) for rival in ONE_THREAD_RIVALS
+    ]
     rows += [Comparison("memory", sizes[0], *rival) for rival in MEMORY_RIVALS]
     if quick:
         for row in rows:

@@ -58,7 +58,8 @@ _COMPARE = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operato
 def checked(section, item, value):
     """Return `value` if the field `item` of `section` may have it. Raises ConfigError.
 
-    An int for a float becomes a float. A text becomes the name that the system has for that file.
+    An int for a float becomes a float. A str may be the name of a file, so it is converted by
+    `path_of`.
     """
     table = section.__name__.removesuffix("Settings").lower()
     name, kind, about = f"{table}.{item.name}", type(item.default), item.metadata

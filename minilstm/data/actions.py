@@ -85,7 +85,7 @@ ACTIONS = {
     "still": Motion(),
 }
 CLASSES = tuple(ACTIONS)
-COPIES = 3  # arrays as large as the frames of clips, while they are drawn and joined
+COPIES = 3  # while clips are drawn and joined, memory holds this many arrays of their size
 
 
 class States(NamedTuple):

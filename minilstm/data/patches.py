@@ -13,11 +13,10 @@ colour over the TRAINING sequences, whatever the split, so that the model knows 
 set.
 
 Patches of one film are alike, so they must not be in training and test at once. An .npz file of
-data_tools/extract_patches.py therefore has an array `groups`, int64 (N,). It cuts every film into
-stretches of time and numbers them. The patches of one stretch are one group. A split takes whole
-groups, by the rule of `part` in rng.py. Without
-`groups`, every sequence is a group of its own, and eight of every ten, in the order of the file,
-are for training.
+data_tools/extract_patches.py therefore has an array `groups`, int64 (N,), with the number of each
+patch's group. The program cuts every film into stretches of time. The patches of one stretch are
+one group. A split takes whole groups, by the rule of `part` in rng.py. Without `groups`, every
+sequence is a group of its own, and eight of every ten, in the order of the file, are for training.
 
 Read next: ../config/presets/patches.toml.
 """

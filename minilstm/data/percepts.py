@@ -34,7 +34,7 @@ from .vectors import Scale
 
 ARRAY = "features"
 CHUNK_NUMBERS = 2**24  # checked together
-UNPACKED = 1100  # no array has more times the bytes of its file: gzip compresses by less
+UNPACKED = 1100  # an array has at most this many times its file's bytes: gzip's limit is lower
 
 
 def read_percepts(folder: str | Path, which: np.ndarray | None = None) -> Clips:

@@ -36,7 +36,7 @@ class Purpose(IntEnum):
     LABELLED_CLIPS = 9  # clips that keep their label
     FOLDS = 10  # groups dealt out to folds
     PATCH_GRID = 100  # grid from which patches are cut
-    FILM_SQUARES = 101  # squares of a film that are looked at, and those that are kept
+    FILM_SQUARES = 101  # candidate squares of a film, and the choice among them
 
 
 def keyed_rng(*key: int) -> np.random.Generator:

@@ -28,7 +28,7 @@ from ..streams import shown_on_terminal
 from . import frame_errors, metrics
 
 CHUNK_SEQUENCES = 200  # evaluated at a time
-COPIES = 6  # arrays as large as the frames that `evaluate` holds at its peak, about
+COPIES = 6  # `evaluate` needs about this many times the memory of the frames
 
 
 def sequences(source: Source, N: int) -> np.ndarray:
@@ -86,9 +86,9 @@ def decode(
 
 
 def _decoded_in_chunks(model, frames, past, feed_truth):
-    """Yield the logits of both decoders in forward order, and the frames, of some sequences.
+    """Yield, for one chunk of sequences after another, both decoders' logits and the frames.
 
-    On a GPU both are on the device.
+    The logits are in forward order. With CuPy all arrays are on the GPU.
     """
     starts = range(0, frames.shape[1], CHUNK_SEQUENCES)
     for n in shown_on_terminal(starts, "predicting"):
@@ -107,8 +107,8 @@ def losses_and_means(
     """Return losses per step and mean frames of each decoder that the model has, by its name.
 
     The names are "reconstruction" and "future". Arguments as in `decode`. The losses are float64
-    (T,). The mean frames are (T, N, D) on the host and in forward order, or None unless
-    `with_means`. A GPU computes the losses, so that no logits are brought to the host.
+    (T,). The mean frames are (T, N, D), on the host and in forward order. Without `with_means` they
+    are None. A GPU computes the losses, so that no logits are brought to the host.
     """
     if current_backend().name == "numpy":  # all sequences at once: one sum for each step
         chunks = [(decode(model, frames, past, feed_truth), frames)]
@@ -144,7 +144,7 @@ def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarr
 
 
 def mean_frames(loss: Loss, logits: np.ndarray | None) -> Any:
-    """Return the mean frames of logits, on the host, or None for None."""
+    """Return the mean frames of logits (T, N, D), on the host; None for a missing decoder."""
     if logits is None:
         return logits
     with use_backend(_library_of(logits)):

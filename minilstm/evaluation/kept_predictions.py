@@ -70,7 +70,7 @@ def keep(
 ) -> None:
     """Write the predictions for the first 16 of frames (T, N, D) to an .npz file.
 
-    `result` is that of `evaluate` on all frames. `commit` is that of the code; if it is empty, git
+    `result` is that of `evaluate` on all frames. `commit` is that of the code. If it is empty, git
     is asked for it. Raises ConfigError for a model whose frames are not pixels in [0, 1].
     """
     if isinstance(model.loss, SquaredError):

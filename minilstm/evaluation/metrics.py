@@ -248,7 +248,8 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
 def _blurring(size, blur):
     """Return the matrix (size, size) that blurs along one axis of a frame; outside it is black.
 
-    Its columns are Gaussians with standard deviation `blur`, in pixels, cut off at 4 of them.
+    Each column is a Gaussian. Its standard deviation is `blur`, in pixels. Beyond 4 standard
+    deviations it is 0.
     """
     radius = int(4 * blur + 0.5)
     whole = np.exp(-0.5 * (np.arange(-radius, radius + 1) / blur) ** 2).sum()
@@ -258,7 +259,10 @@ def _blurring(size, blur):
 
 
 def _agreement_and_energy(true_edges, prediction, shape):
-    """Numerator and denominator of `sharpness`, frame by frame: (T, N, D) twice -> (2, T, N)."""
+    """Numerator and denominator of `sharpness`, frame by frame -> (2, T, N).
+
+    true_edges (2, T, N, L) from `_edges`, prediction (T, N, D).
+    """
     edges = _edges(prediction, shape)
     energy = np.maximum(_dot(true_edges, true_edges), _dot(edges, edges))
     return np.stack([_best_shift(true_edges, edges, shape), energy])

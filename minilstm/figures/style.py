@@ -35,7 +35,7 @@ SMALL, LARGE = 14, 17  # points: the two sizes of letters on a page
 
 
 def load_matplotlib():
-    """Import Matplotlib. Raises ConfigError for settings that it can't read when it starts."""
+    """Import Matplotlib and return it. Raises ConfigError if it can't read its own settings."""
     try:
         import matplotlib
     except Exception as error:

@@ -68,7 +68,7 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
         expect("logits", logits, ("T", "B", "D"), logits.dtype)
         expect("target", target, logits.shape, logits.dtype)
         if kernels.wanted(logits.dtype):
-            target = kernels.in_rows(target)  # copied at most once: backward needs it too
+            target = kernels.in_rows(target)  # if this makes a copy, backward uses the copy too
             loss, p = cross_entropy.bernoulli(logits, target)
             return loss, Cache(p=p, target=target)
         p, likely, loss = (empty(logits.shape, logits.dtype) for _ in range(3))

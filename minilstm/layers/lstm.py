@@ -120,7 +120,7 @@ class PeepholeLSTM(LSTM):
 
     def accumulate(self, run):
         """Add to the gradients of all weights."""
-        aside(self.accumulate_peepholes, run)
+        aside(self.accumulate_peepholes, run)  # on a GPU at the same time as the next line
         super().accumulate(run)
 
     def accumulate_peepholes(self, run):

@@ -189,7 +189,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
 
     def accumulate(self, run):
         """Add to the gradients of the weights; run.a holds da of all steps."""
-        # on a GPU this product is computed at the same time as the one in the next line
+        # On a GPU this product is computed at the same time as the one in the next line.
         aside(affine_dw, run.h[:-1], run.a, self.Wh.grad, None)
         affine_dw(run.x, run.a, self.Wx.grad, self.b.grad)
 

@@ -205,8 +205,8 @@ def start_readouts(model: models.EncoderDecoder, mean: np.ndarray) -> None:
     """Start both decoders from the mean image (D,).
 
     Otherwise the model would have to learn the mean image first. A bias needs a thousand updates to
-    get from 0 to -5. Until then hidden units do its work: they are driven to +-1, stay there, and
-    learn nothing else.
+    get from 0 to -5. Until then hidden units do its work: they saturate at +-1 and learn nothing
+    else.
     """
     bias = model.loss.logits(asarray(mean, model.dtype))
     for decoder in (model.reconstruct, model.predict):
@@ -304,7 +304,9 @@ def load_run(
     config = read_config(run, cell if isinstance(cell, str) else None)
     path = Path(run) / ("best.safetensors" if best else "checkpoint.safetensors")
     if best and not path.exists():
-        raise RunError(f"expected {path}, got no such file: leave --best out, or copy it again")
+        raise RunError(
+            f"expected {path}, got no such file: leave --best out, or copy the file there"
+        )
     arrays, about = checkpoint.read(path)
     D = about.get("D")
     if type(D) is not int or D < 1:

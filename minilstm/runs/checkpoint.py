@@ -85,7 +85,7 @@ def read(path: str | Path, arrays: bool = True) -> tuple[dict[str, np.ndarray], 
                 raise TypeError(f"{name} has dtype {array.dtype}")
         return found, about
     except FileNotFoundError:
-        if os.path.exists(path):  # safetensors raises the same for a file of somebody else
+        if os.path.exists(path):  # safetensors raises the same error for a file without permission
             raise RunError(
                 f"expected a checkpoint at {path}, got a file that you may not read: ask its owner"
             ) from None

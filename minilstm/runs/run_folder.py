@@ -202,7 +202,7 @@ class RunFolder:
     def _unusable(self, error):
         return RunError(
             f"expected to write to the run folder {self.path}, got {error.strerror!r}: choose "
-            "another, a folder of yours"
+            "a folder that you may write to"
         )
 
 

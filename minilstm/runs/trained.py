@@ -36,8 +36,8 @@ def find_run(run: str | Path, or_trained: bool = True) -> Path:
     """Return the folder of a run: `run` itself, or that of the trained model of this name.
 
     If the current directory has a folder of this name, the folder is used, and a line on stderr
-    says so. Raises RunError for a path that is no run folder, for a trained model unless
-    `or_trained`, and if the weights of the trained model are not those that were packed.
+    says so. Raises RunError for a path that is no run folder, and for a trained model whose weights
+    are not those that were packed. Unless `or_trained`, it raises RunError for every trained model.
     """
     path, names = Path(run), trained_models()
     if str(run) in names and path.is_dir():

@@ -72,7 +72,7 @@ class Fitted:
     backend, window, stride   as in ClassifySettings
     scale                     by which frames are normalised, or None
     history                   step, loss and accuracy of every validation
-    threads                   of the matrix products, as chosen by ClassifySettings.threads
+    threads                   the number of threads of the matrix products in training
     """
 
     backend: str
@@ -114,7 +114,7 @@ class Fitted:
         return asarray(self.inputs_on_host(clips, which, first))
 
     def inputs_on_host(self, clips: Clips, which: np.ndarray, first: np.ndarray) -> np.ndarray:
-        """Cut the same windows, in the classifier's dtype."""
+        """Cut the same windows (T, B, D), as a NumPy array in the classifier's dtype."""
         x = clip_vectors(clips.cut(which, first, self.window), self.scale)
         return x.astype(self.classifier.dtype, copy=False)
 
@@ -221,9 +221,10 @@ def _fit_all(settings, fitted, train, validation, quiet):
 
 @contextlib.contextmanager
 def _from_host(step, graph):
-    """Yield `step` for arguments on the host. With CuPy one copy brings them to the device.
+    """Yield a function that calls `step` with arguments on the host.
 
-    With `graph` the step is recorded as a CUDA graph (gpu/capture.py).
+    With CuPy it first brings all arguments to the GPU in one copy. With `graph` the step is also
+    recorded as a CUDA graph (gpu/capture.py).
     """
     if current_backend().name == "numpy":
         yield step

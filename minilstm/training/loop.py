@@ -64,7 +64,10 @@ def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
 
 
 def choose_threads(progress: Progress, workspace: Reused) -> None:
-    """Set the number of threads of the matrix products, by a setting or by a trial. Say it."""
+    """Set the number of threads of the matrix products, by a setting or by a trial.
+
+    After a trial it prints the number, unless the run is quiet.
+    """
     config = progress.config
     batch = draw_batch(progress.source, config, 0)
     step = trial_step(progress.model, progress.optimizer, batch, config)

@@ -37,7 +37,7 @@ from .resources import Memory
 from .step import OF_ARRAY
 
 VALIDATION_SEQUENCES = 200
-SLOWER = 2.0  # a step that takes this many times as long as at first is reported
+SLOWER = 2.0  # if steps take this many times as long as at first, a line says so
 SLOWER_SECONDS = 10.0  # over which the time of a step is averaged before it is compared
 SPIKE_RATIO = 2.0  # a loss this many times the usual one is reported
 PATIENCE_STEPS = 10  # steps in a row that are not finite, after which training stops
@@ -254,7 +254,7 @@ class Progress:
         )
 
     def saved_name(self) -> str:
-        """Return the newest checkpoint in words, once it is written."""
+        """Wait until the newest checkpoint is written, and return it in words."""
         self.writer.wait()
         if self.saved is None:
             return "no checkpoint"
@@ -293,7 +293,7 @@ class Progress:
         return is_best
 
     def save(self) -> None:
-        """Save a checkpoint, unless one of this step exists. Return when it is on the disk.
+        """Save a checkpoint, unless one of this step exists. Wait until it is on the disk.
 
         Raises NonFiniteError for parameters that are not finite, which must not replace good ones.
         """
@@ -306,8 +306,9 @@ class Progress:
     def write(self, best: bool, saving: bool, is_last: bool = False) -> None:
         """Write the best weights, a checkpoint, or both. On a GPU training goes on meanwhile.
 
-        A checkpoint that can't be written is an error if it `is_last`, and else a warning, because
-        the next may succeed. Raises NonFiniteError for parameters that are not finite.
+        Raises RunError if the best weights can't be written, or a checkpoint that `is_last`. An
+        earlier checkpoint that can't be written is only a warning, because the next may succeed.
+        Raises NonFiniteError for parameters that are not finite.
         """
         step, keep = self.step, self.config.run.keep
         for name, param in self.model.params().items():
@@ -345,7 +346,7 @@ class Progress:
         self.writer.start(write_both, arrays)
 
     def state(self) -> dict:
-        """Return what a checkpoint holds besides arrays."""
+        """Return what a checkpoint holds besides arrays, such as the time and the settings."""
         return {
             "seconds": self.seconds,
             "best": self.best if math.isfinite(self.best) else None,
@@ -450,7 +451,10 @@ class Progress:
 
 
 class StepClock:
-    """Compare the time of a step, averaged over SLOWER_SECONDS, with that at first. On a CPU."""
+    """Compare the time of a step with that of the first steps, to report a run that slows down.
+
+    Both are means over SLOWER_SECONDS. On a GPU nothing is compared.
+    """
 
     def __init__(self):
         self.first, self.said = None, current_backend().name != "numpy"
@@ -462,7 +466,7 @@ class StepClock:
         self.begun = time.monotonic()
 
     def slower(self) -> str:
-        """Stop the clock. Say once that steps have become slower; "" otherwise."""
+        """Stop the clock of a step. Return a message once, if steps have become slower, else ""."""
         self.steps, self.seconds = self.steps + 1, self.seconds + time.monotonic() - self.begun
         if self.said or self.seconds < SLOWER_SECONDS:
             return ""

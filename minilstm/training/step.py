@@ -92,7 +92,8 @@ def trial_step(
 ) -> Callable[[], dict]:
     """Return a function that makes a training step without its update, to be timed.
 
-    The update is always one thread's work. Without it no weight and no state changes.
+    It is for choosing the number of threads. The update always uses one thread, so it need not be
+    timed. Without it neither the weights nor the optimizer's state change.
     """
     still: Any = SimpleNamespace(
         gradient_norms=optimizer.gradient_norms, step=lambda *arguments: None
