@@ -65,7 +65,7 @@ SAID = {  # argparse's message about a wrong value, as a pattern: our message
     r"invalid float value: (.*)": r"expected a number, got \1: change it",
     r"invalid (.*) value: (.*)": r"expected a \1, got \2: change it",
     r"invalid choice: (.*) \(choose from (.*)\)": r"expected one of \2, got \1: choose one",
-    r"expected (one|at least one) argument$": r"expected a value behind it, got none: add one",
+    r"expected (one|at least one) argument$": r"expected a value after it, got none: add one",
     r"the following arguments are required: (.*)": r"expected \1, got nothing there: add it",
 }
 

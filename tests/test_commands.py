@@ -814,7 +814,7 @@ def test_a_reader_that_stops_reading_is_a_warning(run):
         (evaluate, "run --sequences 1.5", "--sequences: expected a whole number, got '1.5'"),
         (report, "run --every x", "--every: expected a number, got 'x'"),
         (report, "run --watch --every inf", "expected --every > 0, in seconds, got inf"),
-        (evaluate, "run --sequences", "--sequences: expected a value behind it, got none"),
+        (evaluate, "run --sequences", "--sequences: expected a value after it, got none"),
         (evaluate, "run --backend gpu", "expected one of 'numpy', 'cupy', got 'gpu'"),
         (evaluate, "", "expected RUN, got nothing there: add it"),
         (bench, "--seconds 0", "expected a number above 0, got '0'"),

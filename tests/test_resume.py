@@ -801,4 +801,4 @@ def test_resume_without_a_run_is_refused_by_the_parser(capsys):
     with pytest.raises(SystemExit) as exit:
         main("--resume")
     assert exit.value.code == 2
-    assert "argument --resume: expected a value behind it" in capsys.readouterr().err
+    assert "argument --resume: expected a value after it" in capsys.readouterr().err

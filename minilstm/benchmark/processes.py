@@ -35,7 +35,7 @@ TUNED = f"glibc.malloc.mmap_threshold={KEEP_BYTES}:glibc.malloc.trim_threshold={
 class Process:
     """A contender in its own process. Use it in a `with` statement, which ends the process.
 
-    name      "ours", "products", "jax", "torch", or such a word with "loop" or "tuned" behind it
+    name      "ours", "products", "jax", "torch", or such a word with "loop" or "tuned" after it
     about     versions and threads of its libraries, as it reports them
     missing   the reason why it can't run, or ""
     """

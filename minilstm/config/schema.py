@@ -74,7 +74,7 @@ def checked(section, item, value):
     if kind is str:
         value = path_of(value)
         if path_of(text_of(value)) != value:
-            raise refusal(f"{name} in UTF-8", text_of(value), "rename it, for settings are UTF-8")
+            raise refusal(f"{name} in UTF-8", text_of(value), "rename it: settings are UTF-8")
     if about["choices"] and value not in about["choices"]:
         choices = ", ".join(about["choices"])
         raise refusal(f"{name} one of {choices}", value, nearest(value, about["choices"]))

@@ -129,9 +129,8 @@ def error_bars(
             reach = np.array(
                 [[m - p.low, p.high - m] for m, p in zip(means, points.values(), strict=True)]
             ).T
-            apart = 1.03 ** (
-                2 * k - len(curves) + 1
-            )  # shifts each curve sideways, so that intervals do not overlap
+            # each curve is moved sideways a little, so that no interval hides another
+            apart = 1.03 ** (2 * k - len(curves) + 1)
             for x, point in points.items():
                 at = np.full(len(point.values), 1.08 * apart * x)
                 a.plot(at, point.values, "o", color=PALETTE[k], markersize=4, alpha=0.6)
