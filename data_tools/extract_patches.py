@@ -22,12 +22,12 @@ with a patch in motion count.
 
     a video of 10 segments or more   its last segments in time are held out
     shorter videos                   whole videos are held out, spread evenly over their order
-    too few of them for that         the shorter videos count as one film, in their order, whose
-                                     last segments are held out
+    too few of them for that         the shorter videos are joined in their order, and the last
+                                     segments are held out
 
-Of shorter videos never more than a third is held out, so nothing is held out of less than six
-segments. The command prints the share that was held out. Without any, the file is good to test on
-but not to train on.
+At most a third of the segments of shorter videos is held out. So nothing is held out of fewer than
+six. The command prints the share that was held out. A file without held-out segments can be used
+for a test, but not for training.
 
 No frame that is held out is trained on, but scenes may be the same. To test on other scenes, make a
 file of other videos and give it to `python -m minilstm.evaluate RUN --data FILE`.
@@ -58,7 +58,7 @@ from .video import VideoError, find_videos, read_frames
 SIZE, T = 32, 29
 ARRAYS = ("patches", "start", "side", "corner")
 LONG = 10  # segments of a video that can be split by time: a tenth of them is one
-TENTHS = {0: 8, 8: 1, 9: 1}  # of the segments, for training, test and validation
+TENTHS = {0: 8, 8: 1, 9: 1}  # of the segments: 0 is training, 8 is test, 9 is validation
 FORMAT = 2  # of the parts; parts of another format are not continued
 THUMBNAIL, CUT, CUT_FACTOR = 16, 12, 2.5
 
@@ -99,7 +99,7 @@ def motion(patches: np.ndarray) -> np.ndarray:
 
 
 def resized(frame, height, width):
-    """Scale a frame; each new pixel is the mean of its area."""
+    """Scale a frame, uint8 (h, w, 3), to (height, width, 3). A new pixel is its area's mean."""
     from PIL import Image
 
     if frame.shape[:2] == (height, width):
@@ -181,7 +181,7 @@ def blocks(segments: list[int]) -> list[np.ndarray]:
 def _of_short_videos(counts):
     """Return the purpose of every segment of each short video: 0 training, 8 test, 9 validation."""
     dealt, given, total = [], dict.fromkeys(TENTHS, 0), 0
-    for count in counts:  # each video to the purpose that lacks most
+    for count in counts:  # each video goes to the purpose that lacks most segments
         total += count
         lacks = {
             purpose: tenths * total - 10 * given[purpose] for purpose, tenths in TENTHS.items()

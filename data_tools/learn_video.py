@@ -11,21 +11,21 @@ The folder runs/film-CLIP then holds the result of each stage:
 
 The film is scaled down so that its shorter side has 48 pixels. The model learns squares of 16x16
 pixels, at random places and times, wherever something moves. It sees 10 frames of a square and
-predicts the next 10. A frame follows every tenth of a second, or more often if the film is short.
-The page puts predicted squares together to whole frames.
+predicts the next 10. Two frames of a sequence are a tenth of a second apart, or less if the film is
+short. The page assembles whole frames from predicted squares.
 
-Why squares, and not whole frames? A film of 15 seconds has 300 sequences of whole frames, and a
-model learns them by heart. The same film has many thousand squares in motion. For the same reason
+Why squares, and not whole frames? A film of 15 seconds has about 300 sequences of whole frames, and
+a model learns them by heart. The same film has many thousand squares in motion. For the same reason
 every square for training is mirrored and turned at random, and half of them run backwards.
 
-Only the first 9,000 frames of a film are read, and of these only the longest shot is learned,
-because no model can know what comes after a cut. Of the times at which something moves, the last
-eighth is the test and the eighth before is for validation. The model is trained on no frame of
-either.
+Only the first 9,000 frames of a film are read. Only the longest shot among them is used, because no
+model can predict what comes after a cut. The times at which something moves are split: the last
+eighth is the test split, the eighth before it is the validation split. The model is trained on no
+frame of these two.
 
 The number of steps is chosen before training, because the learning rate falls along a curve that
-must end with the run: a few steps are timed, and the whole command should end after about so many
-minutes. After Ctrl-C the same command goes on.
+must end with the run. A few steps are timed. The number is such that the whole command ends after
+about `--minutes`. After Ctrl-C the same command resumes.
 
 Read next: minilstm/config/presets/film.toml (the model), minilstm/experiments/film_page.py (the
 page).
@@ -63,25 +63,28 @@ from .video import frame_rate, read_frames
 RATE = 10  # frames a second that a model sees, if the film is long enough
 SIDE, SIZE = 48, 16  # the shorter side of the small film, and the side of a square, in pixels
 LENGTH = 20  # frames of a sequence: the past and the future of presets/film.toml
-SHARE = 8  # one of so many parts is the test, another is for validation
-LEAST = 5  # sequences, end to end, in the shortest shot that can be learned
+SHARE = 8  # the test split is 1/8 of the times with motion, the validation split another 1/8
+LEAST = 5  # length of the shortest shot that is accepted, in sequences end to end
 MOST_FRAMES = 9000  # of a film: five minutes of 30 frames a second
 SQUARES = {"train": (0, 6000), "validation": (9, 500), "test": (8, 500)}  # group, most squares
-TRIED = 20_000  # squares that are looked at
-FEW = 20  # squares in motion: fewer for one purpose are too few
-MOTION = 3.0  # grey levels: the least motion of a square, as in extract_patches.py
-OTHER_SECONDS = 15  # besides training steps: to start, to save, and to draw the page
+TRIED = 20_000  # squares whose motion is measured
+FEW = 20  # a film with fewer squares in motion in one of the splits is refused
+MOTION = 3.0  # grey levels: a square with less motion is not used, as in extract_patches.py
+OTHER_SECONDS = 15  # of the command besides training steps: its start, checkpoints and the page
 
 
 def small(frame: np.ndarray) -> np.ndarray:
-    """Scale a frame (height, width, 3) so that its shorter side has SIDE pixels."""
+    """Scale a frame, uint8 (height, width, 3), so that its shorter side has SIDE pixels."""
     height, width, _ = frame.shape
     scale = SIDE / min(height, width)
     return resized(frame, round(height * scale), round(width * scale))
 
 
 def longest_shot(frames: Iterable[np.ndarray]) -> tuple[int, list[np.ndarray], int]:
-    """Return the longest shot: the number of its first frame, its frames, and how many cuts."""
+    """Return the longest shot of frames, uint8 (height, width, 3).
+
+    The values are: the number of its first frame, its frames, and the number of cuts in the film.
+    """
     best, shot, start, cuts = (0, []), [], 0, -1
     for item in shots(frames):
         if item is not None:
@@ -97,14 +100,18 @@ def longest_shot(frames: Iterable[np.ndarray]) -> tuple[int, list[np.ndarray], i
 
 
 def step_of(n: int, rate: float, T: int) -> int:
-    """Return how many frames of a film of n frames lie from one frame of a sequence to the next."""
+    """Return the distance between two frames of a sequence of T, in frames of the film.
+
+    The film has n frames, `rate` a second. A sequence is at most an eighth as long as the film.
+    """
     return max(1, min(round(rate / RATE), (n // SHARE - 1) // (T - 1)))
 
 
 def moving_squares(film: np.ndarray, T: int, step: int, seed: int) -> np.ndarray:
-    """Find squares in motion: int (M, 3), first frame, row and column, in the order of time.
+    """Find squares in motion: int (M, 3), first frame, row and column, sorted by time.
 
-    film uint8 (n, height, width, 3). TRIED squares at random places and times are looked at.
+    film uint8 (n, height, width, 3). A sequence has T frames, `step` apart. The motion of TRIED
+    squares at random places and times is measured.
     """
     n, height, width, _ = film.shape
     rng = keyed_rng(Purpose.FILM_SQUARES, seed, 0)
@@ -118,7 +125,7 @@ def moving_squares(film: np.ndarray, T: int, step: int, seed: int) -> np.ndarray
 
 
 def varied(square: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirror and turn a square (T, SIZE, SIZE, 3) at random, and let it run backwards or not."""
+    """Augment a square (T, SIZE, SIZE, 3): mirror, turn and reverse it, each at random."""
     backwards, upside_down, mirrored, turned = rng.integers(0, 2, 4)
     square = square[:: -1 if backwards else 1]
     square = square[:, :: -1 if upside_down else 1, :: -1 if mirrored else 1]
@@ -126,10 +133,11 @@ def varied(square: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def split_in_time(starts: np.ndarray, length: int) -> dict[str, np.ndarray]:
-    """Split sequences of `length` frames by their first frames (M,), sorted: {split: mask (M,)}.
+    """Return the sequences of each split: {split: mask, bool (M,)}.
 
-    Of the times at which a sequence begins, the last eighth is the test, and the eighth before is
-    for validation. A sequence on a border belongs to no split.
+    starts (M,) are the first frames of sequences of `length` frames. Of the different starts, the
+    last eighth is the test split, and the eighth before it is the validation split. A sequence that
+    reaches into the next split belongs to none.
     """
     times = np.unique(starts)
     held = -(-len(times) // SHARE)
@@ -146,7 +154,9 @@ def split_in_time(starts: np.ndarray, length: int) -> dict[str, np.ndarray]:
 def cut_film(video: Path, seed: int, T: int) -> tuple[dict, dict]:
     """Read a film. Return the arrays of film.npz, and facts for the page.
 
-    Raises VideoError, and DataError for a film that is too short or too still.
+    The arrays are: patches uint8 (N, T, SIZE, SIZE, 3), N squares of all splits; groups int (N,),
+    as in SQUARES; places int (N, 3), as of `moving_squares`; film uint8 (n, height, width, 3).
+    Raises VideoError, and DataError for a film that is too short or in which too little moves.
     """
     rate, remarks = frame_rate(video), []
     frames = islice(read_frames(video, remarks=remarks), MOST_FRAMES)
@@ -190,16 +200,17 @@ def cut_film(video: Path, seed: int, T: int) -> tuple[dict, dict]:
         "rate": rate, "cuts": cuts, "start": start, "frames": n, "step": step, "ends": ends,
         "squares": {name: len(found) for name, found in chosen.items()},
         "test_from": int(places[parts["test"], 0].min()),
-        "test": liveliest(places[parts["test"], 0], 2, length),
-        "known": liveliest(places[parts["train"], 0], 1, length)[0],
+        "test": most_moving(places[parts["test"], 0], 2, length),
+        "known": most_moving(places[parts["train"], 0], 1, length)[0],
     }  # fmt: skip
     return arrays, facts
 
 
-def liveliest(starts: np.ndarray, count: int, length: int) -> list[int]:
-    """Return up to `count` sequences of `length` frames in which most moves, apart in time.
+def most_moving(starts: np.ndarray, count: int, length: int) -> list[int]:
+    """Return the first frames of up to `count` sequences with the most squares in motion, sorted.
 
-    starts (M,) are the first frames of squares in motion.
+    starts (M,) are the first frames of squares in motion. A sequence has `length` frames. Two
+    results are at least half a sequence apart.
     """
     times, moving = np.unique(starts, return_counts=True)
     around = np.convolve(moving, np.ones(5), "same")  # one time has few squares: a noisy count
@@ -216,7 +227,7 @@ class Plan:
     def __init__(self, folder: Path, settings: dict):
         """Open the folder of an earlier command with the same settings, or make a new one.
 
-        Raises RunError for a folder of other settings, or one with other files.
+        Raises RunError for a folder that was made with other settings, or has other files.
         """
         self.file = folder / "plan.json"
         if self.file.exists():
@@ -237,7 +248,7 @@ class Plan:
         self.known = settings
 
     def begin(self) -> None:
-        """Make the folder."""
+        """Make the folder and plan.json in it."""
         make_folder(self.file.parent)
         self.write()
 
@@ -259,8 +270,8 @@ class Plan:
 def config_of(folder: Path, plan: Plan, started: float) -> Config:
     """Return the settings of the run. The number of steps comes from plan.json.
 
-    The first time a few steps are timed, and the number is entered. `started` is the time in
-    seconds at which the command began.
+    The first call times a few steps and enters the number. `started` is the value of
+    time.monotonic(), in seconds, at which the command began.
     """
     path = str((folder / "film.npz").resolve())
     config = load(["film"], overrides={"data": {"path": path}, "run": {"seed": plan.known["seed"]}})
@@ -276,7 +287,7 @@ def config_of(folder: Path, plan: Plan, started: float) -> Config:
 
 
 def learn(video: Path, folder: Path, minutes: float, seed: int) -> FilmPage:
-    """Do what is left to do in the folder, and return the page.
+    """Cut the film, train, and write the page. Skip stages that are done. Return the page.
 
     Raises RunError for a folder of another film or other settings, VideoError and DataError for a
     film that can't be learned, and Interrupted after a stop signal.
@@ -293,7 +304,7 @@ def learn(video: Path, folder: Path, minutes: float, seed: int) -> FilmPage:
     print("\n".join(film.told), flush=True)
     config, run = config_of(folder, plan, started), folder / "run"
     steps = number_of(config.run.steps, "step", ",")
-    print(f"{steps}, so that all ends after about {minutes:g} minutes\n", flush=True)
+    print(f"{steps}, so that the command ends after about {minutes:g} minutes\n", flush=True)
     try:
         with use_backend(config.run.backend, config.run.precision):
             loop.train(config, run, resume=RunFolder(run).config.exists())
@@ -304,7 +315,10 @@ def learn(video: Path, folder: Path, minutes: float, seed: int) -> FilmPage:
 
 
 def film_of(folder: Path, plan: Plan) -> Film:
-    """Return the small film of a folder, with words about it. Raises DataError."""
+    """Return the small film of a folder, with sentences about it.
+
+    Raises DataError if film.npz can't be read.
+    """
     facts, path = plan.known["film"], folder / "film.npz"
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -322,13 +336,14 @@ def film_of(folder: Path, plan: Plan) -> Film:
     told = [
         f"The film: {n} frames in {n / rate:.1f} seconds, scaled to {width}x{height} pixels"
         f"{longest * bool(cuts)}.",
-        f"Trained on: {count['train']:,} squares of {SIZE}x{SIZE} pixels in which something "
-        f"moves, mirrored and turned at random, of the first {ends['train'] / rate:.1f} seconds.",
-        f"Judged on: {count['test']:,} such squares of the end, {facts['test_from'] / rate:.1f} to "
-        f"{ends['test'] / rate:.1f} s. Between the two lie {count['validation']:,} squares for "
-        "validation.",
-        f"Each square is seen for {past} frames and predicted for {LENGTH - past}, one every "
-        f"{step / rate:.2g} seconds.",
+        f"Training: {count['train']:,} squares of {SIZE}x{SIZE} pixels from the first "
+        f"{ends['train'] / rate:.1f} seconds. Something moves in each. They are mirrored, turned "
+        "and reversed in time at random.",
+        f"Test: {count['test']:,} such squares from the end, {facts['test_from'] / rate:.1f} to "
+        f"{ends['test'] / rate:.1f} s, unchanged. Between the two are "
+        f"{count['validation']:,} squares for validation.",
+        f"The model sees {past} frames of a square and predicts the next {LENGTH - past}. There is "
+        f"one frame every {step / rate:.2g} seconds.",
     ]
     return Film(
         Path(plan.known["video"][0]).name, frames, step, step / rate,

@@ -87,7 +87,7 @@ def new_file(path: str, suffix: str, force: bool) -> Path:
 
 
 def expect_room(path: Path, needed: int) -> None:
-    """Raise RunError unless the disk of `path` has room for so many bytes."""
+    """Raise RunError if the disk of `path` has less than `needed` bytes free."""
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise RunError(

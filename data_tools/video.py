@@ -164,7 +164,10 @@ def read_frames(
 
 
 def frame_rate(path: str | Path) -> float:
-    """Return the mean frames per second that a video claims. Raises what `read_frames` raises."""
+    """Return the mean number of frames per second, as the file states it.
+
+    Raises VideoError for the same reasons as `read_frames`.
+    """
     av, path = library("av"), Path(path)
     with _open(av, path) as container:
         stream = _picture_stream(av, path, container)

@@ -26,7 +26,7 @@ Cell = tuple[str, str]  # row, column
 class Table:
     """A table without its numbers: titles of rows and columns by their keys, and claims.
 
-    names          names of rows, as the claims call them, where the key is another
+    names          names of rows by their keys, where the name is not the key
     published      the slides' accuracies in per cent, for the cells that they have
     as_published   the title of the slides' column beside each of ours
     quoted         lines of the slides' table that are not repeated here, shown as published
@@ -43,7 +43,7 @@ class Table:
     names: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, row: str) -> str:
-        """Return the name of a row: one and the same in the table, the picture and the verdicts."""
+        """Return the name of a row, the same in the table, the picture and the verdicts."""
         return self.names.get(row, row.replace("-", " "))
 
 

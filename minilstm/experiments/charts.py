@@ -32,7 +32,7 @@ def gain_dots(claim: Mapping) -> Dots:
 
 
 def _cut(low, high, least):
-    """Cut an interval in per cent where no value can be, so that it does not stretch its axis."""
+    """Cut an interval at the least and the largest possible value, so that the axis stays short."""
     return max(low, least), min(high, MOST)
 
 

@@ -1,8 +1,8 @@
-"""The page about a film of the reader's own: what a model that learned its squares predicts of it.
+"""The page about a user's own film: whole frames, predicted by a model of its squares.
 
-The model knows squares of the film. Here they are put together: every frame is covered by squares,
-half a square apart, each predicted from its own past alone. Where squares overlap, the picture has
-their mean, in which pixels in the middle of a square count most.
+The model predicts one square at a time. Here whole frames are assembled. Squares, half a square
+apart, cover a frame, and each is predicted from its own past alone. Where squares overlap, the
+picture is their weighted mean. Pixels in the middle of a square have the largest weight.
 
 Read next: report_page.py, which lays the page out; data_tools/learn_video.py, which cuts the film.
 """
@@ -37,21 +37,22 @@ from .report_page import (
 )
 from .run_figures import TrainedRun
 
-JUDGED = 500  # squares: test squares, and as many of the training
-COPY, MEAN = "copy of the last frame", "mean image"  # as the table of evaluate calls them
+JUDGED = 500  # test squares that are evaluated, and as many squares of the training split
+COPY, MEAN = "copy of the last frame", "mean image"  # names of baselines in the table of evaluate
 
 
 @dataclass(frozen=True)
 class Film:
     """A small film, and how it was cut.
 
+    name      name of its file
     frames    uint8 (n, height, width, 3)
-    step      frames of the film from one frame of a sequence to the next
-    seconds   from one frame of a sequence to the next
-    trained   number of the first frames, those that the model was trained on
-    test      first frames of sequences to show that the model was not trained on
-    known     first frame of a sequence that it was trained on
-    told      sentences about the film and its parts
+    step      distance between two frames of a sequence, in frames of the film
+    seconds   the same distance in seconds
+    trained   number of frames, from the first on, that contain the training split
+    test      first frames of sequences of the test split to show
+    known     first frame of a sequence of the training split to show
+    told      sentences about the film and its splits
     """
 
     name: str
@@ -66,7 +67,7 @@ class Film:
 
 @dataclass(frozen=True)
 class FilmPage:
-    """A page that was written, and what `evaluate` says of the model, in words."""
+    """The path of a page that was written, and the table of `evaluate` about its model."""
 
     path: Path
     verdict: str
@@ -87,8 +88,8 @@ def whole_frames(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reconstruct and predict whole frames of a film from frame `start` on.
 
-    Returns the truth (T, 1, height, width, 3), the reconstruction of its past, and the prediction
-    of its future, floats.
+    Returns floats in [0, 1]: the truth (T, 1, height, width, 3), the reconstruction of its past
+    (past, 1, height, width, 3), and the prediction of its future (T - past, 1, height, width, 3).
     """
     config, size = run.config, run.source.frame_shape[0]
     past, T = config.data.past, config.data.past + config.data.future
@@ -98,8 +99,8 @@ def whole_frames(
     vectors = as_vectors(np.ascontiguousarray(squares), run.source.scale).astype(config.run.dtype)
     logits = judging.decode(run.trained, vectors, past)
     truth = film.frames[start + film.step * np.arange(T)][:, None] / np.float32(255)
-    hat = np.minimum(np.arange(size) + 1, size - np.arange(size)).astype(np.float32)
-    weight = (hat[:, None] * hat)[..., None]  # of a square's pixels: small at its border
+    window = np.minimum(np.arange(size) + 1, size - np.arange(size)).astype(np.float32)
+    weight = (window[:, None] * window)[..., None]  # of a square's pixels: small at its border
     found = []
     for z in logits:  # of the past and of the future
         made = judging.mean_frames(run.trained.loss, z)
@@ -125,8 +126,8 @@ def write_film_page(
 ) -> FilmPage:
     """Write film.html, film.gif and film.png into the folder `out`.
 
-    `path` is the run folder. `next_commands` are {command: why}. Raises RunError,
-    ConfigError, DataError.
+    `path` is the run folder. `next_commands` are {command: why}. Raises RunError, ConfigError
+    and DataError for a run or data that can't be read.
     """
     run = run_figures.open_run(path, film.name)
     about = checkpoint.read(RunFolder(path).checkpoint, arrays=False)[1]
@@ -135,7 +136,7 @@ def write_film_page(
         truth, rebuilt, predicted = (np.concatenate(x, axis=1) for x in zip(*shown, strict=True))
         result = evaluated(run, JUDGED)
         past = run.config.data.past
-        models = _beside(run, film, truth, rebuilt, predicted)
+        models = _strip_rows(run, film, truth, rebuilt, predicted)
         strips.prediction_gif(truth[:past], truth[past:], models, out / "film.gif")
         first = {name: tuple(_first(x) for x in both) for name, both in models.items()}
         strips.prediction_strip(truth[:past, :1], truth[past:, :1], first, out / "film.png")
@@ -169,8 +170,8 @@ def _told(film, past):
     )
 
 
-def _beside(run, film, truth, rebuilt, predicted):
-    """Return the rows of a strip: the model, and two predictions without a model."""
+def _strip_rows(run, film, truth, rebuilt, predicted):
+    """Return the model and two baselines: {name: (reconstruction or None, prediction)}."""
     past, T = run.config.data.past, len(truth)
     copy = np.repeat(truth[past - 1 : past], T - past, axis=0)
     mean = film.frames[: film.trained].mean(axis=0, dtype=np.float32) / 255
@@ -190,7 +191,7 @@ def _film_section(film, out):
 
 
 def _memory_section(run, film, result):
-    """Compare with a part of the film that the model was trained on."""
+    """Compare the loss of test squares with that of squares that the model was trained on."""
     past = run.config.data.past
     truth, rebuilt, predicted = whole_frames(run, film, film.known)
     source = build.open_source(run.config, "train")
@@ -199,8 +200,8 @@ def _memory_section(run, film, result):
     known = losses.mean()
     unknown = result["future"]["free_running"]["mean"]
     words = (
-        f"On squares that it was trained on, the model's predicted future has a loss of "
-        f"{known:.1f}; on test squares, which it has never seen, {unknown:.1f} {result['unit']}. "
+        f"The loss of the predicted future is {known:.1f} on squares that the model was trained "
+        f"on, and {unknown:.1f} on test squares ({result['unit']}). "
         + (BY_HEART if known < 0.7 * unknown else SKILL)
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -216,27 +217,27 @@ def _first(frames):
 
 
 SQUARES = (
-    "<p>The model predicts squares, and so it is judged on squares: those of the test part in "
-    "which something moves. In squares at rest a copy of the last frame is hard to beat.</p>"
+    "<p>The model predicts squares, and so it is judged on squares: the squares of the test "
+    "split, in which something moves. In a square at rest a copy of the last frame is hard to "
+    "beat.</p>"
 )
 PALE = (
-    "The copy of the last frame and the mean image of the training part need no model. They "
+    "The copy of the last frame and the mean image of the training frames need no model. They "
     "reconstruct nothing, so their past is left pale."
 )
 BY_HEART = (
-    "It has learned parts of the film by heart. A longer film, with more of the same kind of "
-    "motion, brings the two numbers together."
+    "The model has learned parts of the film by heart. A longer film, with more motion of the "
+    "same kind, makes the two losses more alike."
 )
 SKILL = (
-    "The two are close: what it has learned holds for other parts of the same film, too. More "
-    "minutes may still lower both."
+    "The two losses are close, so the model also predicts parts of the film that it was not "
+    "trained on. More minutes of training may lower both."
 )
 LIMITS = """
-<p>What a model can learn from so little: the colours of the film, edges and patches of light, and
-motion that is the same for some time, such as that of a camera, or of something large that moves
-evenly.</p>
-<p>What it can't: texture, faces and letters, because the code that it remembers a square by is
-small; what enters a square from outside, because it sees nothing else; and what people do next,
-because the film has shown too little of it. Where it is unsure it predicts a mean of what may come,
-and a mean is blurred. The squared error rewards that.</p>
+<p>From one film a model can learn its colours, edges, patches of light, and steady motion, such as
+that of a camera or of a large thing.</p>
+<p>It can't learn texture, faces and letters, because the code of a square is small. It can't
+predict what enters a square from outside, because it sees only the square. It can't predict what
+people do next, because one film shows too little of that. Where several futures are possible, it
+predicts their mean, because the mean has the smallest squared error. A mean is blurred.</p>
 """

@@ -111,8 +111,9 @@ def evaluate_all(
 ) -> list[dict]:
     """Return the results of `python -m minilstm.evaluate` on so many sequences, one per trial.
 
-    A result is kept beside its run, and made again only if the run has continued since. It has the
-    time stamp of its checkpoint, so that a clock that is set back does no harm.
+    A result is kept in a file beside its run, and made again only if the run has continued since.
+    The file gets the modification time of the checkpoint. Equal times show that the result is
+    current, even if the computer's clock was set back.
     """
     paths = [t.path.with_name(f"{t.path.name}.evaluation-{sequences}.json") for t in trials]
     tasks = []

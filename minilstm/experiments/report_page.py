@@ -45,8 +45,12 @@ CHART = (1000, 300)  # width and height of the chart of errors, in its own units
 class Played:
     """Frames that a page plays, and a sentence about them.
 
-    truth (T, N, height, width[, 3]), the reconstruction of its past and the prediction of its
-    future, floats in [0, 1]. Either of the last two is None if the model does not make it.
+    All are floats in [0, 1]. T counts all frames, `past` of them are the past.
+
+    told        the sentence
+    truth       (T, N, height, width[, 3])
+    rebuilt     the reconstruction of the past, (past, N, height, width[, 3]), or None
+    predicted   the prediction of the future, (T - past, N, height, width[, 3]), or None
     """
 
     told: str

@@ -29,8 +29,8 @@ MARGIN = 0.1  # the share by which every row should be below the mean image
 class TableRow(NamedTuple):
     """A row of Table 2: a model.
 
-    title       as the slides call it
-    short       as the table, the picture and the verdicts call it
+    title       name in the slides
+    short       name in the table, the picture and the verdicts
     ours        the slides do not have this row
     published   the slides' losses, by "digits" and "patches"
     """

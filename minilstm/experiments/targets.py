@@ -36,7 +36,7 @@ from .table_definitions import TABLES
 FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9")
 TARGETS = ("table1", "table2", "table3", "table4", *FIGURES, "fig12")
 CORE = 20  # GFLOP/s of one core of a CPU, about
-MOST_HOURS = 24  # that a CPU trains without being asked for it by --long
+MOST_HOURS = 24  # of training on a CPU; more needs --long
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Request:
     def train(self, trials: list[Trial]) -> None:
         """Print the cost of the runs, and train them unless only the plan is wanted.
 
-        Raises ConfigError if a CPU would take more than a day, unless that is wanted (`long`).
+        Raises ConfigError if a CPU would take more than MOST_HOURS and `long` is not set.
         """
         said, gflop = cost_of(trials)
         print(said, flush=True)
@@ -184,7 +184,7 @@ def reproduce(request: Request) -> str:
 
 
 def cost_of(trials: list[Trial]) -> tuple[str, float]:
-    """Return the cost of training, before it begins: in words, and its matrix products in GFLOP."""
+    """Return the cost of the training that is left: in words, and its matrix products in GFLOP."""
     left, gflop, most, done = 0, 0.0, 0, 0
     for trial in trials:
         settings, made = trial.config, steps_made(trial) or 0
@@ -266,8 +266,8 @@ def make_table2(request: Request) -> str:
     rows, caption, zero = charts.table2_chart(found)
     with warn_instead("there is no picture of Table 2"):
         for kind in ("png", "pdf"):
-            burnt_in = caption if request.captions else ""
-            tables.dots(rows, request.out / f"table2.{kind}", burnt_in, zero)
+            in_picture = caption if request.captions else ""
+            tables.dots(rows, request.out / f"table2.{kind}", in_picture, zero)
     written = table2.text(found)
     _write(request, "table2", written, found, caption)
     return written
@@ -321,14 +321,14 @@ def make_action_table(request: Request) -> str:
         panels, caption, xlabel, zero = charts.accuracy_curves(table, found)
     else:
         rows, caption, zero = charts.accuracy_chart(table, found)
-    burnt_in = caption if request.captions else ""
+    in_picture = caption if request.captions else ""
     with warn_instead(f"there is no picture of {target}"):
         for kind in ("png", "pdf"):
             path = request.out / f"{target}.{kind}"
             if target == "fig12":
-                tables.error_bars(panels, path, burnt_in, xlabel, zero)
+                tables.error_bars(panels, path, in_picture, xlabel, zero)
             else:
-                tables.dots(rows, path, burnt_in, zero)
+                tables.dots(rows, path, in_picture, zero)
     _write(request, target, written, found, caption)
     return written
 

@@ -2,14 +2,14 @@
 //
 // REAL is float or double. transfers.py launches this.
 
-// Where the numbers of a row are: each has an address of its own.
+// The addresses of the numbers of a row. transfers.py has the same 64.
 struct Addresses {
     const REAL* of[64];
 };
 
-// table[written % rows, first + k] = number k of `count`; after the last of a row written += 1.
+// table[written % rows, first + k] = *numbers.of[k] for k < count. The last part adds 1 to written.
 //
-// One block. table (rows, width).
+// One block of threads. table (rows, width). A row has one part, or several of up to 64 numbers.
 extern "C" __global__ void append(int rows, int width, int first, int count, Addresses numbers,
                                   REAL* table, long long* written) {
     REAL* row = table + *written % rows * width;

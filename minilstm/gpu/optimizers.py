@@ -16,7 +16,7 @@ from ..backend import asarray, xp
 from . import kernels
 
 PIECE = 1 << 12  # least number of elements whose squares one block of threads adds up
-PIECES = 1 << 12  # of a large gradient, about: enough for every GPU, and quick to add up
+PIECES = 1 << 12  # of a large gradient, about: enough to occupy a GPU, few enough to add up fast
 SHARED = 5  # numbers that the kernel `decide` passes to the kernel of the rule
 
 

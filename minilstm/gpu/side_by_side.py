@@ -25,7 +25,8 @@ from contextvars import ContextVar
 
 from ..backend import current_backend, xp
 
-STREAMS = 6  # of a training step: for each decoder one, one for what it puts aside, and one more
+# of a training step: each of two decoders has one, one for `aside`, and one for `aside` inside that
+STREAMS = 6
 
 # of the innermost `with joined()`: its streams, and the functions with arguments that they run
 _put_aside: ContextVar[tuple[dict, list] | None] = ContextVar("put_aside", default=None)
@@ -64,7 +65,7 @@ def aside(function: Callable, *arguments) -> None:
 
     It must not change an array that is still read, and no array that it reads may change any more.
     Calls from one stream are computed in order. A call from a function that was put aside goes to a
-    further stream. Outside such a block all are computed at once.
+    further stream. Outside such a block `aside` calls the function at once.
     """
     if _put_aside.get() is None:
         function(*arguments)

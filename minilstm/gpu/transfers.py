@@ -137,9 +137,7 @@ class Readings:
 
     def __init__(self, rows: int, together: bool = False):
         self._rows, self._together = rows, together
-        self._table: Any = (
-            None  # on the device: a ring of rows; beside it the number of rows written
-        )
+        self._table: Any = None  # a ring of rows on the device. `_written` counts the rows there
         self._first = 0  # first row of the table that is not yet sent
         self._about = []  # labels of the rows that are not yet sent
         self._sent = deque()  # (about, names, table on the host, event)

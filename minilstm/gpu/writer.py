@@ -30,8 +30,8 @@ class Writer:
             writer.wait()                   write has ended
 
     `start` waits for the call before. An error of a call is raised by the next `start`, `wait` or
-    `raise_error`, and by each one after that: what a failed call should have written is missing, so
-    nothing later may be written. The end of the block waits for the last call and raises nothing.
+    `raise_error`, and by each one after that. So nothing is written after a failed call. The end of
+    the block waits for the last call and raises nothing.
     """
 
     def __init__(self):
