@@ -30,8 +30,7 @@ from .gpu import products
 from .gpu.optimizers import OnDevice
 
 CHUNK_ELEMENTS = 131_072  # the six arrays of Adam's pass fill 3 MB in float32, inside the cache
-
-FLUSH_EVERY = 8
+FLUSH_EVERY = 8  # updates of Adam; every such update rounds small numbers of its state to 0
 
 
 class Optimizer:

@@ -14,6 +14,7 @@ distribution in every class and at every frame. Only the CHANGES from frame to f
 
 The paper's action data (UCF-101, HMDB-51) are large, and a single frame of them often shows the
 class.
+
 Read next: training/classifier.py.
 """
 

@@ -4,9 +4,8 @@
     find_run("one-digit")                    its folder, minilstm/trained/one-digit
 
 A trained model is a run folder: everything that takes a RUN also takes the name. Its weights are
-stored as float16, without the optimizer's state. Beside them about.toml has the command that
-trained the model, the commit of the code, the hash of the weights and the table of
-`minilstm.evaluate`.
+stored as float16, without the optimizer's state. Its file about.toml has the command that trained
+the model, the commit of the code, the hash of the weights and the table of `minilstm.evaluate`.
 `python -m data_tools.pack_model RUN OUT` makes such a folder.
 
 Read next: run_folder.py.

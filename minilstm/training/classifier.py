@@ -109,7 +109,7 @@ class Fitted:
                 found.append(to_numpy(y))
         return np.concatenate(found, axis=1).reshape(-1, y.shape[-1]), np.tile(which, self.window)
 
-    def inputs(self, clips: Clips, which: np.ndarray, first: np.ndarray):
+    def inputs(self, clips: Clips, which: np.ndarray, first: np.ndarray) -> np.ndarray:
         """Cut windows (T, B, D) of clips `which` (B,), each from its frame `first` (B,)."""
         return asarray(self.inputs_on_host(clips, which, first))
 
@@ -130,14 +130,14 @@ def fit(
     """Train a classifier on `train`, with the encoder of the run folder `run`, or a new one.
 
     The strength of L2 and the step at which training stops are chosen on `validation` alone. The
-    result is a function of the arguments, and in its last bits of the number of threads. Raises
-    ConfigError for a run that is missing or whose frames have another size, DataError for clips
-    without labels.
+    result depends only on the arguments and, in its last bits, on the number of threads. Raises
+    DataError for clips without labels, RunError for a `run` that is no run folder, ConfigError for
+    frames of another size than the run's, or if settings.encoder needs a run and there is none.
     """
     for name, clips in (("train", train), ("validation", validation)):
         if not len(clips) or (clips.labels < 0).any():
             raise DataError(
-                f"expected labelled clips to {name} with, got {len(clips)} of which "
+                f"expected labelled clips ({name}), got {len(clips)}, of which "
                 f"{(clips.labels < 0).sum()} have no label: leave those out"
             )
     run = None if run is None else find_run(run)  # once, so that its note is printed once

@@ -415,9 +415,8 @@ class Progress:
         self.optimizer.unusable = min(self.unusable, self.optimizer.patience)
         self.saved = self.step
         if self.step:
-            self.folder.keep(
-                self.step, self.config.run.keep
-            )  # an interrupted run may have missed it
+            # the run may have been interrupted before it kept this checkpoint
+            self.folder.keep(self.step, self.config.run.keep)
 
     def draw(self) -> None:
         """Draw curves.png. If frames are pictures, also draw prediction.png and prediction.gif.
