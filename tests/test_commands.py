@@ -366,7 +366,7 @@ def test_other_frames_than_those_of_the_run_are_refused_in_words(capsys, run):
     )
 
 
-def test_percepts_are_no_film_and_clips_without_labels_teach_nothing(capsys, undrawn):
+def test_a_run_on_percepts_has_no_page_and_clips_without_labels_are_refused(capsys, undrawn):
     frames, many = np.random.default_rng(0).random((120, 5), np.float32), np.full(20, 6)
     Path("p").mkdir()
     write_percepts(Path("p"), Clips(frames, many, np.full(20, -1), ("a",), np.arange(20)))
@@ -393,7 +393,7 @@ def test_a_pipe_in_place_of_a_file_is_refused_not_waited_for(capsys, run):
         assert "expected a file, got a pipe or a device" in refusal(capsys, module, *words), words
 
 
-def test_a_run_that_may_not_be_read_is_told_apart_from_none(capsys, run, monkeypatch):
+def test_a_run_without_permission_is_not_called_missing(capsys, run, monkeypatch):
     """Root may read all, so the system's answers stand in for those that others get."""
     (run / "config.toml").rename("aside")
     with monkeypatch.context() as patch:
@@ -421,7 +421,7 @@ def test_settings_that_matplotlib_can_not_read_are_one_line(tmp_path, run):
 THINGS = "figure|fit|frame|gradient|layer|line|minute|number|parameter|run|sequence|step|unit"
 
 
-def test_one_of_a_thing_is_no_plural(capsys, undrawn):
+def test_a_count_of_one_has_the_singular(capsys, undrawn):
     tiny = "--digit-size 4 --frame-size 8 --past 1 --future 1 --hidden 1 --batch-size 1 --steps 1"
     assert call(train, *tiny.split(), "--num-digits", "1", "--out", "run") == 0
     for module, *words in (
@@ -760,8 +760,8 @@ for module, *words in (
 """
 
 
-def test_names_that_the_locale_has_no_letters_for(tmp_path):
-    """In the locale C, and without Python's mode for UTF-8, a name of bytes has no letters."""
+def test_every_command_takes_names_with_letters_that_the_locale_lacks(tmp_path):
+    """In the locale C, without the UTF-8 mode of Python, a name is bytes that are not decoded."""
     np.save(tmp_path / "Übung.npy", np.zeros((12, 20, 8, 8), np.uint8))
     own = "from minilstm import PeepholeLSTM\n\n\nclass Mine(PeepholeLSTM):\n    pass\n"
     (tmp_path / "Übung.py").write_text(own)

@@ -100,7 +100,7 @@ def test_the_trial_changes_no_bit_and_the_number_is_recorded(tmp_path, monkeypat
     for wanted in ("auto", "1", "2"):
         train.main([*SMALL, "--steps", "4", "--threads", wanted, "--out", str(tmp_path / wanted)])
     chosen = environment(tmp_path / "auto")["blas num_threads"]
-    assert chosen in "12" and weights(tmp_path / "auto") == weights(tmp_path / chosen)
+    assert chosen in ("1", "2") and weights(tmp_path / "auto") == weights(tmp_path / chosen)
     assert [environment(tmp_path / n)["blas num_threads"] for n in "12"] == ["1", "2"]
     assert threads.blas()["num_threads"] == 2  # as before the runs
     loud = [word for word in SMALL if word != "--quiet"]
