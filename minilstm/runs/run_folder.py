@@ -202,7 +202,7 @@ class RunFolder:
     def _unusable(self, error):
         return RunError(
             f"expected to write to the run folder {self.path}, got {error.strerror!r}: choose "
-            "a folder that you may write to"
+            "another, which you may write to"
         )
 
 
