@@ -105,6 +105,7 @@ COUNTS = {
     "tutorials/15_gpu.py": 3,
     "tutorials/16_your_own_cell.py": 4,
     "tutorials/17_percepts.py": 4,
+    "tutorials/18_what_came_after.py": 1,
     "tutorials/README.md": 1,
 }
 

@@ -4,8 +4,8 @@
 # *Slides: "Unsupervised Learning of Video Representations using LSTMs", "Motivation", "Objectives",
 # "Understand", "Compare".*
 #
-# * **You will do:** draw films whose causes you know. Then ask what can be read from their pixels,
-#   and what can be read from the memory of a network.
+# * **You will do:** draw films from a few numbers, their *causes*. Then measure what can be read
+#   from their pixels, and what can be read from the memory of a network.
 # * **You will learn:** what makes a representation good, and why one frame is never enough.
 # * **You need:** Python and a little NumPy. Nothing is downloaded.
 #
@@ -75,8 +75,8 @@ assert wrong["the model"] < wrong["a copy of the last frame"] / 2
 # numbers) and how it moves (2 numbers). Two library functions turn causes into pixels:
 # `trajectories` computes the positions, and `draw_frames` draws the digit there.
 #
-# **Predict:** a film has 11520 pixels. Move its digit by one pixel down and to the right in every
-# frame (unless a wall is in the way). How many pixels change?
+# **Predict:** a film has 11520 pixels. In every frame its digit is moved by one pixel down and one
+# to the right, unless it is at the wall. How many pixels change?
 
 # %%
 images, labels = load_digits(split="test")  # handwritten digits that no model has seen
@@ -93,12 +93,12 @@ print(f"a film has {x[:, 0].size} pixels; on average {changed:.0f} of them chang
 assert changed > 1000
 
 # %% [markdown]
-# The position changed by one pixel, and hundreds of pixels changed. The cause is simple, but the
-# pixels hide it.
+# The position changed by one pixel, and more than a thousand pixels of the film changed. So a
+# small change of a cause is a large change of the pixels.
 #
-# The distance between two frames as pixel vectors hides it even more. The *same* digit, moved by
-# four pixels, is further away than *another* digit in the same place. The distance depends on
-# position more than on shape. A person sees the shape first.
+# The next cell computes the distance between two frames, each a vector of 576 pixels. The *same*
+# digit, moved by four pixels, is further away than *another* digit in the same place. So the
+# distance depends on the position more than on the shape.
 
 # %%
 here, there = np.array([3, 3]), np.array([7, 3])
@@ -129,8 +129,8 @@ assert same_digit > same_place
 #
 # The first two need no labels, only films. This is the *unsupervised learning* of the title: train
 # a network on tasks 1 and 2, for which data are free, and hope that task 3 becomes easier. The
-# slides' "Objectives" then ask two questions: *what does the LSTM actually learn?* and *how useful
-# is it for other tasks?* These tutorials follow the same way.
+# slides' "Objectives" then ask two questions: *what does the LSTM actually learn to do?* and *how
+# useful is it for other tasks?* These tutorials ask the same two questions.
 #
 # ## One frame is not enough
 #
@@ -170,6 +170,10 @@ kit.save(drawn, "01_twins")
 # possible model for this, a linear one. It is called a *linear probe*:
 #
 # $$\hat v = W r + b, \qquad r = \text{the representation.}$$
+#
+# $r$ is a vector of $D$ numbers, $W$ is $2 \times D$, and $b$ and $\hat v$ are vectors of 2
+# numbers. (In the code each film is a row, so it computes `r @ W`. There $W$ is transposed, and its
+# last row is $b$.)
 #
 # A linear probe can only use what is easy to read in $r$. We compare three representations $r$ of
 # the same films. The last two come from networks that have seen ten frames:
@@ -225,9 +229,10 @@ kit.save(drawn, "01_reading_motion")
 # The share in the picture is called $R^2$. It is 1 for a perfect probe and 0 for a probe that
 # always answers the average motion. Below 0 it is worse than the average.
 #
-# The pixels of one frame say nothing about motion. A state says more, because the network has seen
-# ten frames. The state of the *trained* network says most, although it was trained on nothing but
-# frames. It learned about motion because it needs motion to predict.
+# From the pixels of one frame the probe can't read the motion. From a state it can read more,
+# because the network has seen ten frames. From the state of the *trained* network it can read most,
+# although this network was trained without labels. To predict frames, the network had to learn the
+# motion.
 
 # %%
 pixels, random, learned = scores.values()
@@ -258,7 +263,7 @@ assert shuffled < 0.1
 # ### Answers
 #
 # 1. "Which digit" is one number with 6,000 values, and neighbouring values are unrelated shapes. A
-#    small network needs codes in which a small change of the code makes a small change of the film.
+#    small network learns more easily if a small change of the code is a small change of the film.
 # 2. It is `score(np.concatenate([past[-2], past[-1]], axis=1).astype(float), v)`. It is not as good
 #    as the state. Motion is a *product* of two frames ("ink was here before AND ink is there now"),
 #    and a linear probe can't multiply. The next cell computes it.

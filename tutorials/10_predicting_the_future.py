@@ -248,6 +248,6 @@ assert wrong and all(name.startswith("reconstruct") for name in right)
 # 3. The argument against: the decoder relies on the previous frame, so the code learns less.
 #
 # **In the library:** [models/composite.py](../minilstm/models/composite.py) `Composite`;
-# [models/feedback.py](../minilstm/models/feedback.py), the decoder on its own output;
+# [models/feedback.py](../minilstm/models/feedback.py), the free-running decoder;
 # [batches.py](../minilstm/training/batches.py) `draw_feeding`. **Next:** 11, pictures of what a
 # model learned.

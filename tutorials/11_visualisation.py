@@ -31,10 +31,11 @@ from minilstm.training import loop
 # %% [markdown]
 # ## A model to look at
 #
-# The library draws its figures from a *run folder*, which the training command writes, or from a
-# model that comes with the package. We look at `one-digit`, the model of tutorial 01: one digit of
-# 14 pixels on frames of 24 x 24, ten frames to read, ten to predict, one layer of 256 units. (For a
-# run of your own write its folder in place of the name.)
+# The library draws its figures from a *run folder* or from a model that comes with the package.
+# (The training command writes a run folder.) We look at `one-digit`, the model of tutorial 01. It
+# has one layer of 256 units. It reads ten frames and predicts ten. A frame has 24 x 24 pixels, and
+# shows one digit 14 pixels high. To look at a run of your own, give its folder in place of the
+# name.
 
 # %%
 folder = tempfile.TemporaryDirectory()
@@ -152,9 +153,10 @@ assert trained_peak > 0.3 and trained_late > 10 * random_late
 # comes in, so every cell state decays. The activity of the trained decoder goes on. One can see the
 # difference at once, and this is what the figure of the slides shows.
 #
-# Its period is nearly right. A digit can move by 10 pixels, at most 1 pixel per frame, so it needs
-# ten frames from wall to wall and twenty to come back, and more when it moves diagonally. The
-# decoder was trained to predict ten frames and ran for a hundred.
+# The period of the trained decoder is nearly right. The way from wall to wall is 10 pixels, and a
+# digit moves at most 1 pixel per frame. So it needs ten frames from wall to wall, and twenty to
+# come back. It needs more when it moves diagonally. The decoder was trained to predict ten frames
+# and ran for a hundred.
 #
 # ## Figure 8: two digits
 #
@@ -166,10 +168,10 @@ caption = draw("fig8", "11_fig8")
 print(caption)
 
 # %% [markdown]
-# It draws one object, of about the size of one digit, with parts of both. Where the digits are
-# apart (frames 9 and 10), the object breaks into pieces. In the prediction it stays in one place.
-# On films of two digits the loss is 301 nats per frame, on films of one digit 31. So the model has
-# learned that there is one digit, and not only how digits move.
+# The model draws one object. It has about the size of one digit, and parts of both digits. Where
+# the digits are apart (frames 9 and 10), the object breaks into pieces. In the prediction it stays
+# in one place. On films of two digits the loss is 301 nats per frame, on films of one digit 31. So
+# the model has learned that there is one digit, and not only how digits move.
 
 # %% [markdown]
 # ## Figures 9 and 10: the weights of a unit as pictures

@@ -273,24 +273,24 @@ kit.save(drawn, "13_table4", show=False)
 # | Multi-skip feature stacking | tracks of points at several speeds; hand-made, no network | - |
 # | Composite LSTM Model | features of an ImageNet network, LSTM | ImageNet; unlabelled films |
 #
-# In two sentences each:
+# Each method in a few sentences:
 #
 # * **Spatial Convolutional Net**: an ImageNet network is trained further to name the action in
-#   single frames. The answers for the frames of a film are averaged, so it knows no motion.
+#   single frames. Its answers for the frames of a film are averaged. It sees no motion.
 # * **Temporal Convolutional Net**: the same kind of network, but its input is the optical flow of
 #   ten frames, stacked as channels. It sees motion, and no colour or texture.
 # * **Two-stream Convolutional Net**: the two above together. Their answers are joined at the end.
-# * **C3D**: a network whose convolution windows are 3x3x3, the third direction being time. It is
-#   trained to name sports in a million films, and a linear classifier of its features answers for
-#   other films.
+# * **C3D**: a network whose convolution windows are 3x3x3: height, width and time. It is trained to
+#   name sports in a million films. Then a linear classifier of its features is trained for other
+#   films.
 # * **C3D + fc6**: C3D's features beside those of layer fc6 of an ImageNet network. The gain of 4.1
-#   points shows that the two know different things.
-# * **LRCN**: a convolutional network describes every frame, an LSTM reads the descriptions, and all
-#   is trained together with labels. It is the slides' classifier without unsupervised pretraining,
-#   with its convolutional network trained, too; it is best with flow and RGB together.
-# * **Multi-skip feature stacking**: improved dense trajectories, points that are tracked through
-#   the film, with hand-made descriptions of the motion around them. Frames are skipped in several
-#   ways, so that one action at several speeds gives similar numbers.
+#   points suggests that the two networks compute different features.
+# * **LRCN**: a convolutional network describes every frame, and an LSTM reads the descriptions.
+#   Both are trained together, with labels. The slides' classifier trains only the LSTM, after
+#   unsupervised pretraining. LRCN is best with flow and RGB together.
+# * **Multi-skip feature stacking**: points are tracked through the film (improved dense
+#   trajectories), and hand-made features describe the motion around them. This is repeated with
+#   frames left out, so that one action at several speeds gives similar features.
 #
 # So the table mixes four questions: a network or hand-made features, RGB or flow, how many labels,
 # one model or two. **No two rows differ in one point only.** Such rows are in Tables 1 and 3, which
@@ -363,8 +363,8 @@ assert np.mean(wrong) > np.mean(honest)
 # statistical test protects against chance. It does not protect against comparing what can't be
 # compared.
 #
-# Later papers on moving digits print other numbers, squared error and SSIM. Tutorial 18 has them,
-# and says what can be compared.
+# Later papers on moving digits print other numbers: squared error and SSIM. Tutorial 18 lists them
+# and says which can be compared.
 #
 # ## A checklist
 #

@@ -234,9 +234,10 @@ assert speed > 0
 #   of arguments and its generated kernels, and gives the numbers of the CPU. So do runs that are
 #   resumed from a checkpoint, also when they change from one library to the other.
 # * **How:** on a stand-in for the driver and the matrix library. It executes the kernels on a CPU.
-# * **On one GPU (an H100):** training steps as graphs and gradients in several streams, to the bit,
-#   and the speed of whole steps. [gpu/README.md](../minilstm/gpu/README.md) has the figures.
-# * **Not verified:** running out of memory, several GPUs, GPUs of other makers.
+# * **On one GPU (an H100):** training steps as CUDA graphs give the same bits as steps without
+#   graphs. Gradients in several streams give the same bits as in one stream. The speed of whole
+#   steps was measured: [gpu/README.md](../minilstm/gpu/README.md) has the figures.
+# * **Not verified:** running out of memory, several GPUs, and GPUs of other makers.
 #
 # If you have a GPU, three commands test it:
 #

@@ -162,8 +162,8 @@ except TypeError as error:
 # %% [markdown]
 # ## 3. Check
 #
-# The sample of a small GRU with random weights comes with `Recurrent`. `check` compares each
-# gradient with finite differences and with complex steps, for each time step.
+# `GRU.sample` is inherited from `Recurrent`. It returns a small GRU with random weights and inputs.
+# `check` compares each gradient with finite differences and with complex steps, for each time step.
 
 # %%
 rows = check(GRU.sample(np.random.default_rng(0)))
@@ -209,7 +209,7 @@ assert set(wrong) == {"Wx", "Wh", "b", "x", "state.0"}
 # ## 4. Train
 #
 # To train the cell, put the class with its imports into a file. The file
-# [own_cells.py](own_cells.py) is such a file, and holds the same GRU. Now every command knows it:
+# [own_cells.py](own_cells.py) is such a file, and contains the same GRU. Every command can read it:
 #
 # ```sh
 # python -m minilstm.gradcheck tutorials/own_cells.py:GRU
@@ -219,8 +219,9 @@ assert set(wrong) == {"Wx", "Wh", "b", "x", "state.0"}
 # python -m minilstm.visualize runs/gru
 # ```
 #
-# The second command tries the promises that every layer of the library makes: it changes none of
-# its inputs, it keeps the dtype, two forward passes may be alive at the same time, and more.
+# The second command tests the contract that every layer of the library keeps. For example, a layer
+# does not change its inputs, keeps the dtype, and allows a second forward pass before the first
+# backward pass.
 
 # %%
 FILE = Path(os.path.relpath(kit.FOLDER / "own_cells.py"))
@@ -240,9 +241,11 @@ print(recorded.replace(str(kit.FOLDER), "..."))
 assert type(model.encoder.layers[0]).__name__ == "GRU"
 
 # %% [markdown]
-# The run records the path of the file, the class, and a hash of the file, but no copy of it. To use
-# a cell is to *run* a file, and nobody should run a file without knowing. So a run whose file has
-# changed is refused, before a line of it runs. You then name the file, if you trust it.
+# The run folder records the path of the file, the name of the class, and a hash of the file. It
+# contains no copy of the file. To load your cell, Python must execute the file. A changed file
+# should not be executed without your knowledge. So `minilstm.load` compares the hash first, and
+# raises an error if the file has changed. If you trust the changed file, name it in
+# `load(run, cell=...)`.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -355,5 +358,5 @@ for cell in (own_cells.CoupledLSTM, own_cells.MinimalLSTM):
 # %% [markdown]
 # **In the library:** [rnn.py](../minilstm/layers/rnn.py) `Recurrent`, `ElmanRNN` (the shortest
 # cell); [lstm.py](../minilstm/layers/lstm.py) `LSTM`; [own_cell.py](../minilstm/runs/own_cell.py)
-# `read_cell`, which runs a file only if you asked for it. **Next:** 17, features
-# in place of pixels.
+# `read_cell`, which executes a file only if you name it or its hash is the recorded one. **Next:**
+# 17, features in place of pixels.

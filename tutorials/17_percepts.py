@@ -3,10 +3,10 @@
 #
 # *Slides: "Input at each timestep", "Transfer Learning for Action Recognition", "Table 1".*
 #
-# * **You will do:** build the network that describes a frame, convolution by convolution, ask what
-#   its 1280 numbers know, and let a composite model predict them.
-# * **You will learn:** why this network is cheap, what one frame can't tell, and how to run UCF-101
-#   and HMDB-51 here.
+# * **You will do:** build the network that describes a frame, convolution by convolution. Measure
+#   what can be read from its 1280 numbers. Train a composite model to predict them.
+# * **You will learn:** why this network is cheap, what one frame does not show, and how to run
+#   UCF-101 and HMDB-51 here.
 # * **You need:** tutorials 01, 08, 10 and 12.
 #
 # ![views of a photograph, and the view whose percept is nearest](images/17_neighbours.png)
@@ -16,9 +16,9 @@
 #
 # A **percept** is the description of one frame by a network that was trained on ImageNet, on more
 # than a million photographs with labels. The paper uses a network with 4096 numbers per frame. This
-# library uses MobileNetV2 (Sandler et al. 2018) with 1280 numbers, because it needs a fiftieth of
-# the products. [mobilenet.py](../minilstm/data/mobilenet.py) computes it in plain NumPy. Only the
-# forward pass is needed, because its weights never change.
+# library uses MobileNetV2 (Sandler et al. 2018) with 1280 numbers, because it needs about a
+# fiftieth of the products (multiplications). [mobilenet.py](../minilstm/data/mobilenet.py) computes
+# it in plain NumPy. Only the forward pass is needed, because its weights never change.
 
 # %%
 import kit
@@ -36,35 +36,35 @@ network, trained = kit.imagenet_network()
 print("weights:", "those of ImageNet" if trained else "random. " + kit.NO_WEIGHTS)
 
 # %% [markdown]
-# The weights do not come with the package (14 MB). The page in the gallery was made with them. To
-# run the tutorial with them, too, save torchvision's public file `mobilenet_v2-b0353104.pth` as
+# The weights (14 MB) do not come with the package. The page in the gallery was made with them. To
+# use them yourself, save torchvision's public file `mobilenet_v2-b0353104.pth` as
 # `mobilenet_v2.pth` in the project's folder, and convert it there:
 #
 # ```
 # python -m data_tools.convert_pth mobilenet_v2.pth tutorials/build/mobilenet_v2.safetensors
 # ```
 #
-# Without them the network has random weights. Then the text below that begins with "With ImageNet's
-# weights" does not describe your output.
+# Without this file the network has random weights. Then the text below that begins with "With
+# ImageNet's weights" does not describe your output.
 #
 # ## Two cheap convolutions in place of one
 #
-# A picture has $h \times w$ positions and $C$ channels: at first three colours, later features. A
-# convolution with a 3x3 window computes, at every position, $K$ new channels from the nine
-# positions around it:
+# A picture $x$ has $h \times w$ positions and $C$ channels: at first three colours, later features.
+# A convolution with a 3x3 window computes $K$ new channels at every position $p$, from the nine
+# positions around $p$. Its weights $W$ have the shape (3, 3, C, K), its output $y$ (h, w, K):
 #
 # $$y[p, k] = \sum_{d} \sum_{c} W[d, c, k] \, x[p + d, c], \qquad
 #   d = (-1, -1), \dots, (1, 1).$$
 #
-# MobileNetV2 divides this sum into two:
+# MobileNetV2 does this in two steps:
 #
-# * **depthwise**: $u[p, c] = \sum_d V[d, c] \, x[p + d, c]$ looks at neighbours. No channel is
-#   mixed with another.
-# * **pointwise**: $y[p, k] = \sum_c u[p, c] \, U[c, k]$ mixes channels. It does not look at any
-#   neighbour. So it is one matrix product.
+# * **depthwise**: $u[p, c] = \sum_d V[d, c] \, x[p + d, c]$ is a sum over the neighbours, for each
+#   channel alone. $V$ is (9, C): one row for each of the nine $d$. $u$ is (h, w, C).
+# * **pointwise**: $y[p, k] = \sum_c u[p, c] \, U[c, k]$ is a sum over the channels, for each
+#   position alone. $U$ is (C, K). So this step is one matrix product, (hw, C) times (C, K).
 #
-# Both together are a full convolution whose weights are a product, $W[d, c, k] = V[d, c] \, U[c,
-# k]$. The next cell checks this on a small picture.
+# Both together are a full convolution with $W[d, c, k] = V[d, c] \, U[c, k]$. The next cell checks
+# this on a small picture.
 
 # %%
 rng = np.random.default_rng(0)
@@ -96,25 +96,26 @@ print(f"full: {products[0] / 1e6:.0f} million products; depthwise and pointwise:
 assert 8 < products[0] / products[1] < 9
 
 # %% [markdown]
-# Almost nine times fewer: the depthwise part costs almost nothing, and the pointwise part is a
-# ninth of the whole. The price is that not every $W$ is such a product. The network makes up for
-# this by its depth.
+# Almost nine times fewer: the depthwise step costs almost nothing, and the pointwise step needs a
+# ninth of the products of the full convolution. The disadvantage: most $W$ can't be written as such
+# a product. So the network has many layers.
 #
 # ## A block: widen, look, narrow
 #
-# The network has 17 blocks. Each has three convolutions:
+# The network has 17 blocks. Each has three convolutions (only block 1 has no *widen*):
 #
 # 1. **widen** (pointwise): six times as many channels, then $\min(\max(x, 0), 6)$, called ReLU6;
-# 2. **look** (depthwise, 3x3): at the neighbours, then ReLU6;
-# 3. **narrow** (pointwise): back to few channels, with *nothing* after it.
+# 2. **look** (depthwise, 3x3): sums over the neighbours, then ReLU6;
+# 3. **narrow** (pointwise): back to few channels, without a ReLU6.
 #
-# If input and output have the same shape, the block *adds* its result to its input. So it computes
-# a correction, called a *residual*. Older networks had wide channels between the blocks and few
-# inside. Here it is the other way round, hence the name **inverted residual**: what is added and
-# passed on is narrow, and the many channels exist only inside a block. ReLU6 sets negative numbers
-# to zero. In few channels this would lose what cannot be recovered, so the narrow part has none.
+# If input and output have the same shape, the block *adds* its result to its input. So the three
+# convolutions compute a correction of the input, called a *residual*. Older residual networks have
+# many channels between the blocks and few inside. MobileNetV2 has few channels between the blocks
+# and many inside. So its blocks are called **inverted residuals**. ReLU6 sets negative numbers to
+# zero. After *narrow* there are few channels, and a ReLU6 would lose information that no other
+# channel has. So there is none.
 #
-# Block 3 by hand:
+# The next cell computes block 3 by hand:
 
 
 # %%
@@ -131,8 +132,9 @@ print("channels of block 3: 24 ->", network.weights["3 widen"][0].shape[1], "-> 
 assert np.allclose(by_hand(3, x), network.block(3, x), atol=1e-4)
 
 # %% [markdown]
-# Four of the blocks, and the first convolution, move by two positions at a time (*stride* 2). So
-# the picture becomes smaller while its channels become more:
+# The first convolution and four of the blocks move their window by two positions at a time
+# (*stride* 2). So the height and the width are halved five times, from 224 to 7. The number of
+# channels grows:
 
 
 # %%
@@ -160,8 +162,8 @@ assert grid.shape == (1, 7, 7, 1280)
 assert np.allclose(grid.mean(axis=(1, 2)), percept, atol=1e-4)
 
 # %% [markdown]
-# The last line of the network is the mean over all 7 x 7 positions: **1280 numbers for the frame.**
-# They are never negative. Each says how much of "its" feature is in the frame.
+# The last operation of the network is the mean over all 7 x 7 positions: **1280 numbers for the
+# frame.** They are never negative. Each number says how strongly one learned feature is present.
 #
 # **Predict:** one pixel in the middle of the frame changes. How many of the 7 x 7 positions of the
 # last layer does this change?
@@ -176,14 +178,15 @@ for (name, x), (_, y) in zip(steps(portrait), steps(changed), strict=True):
 assert share == 1
 
 # %% [markdown]
-# All of them. Each 3x3 window sees a little further, and each stride doubles its step. So every one
-# of the last positions has seen nearly the whole frame. An LSTM over pixels must learn from its few
-# films that neighbours belong together (tutorial 08). Here this is built in, 18 windows deep.
+# All 49. Each 3x3 window reaches one position further, and each stride doubles the distance between
+# two positions, in pixels. After 18 such windows every position of the last layer depends on nearly
+# the whole frame. An LSTM over pixels must learn from its films which pixels are neighbours
+# (tutorial 08). A convolutional network need not learn it.
 #
 # ## What does one percept know?
 #
-# One more matrix product gives the logits of the 1000 classes of ImageNet. (The package has no list
-# of their names. These are the names of the classes that we need.)
+# One more matrix product, (1, 1280) times (1280, 1000), gives the logits of the 1000 classes of
+# ImageNet. (The package has no list of their names. The next cell names the classes that we need.)
 
 # %%
 NAMES = {400: "academic gown", 457: "bow tie", 652: "military uniform", 667: "mortarboard",
@@ -199,15 +202,15 @@ if trained:
     assert 652 in best
 
 # %% [markdown]
-# With ImageNet's weights: it sees the uniform and the tie of an admiral. Nobody told it about this
-# photograph. But how the photograph was cut changes which of the two is first.
+# With ImageNet's weights: the two most probable classes are a bow tie and a military uniform. The
+# order of the two depends on how the photograph was cut.
 #
-# Now compare views of the photograph. Each view is changed in a way that does not change its
-# content. Then we look for the nearest of all original views, by the distance of pixels and by the
-# distance of percepts.
+# Now compare views of the photograph. Each view is changed, but it still shows the same thing. For
+# each changed view we look for the nearest of all original views. We do this twice: by the distance
+# between pixels, and by the distance between percepts.
 #
-# **Predict:** a view is mirrored. Is the nearest of the original views its own original, by pixels
-# and by percepts? And if it is turned upside down?
+# **Predict:** a view is mirrored. Is its own original the nearest one, by pixels and by percepts?
+# And if the view is turned upside down?
 
 # %%
 SIDE = 32 if kit.FAST else 96  # the network takes pictures of any size
@@ -259,14 +262,14 @@ kit.pictures(ax, rows.reshape(3, 6, -1) / 255, (SIDE, SIDE, 3), gap=4)
 kit.save(drawn, "17_neighbours", show=False)
 
 # %% [markdown]
-# With ImageNet's weights: by pixels, a mirrored view is lost. By percepts its original is almost
-# always the nearest. For a view upside down percepts are less sure, because photographs are seldom
-# upside down. A view from nearer is no easier by percepts than by pixels: percepts know *what* is
-# there and also how large it is.
+# With ImageNet's weights: by pixels, the original of a mirrored view is found in 23 % of the cases,
+# by percepts in 96 %. For a view upside down it is 55 % by percepts. One reason may be that few
+# photographs of ImageNet are upside down. For a view from nearer, percepts are no better than
+# pixels. So a percept also depends on the size of what is shown.
 #
 # ## What does one percept lose?
 #
-# The mean over the positions forgets *where* each feature was.
+# The last operation is a mean over the positions, and a mean does not depend on their order.
 #
 # **Predict:** the 7 x 7 positions of the last layer are shuffled. How much does the percept change?
 # And a small picture is moved over a grey frame: can a linear probe (tutorial 01) still read its
@@ -282,7 +285,7 @@ def score(r, v, fit, ridge=0.1):
     r = r.reshape(len(r), -1).astype(float)
     r = (r - r[:fit].mean(axis=0)) / (r[:fit].std(axis=0) + 1e-3) / np.sqrt(r.shape[1])
     mean = v[:fit].mean(axis=0)
-    # the same as with W of tutorial 01, but for fewer rows than columns
+    # ridge regression as in tutorial 01, in the form that is faster for fewer rows than columns
     weights = np.linalg.solve(r[:fit] @ r[:fit].T + ridge * np.eye(fit), v[:fit] - mean)
     answer = r[fit:] @ r[:fit].T @ weights + mean
     return 1 - ((v[fit:] - answer) ** 2).sum() / ((v[fit:] - mean) ** 2).sum()
@@ -305,16 +308,15 @@ if not kit.FAST:
     assert of_position > 0.5
 
 # %% [markdown]
-# The shuffle changes nothing: where a feature was *among the 7 x 7 positions* is lost. Yet the
-# position of the small picture can be read. The channels themselves know it. There are zeros around
-# the frame, so a channel near the border differs from the same channel in the middle. So do not say
-# "the mean removes the position". Measure it.
+# The shuffle changes nothing (except rounding). Yet the position of the small picture can be read,
+# because the channels depend on it. There are zeros around the frame, so a channel near the border
+# differs from the same channel in the middle.
 #
-# **Motion** is lost for certain, since a percept is computed from one frame. Here are films of a
+# A percept can't contain **motion**, since it is computed from one frame. Here are films of a
 # camera that moves over the photograph in one of six ways.
 #
-# **Predict:** a linear probe gets the percept of one frame of a film. How many of the six motions
-# does it recognise? And with the difference between the last percept and the first?
+# **Predict:** a linear probe gets the percept of one frame of a film. In what share of the films
+# does it recognise the motion? And from the last percept minus the first?
 
 # %%
 MOTIONS = ("left", "right", "up", "down", "nearer", "away")
@@ -361,18 +363,19 @@ if trained:
     assert one < 1 / 6 + 3 * error < change
 
 # %% [markdown]
-# One percept is a guess. With ImageNet's weights, two percepts of different times tell some of the
-# motion, and none of these numbers was made for motion. This is why the paper gives *sequences* of
-# percepts to an LSTM.
+# From one percept the probe is no better than a guess. With ImageNet's weights it recognises 38 %
+# of the motions from the difference of two percepts. So *sequences* of percepts contain motion, and
+# the paper gives such sequences to an LSTM.
 #
 # ## Sequences of percepts for the composite model
 #
-# A percept is a vector like any other. The composite model reads half of a film's percepts,
-# reconstructs them and predicts the other half. Percepts are real numbers and no probabilities, so
-# the loss is the squared error, $\tfrac12 \sum (z - y)^2$ per frame, after each of the 1280 numbers
-# was normalised to mean 0 and standard deviation 1 over the training films (tutorial 08).
-# `data.Percepts` does this. It divides by recording: of every ten, eight are for training, one for
-# validation, one for the test.
+# A percept is a vector, so it can be the input $x_t$ of an LSTM. The composite model reads the
+# percepts of the first half of a film, reconstructs them and predicts those of the second half.
+# First each of the 1280 numbers is normalised to mean 0 and standard deviation 1 over the training
+# films (tutorial 08). `data.Percepts` does this. Percepts are not probabilities, so the loss is the
+# squared error per frame, $\tfrac12 \sum (z - y)^2$, with the prediction $z$ and the true percept
+# $y$, both of 1280 numbers. Of every ten recordings, eight are for training, one is for validation
+# and one for the test.
 #
 # **Predict:** which has the lowest squared error for the future percepts: the mean percept, a copy
 # of the last one, or the model?
@@ -410,23 +413,24 @@ if trained:
     assert abs(by_code - 1 / 6) < 3 * error
 
 # %% [markdown]
-# The model beats the mean percept and not the copy. Percepts of one place change slowly, and from
-# 240 films of one photograph the model learns little about other films. Look at the last column:
-# the copy becomes worse with every frame, and the model is better in the last one. The result for
+# With ImageNet's weights: the model is better than the mean percept. Over all future frames it is
+# worse than the copy, because percepts change slowly and there are only 240 training films, all of
+# one photograph. In the last frame the model is better than the copy (last column). The result for
 # natural patches was similar (tutorial 11).
 #
-# The code of this model knows no more about motion than a single percept. It has learned what is in
-# a film, and not how it moves. So a composite model on percepts is no guarantee, and on 84 real
-# clips pretraining did not help us either ([experiments](../minilstm/experiments/README.md), "Real
-# clips"). The slides' gains need many films without labels.
+# A linear probe finds no more motion in the code of this model than in a single percept. So
+# training a composite model on percepts does not always give a code that contains the motion. On 84
+# real clips pretraining did not help either ([experiments](../minilstm/experiments/README.md),
+# "Real clips"). The slides report a gain after pretraining on many more films.
 #
 # ## UCF-101 and HMDB-51
 #
 # These are the films of the slides' Tables 1, 3 and 4. **UCF-101** has 13,320 films of sports,
 # music and daily life, in 101 classes. **HMDB-51** (Kuehne et al. 2011) has 6,766 clips in 51
 # classes, most of them cut out of cinema films: *chew, climb stairs, draw sword, hug, kiss, pick,
-# shake hands, stand, wave*. It is harder: the camera moves, films differ in quality, and a single
-# frame of *stand* and of *sit* may be the same. The slides' Table 1, RGB:
+# shake hands, stand, wave*. HMDB-51 is harder than UCF-101: the camera moves, the quality differs
+# from film to film, and one frame of *stand* can look like one of *sit*. The slides'
+# Table 1 has for RGB, accuracy in %:
 #
 # | | UCF-101 | HMDB-51 |
 # | --- | --- | --- |
@@ -434,8 +438,8 @@ if trained:
 # | LSTM classifier | 74.5 | 42.8 |
 # | Composite LSTM Model + Finetuning | 75.8 | 44.1 |
 #
-# Each set has three official **splits**. In HMDB-51 a list names the clips of one class for one
-# split, and a number follows each name: 1 for training (70 clips), 2 for test (30 clips), 0 for
+# Each set has three official **splits**. HMDB-51 has one list for each class and split. Each of its
+# lines is the name of a clip and a number: 1 for training (70 clips), 2 for test (30 clips), 0 for
 # neither. So a test set has $51 \cdot 30 = 1530$ clips. Results are the mean over the three splits.
 #
 # **Predict:** the slides' gain of pretraining on HMDB-51 is 1.3 points. How large is the sampling
@@ -449,11 +453,12 @@ assert abs(sampling - gain) < 0.1
 print(f"with 4243 test clips ± {100 * np.sqrt(0.441 * 0.559 / 4243):.1f} points")
 
 # %% [markdown]
-# They are equal. The mean over three splits is better than one split. Their test sets share few
-# clips (104 to 155 of 1530), and together they have 4,243 different ones. This gives 0.8 points.
-# (Both classifiers are tested on the same clips and so share a part of this error, tutorial 12.)
+# They are equal. The mean over three splits has a smaller error. Any two test sets share few
+# clips (104 to 155 of 1530), and all three together have 4,243 different clips. This gives 0.8
+# points. (Both classifiers are tested on the same clips, so they share a part of this error: see
+# tutorial 12.)
 #
-# We write small lists of the same form and read them with the library's function.
+# The next cell writes small lists of the same form and reads them with the library's function.
 
 # %%
 names, lists = [f"wave_{n}.avi" for n in range(10)], kit.FOLDER / "build" / "lists"
@@ -479,10 +484,10 @@ print("clips in at least one test set:", len(set.union(*tests)))
 # 3. `python -m minilstm.reproduce table1 --rgb rgb --flow flow --lists testTrainMulti_7030_splits`
 #
 # The last command trains the composite model without labels, finetunes the classifier on each of
-# the three splits, and prints Table 1 beside the slides'. `table3`, `table4` and `fig12` take the
-# same words. For UCF-101 add `--groups 'v_(.*)_c'` to the first two commands, because several clips
-# are cut out of one recording; its lists are `ucfTrainTestlist`. This project had no copy of the
-# films: the readers were tested on small films of the same layout, and the real lists were read.
+# the three splits, and prints its Table 1 beside that of the slides. `table3`, `table4` and `fig12`
+# take the same options. For UCF-101 add `--groups 'v_(.*)_c'` to the first two commands, because
+# several of its clips are cut out of one recording. Its lists are in `ucfTrainTestlist`. We had no
+# copy of the films: we tested the readers on small films of the same layout, and on the real lists.
 #
 # ## Break it on purpose: blue for red
 #
@@ -509,27 +514,27 @@ print(f"distance of percepts: colours exchanged {apart(known, exchanged):.1f}, "
 assert apart(known, exchanged) > 0
 
 # %% [markdown]
-# There is no error, and nothing in the output looks wrong. With ImageNet's weights the percepts of
-# exchanged colours are further from the right ones than those of a mirrored view. A network trained
-# on them still learns something, only less. So extract percepts with *one* program, and look at the
-# classes of a few frames before you extract a million. (`data_tools.extract_percepts` reads red,
-# green, blue.)
+# There is no error, and the output has the right shape. With ImageNet's weights, exchanged colours
+# change the percepts more than mirroring does. So extract all percepts with *one* program, and look
+# at the most probable classes of a few frames before you extract a million.
+# (`data_tools.extract_percepts` reads red, green, blue.)
 #
 # ## Exercises
 #
 # 1. A film is played backwards. Which of these change: the set of its percepts, their mean, the
 #    code of an LSTM that reads them?
 # 2. Why is there no ReLU6 at the end of a block, but one at the end of the network?
-# 3. Could the composite model predict percepts, and could one draw the predicted frames from them?
+# 3. Can one draw the predicted frames from the percepts that the composite model predicts?
 #
 # ### Answers
 #
-# 1. Only the code. So a classifier of the mean of all frames can't tell *stand up* from *sit down*.
-# 2. Inside, the few channels must carry everything to the next block, and a ReLU6 would set half of
-#    it to zero. At the end there are 1280 channels, enough to be non-negative, and a sum over
-#    positions of "how much of it is there" should not cancel.
-# 3. It can predict them, as above. To draw, one would need a network from percepts back to pixels.
-#    The slides show pictures only of digits and patches for this reason.
+# 1. Only the code. So a classifier of the mean percept can't tell *sit down* from the same film
+#    played backwards.
+# 2. Between the blocks a few channels carry all information, and a ReLU6 would set their negative
+#    numbers to zero. At the end there are 1280 channels. They are averaged over the positions, and
+#    numbers that are never negative do not cancel in a mean.
+# 3. Not from the percepts alone. One needs another network that computes pixels from percepts. The
+#    slides show predicted frames only for digits and patches.
 
 # %% [markdown]
 # **In the library:** [mobilenet.py](../minilstm/data/mobilenet.py) `MobileNetV2`, `depthwise`,

@@ -3,17 +3,17 @@
 #
 # *Slides: "Conclusion & Discussion", "Table 2".*
 #
-# * **You will do:** turn an LSTM into a ConvLSTM by replacing its matrix products, and compute what
-#   a model loses that predicts each pixel alone.
-# * **You will learn:** which weakness of this paper each later model removes, and which of their
-#   numbers can be compared with Table 2.
+# * **You will do:** turn an LSTM into a ConvLSTM by replacing its matrix products by convolutions.
+#   Compute how many nats it costs to predict each pixel alone.
+# * **You will learn:** two weaknesses of this paper's models, what later models do about them, and
+#   which of their numbers can be compared with Table 2.
 # * **You need:** tutorials 05, 08, 09 and 13.
 #
 # ![the states of an LSTM and of a ConvLSTM for a digit that is moved](images/18_shift.png)
 #
-# The same film twice; in the second one the digit is four pixels further to the right. Left: the
-# last frame. Middle: the state of an LSTM, 256 units drawn as 16 x 16. Right: one channel of the
-# state of a ConvLSTM. Only the ConvLSTM's state has moved with the digit.
+# Each row is one film. In the second film the digit is four pixels further to the right. Left: the
+# last frame. Middle: the output $h$ of an LSTM, 256 units drawn as 16 x 16. Right: one channel of
+# the output $h$ of a ConvLSTM. Only the ConvLSTM's output has moved with the digit.
 
 # %%
 import kit
@@ -29,15 +29,17 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## Weakness 1: an LSTM does not know neighbours
 #
-# The LSTM of the paper sees a frame as a list of numbers (tutorial 08). What it has learned about a
-# digit in one place says nothing about the same digit in another place. **ConvLSTM** (Shi et al.
-# 2015) changes one thing: the matrix products become convolutions. Then $x_t$, $h_t$ and $c_t$ are
-# pictures with channels, and $*$ is a convolution:
+# The LSTM of the paper reads a frame as a list of numbers (tutorial 08). It must learn the same
+# digit again in every place. In a **ConvLSTM** (Shi et al. 2015) the matrix products are replaced
+# by convolutions, written $*$. For frames of $C$ channels and a state of $H$ channels:
 #
 # $$a = W_x * x_t + W_h * h_{t-1} + b, \qquad c_t = f \, c_{t-1} + i \, g, \qquad
 #   h_t = o \tanh(c_t).$$
 #
-# The gates are those of tutorial 05. So this is the library's own `lstm_cell`, with other $a$:
+# At every position $x_t$ has $C$ channels, $h_t$ and $c_t$ have $H$, and $a$ has $4H$. The shape of
+# $W_x$ is (k, k, C, 4H), that of $W_h$ (k, k, H, 4H), and that of $b$ (4H). The four parts of $a$
+# give $i, f, g, o$ as in tutorial 05. So the library's own `lstm_cell` computes the rest, here
+# without peepholes:
 
 
 # %%
@@ -62,8 +64,8 @@ def conv_lstm(x, Wx, Wh, b):
 
 # %% [markdown]
 # **Predict:** a digit moves over a frame. In a second film everything is the same, four pixels
-# further to the right. How does the final state of an LSTM change, and that of a ConvLSTM? (Both
-# have random weights.)
+# further to the right. How does the last $h$ of an LSTM change, and that of a ConvLSTM? (Both have
+# random weights.)
 
 # %%
 digits, labels = data.load_digits()
@@ -110,8 +112,8 @@ for ax, name in zip(axes[0], ("last frame", "LSTM: 256 units", "ConvLSTM: a chan
 kit.save(drawn, "18_shift", show=False)
 
 # %% [markdown]
-# The ConvLSTM's state is the same, moved by four columns. It need not learn a digit again in every
-# place. It also needs far fewer weights, because a convolution uses the same ones everywhere:
+# The ConvLSTM's $h$ is the same, moved by four columns. A ConvLSTM also has far fewer weights,
+# because a convolution uses the same weights at every position:
 
 # %%
 size = sum(p.value.size for p in Composite(4096, 2048, 2, rng, init=Blank()).params().values())
@@ -122,34 +124,32 @@ print(f"one ConvLSTM layer of {channels} channels, {window} x {window}: {layer /
 assert size > 200 * layer
 
 # %% [markdown]
-# Is anything lost? A composite LSTM squeezes a film into one code, a list of numbers, which can be
-# given to a classifier. The state of a ConvLSTM is a stack of pictures. It is made to predict, less
-# to represent.
+# A ConvLSTM has a disadvantage, too. The code of an LSTM is one list of numbers, and a classifier
+# can read it. The state of a ConvLSTM is larger: it has $H$ channels at every position.
 #
-# Three more families followed:
+# Three more families of models:
 #
-# * **PredRNN** (Wang et al. 2017; PredRNN++ 2018) is a ConvLSTM with a second memory. It passes
-#   from layer to layer upwards, and from the top layer to the bottom layer of the next time step,
-#   so that details of a frame reach the next frame by a short way.
-# * **Models without recurrence** (SimVP, Gao et al. 2022) read all past frames at once, as channels
-#   of one picture, and give all future frames at once. They are faster, and nothing is fed back.
-# * **Video transformers** cut frames into small squares and let every square look at every other
-#   one by *attention*: weights that are computed from the content. So they need no code through
-#   which the whole past must pass, and no fixed neighbourhood. The cost grows with the square of
-#   the number of squares.
+# * **PredRNN** (Wang et al. 2017; PredRNN++ 2018) is a ConvLSTM with a second memory. This memory
+#   goes from each layer to the layer above, and from the top layer to the bottom layer of the next
+#   time step.
+# * **Models without recurrence** (SimVP, Gao et al. 2022) compute all future frames at once from
+#   all past frames. No output is fed back.
+# * **Video transformers** cut frames into small squares. Each square receives a weighted sum over
+#   other squares. The weights are computed from the squares; this is called *attention*. If each
+#   square attends to all others, the work grows with the square of their number.
 #
 # ## Weakness 2: every pixel is predicted alone
 #
-# The loss of the paper treats pixels as independent coins, given the past. If the future is
-# uncertain, the best independent prediction is a mean of the possible futures: a blur. **Video
-# Pixel Networks** (VPN, Kalchbrenner et al. 2016) predict pixel after pixel, and each pixel depends
-# on the pixels before it in the same frame, and on all true frames before.
+# The loss of the paper treats the pixels of a frame as independent, given the past. If the future
+# is uncertain, the best independent prediction is the mean of the possible futures: a blur. **Video
+# Pixel Networks** (VPN, Kalchbrenner et al. 2016) predict one pixel after another. Each prediction
+# depends on the frames before, and on the pixels before it in the same frame.
 #
-# Here is the smallest example. A digit goes to the left or to the right, with probability 1/2 each.
+# Here is a small example. A digit goes to the left or to the right, with probability 1/2 each. So
+# there are two possible pictures.
 #
 # **Predict:** how many nats does this frame cost if each pixel is predicted alone, as well as
-# possible? And how many if a model says "all of this picture or all of that picture, one half
-# each"?
+# possible? And how many if a model gives each of the two pictures the probability 1/2?
 
 # %%
 zero = data.resize_digits(digits[labels == 0][:1], 8)[0]
@@ -164,11 +164,13 @@ print(f"independent pixels: {alone:.1f} nats; one of two pictures: {together:.2f
 assert np.isclose(alone, (left != right).sum() * np.log(2))
 
 # %% [markdown]
-# Each of the pixels in which the two pictures differ costs $\log 2$. The other model pays $\log 2$
-# once. With the chain rule, $p(y) = \prod_k p(y_k \mid y_1, \dots, y_{k-1})$, VPN can be such a
-# model: the first pixel of ink says where the digit is, and all other pixels follow.
+# If pixels are predicted alone, each pixel in which the two pictures differ costs $\log 2$. The
+# other model pays $\log 2$ once for the whole frame. VPN can be such a model. It uses the chain
+# rule, $p(y) = \prod_k p(y_k \mid y_1, \dots, y_{k-1})$. The first pixel with ink costs $\log 2$
+# and shows where the digit is. Then the other pixels are certain.
 #
-# This explains a large part of its number. In nats per frame, on two digits and 64 x 64 pixels:
+# This is one reason why the number of VPN is so low. In nats per frame, on two digits and 64 x 64
+# pixels:
 #
 # | model | nats per frame | what the number is |
 # | --- | --- | --- |
@@ -180,26 +182,26 @@ assert np.isclose(alone, (left != right).sum() * np.log(2))
 # | Video Pixel Networks (2016) | 87.6 | likelihood: each pixel given all *true* pixels before |
 # | entropy bound (public test file) | 86.3 | no prediction can be better |
 #
-# VPN is 1.3 nats above the bound. But **its number is not the same quantity**: frame 5 is predicted
-# from the true frame 4, and each pixel from the true pixels above it. So it is closer to our
-# *teacher-forced* numbers (tutorial 10) than to free-running ones. It does measure how well the
-# model knows the films. And when VPN draws a future by chance, pixel by pixel, the future is sharp.
-# The price is time: 4096 evaluations for each frame.
+# VPN is 1.3 nats above the bound. But **its number is another quantity**: predicted frame 5 is
+# computed from the true frame 4, and each pixel from true pixels of the same frame. So it is closer
+# to our *teacher-forced* numbers (tutorial 10) than to free-running ones. To predict a film, VPN
+# must draw one pixel after the other: 4096 pixels for each frame.
 #
 # ## Squared error: the numbers of the last years
 #
-# Most later papers train with the squared error and print three numbers per frame: squared error
-# and absolute error, both summed over pixels, and the structural similarity SSIM. Our `python -m
-# minilstm.evaluate RUN` prints them, too. Before you read the table, read what differs:
+# Many later papers print three numbers per frame: squared error and absolute error, both summed
+# over pixels, and the structural similarity SSIM. Our `python -m minilstm.evaluate RUN` prints
+# them, too. The rows of the table below differ in more than the model:
 #
-# * **Training films.** The public code of PredRNN reads its training films from a file. We draw
-#   films anew for every batch, so a model never sees a film twice. The benchmark OpenSTL does so,
-#   too. One "epoch" there is 10,000 films, so 200 epochs are 2 million films, and 2000 epochs 20
-#   million. Ours saw 5 million.
-# * **Test films.** The public file of 10,000 films, or films of the same kind of generator with
-#   other digits. OpenSTL validates on the test films themselves.
-# * **The loss in training.** Ours is the cross-entropy. It is none of the three columns.
-# * **Size.** Our model has 201 million parameters. Those of OpenSTL below have 15 to 46 million.
+# * **Training films.** The public code of PredRNN reads its training films from a file. We draw new
+#   films for every batch, so our model never sees a film twice. It saw 5 million. The benchmark
+#   OpenSTL also draws new films. One "epoch" there is 10,000 films, so 200 epochs are 2 million
+#   films and 2000 epochs are 20 million.
+# * **Test films.** Some papers use the public file of 10,000 films, some use films of a similar
+#   generator with other digits. OpenSTL uses the test films for validation, too.
+# * **The loss in training.** Ours is the cross-entropy, which is none of the three columns.
+# * **Size.** Our model has 201 million parameters. The models of OpenSTL below have 15 to 46
+#   million.
 #
 # | model | trained | squared error | absolute error | SSIM |
 # | --- | --- | --- | --- | --- |
@@ -216,8 +218,8 @@ assert np.isclose(alone, (left != right).sum() * np.log(2))
 # (First papers: as listed by paperswithcode.com. OpenSTL: `docs/en/model_zoos/video_benchmarks.md`
 # of chengtan9907/OpenSTL, and its loader of Moving MNIST. Check the sources before you quote them.)
 #
-# **Predict:** the same PredRNN has 56.8 in its own paper and 25.04 in a later benchmark. Which is
-# larger: this difference, or that between PredRNN and PredRNN++ in one benchmark?
+# **Predict:** PredRNN has a squared error of 56.8 in its own paper and of 25.04 in OpenSTL. Which
+# is larger: this difference, or the difference between PredRNN and PredRNN++ in OpenSTL?
 
 # %%
 own_paper, benchmark, plus = 56.8, 25.04, 22.45
@@ -229,16 +231,16 @@ print(f"ours: {kept.config.model.layers} layers of {kept.config.model.hidden} un
 print(*frame_errors.in_words(kept.result["frame_errors"]), sep="\n")
 
 # %% [markdown]
-# How a model is trained matters more than its name: the same model halved its error. So the slides'
-# Table 2, too, says less about LSTMs than about how long one trained them in 2015. Our model is
-# that of the slides, and its loss is 100 nats lower, after seven minutes on a GPU of today with
-# Adam and a cosine schedule. With it, this LSTM of 2015 comes between the first ConvLSTM and the
-# later ones.
+# The same model has less than half the error with other training. The step from PredRNN to
+# PredRNN++ changes the error less than a tenth as much. The slides' Table 2 depends on the
+# training, too. Our composite model has the size of that of the slides. Its loss is 100 nats lower,
+# after seven minutes on a GPU of today, with Adam and a cosine schedule. Its squared error, 51.5,
+# is between those of PredRNN (56.8) and PredRNN++ (46.5) in the first papers.
 #
 # ## Break it on purpose: the wall
 #
-# **Predict:** the digit is moved once more, so that it touches the right wall. Is the state of the
-# ConvLSTM still the moved state?
+# **Predict:** the digit is moved by six pixels, so that it touches the right wall. Is the
+# ConvLSTM's $h$ still the same, moved by six columns?
 
 # %%
 touching = data.draw_frames(digit[None], (corners + (0, 6))[:, None, None], 16) / 255.0
@@ -249,33 +251,33 @@ print(f"state minus the moved state: {off:.2f} of the largest value")
 assert off > 1e-3
 
 # %% [markdown]
-# No. The zeros around the frame are visible, and the windows of four steps reach over the wall.
-# (Tutorial 17 found the same in percepts: channels know the border.) This is no fault: a digit that
-# bounces must know where the wall is.
+# No. Near the wall the windows reach over the border and read zeros there, so $h$ depends on the
+# distance to the wall. (In tutorial 17 the channels of percepts depend on the border in the same
+# way.) This is useful: to predict a bounce, the model must know where the wall is.
 #
 # ## Discussion
 #
-# What of the paper has lasted? Not its numbers. Its *questions* have: learn from films without
-# labels, by predicting; test by transfer; ask what helps, a reconstruction or the future. Exposure
-# bias is a question for every model that is fed its own output, and so for every model that writes
-# a text word by word.
+# Later models have better numbers than those of the paper. Three of its *questions* are still
+# asked. Can a model learn from films without labels, by prediction? Does this help in another task?
+# What helps more, reconstruction or prediction? Exposure bias can occur in every model that reads
+# its own output, also in a model that writes a text word by word.
 #
 # ## Exercises
 #
-# 1. The window of a ConvLSTM becomes so large that every position sees the whole frame. Is it an
-#    LSTM then?
-# 2. Why does a model that is trained with the squared error blur, too?
+# 1. The window of a ConvLSTM is so large that every position sees the whole frame. Is the model
+#    then the LSTM of the paper?
+# 2. Why are the predictions of a model that is trained with the squared error blurred, too?
 # 3. A new model reports 18 as squared error on Moving MNIST. What do you ask before you believe
 #    that it is better than 19.74?
 #
 # ### Answers
 #
-# 1. No. Every position still uses the same weights. It is an LSTM whose weights are tied: a
-#    convolution is a matrix with equal diagonals.
+# 1. No. Every position still uses the same weights. It is an LSTM whose matrices have many equal
+#    weights.
 # 2. The prediction with the lowest mean squared error is the *mean* of the possible futures. The
 #    next cell shows it for the two pictures.
 # 3. How many training films? Which test films, and were settings chosen on them? How many seeds? In
-#    the benchmark above the same model moves by 15 with the length of its training.
+#    the table above the error of one SimVP falls from 35.15 to 19.74 with longer training.
 
 # %%
 costs = {name: np.mean([metrics.squared_error(y.reshape(1, 1, 256), q.reshape(256))[0]

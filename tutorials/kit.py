@@ -38,7 +38,7 @@ from minilstm.training.batches import draw_batch
 from minilstm.training.step import training_step
 
 if not set(threads.VARIABLES) & set(os.environ):
-    threads.limit(1)  # with small models a second one gains little, and beside other work it loses
+    threads.limit(1)  # a second thread gains little for small models, and slows other programs
 
 matplotlib.rcdefaults()  # pictures are the same, whatever a user's matplotlibrc says
 
@@ -195,9 +195,10 @@ NO_WEIGHTS = (
 
 
 def imagenet_network() -> tuple[MobileNetV2, bool]:
-    """Return MobileNetV2 with ImageNet's weights and True; without its file, random ones and False.
+    """Return MobileNetV2, and True if its weights are those of ImageNet.
 
-    In fast mode the weights are always random, so that tests do not depend on the file.
+    Without the file WEIGHTS they are random. In fast mode they are always random, so that tests do
+    not depend on the file.
     """
     if WEIGHTS.is_file() and not FAST:
         return read_mobilenet(WEIGHTS), True
@@ -240,7 +241,7 @@ def small(steps: int, **sections) -> config.Config:
 
 
 def learn(settings: config.Config, source: Source | None = None) -> EncoderDecoder:
-    """Return a model trained on a source, or on that of the settings.
+    """Train a model and return it. The default source is that of the settings.
 
     This is the loop of tutorial 06, with the library's training step.
     """

@@ -36,7 +36,7 @@ from minilstm.threads import VARIABLES
 FOLDER = Path(__file__).parent
 GALLERY = FOLDER / "gallery"  # committed; pages of fast runs go to build/gallery/
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
-# between two pieces of one cell's printed text, which the kernel sends apart
+# the HTML between two pieces of one cell's printed text: the kernel may send it in pieces
 BETWEEN = """</pre>
 </div>
 </div>
@@ -93,7 +93,7 @@ def hash_of(path: Path) -> str:
 
 
 def stale() -> list[Path]:
-    """Return the tutorials that have no page in gallery/, or that were changed since."""
+    """Return the tutorials without a page in gallery/, or changed since their page was made."""
     found = []
     for path in tutorials():
         page = GALLERY / f"{path.stem}.html"
@@ -128,7 +128,7 @@ def page(path: Path, folder: Path) -> bool:
     notebook = jupytext.read(path)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            # links to source files would break where the pages are copied to: their names stay
+            # a link to a source file breaks when the page is copied elsewhere: keep only its name
             text = re.sub(r"\[([^\]]+)\]\((?:\.\./[^)]*|[a-z]\w*\.py)\)", r"`\1`", cell.source)
             text = re.sub(r"\((\d\d_\w+)\.py\)", r"(\1.html)", text)
             cell.source = FORMULA.sub(placeholder, text)
