@@ -215,6 +215,16 @@ def status(module, *words):
     return run_command(lambda: module.main([*words]))
 
 
+def test_the_time_of_a_work_is_the_mean_of_its_calls_but_the_first(cupy, monkeypatch):
+    clock, takes = [0.0], iter([9.0, 0.25, 0.25, 0.75, 0.75])  # seconds of each call
+
+    def work():
+        clock[0] += next(takes)
+
+    monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
+    assert device._seconds(work, at_least=2.0) == 0.5
+
+
 def test_a_healthy_machine_is_examined_in_order_and_measured(cupy, capsys, monkeypatch):
     once = lambda work: (work(), 0.02)[1]  # noqa: E731, as if each work took 20 ms
     monkeypatch.setattr(device, "_seconds", once)
