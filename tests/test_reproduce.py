@@ -106,6 +106,7 @@ def test_an_evaluation_is_kept_until_its_run_continues(tmp_path, train_undrawn):
     assert first["sequences"] == 10
     kept = tmp_path / "one.evaluation-10.json"
     written = RunFolder(t.path).checkpoint.stat().st_mtime_ns
+    assert kept.stat().st_mtime_ns == written
     kept.write_text('{"kept": true}')
     os.utime(kept, ns=(written, written))
     assert many_runs.evaluate_all([t], 1, 10) == [{"kept": True}]
