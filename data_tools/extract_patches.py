@@ -189,7 +189,7 @@ def _of_short_videos(counts):
         purpose = max(lacks, key=lacks.get)
         given[purpose] += count
         dealt.append(np.full(count, purpose))
-    if given[8] and given[9] and given[8] + given[9] <= total / 3:
+    if given[8] and given[9]:  # then they have less than 30 % of all segments
         return dealt
     joined = _end_held_out(total)
     if (joined > 0).sum() > total / 3:
