@@ -277,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--sides",
         type=at_least(int, 0),
         nargs="+",
-        default=[160, 480],
+        action="extend",
         metavar="PIXELS",
         help="the scales to cut at: the length in pixels to which the video's shorter side is "
         "scaled; 0 leaves it as it is; smaller videos are not enlarged (default: 160 480)",
@@ -292,6 +292,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_fps(parser)
     options = parser.parse_args(arguments)
+    options.sides = options.sides or [160, 480]
     if any(0 < side < options.size for side in options.sides):
         raise ConfigError(
             f"expected --sides of at least --size {options.size}, or 0, got {min(options.sides)}: "

@@ -176,8 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--from",
         dest="sources",
         nargs="+",
+        action="extend",
         metavar="SOURCE",
-        default=list(MIRRORS),
         help="tried in this order: addresses of mirrors, folders, archives (.tar, .tar.gz, .tgz, "
         f".zip) (default: {' '.join(MIRRORS)})",
     )
@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folder = make_folder(options.folder)
     remove_temporaries(folder)  # a killed command leaves some
-    print("\n".join(fetch(folder, options.sources, options.timeout)))
+    print("\n".join(fetch(folder, options.sources or list(MIRRORS), options.timeout)))
     print(f"All of MNIST: use --digits {folder}")
     return 0
 

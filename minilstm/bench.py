@@ -52,7 +52,8 @@ ACTIONS = {
     "gpu": "Time training steps on a GPU beside PyTorch, as used and as a graph, and beside their "
     "own matrix products. Above 1 we are faster. Needs CuPy and a PyTorch with a GPU.",
     "ranks": "Measure the time that the ranks started by mpiexec need to add up their gradients, "
-    "and compute the gain of more ranks. It takes the settings of minilstm.train.",
+    "and compute the gain of more ranks. It takes the settings of minilstm.train except --threads: "
+    "ranks share the CPUs equally.",
 }
 
 
@@ -111,15 +112,7 @@ def print_comparisons(options) -> int:
     """Measure the rows that were asked for, and print the table."""
     if options.json is not None:
         expect_writable(options.json)
-    rows = all_comparisons(options.quick)
-    if options.only:
-        chosen = [row for row in rows if any(word in row.name for word in options.only)]
-        if not chosen:
-            raise ConfigError(
-                f"expected --only to be a part of a row's name, such as {rows[0].name!r}, got "
-                f"{options.only[0]!r}: see the table of --quick"
-            )
-        rows = chosen
+    rows = _chosen(all_comparisons(options.quick), options.only, lambda row: row.name)
     libraries = {}
     for k, row in enumerate(rows, 1):
         print(f"{k}/{len(rows)} {row.name}", file=sys.stderr, flush=True)
@@ -143,14 +136,7 @@ def print_gpu(options) -> int:
     if options.json is not None:
         expect_writable(options.json)
     rows = gpu.TINY if options.quick else gpu.ROWS
-    if options.only:
-        words = {row: f"{row.name}, {row.precision}" for row in rows}
-        rows = tuple(row for row in rows if any(word in words[row] for word in options.only))
-        if not rows:
-            raise ConfigError(
-                f"expected --only to be a part of a row's name, such as {gpu.ROWS[0].name!r}, got "
-                f"{options.only[0]!r}: see benchmark/gpu.py"
-            )
+    rows = _chosen(rows, options.only, lambda row: f"{row.name}, {row.precision}")
     with use_backend("cupy"):
         found = gpu.measure_all(rows, lambda text: print(text, file=sys.stderr, flush=True))
     print(gpu.in_words(found))
@@ -187,7 +173,9 @@ def print_profile(options) -> int:
             "background while we time: leave it out"
         )
     with use_backend("numpy", settings.run.precision):
-        found = profile(settings, options.count)
+        found, said = profile(settings, options.count)
+    if said:
+        print(f"threads   {said}", file=sys.stderr)
     print(profile_in_words(found))
     return 0
 
@@ -196,6 +184,11 @@ def print_ranks(options) -> int:
     """Print the measured cost of the ranks of this run, and the computed cost of more ranks."""
     settings = config.from_arguments(options)
     run = settings.run
+    if "threads" in config.given(options, "run"):
+        raise ConfigError(
+            f"expected no --threads for ranks, which share the CPUs equally, got {run.threads}: "
+            "leave it out"
+        )
     with Ranks(run.backend) as ranks, use_backend(run.backend, run.precision, run.fused):
         said = ranks_in_words(settings, options.count, ranks)
         if ranks.is_first:
@@ -207,9 +200,23 @@ def _add_only(parser, examples):
     parser.add_argument(
         "--only",
         metavar="WORD",
-        action="append",
-        help=f"only rows with this in their name, such as {examples}",
+        nargs="+",
+        action="extend",
+        default=[],
+        help=f"only rows with one of these words in their name, such as {examples}",
     )
+
+
+def _chosen(rows, words, name_of):
+    """Return the rows whose names contain one of `words`: all of them if `words` is empty."""
+    for word in words:
+        if not any(word in name_of(row) for row in rows):
+            known = dict.fromkeys(w.strip(",") for row in rows for w in name_of(row).split())
+            raise ConfigError(
+                f"expected --only to be a part of a row's name, such as {name_of(rows[0])!r}, got "
+                f"{word!r}: the names are made of {' '.join(known)}"
+            )
+    return [row for row in rows if not words or any(word in name_of(row) for word in words)]
 
 
 def _duration(options):

@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         "GPU of 2020 or later: its matrix products use a 10-bit mantissa",
     )  # fmt: skip
     parser.add_argument(
-        "--only", nargs="+", choices=tuple(ROWS), metavar="ROW", default=[],
+        "--only", nargs="+", action="extend", choices=tuple(ROWS), metavar="ROW", default=[],
         help="with table2: train these rows alone. Other rows are in the table if they were "
         f"trained before. ROW is one of {', '.join(ROWS)}",
     )  # fmt: skip

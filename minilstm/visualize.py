@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         "trained model)",
     )
     parser.add_argument(
-        "--only", nargs="+", choices=NAMES, default=NAMES, metavar="FIGURE",
+        "--only", nargs="+", action="extend", choices=NAMES, metavar="FIGURE",
         help=f"some of {', '.join(NAMES)}",
     )  # fmt: skip
     parser.add_argument(
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     here = f"{folders[0].name}-figures" if is_packed(folders[0]) else folders[0] / "figures"
     out = make_folder(options.out or here)
     folder = FigureFolder(out, captioned=options.captions)
-    draw(runs, folder, tuple(options.only))
+    draw(runs, folder, tuple(options.only or NAMES))
     write_file(out / "figures.md", captions(runs, folder))
     titles = {figure.name: figure.title for figure in folder.drawn}
     titles |= {name: f"not drawn: {why}" for name, why in folder.left_out.items()}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from small import small
 
-from minilstm import bench, config
+from minilstm import bench, config, threads
 from minilstm.backend import xp
 from minilstm.benchmark import contenders, gpu, growth, processes, profile, timing
 from minilstm.benchmark.contenders import Work
@@ -61,10 +61,13 @@ def test_a_quick_run_prints_every_row_that_is_asked_for(tmp_path, capsys, only):
             assert 1e7 < row["ours"] < 1e9 and 1e7 < row["other"] < 1e10
 
 
-def test_only_the_rows_with_a_word_in_their_name_are_measured(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "words", [["--only", "torch tuned", "memory"], ["--only", "torch tuned", "--only", "memory"]]
+)
+def test_only_the_rows_with_a_word_in_their_name_are_measured(monkeypatch, capsys, words):
     measured = []
     monkeypatch.setattr(bench, "compare", lambda row, *_: measured.append(row.name) or {})
-    assert bench.main(["--quick", "--only", "torch tuned", "--only", "memory"]) == 0
+    assert bench.main(["--quick", *words]) == 0
     names = [row.name for row in timing.all_comparisons(quick=True)]
     assert measured == [n for n in names if "torch tuned" in n or "memory" in n]
     assert 0 < len(measured) < len(names)
@@ -268,13 +271,14 @@ def test_a_process_that_dies_is_one_line():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "foo"], "expected --only to be a part of a row's name"),
+        (["--only", "composite", "foo"], "expected --only to be a part of a row's name"),
         (["--threads", "0"], "argument --threads"),
         (["--threads", "100000"], "argument --threads"),
         (["--seconds", "nan"], "argument --seconds"),
         (["growht"], "expected a setting of this command, got growht"),
         (["profile", "--count", "0"], "argument --count"),
         (["profile", "--backend", "cupy"], "expected --backend numpy"),
+        (["ranks", "--threads", "2"], "expected no --threads for ranks"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message, capsys):
@@ -350,7 +354,7 @@ def test_a_call_inside_a_call_counts_for_the_inner_one_alone(monkeypatch):
 
 def test_a_profile_has_every_part_of_a_step_and_leaves_no_trace():
     before = dict(vars(cells)), dict(vars(step)), dict(vars(BernoulliCrossEntropy))
-    found = profile.profile(config.load(overrides=SMALL), 3)
+    found, said = profile.profile(config.load(overrides=SMALL), 3)
     assert before == (dict(vars(cells)), dict(vars(step)), dict(vars(BernoulliCrossEntropy)))
     assert xp.matmul is np.matmul
     assert set(found) == {
@@ -358,6 +362,34 @@ def test_a_profile_has_every_part_of_a_step_and_leaves_no_trace():
         "matrix products", "cells", "losses", "optimizer", "waiting for data", "everything else",
     }  # fmt: skip
     assert all(seconds > 0 for seconds in found.values())
+    assert said == ""  # the tests run with one thread: there is no trial
+
+
+@pytest.mark.parametrize(
+    "words, allowed, said",
+    [
+        (["--threads", "1"], {1}, False),
+        (["--threads", "2"], {2}, False),
+        ([], {1, 2}, True),
+    ],
+)
+def test_a_profile_obeys_its_number_of_threads(monkeypatch, capfd, words, allowed, said):
+    """Without a number the same trial as in training chooses, and a line says what it chose."""
+    found, real, timed = set(), step.training_step, threads.timed
+
+    def watched(*arguments):
+        found.add(threads.blas()["num_threads"])
+        return real(*arguments)
+
+    monkeypatch.setattr(step, "training_step", watched)
+    monkeypatch.setattr(threads, "timed", lambda *words: timed(*words[:2], 0.001))
+    small = "--frame-size 8 --digit-size 5 --past 3 --future 3 --hidden 4 --batch-size 4".split()
+    with threads.restored():
+        threads.limit(2)  # conftest.py starts BLAS with one
+        assert bench.main(["profile", "--count", "1", *small, *words]) == 0
+        assert threads.blas()["num_threads"] == 2  # as before the command
+    assert found == allowed  # a trial of `auto` tries both
+    assert capfd.readouterr().err.startswith("threads   ") == said
 
 
 def test_bench_gpu_without_pytorch_says_so_in_one_line(monkeypatch):

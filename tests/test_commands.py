@@ -36,7 +36,7 @@ from minilstm import (
     train,
     visualize,
 )
-from minilstm.command import USUAL, run_command
+from minilstm.command import USUAL, Parser, run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
 from minilstm.data import Clips, write_percepts
 from minilstm.errors import RunError
@@ -124,6 +124,25 @@ def python(*arguments, **keywords):
     )
 
 
+class Asked(Exception):  # noqa: N818
+    """The command would parse its arguments now: `parser` is its parser."""
+
+    def __init__(self, parser):
+        self.parser = parser
+
+
+def parser_of(monkeypatch, module, *words):
+    """The parser of a command, which does not start."""
+
+    def stop(parser, *_):
+        raise Asked(parser)
+
+    with monkeypatch.context() as patch, pytest.raises(Asked) as asked:
+        patch.setattr(Parser, "parse_known_args", stop)
+        importlib.import_module(module).main(list(words))
+    return asked.value.parser
+
+
 # ----------------------------------------------------------------- what is there
 
 
@@ -209,6 +228,20 @@ def test_importing_the_trainer_is_light():
     found = python("-c", code)
     assert found.returncode == 0, found.stderr
     assert not heavy & {name.partition(".")[0] for name in found.stdout.split()}
+
+
+def test_a_flag_that_takes_several_words_adds_them_up_when_it_is_given_twice(monkeypatch):
+    tools = [f"data_tools.{path.stem}" for path in (PACKAGE.parent / "data_tools").glob("*.py")
+             if "def main(" in path.read_text("utf-8")]  # fmt: skip
+    lines = [[f"minilstm.{name}"] for name in COMMANDS if name != "__main__"]
+    lines += [["minilstm.bench", "gpu"], *([tool] for tool in tools)]
+    several = 0
+    for line in lines:
+        parser = parser_of(monkeypatch, *line)
+        for flag in (item for item in parser._actions if item.nargs == "+" and item.option_strings):
+            assert type(flag).__name__ == "_ExtendAction" and not flag.default, (line, flag.dest)
+            several += 1
+    assert len(tools) > 9 and several == 6
 
 
 @pytest.mark.parametrize("command", COMMANDS)

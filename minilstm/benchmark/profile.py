@@ -12,13 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from .. import config
+from .. import config, threads
 from ..backend import xp
 from ..layers import cells
 from ..layers.workspace import Reused, use_workspace
 from ..runs import build
 from ..training import resources, step
-from ..training.batches import BatchesAhead
+from ..training.batches import BatchesAhead, draw_batch
 from ..training.distributed import ALONE, Alone
 from ..training.packing import packing_of
 
@@ -61,7 +61,8 @@ def prepared_training(
     """Prepare a model for at most `steps` timed training steps, after two untimed ones.
 
     `with prepared_training(...) as run:` gives `run.step()`, and `run.model`, `run.optimizer`,
-    `run.batches`. Raises RunError if there is not enough memory.
+    `run.batches`. A single process chooses its threads as training does; `run.threads` says so in
+    one line, or is "". Several ranks share the CPUs. Raises RunError if there is not enough memory.
     """
     source = build.open_source(settings, "train")
     model = build.build_model(settings, math.prod(source.frame_shape))
@@ -75,16 +76,25 @@ def prepared_training(
         return {name: float(value) for name, value in now.items()}
 
     try:
-        with use_workspace(Reused()):
+        with use_workspace(Reused()), threads.restored():
+            said = ""
+            if ranks.count == 1:
+                trial = step.trial_step(model, optimizer, draw_batch(source, settings, 0), settings)
+                said = threads.choose(settings.run.threads, trial)
             for _ in range(WARM_UP_STEPS):
                 one_step()
-            yield SimpleNamespace(step=one_step, model=model, optimizer=optimizer, batches=batches)
+            yield SimpleNamespace(
+                step=one_step, model=model, optimizer=optimizer, batches=batches, threads=said
+            )
     finally:
         batches.stop()
 
 
-def profile(settings: config.Config, steps: int) -> dict[str, float]:
-    """Return the seconds per training step by part of the work, and of the "whole" step."""
+def profile(settings: config.Config, steps: int) -> tuple[dict[str, float], str]:
+    """Measure the seconds per training step by part of the work, and of the "whole" step.
+
+    Also returns the choice of threads in one line, or "" if there was no trial.
+    """
     watch = Stopwatch()
     with prepared_training(settings, steps) as run, contextlib.ExitStack() as stack:
         watch.wrap(stack, xp, "matmul", "matrix products")
@@ -101,7 +111,7 @@ def profile(settings: config.Config, steps: int) -> dict[str, float]:
         whole = time.perf_counter() - begun
     rest = whole - sum(watch.seconds.values())
     found = dict(watch.seconds) | {"everything else": rest, "whole": whole}
-    return {name: seconds / steps for name, seconds in found.items()}
+    return {name: seconds / steps for name, seconds in found.items()}, run.threads
 
 
 def _cell_functions():
