@@ -126,7 +126,10 @@ def losses_and_means(
             losses[name] = losses.get(name, 0.0) + share * loss
             if with_means:
                 means.setdefault(name, []).append(mean_frames(model.loss, logits))
-    joined = {name: np.concatenate(parts, axis=1) for name, parts in means.items()}
+    joined = {
+        name: parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)  # saves a large copy
+        for name, parts in means.items()
+    }
     return {name: (loss, joined.get(name)) for name, loss in losses.items()}
 
 
