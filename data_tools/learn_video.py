@@ -124,7 +124,7 @@ def moving_squares(film: np.ndarray, T: int, step: int, seed: int) -> np.ndarray
     return tried[np.concatenate(moves) >= MOTION]
 
 
-def varied(square: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def augmented(square: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Augment a square (T, SIZE, SIZE, 3): mirror, turn and reverse it, each at random."""
     backwards, upside_down, mirrored, turned = rng.integers(0, 2, 4)
     square = square[:: -1 if backwards else 1]
@@ -184,11 +184,11 @@ def cut_film(video: Path, seed: int, T: int) -> tuple[dict, dict]:
                 f"for {name}: use a longer film, or one in which more moves"
             )
         order = rng.permutation(found)
-        again = -(-most // len(order)) if name == "train" else 1  # each time varied anew
+        again = -(-most // len(order)) if name == "train" else 1  # each time augmented anew
         chosen[name] = places[np.tile(order, again)[:most]]
         groups += [group] * len(chosen[name])
     cut = {name: cut_squares(film, found, T, step, SIZE) for name, found in chosen.items()}
-    cut["train"] = np.stack([varied(square, rng) for square in cut["train"]])
+    cut["train"] = np.stack([augmented(square, rng) for square in cut["train"]])
     arrays = {
         "patches": np.concatenate(list(cut.values())),
         "groups": np.array(groups),
@@ -383,7 +383,7 @@ def main(arguments: list[str] | None = None) -> int:
     video = Path(options.video)
     folder = Path(options.out or f"runs/film-{video.stem}")
     page = learn(video, folder, options.minutes, options.seed)
-    print("\n" + page.verdict)
+    print("\n" + page.table)
     print(f"page      {page.path.resolve()}")
     return 0
 

@@ -96,7 +96,7 @@ def test_no_frame_of_the_validation_or_the_test_is_trained_on(made):
     assert last[groups == 9].max() < first[groups == 8].min()
 
 
-def test_squares_are_cut_where_they_say_and_only_those_for_training_are_varied(made):
+def test_squares_are_cut_where_they_say_and_only_those_for_training_are_augmented(made):
     step = json.loads((made / "plan.json").read_text())["film"]["step"]
     with np.load(made / "film.npz") as arrays:
         film, patches, places, groups = (
@@ -109,9 +109,10 @@ def test_squares_are_cut_where_they_say_and_only_those_for_training_are_varied(m
         ]
     )
     assert np.array_equal(patches[groups != 0], cut[groups != 0])
-    varied = patches[groups == 0]
-    assert not np.array_equal(varied, cut[groups == 0])
-    for found, square in zip(varied, cut[groups == 0], strict=True):  # the same pixels, elsewhere
+    augmented = patches[groups == 0]
+    assert not np.array_equal(augmented, cut[groups == 0])
+    # the same pixels, elsewhere
+    for found, square in zip(augmented, cut[groups == 0], strict=True):
         assert np.array_equal(np.sort(found, axis=None), np.sort(square, axis=None))
 
 

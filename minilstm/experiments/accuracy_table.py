@@ -70,7 +70,7 @@ def text(table: Table, found: dict) -> str:
     """Return the table, its verdicts, and the differences from the slides, in Markdown."""
     about, accuracies = found["about"], found["accuracies"]
     n = max(len(x) for row in accuracies.values() for x in row.values())
-    heads = ["method", "which is"]
+    heads = ["method", "description"]
     for column, title in table.columns.items():
         heads.append(title)
         if column in table.as_published:

@@ -70,7 +70,7 @@ class FilmPage:
     """The path of a page that was written, and the table of `evaluate` about its model."""
 
     path: Path
-    verdict: str
+    table: str
 
 
 def cut_squares(film: np.ndarray, places: np.ndarray, T: int, step: int, size: int) -> np.ndarray:
