@@ -250,8 +250,8 @@ def test_a_page_of_the_gallery_stands_alone(path):
 
 def test_printed_text_is_one_block_and_its_tables_are_tables(run_module):
     script, printed = SCRIPTS[0], "| claim | p |\n| --- | --- |\n| a &lt; b | **0.1** |\n"
-    page = run_module.laid_out(script, f"<pre>one\n{run_module.BETWEEN}two\n{printed}</pre>")
-    assert "<pre>one\ntwo\n</pre><table>" in page
+    page = run_module.laid_out(script, f"<pre>one\n{run_module.BETWEEN}|x| > |y|\n{printed}</pre>")
+    assert "<pre>one\n|x| > |y|\n</pre><table>" in page
     rows = "<tr><th>claim</th><th>p</th></tr><tr><td>a &lt; b</td><td><b>0.1</b></td></tr>"
     assert f"<table>{rows}</table>" in page and "---" not in page.partition("<nav>")[2]
 

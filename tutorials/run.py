@@ -44,7 +44,8 @@ BETWEEN = """</pre>
 <div class="prompt"></div>
 <div class="output_subarea output_stream output_stdout output_text">
 <pre>"""
-TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)  # a table of Markdown, in printed text
+# a table of Markdown, in printed text: head, line of dashes, rows
+TABLE = re.compile(r"^\|.*\|\n\|[-:| ]+\|\n(?:\|.*\|\n)*", re.MULTILINE)
 SCRIPT = re.compile(r'<script[^>]* src="https?://[^>]*>\s*</script>')
 
 
