@@ -38,15 +38,16 @@ rng = np.random.default_rng(0)
 # %%
 model = minilstm.load("one-digit")
 settings = build.read_config(trained.find_run("one-digit"))
-films = judging.sequences(build.open_source(settings, "test"), 20 if kit.FAST else 200)
-past, future = films[:10], films[10:]  # (10, films, 576): 24 x 24 pixels per frame
-reconstruction, prediction = (
+N = 20 if kit.FAST else 200
+films = judging.sequences(build.open_source(settings, "test"), N)  # (20 frames, N films, 576)
+past, future = films[:10], films[10:]  # (10, N, 576): 24 x 24 = 576 pixels per frame
+reconstruction, prediction = (  # the model's frames, (10, N, 576) each
     judging.mean_frames(model.loss, logits) for logits in judging.decode(model, films, 10)
 )
 
 rows = []
 for n in (0, 2, 4):
-    gap = np.full((1, 576), 0.55)
+    gap = np.full((1, 576), 0.55)  # a grey frame between past and future
     for seen, unseen in ((past, future), (reconstruction, prediction)):
         rows.append(np.concatenate([seen[:, n], gap, unseen[:, n]]))
 drawn, ax = kit.figure(9, 2.7)
@@ -71,7 +72,7 @@ assert wrong["the model"] < wrong["a copy of the last frame"] / 2
 #
 # $$20 \times 24 \times 24 = 11520 \text{ pixels.}$$
 #
-# Only a few numbers *cause* these pixels: which digit it is (one of 6,000), where it starts (2
+# Only five numbers *cause* these pixels: which digit it is (one of 1,000), where it starts (2
 # numbers) and how it moves (2 numbers). Two library functions turn causes into pixels:
 # `trajectories` computes the positions, and `draw_frames` draws the digit there.
 #
@@ -79,8 +80,8 @@ assert wrong["the model"] < wrong["a copy of the last frame"] / 2
 # to the right, unless it is at the wall. How many pixels change?
 
 # %%
-images, labels = load_digits(split="test")  # handwritten digits that no model has seen
-images = resize_digits(images, 14)
+images, labels = load_digits(split="test")  # 1,000 handwritten digits that no model has seen
+images = resize_digits(images, 14)  # (1000, 14, 14)
 T, N, size, slack = 20, 800, 24, 10  # slack: a 14-pixel digit on 24 pixels can move by 10
 corners = trajectories(rng, N, T, slack)  # (T, N, 2): the digit's top-left corner in every frame
 digits = images[rng.integers(0, len(images), N)]
@@ -203,7 +204,7 @@ def score(r, v):
     """Return R^2: the share of v's variance that a linear probe explains on new films."""
     r = np.concatenate([r, np.ones((len(r), 1))], axis=1)
     fit, test = slice(0, 600), slice(600, None)
-    ridge = 1.0 * np.eye(r.shape[1])
+    ridge = 1.0 * np.eye(r.shape[1])  # keeps W small (ridge regression), so that it is unique
     W = np.linalg.solve(r[fit].T @ r[fit] + ridge, r[fit].T @ v[fit])
     return 1 - ((v[test] - r[test] @ W) ** 2).sum() / ((v[test] - v[fit].mean(0)) ** 2).sum()
 
@@ -227,7 +228,8 @@ kit.save(drawn, "01_reading_motion")
 
 # %% [markdown]
 # The share in the picture is called $R^2$. It is 1 for a perfect probe and 0 for a probe that
-# always answers the average motion. Below 0 it is worse than the average.
+# always answers the average motion. Below 0 the probe is worse than the average, and the picture
+# shows no bar.
 #
 # From the pixels of one frame the probe can't read the motion. From a state it can read more,
 # because the network has seen ten frames. From the state of the *trained* network it can read most,
@@ -262,11 +264,12 @@ assert shuffled < 0.1
 #
 # ### Answers
 #
-# 1. "Which digit" is one number with 6,000 values, and neighbouring values are unrelated shapes. A
+# 1. "Which digit" is one number with 1,000 values, and neighbouring values are unrelated shapes. A
 #    small network learns more easily if a small change of the code is a small change of the film.
-# 2. It is `score(np.concatenate([past[-2], past[-1]], axis=1).astype(float), v)`. It is not as good
-#    as the state. Motion is a *product* of two frames ("ink was here before AND ink is there now"),
-#    and a linear probe can't multiply. The next cell computes it.
+# 2. It is `score(np.concatenate([past[-2], past[-1]], axis=1).astype(float), v)`. It is better than
+#    one frame, and not as good as the trained state. Motion is a *product* of two frames ("ink was
+#    here before AND ink is there now"), and a linear probe can't multiply. The next cell computes
+#    it.
 # 3. Any task that needs something that prediction does not need. For example: who wrote the digit?
 #    Or: what happened in frame 1 of a film of a thousand frames?
 

@@ -47,11 +47,12 @@ print(f"a = {a:.3f}   h = {h:.3f}   z = {z:.3f}   L = {L:.4f}")
 # %% [markdown]
 # ## Backward
 #
-# Write `dz` for $\partial L / \partial z$: how much the loss rises when $z$ rises by one unit.
-# Start at the loss and go back. Every line of the forward pass gives a line of the backward pass:
+# Write `dz` for $\partial L / \partial z$: how fast the loss rises when $z$ rises. Every other
+# letter has such a gradient, too. The slope of $h = \tanh(a)$ is $1 - h^2$. Start at the loss and
+# go back:
 #
-# $$dz = z - y, \quad dW_2 = h\,dz, \quad dh = W_2\,dz, \quad
-#   da = (1 - h^2)\,dh, \quad dW_1 = x\,da$$
+# $$dz = z - y, \quad dW_2 = h\,dz, \quad db_2 = dz, \quad dh = W_2\,dz,$$
+# $$da = (1 - h^2)\,dh, \quad dW_1 = x\,da, \quad db_1 = da, \quad dx = W_1\,da.$$
 #
 # **Predict:** in this example x = 2 and W2 = 3, and the output z is larger than the target y. Is
 # the gradient dW1 positive or negative?
@@ -74,9 +75,10 @@ assert dW1 > 0  # a larger W1 makes z larger, and z is already too large
 #
 # *Backward takes the gradients of what forward returned, and returns the gradients of what forward
 # took.* The cache holds what the backward pass needs from the forward pass: here `x` for `dW1`, and
-# `h` for `da`. `Linear` computes $xW + b$. The tanh and its backward pass are two functions in
-# `cells.py`. Arrays are `(T, B, D)`: time steps, sequences in the batch, numbers per frame. Ours
-# are `(1, 1, 1)`.
+# `h` for `da`. `Linear` computes $xW + b$. Its parameters have a `value` and a gradient, `grad`.
+# `elman_cell` is tanh and `elman_cell_backward` its backward pass; they write their result into the
+# array `out`. Arrays are `(T, B, D)`: time steps, films that are computed together (the *batch*),
+# numbers per frame. Ours are `(1, 1, 1)`.
 
 # %%
 rng = np.random.default_rng(0)
@@ -95,7 +97,7 @@ h1, _ = elman_cell(a1, out=np.empty_like(a1))
 z1, cache2 = second.forward(h1)
 value, cache3 = loss.forward(z1, number(y))
 
-dz1, _ = loss.backward(1.0, cache3)
+dz1, _ = loss.backward(1.0, cache3)  # 1: the gradient of L with respect to L itself
 dh1 = second.backward(dz1, cache2)
 da1 = elman_cell_backward(dh1, h1, out=np.empty_like(h1))
 dx1 = first.backward(da1, cache1)
@@ -155,16 +157,20 @@ assert complex_step[0] < 1e-14
 #
 # The *complex step* does not have this problem. Change $W_1$ by $i\epsilon$, an imaginary amount:
 #
-# $$L(W_1 + i\epsilon) = L(W_1) + i\epsilon\, L'(W_1) + O(\epsilon^2), \qquad
+# $$L(W_1 + i\epsilon) = L(W_1) + i\epsilon\, L'(W_1) - \tfrac{\epsilon^2}{2} L''(W_1) +
+#   O(\epsilon^3), \qquad
 #   \frac{\operatorname{Im} L(W_1 + i\epsilon)}{\epsilon} = L'(W_1) + O(\epsilon^2).$$
 #
-# Nothing is subtracted, so nothing cancels. The library uses both methods, on every layer.
+# The term with $\epsilon^2$ is real, so it is not in the imaginary part. Nothing is subtracted, so
+# nothing cancels. The library uses both methods, on every layer.
 #
 # ## Write a layer
 #
 # Now we put the pieces into a class. The library asks for one thing more: a `sample`, which is a
-# small instance of the layer with random inputs. The gradient check runs on it. A class without a
-# sample can't be defined: Python raises an error.
+# small instance of the layer with random inputs. A class without a sample can't be defined: Python
+# raises an error. `check` compares every gradient of the sample with both methods. A gradient is ok
+# if its largest error, relative to its largest element, is below 1e-6 (differences) and 1e-12
+# (complex steps).
 
 # %%
 try:
@@ -181,7 +187,7 @@ class TwoLayers(Layer):
     """Compute z = tanh(x W1 + b1) W2 + b2. x (T, B, D) -> z (T, B, K)"""
 
     def __init__(self, D, H, K, rng):
-        wide = Init("uniform", scale=1.0)
+        wide = Init("uniform", scale=1.0)  # start weights between -1 and 1
         self.first, self.second = Linear(D, H, rng, wide), Linear(H, K, rng, wide)
 
     def forward(self, x):
@@ -191,7 +197,7 @@ class TwoLayers(Layer):
         return z, Cache(h=h, first=cache1, second=cache2)
 
     def backward(self, dz, cache):
-        run = cache.consume()
+        run = cache.consume()  # what forward kept; it can be used once
         dh = self.second.backward(dz, run.second)
         da = elman_cell_backward(dh, run.h, out=np.empty_like(run.h))
         return self.first.backward(da, run.first)
@@ -215,8 +221,8 @@ assert all(row.passed for row in rows)
 # %% [markdown]
 # ## Break it on purpose
 #
-# A classic mistake is to forget the slope of tanh, $1 - h^2$. The broken network still trains, only
-# a little worse, so nobody would notice. The gradient check does.
+# A classic mistake is to forget the slope of tanh, $1 - h^2$. The loss of the broken network still
+# falls (exercise 3), so the mistake is easy to overlook. The gradient check finds it.
 #
 # **Predict:** the backward pass of a two-layer network forgets the slope of tanh. Which of its five
 # gradients are wrong: x, first.W, first.b, second.W, second.b?
@@ -249,8 +255,8 @@ assert wrong == {"first.W", "first.b", "x"}
 # ## Train it
 #
 # The task is XOR: the output is 1 if exactly one of the two inputs is 1. No straight line separates
-# the two cases. So a network without a hidden layer can do no better than answer 0.5 to everything.
-# Its loss is then $\tfrac12 \cdot 0.5^2 = 0.125$.
+# the inputs with output 1 from the others. A network without a hidden layer can do no better than
+# answer 0.5 to everything. Its loss is then $\tfrac12 \cdot 0.5^2 = 0.125$.
 
 # %%
 xor_x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=float)[None]  # (T=1, B=4, D=2)
@@ -259,7 +265,7 @@ xor_y = np.array([[0], [1], [1], [0]], dtype=float)[None]
 
 def fit(network, steps=400):
     """Train on the four cases of XOR. Return the final loss."""
-    optimizer = Adam(network.flat())
+    optimizer = Adam(network.flat())  # flat: all parameters in one array, all gradients in another
     for _ in range(steps):
         z, cache = network.forward(xor_x)
         value, loss_cache = loss.forward(z, xor_y)
@@ -276,8 +282,9 @@ assert abs(line - 0.125) < 1e-3
 assert curved < 1e-3
 
 # %% [markdown]
-# The loop has six lines: forward, loss, loss backward, zero the gradients, backward, update. Every
-# tutorial uses this loop, and so does the paper.
+# The loop has six lines: forward, loss, loss backward, zero the gradients, backward, update. All
+# tutorials use this loop. `Adam` is gradient descent with a step size for every weight, which it
+# computes from running averages of the gradient and of its square.
 #
 # ## Exercises
 #
@@ -285,18 +292,19 @@ assert curved < 1e-3
 #    sum over?
 # 2. The library multiplies the outputs by *random* weights before it sums them and checks the
 #    gradient of that sum. Why not simply sum the outputs?
-# 3. `Forgetful` also learns XOR. Try it. Why does a falling loss not prove that the gradient is
-#    right?
+# 3. Train `Forgetful` on XOR. Its loss falls, too, but not to zero. Why does a falling loss not
+#    prove that the gradient is right?
 #
 # ### Answers
 #
 # 1. `dW2` has the shape of `W2`, `(H, K)`; `h` is `(B, H)` and `dz` is `(B, K)`. Every sequence of
-#    the batch used the same `W2`, so their gradients add up: the product sums over the batch.
+#    the batch used the same `W2`, so their gradients add up: the product sums over the batch. (In
+#    the same way `dh` becomes `dz @ W2.T`, which sums over the $K$ outputs that each $h$ reaches.)
 # 2. Some mistakes cancel in a plain sum. Example: the outputs of a softmax always sum to one, so
 #    all gradients of their sum are zero. Right code and wrong code would agree.
-# 3. `dh` and `da` have the same sign, so the step still goes downhill. A gradient can have the
-#    wrong length and direction and still reduce the loss. Only a comparison with the definition of
-#    a derivative shows that it is right.
+# 3. For one case, `dh` and `da` have the same signs, so the step still goes downhill. Summed over
+#    four cases the direction is wrong, but right enough to reduce the loss. Only a comparison with
+#    the definition of a derivative shows that a gradient is right.
 
 # %%
 forgetful = fit(Forgetful(2, 8, 1, rng))

@@ -33,7 +33,7 @@ def digits(split, N):
 
 
 train, test = digits("train", 2000), digits("test", 500)
-D = train.shape[-1]
+D = train.shape[-1]  # 14 x 14
 print("pixels of a digit:", D)
 
 # %% [markdown]
@@ -110,8 +110,8 @@ linear = LinearAutoencoder(D, K, np.random.default_rng(2))
 trained = fit(linear, SquaredError(), steps)
 
 mean = train[0].mean(0)
-_, _, directions = np.linalg.svd(train[0] - mean, full_matrices=False)
-best = directions[:K].T @ directions[:K]  # the projection on the first K components
+_, _, directions = np.linalg.svd(train[0] - mean, full_matrices=False)  # (D, D): one in each row
+best = directions[:K].T @ directions[:K]  # (D, D): the projection on the first K components
 pca = 0.5 * (((test[0] - mean) - (test[0] - mean) @ best) ** 2).sum(-1).mean()
 nothing = 0.5 * ((test[0] - mean) ** 2).sum(-1).mean()
 print("squared error per digit (half the sum over its pixels):")
@@ -121,14 +121,16 @@ print(f"   principal components, K = 8        {pca:.2f}")
 assert abs(trained - pca) < 0.1 * pca < 0.1 * nothing
 
 # %% [markdown]
-# Gradient descent reaches almost the same loss, so it has found nearly the same subspace. An
-# autoencoder generalises PCA: with tanh layers in between, the code can also follow curved shapes.
+# Gradient descent reaches the same loss to two decimals. So the codes of both span nearly the same
+# *subspace*: pictures that are sums of 8 fixed pictures and the mean. An autoencoder generalises
+# PCA: with tanh layers in between, the code can also follow curved shapes.
 #
 # ## How narrow?
 #
 # Now the encoder and the decoder each get a hidden layer. The pixels are read as probabilities of
-# ink: the decoder's output goes through a sigmoid into the Bernoulli cross-entropy, the loss of the
-# paper. Its unit is the nat. Tutorial 09 explains it; for now, less is better.
+# ink. The decoder's output $z$, the *logit*, can be any number. The *sigmoid* $1 / (1 + e^{-z})$
+# makes a probability of it. The loss is that of the paper, the Bernoulli cross-entropy. Its unit is
+# the nat. Tutorial 09 explains it; for now, less is better.
 
 
 # %%
@@ -143,7 +145,7 @@ class Autoencoder(Layer):
         caches, hidden = [], []
         for n, layer in enumerate(self.layers):
             x, cache = layer.forward(x)
-            if n in (0, 2):  # tanh in the hidden layers; the code, after layer 1, is linear
+            if n in (0, 2):  # tanh in hidden layers; the code, the output of layer 1, is linear
                 x, _ = elman_cell(x, out=np.empty_like(x))
             caches.append(cache)
             hidden.append(x)
@@ -169,7 +171,7 @@ for K in widths:
     network = Autoencoder(D, 128, K, np.random.default_rng(3))
     losses.append(fit(network, loss, steps))
     z, _ = network.forward(test[:, :12])
-    drawn_rows.append(loss.mean(z, out=np.empty_like(z))[0])
+    drawn_rows.append(loss.mean(z, out=np.empty_like(z))[0])  # the sigmoid of the logits
     print(f"K = {K:>2}: {losses[-1]:.1f} nats per digit")
 assert losses[0] > losses[1] > losses[2]
 
@@ -254,8 +256,8 @@ assert trained < deaf < nothing
 # 1. $196 \cdot 8 + 8 + 8 \cdot 196 + 196 = 3340$. The next cell checks it.
 # 2. Among all linear codes of that width, PCA has the smallest loss on the data from which it is
 #    computed. This is the theorem of Eckart and Young.
-# 3. Yes, mostly. Zeros have a hole where ones have ink, and this is the direction of largest
-#    variance.
+# 3. Yes, nearly always. Zeros have a hole where ones have ink, and this is the direction in which
+#    the digits vary most.
 # 4. Nothing. It sees one frame at a time. Twelve frames give twelve codes, and nothing says that
 #    they belong together. For this the network needs a memory: tutorial 04.
 

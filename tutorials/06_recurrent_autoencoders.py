@@ -30,10 +30,11 @@ kit.save_diagram("autoencoder", "06_autoencoder")
 #
 # One LSTM, the *encoder*, reads the film. After the last frame we keep its state $(h, c)$ and
 # nothing else. This state is the *code*. A second LSTM, the *decoder*, starts from the code and
-# gets **no input at all**. At each step a linear layer computes a frame from the decoder's output:
+# gets **no input at all**. At each step a linear layer, the *readout*, computes the logits $z$ of a
+# frame from the decoder's output. The sigmoid $s$ makes probabilities of them:
 #
 # $$(h, c) = \text{encoder}(x_1, \dots, x_T), \qquad
-#   z_T, z_{T-1}, \dots, z_1 = \text{decoder}(h, c), \qquad \hat x_t = \operatorname{sig}(z_t)$$
+#   z_T, z_{T-1}, \dots, z_1 = \text{decoder}(h, c), \qquad \hat x_t = s(z_t)$$
 #
 # ![encoder and decoder of an autoencoder](images/06_autoencoder.png)
 #
@@ -57,15 +58,15 @@ def train_autoencoder(hidden, steps, past=6, backwards=True, seed=0):
     source = build.open_source(settings, "train")  # an endless supply of films
     rate = build.build_schedule(settings)  # the learning rate as a function of the step
     model = build.build_model(settings, D=256)
-    build.start_readouts(model, judging.mean_image(settings, 400))
+    build.start_readouts(model, judging.mean_image(settings, 400))  # biases: draw the mean image
     optimizer = build.build_optimizer(model, settings)
     for k in range(steps):
         x = draw_batch(source, settings, k).past  # (T, B, D), in [0, 1]
-        (logits, _), cache = model.forward(x, T=1)
+        (logits, _), cache = model.forward(x, T=1)  # T, the frames to predict, is not used here
         loss, loss_cache = model.loss.forward(logits, x[::-1] if backwards else x)
         dlogits, _ = model.loss.backward(1.0, loss_cache)
         model.zero_grad()
-        model.backward((dlogits, None), cache, want_dinputs=False)
+        model.backward((dlogits, None), cache, want_dinputs=False)  # no gradient of the films
         optimizer.step(rate(k))
         if k % (steps // 3) == 0:
             print(f"   H = {hidden}, step {k:>4}: {loss:.1f} nats per frame")
@@ -115,9 +116,9 @@ kit.save(drawn, "06_codes")
 # ## Why backwards?
 #
 # The encoder read the last frame most recently. When the decoder works in reverse order, it needs
-# this frame *first*. So there is only 1 step between reading the last frame and drawing it. In
-# forward order there are $T$ steps for every frame. Tutorial 05 showed why short distances are
-# easier to learn.
+# this frame *first*. So there is only 1 step between reading the last frame and drawing it, and the
+# first frame has $2T - 1$. In forward order every frame has $T$ steps. The average is the same, but
+# short distances are easier to learn (tutorial 05), so a part of the film is learned early.
 #
 # **Predict:** two networks train on the same films of twelve frames, for the same number of steps.
 # One reconstructs the film backwards, the other forwards. Which has the lower loss?
@@ -136,8 +137,8 @@ print("forwards: ", *(f"{value:.2f}" for value in orders[False]))
 assert all(b < f for b, f in zip(orders[True], orders[False], strict=True))
 
 # %% [markdown]
-# Backwards is better with every seed, but not by much. These films are simple: once the code holds
-# position and motion, the decoder can draw the frames in either order.
+# Backwards is better with every seed, by about 1 nat of 20. These films are simple: once the code
+# holds position and motion, the decoder can draw the frames in either order.
 #
 # ## The question mark
 #
@@ -158,9 +159,9 @@ print(f"mean error per pixel: {np.abs(back - noise).mean():.2f} on noise, {digit
 assert np.abs(back - noise).mean() > 4 * digits
 
 # %% [markdown]
-# Our network does not copy noise. It has learned about digits. The paper also has a second answer
-# to the question mark: ask for something that is not in the input, the *future*. Tutorials 07 and
-# 10 do this.
+# Our network does not copy noise. It has learned about digits. The paper has a second answer to the
+# question mark: ask for something that is not in the input, the *future*. Tutorials 07 and 10 do
+# this.
 #
 # ## Break it on purpose: a mistake that no gradient check can find
 #

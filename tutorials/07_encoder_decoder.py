@@ -38,7 +38,7 @@ kit.save_diagram("encoder-decoder", "07_encoder_decoder")
 settings = kit.small(150 if kit.FAST else 1500, model={"kind": "predictor"})
 model = kit.learn(settings)
 films = judging.sequences(build.open_source(settings, "test"), 200)
-past, future = asarray(films[:6]), asarray(films[6:])
+past, future = asarray(films[:6]), asarray(films[6:])  # (6, 200, 256) each
 
 # %% [markdown]
 # ## Take it apart
@@ -56,7 +56,7 @@ print("code: one layer, h", h.shape, "and c", c.shape)
 assert h.shape == c.shape == (200, 64)
 
 logits, _ = model.predict.forward(code, 6)
-(_, whole), _ = model.forward(past, T=6)
+(_, whole), _ = model.forward(past, T=6)  # the first output would be a reconstruction
 assert (logits == whole).all()  # model.forward consists of these two calls
 loss = judging.loss_per_step(model.loss, logits, future).mean()
 print(f"loss of the predicted frames: {loss:.1f} nats per frame")
@@ -67,7 +67,7 @@ print(f"loss of the predicted frames: {loss:.1f} nats per frame")
 
 # %%
 (_, final), _ = model.encoder.layers[0].forward(past)
-nothing = np.empty((6, 200, 0), np.float32)
+nothing = np.empty((6, 200, 0), np.float32)  # six inputs of width 0
 (y, _), _ = model.predict.stack.layers[0].forward(nothing, final)
 by_hand, _ = model.predict.readout.forward(y)
 print("largest difference of the logits:", np.abs(by_hand - logits).max())
@@ -104,8 +104,8 @@ assert losses["h and c"] < min(losses["only c (h = 0)"], losses["only h (c = 0)"
 assert losses["only c (h = 0)"] < losses["only h (c = 0)"]
 
 # %% [markdown]
-# The cell state $c$ is the memory. $h$ is what the output gate shows of it. Both are passed to the
-# decoder.
+# Without $c$ nearly everything is lost: $c$ is the memory. $h$ is what the output gate shows of it.
+# Both are passed to the decoder.
 #
 # ## Predict more frames than in training
 #
@@ -137,7 +137,7 @@ assert per_step[17] > per_step[5] > 0
 # %% [markdown]
 # The loss is lowest within the six frames of training. Beyond them it grows. Each state is slightly
 # wrong, and the next state starts from it. At frame 18 the model draws a dim, blurred spot,
-# sometimes in the wrong place.
+# sometimes in the wrong place, and the loss is no better than with an empty code.
 #
 # ## Two ways to start
 #
@@ -156,7 +156,7 @@ assert per_step[17] > per_step[5] > 0
 # %%
 for start in ("step", "read"):
     tiny = FuturePredictor(4, 3, 2, np.random.default_rng(0), start=start)
-    randomize(tiny, np.random.default_rng(1))
+    randomize(tiny, np.random.default_rng(1))  # all parameters, also biases and peepholes
     frames = np.random.default_rng(2).random((5, 2, 4))
     rows = check(Sample(tiny, (frames, None, 6)))
     worst = max(row.complex for row in rows)
@@ -195,7 +195,8 @@ print("wrong:", *wrong)
 assert wrong and all(name.startswith("encoder") or name == "past" for name in wrong)
 
 # %% [markdown]
-# All gradients of the encoder are wrong, and none of the decoder. The mistake is between the two.
+# All gradients of the encoder are wrong, and none of the decoder. So the mistake is between the
+# two.
 #
 # ## How large is the paper's model?
 #

@@ -51,6 +51,7 @@ from minilstm.training import resources
 
 # %%
 digits, _ = data.load_digits()
+# one digit of 8 x 8 pixels on frames of 16 x 16
 source = data.MovingMNIST(data.resize_digits(digits, 8), 1, 16, 8, num_frames=12)
 frames = source.batch(0, 32)
 x = data.as_vectors(frames)
@@ -67,7 +68,7 @@ assert x.shape == (12, 32, 256) and 0 <= x.min() and x.max() <= 1
 
 # %%
 order = np.random.default_rng(0).permutation(256)
-shuffled = np.ascontiguousarray(x[..., order])
+shuffled = np.ascontiguousarray(x[..., order])  # (12, 32, 256)
 
 drawn, ax = kit.figure(8, 2.8)
 kit.pictures(ax, np.stack([x[:8, 3], shuffled[:8, 3]]), (16, 16))
@@ -121,10 +122,11 @@ for side in (16, 32, 64, 128):
 assert 2 < sizes[128] / sizes[64] < 4
 
 # %% [markdown]
-# At 64 x 64, the paper's size, half of all weights are connected to pixels: a third are the
-# encoder's input weights (4096 inputs, four gates), and a sixth are the readouts of the two
-# decoders. At 128 x 128 they are four fifths. The paper's natural patches, with 32 x 32 pixels in 3
-# colours, have 3072 numbers.
+# About 2.5 times more parameters. (1 GFLOP is a billion additions or multiplications.) At 64 x 64,
+# the paper's size, half of all weights are connected to pixels: a third are the encoder's input
+# weights (4096 inputs, four gates), and a sixth are the readouts of the two decoders. At 128 x 128
+# they are four fifths. The paper's natural patches, with 32 x 32 pixels in 3 colours, have 3072
+# numbers.
 #
 # ## The loss must fit the input
 #
@@ -231,7 +233,7 @@ for name, wrong in (("as floats", bars.astype(np.float32)), ("as bytes", bars)):
 
 # %% [markdown]
 # There is an error. Its message is one line, and it says what to do. Without this check, the loss
-# would be minus four thousand nats, and you might search for the reason for a day.
+# could fall far below zero, and you might search for the reason for a day.
 #
 # ## Exercises
 #

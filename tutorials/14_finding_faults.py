@@ -108,7 +108,7 @@ assert whole and all(name.startswith("encoder") or name == "past" for name in wh
 # %%
 model = OneOverwrites.sample(np.random.default_rng(1))
 inputs = dict(zip(("past", "future", "T"), model.inputs, strict=True))
-inputs |= {"feed_truth": False, "masks": None}
+inputs |= {"feed_truth": False, "masks": None}  # all inputs of `forward`, by name
 published, _ = analytic_gradients(model.layer, inputs, "float64")
 model.layer.__class__ = Composite  # the same weights, the right backward pass
 correct, _ = analytic_gradients(model.layer, inputs, "float64")
@@ -207,8 +207,9 @@ assert one_unit == at_zero == set()
 assert {"Wx", "Wh", "Wp", "b"} <= at_random
 
 # %% [markdown]
-# A check with zeros and ones finds few faults. So there is a rule for every `sample`: all sizes are
-# different, there are at least three time steps, and all states, peepholes and biases are random.
+# A check with one unit, or with peepholes at zero, can't find it. So there is a rule for every
+# `sample`: all sizes are different, there are at least three time steps, and all states, peepholes
+# and biases are random.
 #
 # The same release had a second fault at the same place. Two calls were in the wrong order, so the
 # gradient of the peepholes was always zero. The peepholes never learned.

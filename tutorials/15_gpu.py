@@ -58,7 +58,7 @@ with use_backend("numpy", "float64"):
 # first thing that is missing. Here are its tests:
 #
 # **Predict:** the doctor tests your machine for everything that a GPU needs: a driver, a device,
-# libraries, a first kernel. Where does it stop?
+# libraries, a first *kernel* (a function that runs on the GPU). Where does it stop?
 
 # %%
 found = {}
@@ -79,7 +79,7 @@ assert gpu or "expected" in message  # the message: expected, got, what to do
 # **Predict:** a program is asked for a GPU and finds none. Should it use the CPU without a message?
 
 # %%
-if not gpu and name != "parity":
+if not gpu and name != "parity":  # parity: there is a GPU, but its numbers are wrong
     try:
         set_backend("cupy")
     except BackendError as error:
@@ -234,9 +234,10 @@ assert speed > 0
 #   of arguments and its generated kernels, and gives the numbers of the CPU. So do runs that are
 #   resumed from a checkpoint, also when they change from one library to the other.
 # * **How:** on a stand-in for the driver and the matrix library. It executes the kernels on a CPU.
-# * **On one GPU (an H100):** training steps as CUDA graphs give the same bits as steps without
-#   graphs. Gradients in several streams give the same bits as in one stream. The speed of whole
-#   steps was measured: [gpu/README.md](../minilstm/gpu/README.md) has the figures.
+# * **On one GPU (an H100):** training steps that are recorded once and replayed as a whole (*CUDA
+#   graphs*) give the same bits as other steps. So does work in several queues at once (*streams*).
+#   The speed of whole steps was measured: [gpu/README.md](../minilstm/gpu/README.md) has the
+#   figures.
 # * **Not verified:** running out of memory, several GPUs, and GPUs of other makers.
 #
 # If you have a GPU, three commands test it:
@@ -276,4 +277,4 @@ assert round(size / 1e6, 1) == 201.4 and round(4 * 4 * size / 1e9, 1) == 3.2
 #
 # **In the library:** [backend.py](../minilstm/backend.py), which chooses between NumPy and CuPy;
 # [kernels.py](../minilstm/gpu/kernels.py); [doctor.py](../minilstm/doctor.py);
-# [resources.py](../minilstm/training/resources.py).
+# [resources.py](../minilstm/training/resources.py). **Next:** 16, a cell of your own.

@@ -38,8 +38,8 @@ rng = np.random.default_rng(0)
 #
 # At every position $x_t$ has $C$ channels, $h_t$ and $c_t$ have $H$, and $a$ has $4H$. The shape of
 # $W_x$ is (k, k, C, 4H), that of $W_h$ (k, k, H, 4H), and that of $b$ (4H). The four parts of $a$
-# give $i, f, g, o$ as in tutorial 05. So the library's own `lstm_cell` computes the rest, here
-# without peepholes:
+# give $i, f, g, o$ as in tutorial 05, and $\odot$ is not written. So the library's own `lstm_cell`
+# computes the rest, here without peepholes:
 
 
 # %%
@@ -178,7 +178,7 @@ assert np.isclose(alone, (left != right).sum() * np.log(2))
 # | Composite Model (slides) | 344.9 | the same |
 # | Composite, Conditional Future Predictor (slides) | 341.2 | the same |
 # | Dynamic Filter Networks (2016) | 285.2 | as published |
-# | our composite model, 7 minutes on a GPU | 244.2 | free-running, independent pixels |
+# | our composite model, 6.3 minutes on a GPU | 244.2 | free-running, independent pixels |
 # | Video Pixel Networks (2016) | 87.6 | likelihood: each pixel given all *true* pixels before |
 # | entropy bound (public test file) | 86.3 | no prediction can be better |
 #
@@ -231,11 +231,11 @@ print(f"ours: {kept.config.model.layers} layers of {kept.config.model.hidden} un
 print(*frame_errors.in_words(kept.result["frame_errors"]), sep="\n")
 
 # %% [markdown]
-# The same model has less than half the error with other training. The step from PredRNN to
+# The same model has less than half the error with other code and training. The step from PredRNN to
 # PredRNN++ changes the error less than a tenth as much. The slides' Table 2 depends on the
 # training, too. Our composite model has the size of that of the slides. Its loss is 100 nats lower,
-# after seven minutes on a GPU of today, with Adam and a cosine schedule. Its squared error, 51.5,
-# is between those of PredRNN (56.8) and PredRNN++ (46.5) in the first papers.
+# after 6.3 minutes on a GPU of today, with Adam and a cosine schedule. Its squared error, 51.5, is
+# between those of PredRNN (56.8) and PredRNN++ (46.5) in the first papers.
 #
 # ## Break it on purpose: the wall
 #

@@ -1,4 +1,4 @@
-"""Tools that the tutorials share: fast mode, questions, drawing, short trainings. No lesson here.
+"""Tools that the tutorials share: fast mode, questions, drawing, short trainings.
 
 MINILSTM_FAST=1 makes every tutorial short, for tests.
 
