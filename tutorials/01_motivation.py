@@ -131,7 +131,7 @@ assert same_digit > same_place
 # The first two need no labels, only films. This is the *unsupervised learning* of the title: train
 # a network on tasks 1 and 2, for which data are free, and hope that task 3 becomes easier. The
 # slides' "Objectives" then ask two questions: *what does the LSTM actually learn to do?* and *how
-# useful is it for other tasks?* These tutorials ask the same two questions.
+# useful is it for other tasks?*
 #
 # ## One frame is not enough
 #

@@ -121,16 +121,21 @@ print(f"   principal components, K = 8        {pca:.2f}")
 assert abs(trained - pca) < 0.1 * pca < 0.1 * nothing
 
 # %% [markdown]
-# Gradient descent reaches the same loss to two decimals. So the codes of both span nearly the same
-# *subspace*: pictures that are sums of 8 fixed pictures and the mean. An autoencoder generalises
-# PCA: with tanh layers in between, the code can also follow curved shapes.
+# Gradient descent reaches the same loss to two decimals. So both can draw nearly the same pictures:
+# the mean digit plus weighted sums of 8 fixed pictures. An autoencoder generalises PCA: with tanh
+# layers in between, the code can also follow curved shapes.
 #
 # ## How narrow?
 #
 # Now the encoder and the decoder each get a hidden layer. The pixels are read as probabilities of
-# ink. The decoder's output $z$, the *logit*, can be any number. The *sigmoid* $1 / (1 + e^{-z})$
-# makes a probability of it. The loss is that of the paper, the Bernoulli cross-entropy. Its unit is
-# the nat. Tutorial 09 explains it; for now, less is better.
+# ink. The decoder's output $z$, the *logit*, can be any number. The *sigmoid* $s(z) = 1 / (1 +
+# e^{-z})$, with the slope $s(1 - s)$, makes a probability $p$ of it. The loss is that of the paper,
+# the Bernoulli cross-entropy. For one pixel $x$:
+#
+# $$p = s(z), \qquad L = -x \log p - (1 - x) \log(1 - p), \qquad
+#   dz = \frac{p - x}{p (1 - p)} \cdot p (1 - p) = p - x$$
+#
+# Its unit is the nat. Tutorial 09 explains it; for now, less is better.
 
 
 # %%

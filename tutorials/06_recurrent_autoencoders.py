@@ -118,7 +118,7 @@ kit.save(drawn, "06_codes")
 # The encoder read the last frame most recently. When the decoder works in reverse order, it needs
 # this frame *first*. So there is only 1 step between reading the last frame and drawing it, and the
 # first frame has $2T - 1$. In forward order every frame has $T$ steps. The average is the same, but
-# short distances are easier to learn (tutorial 05), so a part of the film is learned early.
+# short distances are easier to learn (tutorial 05).
 #
 # **Predict:** two networks train on the same films of twelve frames, for the same number of steps.
 # One reconstructs the film backwards, the other forwards. Which has the lower loss?

@@ -102,7 +102,7 @@ assert np.allclose(lstm.Wx.grad, gradient[order], atol=1e-5 * scale)
 # photographs. Using again what a network has learned is called *transfer learning*. For an LSTM,
 # features are just another vector $x_t$. Tutorial 17 builds such a network.
 # ([data_tools/extract_percepts.py](../data_tools/extract_percepts.py) computes such features from
-# videos, and `--data percepts --path FOLDER` trains on them. Their loss is described below.)
+# videos, and `--data percepts --path FOLDER` trains on them.)
 #
 # ## The cost of a larger frame
 #

@@ -56,9 +56,7 @@ for y in (0.0, 0.5, 1.0):
 # on the axis above.
 #
 # In Table 2 the loss is **summed** over the 4096 pixels of a frame. It is **averaged** over the ten
-# predicted frames and over the films. Other papers use other units. For example, a later model has
-# a published loss of 3670.85, summed over ten frames, on other data. It can't be compared with
-# 341.2.
+# predicted frames and over the films. Other papers use other units (tutorial 13).
 #
 # ## The baselines
 #
@@ -128,10 +126,8 @@ assert spread < 0.02 * (mean_image - bound)
 # So all four models are much more similar to each other than to the perfect prediction. The number
 # 341.2 alone says none of this.
 #
-# (The bound and the baselines are computed on *our* films, with the 1,000 test digits that come
-# with the package. Their mean image costs 678 nats per frame. With the whole test set of MNIST it
-# costs 672 ([metrics.py](../minilstm/evaluation/metrics.py)). With another sample of test digits,
-# which tutorial 13 uses, it costs 629. So compare a result only with baselines on the same data.)
+# (The bound and the baselines are computed on *our* films. With other test digits the mean image
+# costs 629 to 678 nats. So compare a result only with baselines on the same data.)
 #
 # ## Why blurred pictures have a low loss
 #
@@ -192,7 +188,7 @@ assert found["blurred 8 times"][1] < 0.2
 # score needs edges that are sharp *and* right.)
 #
 # The other quantitative test of the slides is *action recognition*: is the representation useful
-# for another task? Tutorial 01 had a small version of it, with motion in place of actions.
+# for another task (tutorial 12)?
 #
 # ## Judge a model of your own
 #

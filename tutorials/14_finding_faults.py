@@ -14,7 +14,7 @@
 # The picture shows three faults and five ways to look for them. Looking at a falling loss finds
 # none of the three.
 #
-# The authors published their code in 2015 and in 2016, which most authors did not. Their results
+# The authors published their code in 2015 and in 2016, which many authors did not. Their results
 # are not in question. Such faults happen to everybody. This is why checks are needed.
 
 # %%

@@ -17,8 +17,8 @@
 # A **percept** is the description of one frame by a network that was trained on ImageNet, on more
 # than a million photographs with labels. The paper uses a network with 4096 numbers per frame. This
 # library uses MobileNetV2 (Sandler et al. 2018) with 1280 numbers, because it needs about a
-# fiftieth of the products (multiplications). [mobilenet.py](../minilstm/data/mobilenet.py) computes
-# it in plain NumPy. Only the forward pass is needed, because its weights never change.
+# fiftieth of the multiplications. [mobilenet.py](../minilstm/data/mobilenet.py) computes it in
+# plain NumPy. Only the forward pass is needed, because its weights never change.
 
 # %%
 import kit
@@ -44,8 +44,8 @@ print("weights:", "those of ImageNet" if trained else "random. " + kit.NO_WEIGHT
 # python -m data_tools.convert_pth mobilenet_v2.pth tutorials/build/mobilenet_v2.safetensors
 # ```
 #
-# Without this file the network has random weights. Then the text below that begins with "With
-# ImageNet's weights" does not describe your output.
+# Without this file the network has random weights, and text that begins with "With ImageNet's
+# weights" does not describe your output.
 #
 # ## Two cheap convolutions in place of one
 #
@@ -69,6 +69,7 @@ print("weights:", "those of ImageNet" if trained else "random. " + kit.NO_WEIGHT
 # %%
 rng = np.random.default_rng(0)
 h, w, C, K = 5, 6, 4, 3
+# one picture x (1, h, w, C)
 x, V, U = rng.random((1, h, w, C)), rng.standard_normal((9, C)), rng.standard_normal((C, K))
 padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # zeros around the picture
 
@@ -110,10 +111,9 @@ assert 8 < products[0] / products[1] < 9
 #
 # If input and output have the same shape, the block *adds* its result to its input. So the three
 # convolutions compute a correction of the input, called a *residual*. Older residual networks have
-# many channels between the blocks and few inside. MobileNetV2 has few channels between the blocks
-# and many inside. So its blocks are called **inverted residuals**. ReLU6 sets negative numbers to
-# zero. After *narrow* there are few channels, and a ReLU6 would lose information that no other
-# channel has. So there is none.
+# few channels inside a block, and MobileNetV2 has many. So its blocks are called **inverted
+# residuals**. ReLU6 sets negative numbers to zero. After *narrow* there are few channels, and a
+# ReLU6 would lose information that no other channel has. So there is none.
 #
 # The next cell computes block 3 by hand:
 
@@ -180,13 +180,12 @@ assert share == 1
 # %% [markdown]
 # All 49. Each 3x3 window reaches one position further, and each stride doubles the distance between
 # two positions, in pixels. After 18 such windows every position of the last layer depends on nearly
-# the whole frame. An LSTM over pixels must learn from its films which pixels are neighbours
-# (tutorial 08). A convolutional network need not learn it.
+# the whole frame. A convolutional network need not learn which pixels are neighbours.
 #
 # ## What does one percept know?
 #
 # One more matrix product, (1, 1280) times (1280, 1000), gives the logits of the 1000 classes of
-# ImageNet. (The package has no list of their names. The next cell names the classes that we need.)
+# ImageNet. (The next cell names the classes that we need.)
 
 # %%
 NAMES = {400: "academic gown", 457: "bow tie", 652: "military uniform", 667: "mortarboard",
@@ -263,9 +262,8 @@ kit.save(drawn, "17_neighbours", show=False)
 
 # %% [markdown]
 # With ImageNet's weights: by pixels, the original of a mirrored view is found in 23 % of the cases,
-# by percepts in 96 %. For a view upside down it is 55 % by percepts. One reason may be that few
-# photographs of ImageNet are upside down. For a view from nearer, percepts are no better than
-# pixels. So a percept also depends on the size of what is shown.
+# by percepts in 96 %. For a view upside down it is 55 % by percepts. For a view from nearer,
+# percepts are no better than pixels. So a percept also depends on the size of what is shown.
 #
 # ## What does one percept lose?
 #
@@ -427,10 +425,8 @@ if trained:
 #
 # These are the films of the slides' Tables 1, 3 and 4. **UCF-101** has 13,320 films of sports,
 # music and daily life, in 101 classes. **HMDB-51** (Kuehne et al. 2011) has 6,766 clips in 51
-# classes, most of them cut out of cinema films: *chew, climb stairs, draw sword, hug, kiss, pick,
-# shake hands, stand, wave*. HMDB-51 is harder than UCF-101: the camera moves, the quality differs
-# from film to film, and one frame of *stand* can look like one of *sit*. The slides'
-# Table 1 has for RGB, accuracy in %:
+# classes, most of them cut out of cinema films: *chew, hug, sit, stand, wave*. HMDB-51 is harder:
+# one frame of *stand* can look like one of *sit*. The slides' Table 1 has for RGB, accuracy in %:
 #
 # | | UCF-101 | HMDB-51 |
 # | --- | --- | --- |
@@ -453,10 +449,8 @@ assert abs(sampling - gain) < 0.1
 print(f"with 4243 test clips ± {100 * np.sqrt(0.441 * 0.559 / 4243):.1f} points")
 
 # %% [markdown]
-# They are equal. The mean over three splits has a smaller error. Any two test sets share few
-# clips (104 to 155 of 1530), and all three together have 4,243 different clips. This gives 0.8
-# points. (Both classifiers are tested on the same clips, so they share a part of this error: see
-# tutorial 12.)
+# They are equal. The mean over three splits has a smaller error. Any two test sets share few clips
+# (104 to 155 of 1530), and all three together have 4,243 different clips. This gives 0.8 points.
 #
 # The next cell writes small lists of the same form and reads them with the library's function.
 
@@ -479,9 +473,13 @@ print("clips in at least one test set:", len(set.union(*tests)))
 # To run it on the real films: unpack HMDB-51 so that each class is a folder of clips, and its lists
 # (`testTrainMulti_7030_splits`) beside it. Then, from the project's folder:
 #
-# 1. `python -m data_tools.extract_percepts hmdb51 rgb --weights mobilenet_v2.safetensors --fps 10`
-# 2. `python -m data_tools.extract_flow hmdb51 flow --weights mobilenet_v2.safetensors --fps 10`
-# 3. `python -m minilstm.reproduce table1 --rgb rgb --flow flow --lists testTrainMulti_7030_splits`
+# ```
+# python -m data_tools.extract_percepts hmdb51 rgb --fps 10 \
+#     --weights tutorials/build/mobilenet_v2.safetensors
+# python -m data_tools.extract_flow hmdb51 flow --fps 10 \
+#     --weights tutorials/build/mobilenet_v2.safetensors
+# python -m minilstm.reproduce table1 --rgb rgb --flow flow --lists testTrainMulti_7030_splits
+# ```
 #
 # The last command trains the composite model without labels, finetunes the classifier on each of
 # the three splits, and prints its Table 1 beside that of the slides. `table3`, `table4` and `fig12`

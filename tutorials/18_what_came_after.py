@@ -124,8 +124,8 @@ print(f"one ConvLSTM layer of {channels} channels, {window} x {window}: {layer /
 assert size > 200 * layer
 
 # %% [markdown]
-# A ConvLSTM has a disadvantage, too. The code of an LSTM is one list of numbers, and a classifier
-# can read it. The state of a ConvLSTM is larger: it has $H$ channels at every position.
+# A disadvantage: the code of an LSTM is one list of numbers, which a classifier can read. The state
+# of a ConvLSTM has $H$ channels at every position.
 #
 # Three more families of models:
 #
@@ -231,11 +231,11 @@ print(f"ours: {kept.config.model.layers} layers of {kept.config.model.hidden} un
 print(*frame_errors.in_words(kept.result["frame_errors"]), sep="\n")
 
 # %% [markdown]
-# The same model has less than half the error with other code and training. The step from PredRNN to
-# PredRNN++ changes the error less than a tenth as much. The slides' Table 2 depends on the
-# training, too. Our composite model has the size of that of the slides. Its loss is 100 nats lower,
-# after 6.3 minutes on a GPU of today, with Adam and a cosine schedule. Its squared error, 51.5, is
-# between those of PredRNN (56.8) and PredRNN++ (46.5) in the first papers.
+# The step from PredRNN to PredRNN++ changes the error less than a tenth as much as other code and
+# training. The slides' Table 2 depends on the training, too. Our composite model has the size of
+# that of the slides. Its loss is 100 nats lower, after 6.3 minutes on a GPU of today, with Adam and
+# a cosine schedule. Its squared error, 51.5, is between those of PredRNN (56.8) and PredRNN++
+# (46.5) in the first papers.
 #
 # ## Break it on purpose: the wall
 #
@@ -252,15 +252,14 @@ assert off > 1e-3
 
 # %% [markdown]
 # No. Near the wall the windows reach over the border and read zeros there, so $h$ depends on the
-# distance to the wall. (In tutorial 17 the channels of percepts depend on the border in the same
-# way.) This is useful: to predict a bounce, the model must know where the wall is.
+# distance to the wall. This is useful: to predict a bounce, the model must know where the wall is.
 #
 # ## Discussion
 #
-# Later models have better numbers than those of the paper. Three of its *questions* are still
-# asked. Can a model learn from films without labels, by prediction? Does this help in another task?
-# What helps more, reconstruction or prediction? Exposure bias can occur in every model that reads
-# its own output, also in a model that writes a text word by word.
+# Three *questions* of the paper are still asked. Can a model learn from films without labels, by
+# prediction? Does this help in another task? What helps more, reconstruction or prediction?
+# Exposure bias can occur in every model that reads its own output, also in a model that writes a
+# text word by word.
 #
 # ## Exercises
 #

@@ -1,10 +1,10 @@
 """Look inside a model: gates and cells over time, weights as images, gradients through time.
 
-Figure 7 of the paper shows six signals of an LSTM while it predicts: the gates i, f, o, the input
-g, the cell c and the output h. In a trained model they follow the rhythm of the motion. With random
-weights they become constant. `periodicity` measures the difference. Figures 9 and 10 show
-`input_weights` and `output_weights`. `gradient_norms` measures how a gradient vanishes on its way
-back through time.
+Figure 7 of the paper shows six signals of an LSTM while it predicts: the gates i, f, o, the
+candidate g, the cell c and the output h. In a trained model they follow the rhythm of the motion.
+With random weights they become constant. `periodicity` measures the difference. Figures 9 and 10
+show `input_weights` and `output_weights`. `gradient_norms` measures how a gradient vanishes on its
+way back through time.
 
 All of it runs on NumPy, from the results of forward and backward.
 
