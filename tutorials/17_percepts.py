@@ -471,13 +471,12 @@ print("clips in at least one test set:", len(set.union(*tests)))
 
 # %% [markdown]
 # To run it on the real films: unpack HMDB-51 so that each class is a folder of clips, and its lists
-# (`testTrainMulti_7030_splits`) beside it. Then, from the project's folder:
+# (`testTrainMulti_7030_splits`) beside it. Then, from the project's folder, with the path of the
+# converted file for WEIGHTS:
 #
 # ```
-# python -m data_tools.extract_percepts hmdb51 rgb --fps 10 \
-#     --weights tutorials/build/mobilenet_v2.safetensors
-# python -m data_tools.extract_flow hmdb51 flow --fps 10 \
-#     --weights tutorials/build/mobilenet_v2.safetensors
+# python -m data_tools.extract_percepts hmdb51 rgb --fps 10 --weights WEIGHTS
+# python -m data_tools.extract_flow hmdb51 flow --fps 10 --weights WEIGHTS
 # python -m minilstm.reproduce table1 --rgb rgb --flow flow --lists testTrainMulti_7030_splits
 # ```
 #
