@@ -18,7 +18,7 @@ import sys
 
 from .command import Parser, run_command
 from .errors import ConfigError
-from .experiments.live_page import watch
+from .experiments.live_page import wait_for_run, watch
 from .experiments.report_page import write_report
 from .experiments.tensorboard_log import TensorBoardLog
 from .runs.own_cell import add_cell_argument
@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="write the page repeatedly while the run trains; the browser reloads it by itself",
+        help="write the page repeatedly while the run trains; the browser reloads it by itself. If "
+        "the run has not started yet, wait for it",
     )
     parser.add_argument(
         "--every",
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     if options.watch and options.best:
         raise ConfigError("expected --watch or --best, got both: leave one out")
-    folder = RunFolder(find_run(options.run))
+    folder = RunFolder(wait_for_run(options.run) if options.watch else find_run(options.run))
     for flag in ("watch", "tensorboard"):
         if getattr(options, flag) and is_packed(folder.path):
             raise ConfigError(
@@ -85,7 +86,6 @@ def main(arguments: list[str] | None = None) -> int:
             )
     log = TensorBoardLog(folder) if options.tensorboard else None
     if options.watch:
-        print(f"open {folder.report} in a browser", flush=True)
         print(watch(folder.path, options.every, options.sequences, log, options.cell))
     else:
         print(write_report(folder.path, options.sequences, options.best, options.cell))

@@ -532,7 +532,6 @@ def test_an_empty_folder_is_a_fine_place_for_a_run(undrawn):
         ("train --resume {}", False),
         ("evaluate {}", True),
         ("report {}", True),
-        ("report {} --watch", True),
         ("visualize {}", True),
         ("demo {}", True),
         ("classify --init-from {}", True),
@@ -557,6 +556,15 @@ def test_a_run_that_is_not_there_is_refused_with_what_this_command_takes(capsys,
         assert f"expected a run folder of minilstm.train, {said}" in printed
         assert (", or the name of a trained model: one-digit" in printed) == or_a_name
     assert sorted(os.listdir()) == ["empty", "file"]
+
+
+def test_watching_waits_for_no_run_where_none_can_be_made(capsys):
+    """A folder with other files, and a file. A run that starts later is in test_live_page.py."""
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    assert "mine, which has no config.toml" in refusal(capsys, report, "mine", "--watch")
+    said = refusal(capsys, report, "mine/thesis.txt", "--watch")
+    assert "mine/thesis.txt, which is a file" in said
 
 
 def test_a_damaged_configuration_of_a_run_is_named(capsys, run):

@@ -6,6 +6,8 @@ import re
 import shutil
 import signal
 import sys
+import threading
+import time
 import types
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,6 +116,59 @@ def test_a_stop_signal_ends_the_watching_and_leaves_a_page_that_stays_as_it_is(r
         assert watch(run) == 128 + signal.SIGINT
     text = run.report.read_text("utf-8")
     assert 'http-equiv="refresh"' not in text and 'id="training"' in text
+
+
+def test_a_run_that_starts_later_is_waited_for(made, tmp_path, capsys, monkeypatch):
+    """First there is no folder, then an empty one, then one without a checkpoint, or a log."""
+    folder, waited, real = RunFolder(tmp_path / "later" / "run"), [], live_page._sleep
+    names = "config.toml", "checkpoint.safetensors", "metrics.jsonl"
+
+    def slept(seconds, stop):
+        there = {name for name in names if (folder.path / name).exists()}
+        waited.append((folder.path.exists(), there))
+        real(0.01, stop)
+
+    def train():
+        """Do what training does, one file at a time, each after the page has waited for it."""
+        until = time.monotonic() + 60
+        wait_for(lambda: (False, set()) in waited, until)
+        with folder.claim():
+            for k, name in enumerate(names):
+                wait_for(lambda k=k: (True, set(names[:k])) in waited, until)
+                shutil.copyfile(made / name, folder.path / ".new")
+                os.replace(folder.path / ".new", folder.path / name)
+            wait_for(lambda: (True, set(names)) in waited, until)
+
+    monkeypatch.setattr(live_page, "_sleep", slept)
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    status = watch(folder)
+    trainer.join()
+    printed = capsys.readouterr()
+    assert status == 0 and (True, set(names)) in waited, printed
+    assert printed.err == f"waiting for a run in {folder.path}: Ctrl-C ends it\n"
+    assert printed.out == f"open {folder.report} in a browser\n{folder.report}\n"
+    assert folder.report.read_text("utf-8") == "judged on 10"
+
+
+def wait_for(happened, until):
+    """Wait until `happened()`, at most until the time `until`."""
+    while not happened() and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def test_waiting_for_a_run_ends_with_a_stop_signal_and_leaves_nothing(tmp_path, monkeypatch):
+    meanwhile(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert watch(RunFolder(tmp_path / "never")) == 128 + signal.SIGINT
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_stop_signal_before_the_first_checkpoint_leaves_no_page(run, monkeypatch):
+    run.checkpoint.unlink()
+    meanwhile(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with run.claim():
+        assert watch(run) == 128 + signal.SIGINT
+    assert not run.report.exists()
 
 
 def test_a_folder_says_whether_a_process_trains_in_it(run):

@@ -9,6 +9,8 @@ Read next: report_page.py.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +25,7 @@ from ..errors import number_of
 from ..files import write_file
 from ..runs import build
 from ..runs.run_folder import RunFolder
-from ..runs.trained import find_run
+from ..runs.trained import find_run, trained_models
 from .report_page import (
     duration,
     evaluated,
@@ -37,7 +39,7 @@ from .tensorboard_log import TensorBoardLog
 
 JUDGED = 40  # test sequences: few, so that the page takes little time from the training
 RECENT = 20  # rows of the log from which the speed is taken
-NAP = 0.2  # seconds between two looks for a stop signal
+NAP = 0.2  # seconds between two looks for a stop signal, or for a run that is yet to start
 
 
 def watch(
@@ -49,22 +51,59 @@ def watch(
 ) -> Path:
     """Write the report.html of a run every `every` seconds until the run ends. Returns its path.
 
-    The last page is that of `write_report`, judged on so many test sequences. `log` is updated with
-    every page. Raises what `write_report` raises, and Interrupted after a stop signal.
+    After the first page it prints the path. The last page is that of `write_report`, judged on so
+    many test sequences. `log` is updated with every page. Raises what `write_report` raises, and
+    Interrupted after a stop signal.
     """
     folder = RunFolder(find_run(path))
-    page = LivePage(folder, every, cell)
+    page, shown = LivePage(folder, every, cell), False
     with stop_signals() as stop:
         while folder.is_training() and not stop.received:
-            if folder.checkpoint.exists():  # written in the first second of a run
+            begun = folder.checkpoint.exists()  # written before the first step
+            if begun:
                 page.write()
+            if begun and not shown:
+                print(f"open {folder.report} in a browser", flush=True)
+                shown = True
             if log is not None:
                 log.update()
-            _sleep(every, stop)
+            _sleep(every if begun else NAP, stop)
     if stop.received:
-        page.write(refresh=False)
+        if shown:
+            page.write(refresh=False)
         raise Interrupted(stop.received)
     return write_report(path, sequences, cell=cell)
+
+
+def wait_for_run(path: str | Path) -> Path:
+    """Return the folder of a run, or of a trained model. Wait for a run that has not started yet.
+
+    A new run makes its folder and writes config.toml into it. So a folder that does not exist or is
+    empty may become a run; a line on stderr says that the command waits. Raises RunError for
+    everything else that is no run, and Interrupted after a stop signal.
+    """
+    folder, said = RunFolder(path), False
+    with stop_signals() as stop:
+        while _may_become_a_run(folder) and not stop.received:
+            if not said:
+                print(f"waiting for a run in {path}: Ctrl-C ends it", file=sys.stderr, flush=True)
+                said = True
+            _sleep(NAP, stop)
+    if stop.received:
+        raise Interrupted(stop.received)
+    return find_run(path)
+
+
+def _may_become_a_run(folder):
+    if str(folder.path) in trained_models():
+        return False
+    try:
+        # hidden files are the lock of a run, and temporary files
+        return not any(name[0] != "." for name in os.listdir(folder.path))
+    except FileNotFoundError:
+        return True
+    except OSError:  # a file, or a folder that can't be read
+        return False
 
 
 class LivePage:
