@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 
 import numpy as np
@@ -266,6 +267,24 @@ def test_a_process_that_dies_is_one_line():
         process._process.kill()
         with pytest.raises(RunError, match="process that times ours"):
             process.ask("time", 3)
+
+
+@pytest.mark.parametrize(
+    "module, name",
+    [("torch", "torch"), ("numpy", "ours"), ("threadpoolctl", "products"), ("psutil", "ours")],
+)
+def test_a_process_that_cannot_import_what_it_needs_gives_the_reason(
+    tmp_path, monkeypatch, capfd, module, name
+):
+    """At its start, or with the first time that is asked for."""
+    said = "libgomp.so.1: cannot open shared object file"
+    (tmp_path / f"{module}.py").write_text(f"raise ImportError({said!r})")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    expected = rf"expected an answer of the process that times {name}, got ImportError \({said}\): "
+    with pytest.raises(RunError, match=expected):
+        with processes.Process(name, Work("standard", *LAYER), 1) as process:
+            process.ask("time", 1)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -17,18 +17,29 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import RunError, number_of
+from ..errors import RunError, named, number_of, one_line
 from ..threads import VARIABLES, cpus
 from .contenders import CONTENDERS, Work
 
 # Variables that would change how a library computes. All processes run without them.
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "GLIBC_TUNABLES")
 KEEP_BYTES = 1 << 34  # blocks smaller than this stay with the process when they are freed
+# The program of a process. An error at its start becomes an answer, too.
+PROGRAM = """
+import json
+try:
+    from {module} import serve
+except Exception as error:
+    print(json.dumps(dict(failed=f"{{type(error).__name__}} ({{error}})")))
+else:
+    serve(*{arguments})
+"""
 TUNED = f"glibc.malloc.mmap_threshold={KEEP_BYTES}:glibc.malloc.trim_threshold={KEEP_BYTES}"
 
 
@@ -49,7 +60,7 @@ class Process:
             environ["GLIBC_TUNABLES"] = TUNED
         arguments = json.dumps([library, work, cpus()[:threads]])
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import serve; serve(*{arguments})"],
+            [sys.executable, "-c", PROGRAM.format(module=__name__, arguments=arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -63,7 +74,7 @@ class Process:
         self.missing, self.about = hello.get("missing", ""), hello.get("about", {})
 
     def ask(self, request: str, *arguments) -> dict:
-        """Send a request of `serve` and return the answer. Raises RunError if it has died."""
+        """Send a request of `serve` and return the answer. Raises RunError if there is none."""
         with contextlib.suppress(BrokenPipeError):  # `_answer` then finds that it has died
             print(json.dumps([request, *arguments]), file=self._process.stdin, flush=True)
         return self._answer()
@@ -72,10 +83,16 @@ class Process:
         line = self._process.stdout.readline()
         if not line:
             raise RunError(
-                f"expected an answer of the process that times {self.name}, but it has ended "
-                f"(status {self._process.wait()}): is there enough memory?"
+                f"expected an answer of the process that times {self.name}, got its end (status "
+                f"{self._process.wait()}): is there enough memory?"
             )
-        return json.loads(line)
+        answer = json.loads(line)
+        if "failed" in answer:
+            raise RunError(
+                f"expected an answer of the process that times {self.name}, got "
+                f"{one_line(answer['failed'])}: repair what it needs, or choose other rows"
+            )
+        return answer
 
     def __enter__(self):
         return self
@@ -103,8 +120,18 @@ def serve(name: str, work: list, cpus: list) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
     try:
-        step, gradients = CONTENDERS[name](Work(*work))
+        answer_requests(name, Work(*work), say)
+    except Exception as error:  # the benchmark reports it in one line
+        say({"failed": named(error)})
+
+
+def answer_requests(name: str, work: Work, say: Callable[[dict], None]) -> None:
+    """Prepare the work of a contender, and answer the requests on standard input by `say`."""
+    try:
+        step, gradients = CONTENDERS[name](work)
     except ModuleNotFoundError as error:
+        if name not in ("torch", "jax"):  # only these two may be missing
+            raise
         say({"missing": f"{error.name} is not installed"})
         return
     say({"about": about()})
