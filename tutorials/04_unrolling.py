@@ -52,8 +52,9 @@ print("h =", *(f"{value:.4f}" for value in h))
 # ## Backward: through time
 #
 # Let the loss be $L = \tfrac12 (h_3 - 1)^2$. It depends on the last state only. Now go backwards.
-# At each step the gradient first passes through tanh: $da = (1 - h^2)\, dh$. From there it goes to
-# three places: to the input, to the weights, and to the *previous* state.
+# Let $a$ be what is inside the brackets. At each step the gradient first passes through tanh: $da =
+# (1 - h^2)\, dh$, with the $h$ *after* the step. From there it goes to three places: to the input,
+# to the weights, and to the *previous* state.
 #
 # **Predict:** the loss depends on the last of three states. Which input has more influence on the
 # loss, the first, `x[0]`, or the last, `x[2]`?
@@ -62,7 +63,7 @@ print("h =", *(f"{value:.4f}" for value in h))
 dh3 = h[3] - 1.0
 
 da2 = (1 - h[3] ** 2) * dh3  # step 2
-dx2, dh2 = da2 * Wx, da2 * Wh
+dx2, dh2 = da2 * Wx, da2 * Wh  # of x[2], and of h[2]
 
 da1 = (1 - h[2] ** 2) * dh2  # step 1
 dx1, dh1 = da1 * Wx, da1 * Wh
@@ -76,7 +77,7 @@ dWh = h[0] * da0 + h[1] * da1 + h[2] * da2
 db = da0 + da1 + da2
 print(f"dx  = {dx0:.4f} {dx1:.4f} {dx2:.4f}")
 print(f"dWx = {dWx:.4f}   dWh = {dWh:.4f}   db = {db:.4f}")
-print(f"|dx[0]| is {abs(dx0 / dx2):.2f} times |dx[2]|")
+print(f"the size of dx[0] is {abs(dx0 / dx2):.2f} of the size of dx[2]")
 assert abs(dx0) < abs(dx2) / 7 and abs(dx1) < abs(dx2) / 2
 
 # %% [markdown]
@@ -112,9 +113,11 @@ for (name, ours), theirs in zip(by_hand.items(), library, strict=True):
     assert abs(ours - theirs.item()) < 1e-15
 
 # %% [markdown]
-# The numbers agree to the last digit. With larger sizes the algorithm is the same, with matrices in
-# place of numbers. The next cell writes it as a loop. Compare it line by line with
-# `Recurrent.forward` and `Recurrent.backward` in [rnn.py](../minilstm/layers/rnn.py).
+# The numbers agree. With larger sizes the algorithm is the same, with matrices in place of numbers.
+# In $a = h W$ the state $h_j$ reaches every $a_k$ with the weight $W_{jk}$. So $dh_j = \sum_k da_k
+# W_{jk}$, which is $dh = da\,W^T$, and $dW_{jk} = h_j\,da_k$, summed over the batch: $dW = h^T da$.
+# The next cell writes this as a loop. Compare it line by line with `Recurrent.forward` and
+# `Recurrent.backward` in [rnn.py](../minilstm/layers/rnn.py).
 
 # %%
 T, B, D, H = 7, 4, 3, 5
@@ -131,7 +134,7 @@ dWh, dh = np.zeros((H, H)), np.zeros((B, H))
 for t in reversed(range(T)):
     dh = dh + dy[t]  # the sum of two gradients: from the next step, and from this step's output
     da = (1 - h[t + 1] ** 2) * dh
-    dWh += h[t].T @ da
+    dWh += h[t].T @ da  # h[t] and da are (B, H)
     dh = da @ rnn.Wh.value.T
 
 (y, _), cache = rnn.forward(x, (start,))
@@ -209,8 +212,8 @@ for row in check(Overwriting.sample(np.random.default_rng(0))):
     assert row.passed == (row.array != "Wh")
 
 # %% [markdown]
-# The shapes are right, the values are finite, and training would even work a little. The gradient
-# check finds the mistake.
+# The shapes are right and the values are finite. The gradient check finds the mistake. (`state.0`
+# is the start state.)
 #
 # ## Exercises
 #

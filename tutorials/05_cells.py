@@ -6,7 +6,7 @@
 # * **You will do:** type in the two cells of the slides exactly as written, compare them with the
 #   standard cells, and train all of them to remember one bit.
 # * **You will learn:** why the simple RNN of the slides, read literally, can't remember its input;
-#   what a gate does; where gradients vanish.
+#   what a gate does; the backward pass of an LSTM; where gradients vanish.
 # * **You need:** tutorial 04.
 #
 # ![how far back a gradient reaches](images/05_vanishing.png)
@@ -39,7 +39,7 @@ set_backend("numpy", "float64")
 
 
 def sig(a):
-    """Return the logistic function of `a`, which the slides call sig."""
+    """Return the sigmoid of `a` (tutorial 03). The slides call it sig, the pictures s."""
     return 1 / (1 + np.exp(-a))
 
 
@@ -49,21 +49,22 @@ kit.save_diagram("paper-lstm", "05_paper_lstm")
 
 rng = np.random.default_rng(0)
 T, B, D, H = 6, 4, 3, 5
-x = rng.standard_normal((T, B, D))
+x = rng.standard_normal((T, B, D))  # steps, batch, inputs; H is the number of units
 
 # %% [markdown]
 # ## The simple RNN of the slides, read literally
 #
 # ![the simple RNN of the slides, and the standard one](images/05_simple_rnn.png)
 #
-# The picture shows the cell of the slides beside the standard one. Follow the blue arrows from $x$.
+# Left is the cell of the slides, right the standard one. Follow the blue arrows from $x$.
 #
 # $$h_{i+1} = W h_i, \qquad o_{i+1} = \operatorname{sig}(W^i x_i + h_{i+1} + b), \qquad
 #   \text{return } o_{i+1}, h_{i+1}$$
 #
-# The library calls this cell `SlidesRNN`. (In the slides a vector is a column, and the matrix
-# stands on the left: $W h$. In the library a vector is a row, and the matrix stands on the right:
-# `h @ W`. This is the same, transposed.)
+# The library calls this cell `SlidesRNN`. The index $i$ is the time step, but in $W^i$ it means
+# *input*. (In the slides a vector is a column, and the matrix stands on the left: $W h$. In the
+# library a vector is a row, and the matrix stands on the right: `h @ W`. This is the same,
+# transposed.)
 
 # %%
 literal = SlidesRNN(D, H, rng)
@@ -124,9 +125,11 @@ assert np.abs(final).max() == 0 and np.abs(literal.W.grad).max() == 0
 #   \quad g^o = \operatorname{sig}(W^o H), \quad g^c = \tanh(W^c H)$$
 # $$m' = g^f \odot m + g^u \odot g^c, \qquad h' = \tanh(g^o \odot m')$$
 #
-# This cell has two states: `h`, and the cell state `m`. Three *gates*, with values between 0 and 1,
-# control it. $g^f$ says how much of the old cell state to keep, $g^u$ how much new content to add,
-# and $g^o$ how much to output.
+# The cell has two states, $h$ and the *cell state* $m$. $I$ projects the input, and $H$ is the
+# joined vector. The prime marks the *new* states $h'$ and $m'$. In the pictures and in all that
+# follows the prime marks the *old* states, and the cell state $m$ is called $c$. Three *gates*,
+# with values between 0 and 1, control the cell. $g^f$ says how much of the old cell state to keep,
+# $g^u$ how much of the new content $g^c$ (the *candidate*) to add, and $g^o$ how much to output.
 
 # %%
 slides = SlidesLSTM(D, H, rng)
@@ -134,30 +137,75 @@ projection, W = slides.Wi.value, slides.W.value
 h, m = start, cell_start = rng.standard_normal((2, B, H))
 for t in range(T):
     joined = np.concatenate([x[t] @ projection, h], axis=1)  # H = [I x, h]
-    u, f, c, o = np.split(joined @ W, 4, axis=1)  # the library's order: i f g o
-    m = sig(f) * m + sig(u) * np.tanh(c)
-    h = np.tanh(sig(o) * m)
+    a_u, a_f, a_c, a_o = np.split(joined @ W, 4, axis=1)  # the library's order: i f g o
+    m = sig(a_f) * m + sig(a_u) * np.tanh(a_c)
+    h = np.tanh(sig(a_o) * m)
 (y, (final_h, final_m)), _ = slides.forward(x, (start, cell_start))
 print("difference to the library:", np.abs(h - final_h).max(), np.abs(m - final_m).max())
 assert np.allclose(h, final_h, atol=1e-14) and np.allclose(m, final_m, atol=1e-14)
 
 # %% [markdown]
-# The standard LSTM differs in three points. It has biases. It has no projection $I$ of the input.
-# Its output is $h = o \odot \tanh(c)$, where the slides have $\tanh(g^o \odot m')$. The paper's
-# LSTM also has *peepholes*: its gates depend on the cell state, too, each unit on its own.
-#
-# | | input and state enter as | bias | peepholes | output |
-# | --- | --- | --- | --- | --- |
-# | `SlidesLSTM` | $W[Ix, h]$ | no | no | $\tanh(o \odot c)$ |
-# | `LSTM` | $W_x x + W_h h$ | yes | no | $o \odot \tanh(c)$ |
-# | `PeepholeLSTM` | $W_x x + W_h h$ | yes | yes | $o \odot \tanh(c)$ |
+# ## The LSTM of the paper
 #
 # ![the LSTM of the paper; its peepholes are dashed](images/05_paper_lstm.png)
 #
-# The picture shows the paper's LSTM. The peepholes are dashed: $i$ and $f$ see the old cell state
-# $c'$, and $o$ sees the new one.
+# It has biases and no projection $I$. Its output gate stands outside the tanh. And it has
+# *peepholes* (dashed, their way back is not drawn): weights $p$, through which the gates of a unit
+# see the cell state of this unit. $i$ and $f$ see the old one, $o$ the new one. Vectors are rows
+# again, and $H$ is the number of units. $W_x$ is (D, 4H), $W_h$ is (H, 4H), $b$ is (4H,) and each
+# $p$ is (H,):
 #
-# All of them pass the gradient check of tutorial 02, with random states, biases and peepholes:
+# $$a = x W_x + h' W_h + b = [a_i, a_f, a_g, a_o]$$
+# $$i = s(a_i + p_i \odot c'), \quad f = s(a_f + p_f \odot c'), \quad g = \tanh(a_g)$$
+# $$c = f \odot c' + i \odot g, \quad o = s(a_o + p_o \odot c), \quad h = o \odot \tanh(c)$$
+#
+# In the library this is `PeepholeLSTM`. Without peepholes it is the standard LSTM, `LSTM`.
+#
+# ## Back through one step
+#
+# Let $dh$ and $dc$ be the gradients of the two states after the step. Go through the equations from
+# the last to the first. The slope of $s$ is $s(1 - s)$. The state $c$ has three ways to the loss:
+# the next step, $h$, and the peephole of $o$.
+#
+# $$da_o = dh \odot \tanh(c) \odot o(1 - o), \qquad
+#   dc \leftarrow dc + dh \odot o \odot (1 - \tanh^2(c)) + da_o \odot p_o$$
+# $$da_i = dc \odot g \odot i(1 - i), \quad da_f = dc \odot c' \odot f(1 - f), \quad
+#   da_g = dc \odot i \odot (1 - g^2)$$
+# $$dc' = dc \odot f + da_i \odot p_i + da_f \odot p_f, \qquad dh' = da\,W_h^T$$
+#
+# The weights and the input follow from $da$ as in tutorial 04. Each $dp$ is $da$ times the cell
+# state that the gate saw, summed over batch and steps.
+
+# %%
+layer = PeepholeLSTM(D, H, np.random.default_rng(5), Init(peephole_scale=0.5))
+h_prev, c_prev, dh, dc = np.random.default_rng(6).standard_normal((4, B, H))  # (B, H) each
+_, cache = layer.forward(x[:1], (h_prev, c_prev))
+_, (dh_library, dc_library) = layer.backward((None, (dh, dc)), cache)
+
+p_i, p_f, p_o = layer.Wp.value
+a = x[0] @ layer.Wx.value + h_prev @ layer.Wh.value + layer.b.value  # (B, 4H)
+a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
+i, f, g = sig(a_i + p_i * c_prev), sig(a_f + p_f * c_prev), np.tanh(a_g)
+c = f * c_prev + i * g
+o = sig(a_o + p_o * c)
+
+da_o = dh * np.tanh(c) * o * (1 - o)
+dc = dc + dh * o * (1 - np.tanh(c) ** 2) + da_o * p_o
+da_i, da_f, da_g = dc * g * i * (1 - i), dc * c_prev * f * (1 - f), dc * i * (1 - g**2)
+dc_prev = dc * f + da_i * p_i + da_f * p_f
+dh_prev = np.concatenate([da_i, da_f, da_g, da_o], axis=1) @ layer.Wh.value.T
+dWp_f = (da_f * c_prev).sum(axis=0)
+
+by_hand, library = (dh_prev, dc_prev, dWp_f), (dh_library, dc_library, layer.Wp.grad[1])
+worst = max(np.abs(ours - theirs).max() for ours, theirs in zip(by_hand, library, strict=True))
+print(f"largest difference to the library: {worst:.0e}")
+assert worst < 1e-14
+
+# %% [markdown]
+# (In [cells.py](../minilstm/layers/cells.py) these lines are `lstm_slopes` and
+# `lstm_cell_backward`.)
+#
+# All cells pass the gradient check of tutorial 02, with random states, biases and peepholes:
 
 # %%
 for cell in (SlidesRNN, ElmanRNN, SlidesLSTM, LSTM, PeepholeLSTM):
@@ -169,14 +217,11 @@ for cell in (SlidesRNN, ElmanRNN, SlidesLSTM, LSTM, PeepholeLSTM):
 # %% [markdown]
 # ## Where gradients vanish
 #
-# In a plain network, one step back multiplies the gradient by $W_h$ and by a slope of tanh that is
-# at most 1. In an LSTM, one step back multiplies the gradient of the cell state by the forget gate
-# $f$, and along this path by nothing else:
-#
-# $$c_{t+1} = f \odot c_t + \dots \quad\Rightarrow\quad dc_t = f \odot dc_{t+1} + \dots$$
-#
-# At the start of training a forget gate is near $\operatorname{sig}(\text{bias})$. This is 0.5 for
-# bias 0, 0.88 for bias 2, and 0.993 for bias 5. One of the authors' two code releases uses bias 5.
+# In a plain network one step back multiplies the gradient by $W_h$ and by a slope of tanh that is
+# at most 1. In an LSTM, the term $dc' = dc \odot f$ multiplies the gradient of the cell state by
+# the forget gate, and by nothing else. At the start of training a forget gate is near
+# $s(\text{bias})$. This is 0.5 for bias 0, 0.88 for bias 2, and 0.993 for bias 5. One of the
+# authors' two code releases uses bias 5.
 #
 # **Predict:** a gradient is multiplied by the forget gate at each of 50 steps. The value of the
 # gate is 0.5, 0.88 or 0.993. For which of these three values is something left after 50 steps?
@@ -215,10 +260,11 @@ assert bias2 > 1e3 * bias0 and bias5 > 0.1
 
 # %% [markdown]
 # The gradient of a plain network is gone. The gradient of an LSTM *with a forget gate of 0.5* is
-# gone as well. So it is not enough to use an LSTM: its forget gate must be near 1. (With bias 5 the
-# gradient even grows, because at every step it also receives a gradient from the other paths,
-# through the gates. If it grows too much, the problem is called *exploding* gradients. `clip_norm`
-# below is the usual remedy.)
+# gone as well: $0.5^{50}$ is 1e-15. So it is not enough to use an LSTM: its forget gate must be
+# near 1. $0.88^{50}$ is 0.002, and $0.993^{50}$ is 0.7. The curves are higher, because at every
+# step the gradient also comes back on the other paths, through the gates. With bias 5 it even
+# grows. If it grows too much, the problem is called *exploding* gradients. `clip_norm` below is the
+# usual remedy.
 #
 # ## Remember one bit
 #
@@ -241,6 +287,7 @@ def films(rng, T, B=64):
 def accuracy(cell, init, T, seed):
     """Train for 300 steps. Return the share of right answers on 1,000 new films."""
     rng = np.random.default_rng(seed)
+    # the readout turns the last output into two logits, one for each answer (see tutorial 12)
     rnn, readout, loss = cell(1, 16, rng, init), Linear(16, 2, rng), SoftmaxCrossEntropy()
     optimizers = [Adam(layer.flat()) for layer in (rnn, readout)]
     for _ in range(300):
@@ -254,7 +301,7 @@ def accuracy(cell, init, T, seed):
         dy = np.zeros_like(y)
         dy[-1:] = readout.backward(dz, readout_cache)
         rnn.backward((dy, None), cache)
-        clip_norm(rnn.flat().grad, 1.0)
+        clip_norm(rnn.flat().grad, 1.0)  # a gradient longer than 1 is scaled to length 1
         for optimizer in optimizers:
             optimizer.step(0.01)
     x, bits = films(rng, T, 1000)
@@ -303,7 +350,7 @@ assert results["LSTM, bias 2"][1] > 0.95 and results["PeepholeLSTM, bias 2"][1] 
 # The literal RNN is right in about 50 % of the cases at both delays. It can't remember, no matter
 # how it is trained. All other cells manage 8 steps. Over 30 steps the forget bias decides. The LSTM
 # of the slides has no bias, so it can't be improved in this way. The plain network manages 30 steps
-# with one seed of five, by a lucky start.
+# with one *seed* (set of random numbers) of five, which gives 61 % on average.
 #
 # ## Break it on purpose
 #
@@ -337,8 +384,8 @@ assert {"Wi", "b", "x"} <= set(wrong)
 # 1. How many parameters does an LSTM have with $D = 4096$ inputs and $H = 2048$ units? How many
 #    parameters do peepholes add?
 # 2. Which forget bias keeps half of a gradient over 50 steps?
-# 3. Let the cell state be $m' = 3$ and the output gate 0.5. How large is $h'$ in the LSTM of the
-#    slides, $\tanh(g^o \odot m')$? How large is it in the standard LSTM?
+# 3. Let the new cell state be 3 and the output gate 0.5. How large is the new $h$ in the LSTM of
+#    the slides, and how large in the standard LSTM?
 #
 # ### Answers
 #

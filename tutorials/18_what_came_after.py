@@ -234,8 +234,8 @@ print(*frame_errors.in_words(kept.result["frame_errors"]), sep="\n")
 # The step from PredRNN to PredRNN++ changes the error less than a tenth as much as other code and
 # training. The slides' Table 2 depends on the training, too. Our composite model has the size of
 # that of the slides. Its loss is 100 nats lower, after 6.3 minutes on a GPU of today, with Adam and
-# a cosine schedule. Its squared error, 51.5, is between those of PredRNN (56.8) and PredRNN++
-# (46.5) in the first papers.
+# a learning rate that falls along a cosine. Its squared error, 51.5, is between those of PredRNN
+# (56.8) and PredRNN++ (46.5) in the first papers.
 #
 # ## Break it on purpose: the wall
 #

@@ -192,7 +192,7 @@ def _lstm(c, slides):
     for x in (f, i, g, o):
         c.wire((x, bus), (x, 2.3))
     if slides:
-        c.box(1.4, 0.4, "$W^i$", CELL, 0.8, 0.55)
+        c.box(1.4, 0.4, "$I$", CELL, 0.8, 0.55)
         c.wire((0.5, 0.4), (1.0, 0.4), side=-1)
         c.wire((1.8, 0.4), (2.3, 0.4), (2.3, bus), side=-1)
     else:
