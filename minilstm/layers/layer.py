@@ -137,22 +137,23 @@ class Layer:
 
     def params(self, prefix: str = "") -> dict[str, Param]:
         """Return all parameters by readable names such as `encoder.0.Wx`."""
-        found = {}
+        return dict(self._named_params(prefix))
+
+    def _named_params(self, prefix=""):
         for name, item in vars(self).items():
             if isinstance(item, Param):
-                found[prefix + name] = item
+                yield prefix + name, item
             elif isinstance(item, Layer):
-                found |= item.params(f"{prefix}{name}.")
+                yield from item._named_params(f"{prefix}{name}.")
             elif isinstance(item, tuple):  # the layers of a stack are known by their number
                 for k, layer in enumerate(item):
                     if isinstance(layer, Layer):
-                        found |= layer.params(f"{prefix}{k}.")
-        return found
+                        yield from layer._named_params(f"{prefix}{k}.")
 
     @property
     def dtype(self):
         """Return the dtype of the parameters, which inputs must share."""
-        return next(iter(self.params().values())).value.dtype
+        return next(self._named_params())[1].value.dtype  # every forward asks: of the first alone
 
     def flat(self) -> Flat:
         """Join all parameters in one array and all gradients in another; params become views.

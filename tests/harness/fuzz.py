@@ -119,11 +119,10 @@ def make_bundled():
 
 
 def read_bundled():
-    with mock.patch.object(data.digits, "BUNDLED", Path("digits.npz")):
-        for split in ("train", "test"):
-            images, labels = data.load_digits(split=split)
-            assert images.dtype == labels.dtype == np.uint8
-            assert images.shape == (len(labels), 28, 28) and labels.ndim == 1
+    for split in ("train", "test"):
+        images, labels = data.digits.read_bundled(Path("digits.npz"), split)
+        assert images.dtype == labels.dtype == np.uint8
+        assert images.shape == (len(labels), 28, 28) and labels.ndim == 1
 
 
 def make_npy():
