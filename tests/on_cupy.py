@@ -31,7 +31,7 @@ from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
 from minilstm.errors import BackendError, RunError
 from minilstm.evaluation import judging
-from minilstm.gpu import frames, kernels
+from minilstm.gpu import cross_entropy, frames, kernels
 from minilstm.gpu.capture import RECORDING, Captured, on_stream
 from minilstm.gpu.side_by_side import aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
@@ -52,6 +52,22 @@ from minilstm.training.step import Batch, training_step
 
 SMALL = "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --log-every 2"
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(request, monkeypatch):
+    """Under emulation a block has 32 threads, and there are few: they wait for each other slowly.
+
+    A test with the fixture `whole_blocks` has the sizes of a real run, as every test on a GPU has.
+    """
+    if "fakegpu" in sys.modules and "whole_blocks" not in request.fixturenames:
+        monkeypatch.setattr(kernels, "THREADS", 32)
+        monkeypatch.setattr(cross_entropy, "BLOCKS", 2)
+
+
+@pytest.fixture
+def whole_blocks():
+    """Blocks of threads as in a real run."""
 
 
 @pytest.fixture
@@ -87,7 +103,7 @@ def close(there, here, tolerance):
         pytest.param("float32", False, marks=pytest.mark.slow),
     ],
 )
-def test_every_gradient_is_that_of_numpy(sample, dtype, fused):
+def test_every_gradient_is_that_of_numpy(sample, dtype, fused, whole_blocks):
     """NumPy's are proven by tests/test_gradients.py."""
     with use_backend("numpy", "float64"):
         made = sample()
@@ -190,7 +206,7 @@ def test_three_training_steps_are_those_of_numpy(case):
         assert now == pytest.approx(expected, rel=1e-4)
 
 
-def test_in_float64_they_are_equal_to_twelve_digits():
+def test_in_float64_they_are_equal_to_twelve_digits(whole_blocks):
     settings = settings_of({"model": {"conditional": "both", "layers": 2}}, "float64")
     (here, _, _), (there, _, _) = (trained(name, settings) for name in ("numpy", "cupy"))
     assert close(there.flat().value, here.flat().value, 1e-12)
@@ -279,7 +295,9 @@ def test_bytes_are_normalised_on_the_device_as_on_the_host(colours):
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 3e-6), ("float64", 1e-14)])
 @pytest.mark.parametrize("l2, clamp_update", [(0.0, 0.0), (1e-2, 2e-3)])
 @pytest.mark.parametrize("rule", [SGD, RMSProp, Adam])
-def test_an_optimizers_kernel_updates_as_optim_py(rule, l2, clamp_update, dtype, tolerance):
+def test_an_optimizers_kernel_updates_as_optim_py(
+    rule, l2, clamp_update, dtype, tolerance, whole_blocks
+):
     compare_optimizers(rule, l2, clamp_update, dtype, tolerance)
 
 
