@@ -69,11 +69,19 @@ def draw(figure, name, *runs):
 # %%
 caption = draw("fig5", "11_fig5")
 print(caption)
+outputs = judging.decode(run.trained, run.frames, 10)  # logits (10, films, 576), twice
+for name, logits, frames in zip(
+    ("reconstruction", "prediction"), outputs, (run.frames[:10], run.frames[10:]), strict=True
+):
+    nats = judging.loss_per_step(run.trained.loss, logits, frames)
+    print(f"{name:<15}nats of each frame:", *(f"{cost:5.1f}" for cost in nats))
 
 # %% [markdown]
-# Look for three things, in this order. *Position*: is there something where the digit is? *Motion*:
-# does it turn at the wall? *Shape*: is it this digit? This is the order of their share in the loss,
-# and the order in which the model learns them.
+# The reconstruction is equally good in all frames. The prediction is worse, and becomes slowly
+# worse: 30 nats over its first five frames, 32 over its last five. In the picture look for three
+# things, in this order. *Position*: is there something where the digit is? *Motion*: does it turn
+# at the wall? *Shape*: is it this digit? This is the order of their share in the loss, and the
+# order in which the model learns them.
 #
 # ## Figure 6: natural patches
 #
@@ -113,23 +121,23 @@ caption = draw("fig6", "11_fig6", *patches.values())
 print(caption)
 
 # %% [markdown]
-# The models draw large light and dark areas, and no details. The light blue wall behind her is rare
-# in the left part of the photograph. So the models draw it in colours that they know, pink or
-# white, and blue only at the edges. Both models are better than the mean image. Neither is better
-# than a *copy of the last frame*: the copy has all the texture, and it is only a little late. The
-# larger model is hardly better than the smaller on films that it did not see. One photograph is not
-# enough; the models of the slides saw many films. The figure alone does not show this. The numbers
-# do.
+# The models draw large light and dark areas, and no details. Both models are better than the mean
+# image. Neither is better than a *copy of the last frame*: the copy has all the texture, and it is
+# only a little late. A better model must keep the texture *and* know the motion. The larger model
+# is hardly better than the smaller on films that it did not see. One photograph is not enough; the
+# models of the slides saw many films.
 #
 # ## Figure 7: does the decoder keep a rhythm?
 #
 # A digit that bounces between walls comes back. So a decoder that has learned this motion should go
-# on for ever, also long after the six frames of its training. The *autocorrelation* measures this.
+# on for ever, also long after the ten frames of its training. The *autocorrelation* measures this.
 # It says how similar the activity of a unit is to its own activity $k$ steps later:
 #
 # $$r(k) = \operatorname{corr}(h_t, h_{t+k}).$$
 #
 # Its highest peak is 1 for a perfect rhythm, and 0 for a unit whose activity has become constant.
+# (For small $k$ every smooth signal resembles itself, so $r$ must first fall to 0. Noise has a peak
+# of about 0.27.)
 #
 # **Predict:** a decoder with random weights and without input runs for 100 steps. Does its activity
 # look like noise, or does it become constant?
@@ -150,8 +158,7 @@ assert trained_peak > 0.3 and trained_late > 10 * random_late
 
 # %% [markdown]
 # The activity of the random decoder becomes constant. Its forget gates are below 1 and nothing
-# comes in, so every cell state decays. The activity of the trained decoder goes on. One can see the
-# difference at once, and this is what the figure of the slides shows.
+# comes in, so every cell state decays. The activity of the trained decoder goes on.
 #
 # The period of the trained decoder is nearly right. The way from wall to wall is 10 pixels, and a
 # digit moves at most 1 pixel per frame. So it needs ten frames from wall to wall, and twenty to
@@ -215,8 +222,10 @@ for row, name in enumerate(rows):
 kit.save(drawn, "11_weights")
 
 # %% [markdown]
-# We see spots and strokes: neighbouring pixels have similar weights. The network was not told which
-# pixels are neighbours (tutorial 08). It has learned it from the films. (`python -m
+# Each row of the picture has the 12 units with the largest weights: the input weights of the
+# candidate $g$ of the encoder (tutorial 05), or the output weights of the future decoder. After
+# training we see spots and strokes: neighbouring pixels have similar weights. The network was not
+# told which pixels are neighbours (tutorial 08). It has learned it from the films. (`python -m
 # minilstm.visualize RUN --only fig9 fig10` draws 200 units, for every gate and both decoders.)
 #
 # ## Break it on purpose: a beautiful picture that means nothing
@@ -249,8 +258,8 @@ assert peak.mean() > 0.7 and np.median(period) == 10
 #
 # ### Answers
 #
-# 1. `gates` shows how saturated the gates are. `gradients` shows how far back a gradient reaches
-#    (tutorial 05).
+# 1. `gates` shows how often the gates are near 0 or 1. `gradients` shows how far back a gradient
+#    reaches (tutorial 05).
 # 2. Units with small weights look like noise. It is fair if the caption says it, and if the units
 #    of the random network are chosen in the same way.
 # 3. About twenty frames: ten to the other wall and ten back.
