@@ -35,6 +35,7 @@ from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import EncoderDecoder
 from minilstm.runs import build
 from minilstm.training.batches import draw_batch
+from minilstm.training.progress import Progress
 from minilstm.training.step import training_step
 
 if not set(threads.VARIABLES) & set(os.environ):
@@ -46,6 +47,9 @@ FAST = os.environ.get("MINILSTM_FAST", "0") not in ("", "0")
 RENEW = os.environ.get("MINILSTM_RENEW_IMAGES", "0") not in ("", "0")
 FOLDER = Path(__file__).resolve().parent
 IMAGES = FOLDER / ("images" if RENEW and not FAST else "build/images")
+if FAST:  # no tutorial shows the pictures that training writes into a run's folder
+    Progress.draw = lambda run: None
+
 WIDTH = 1100  # largest width of a picture, in pixels
 BLUE, ORANGE, GREEN, PINK = PALETTE[:4]
 
