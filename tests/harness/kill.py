@@ -28,6 +28,7 @@ import argparse
 import builtins
 import contextlib
 import errno
+import functools
 import io
 import json
 import multiprocessing
@@ -369,12 +370,12 @@ def moment(aim: str, wait: float, run: Path, steps: int) -> Callable[[], bool]:
     return come
 
 
-def journey(number: int, seed: int, steps: int, work: Path, references: list) -> Found:
+def journey(number: int, seed: int, steps: int, work: Path, reference: tuple) -> Found:
     """One run, killed some times and resumed as often, compared with one that was not."""
     rng = random.Random(f"{seed} {number}")
     variant = number % len(VARIANTS)
     flags = [*VARIANTS[variant], "--steps", str(steps)]
-    calls, seconds, drawing_after = references[variant]
+    calls, seconds, drawing_after = reference
     real = rng.random() < 0.25
     run, errors = work / f"journey-{number}", work / f"journey-{number}.errors"
     undisturbed = work / f"straight-{variant}"
@@ -506,21 +507,20 @@ def main() -> int:
     began, kept = time.monotonic(), 0
     spawn = multiprocessing.get_context("spawn")  # forking is for processes without threads
     with futures.ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool:
-        steps = ["--steps", str(options.steps)]
-        runs = [
-            pool.submit(straight, [*flags, *steps], work / f"straight-{i}")
-            for i, flags in enumerate(VARIANTS)
-        ]
-        short = pool.submit(straight, SHORT, work / "straight-short", False)
-        references, calls = [future.result() for future in runs], short.result()[0]
+
+        @functools.cache  # few journeys need few of them
+        def reference(variant):
+            flags = [*VARIANTS[variant], "--steps", str(options.steps)]
+            return pool.submit(straight, flags, work / f"straight-{variant}").result()
 
         total, journeys = Counter(), []
         with tqdm(total=options.kills, desc="kills", unit="kill", leave=False) as bar:
             number, waiting = options.first, set()
             while total.total() < options.kills or waiting:
                 while len(waiting) < options.jobs and total.total() < options.kills:
-                    arguments = (number, options.seed, options.steps, work, references)
-                    waiting.add(pool.submit(_caught, journey, *arguments))
+                    arguments = number, options.seed, options.steps, work
+                    undisturbed = reference(number % len(VARIANTS))
+                    waiting.add(pool.submit(_caught, journey, *arguments, undisturbed))
                     number += 1
                 done, waiting = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
                 for future in done:
@@ -542,6 +542,7 @@ def main() -> int:
 
         if options.every:
             began = time.monotonic()
+            calls, _, _ = pool.submit(straight, SHORT, work / "straight-short", False).result()
             numbers = range(0, len(calls), options.every)
             tasks = [pool.submit(_caught, fault, n, k, work) for k in FAULTS for n in numbers]
             done = futures.as_completed(tasks)
