@@ -77,7 +77,7 @@ def test_an_lstm_learns_from_scratch_what_no_single_frame_tells():
     p = fitted.predict(parts[2])
     assert p.shape == (200, 2) and np.allclose(p.sum(axis=1), 1)
     assert accuracy(p, parts[2].labels) > 0.95
-    alone = clip_baselines(*parts)["one frame"]
+    alone = clip_baselines(*parts)["middle frame"]
     assert abs(accuracy(alone, parts[2].labels) - 0.5) < 3 * 0.5 / 200**0.5
 
 
@@ -330,7 +330,7 @@ def test_each_baseline_sees_what_it_says_and_nothing_else():
     by_length = accuracies(lengths=np.where(labels, 5, 3), frames=frames)
     assert by_size["size and length"] == by_length["size and length"] == 1
     assert by_frame["size and length"] == 0.5 and by_size["most frequent class"] == 0.5
-    for name in ("one frame", "single frame", "mean frame"):
+    for name in ("middle frame", "single frame", "mean frame"):
         assert by_frame[name] > 0.95 and by_size[name] < 0.9
 
 
@@ -369,7 +369,7 @@ def test_the_command_writes_results_that_agree_with_each_other(run, tmp_path, ca
     assert counts.sum() == result["clips"] == 18
     assert counts.trace() / 18 == result["accuracy"]["LSTM, finetuned"]
     assert result["settings"]["labels"] == 2 and result["init_from"] == str(run)
-    assert set(result["accuracy"]) >= {"one frame", "single frame", "mean frame"}
+    assert set(result["accuracy"]) >= {"middle frame", "single frame", "mean frame"}
 
 
 def test_results_that_are_there_are_overwritten_only_by_force(tmp_path, capsys, monkeypatch):

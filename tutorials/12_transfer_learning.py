@@ -15,9 +15,10 @@
 # This is Figure 12 of the slides, in a small version. The horizontal axis is the number of labelled
 # clips of each action. It is logarithmic: equal distances are equal *factors*. The left panel shows
 # the share of test clips that are recognised, from random weights (baseline) and with pretraining
-# (composite). The right panel shows the gain, composite minus baseline. In each draw both
-# classifiers learn from the same labelled clips, so the gain is computed draw by draw. Large marks
-# are means over three draws, small dots are single draws, bars are 95 % confidence intervals.
+# (composite). The right panel shows the gain, composite minus baseline. In each *draw* other clips
+# get labels, by chance. Both classifiers of a draw learn from the same labelled clips, so the gain
+# is computed draw by draw. Large marks are means over three draws, small dots are single draws,
+# bars are 95 % confidence intervals.
 
 # %%
 import dataclasses
@@ -50,12 +51,12 @@ from minilstm.training import classifier, loop
 # %% [markdown]
 # ## Eighteen actions
 #
-# The data sets of the paper (UCF-101, HMDB-51) are too large for a tutorial. So we draw our own
-# clips: a digit does one of eighteen things. When it leaves the frame on one side, it comes back on
-# the other side. A growing digit that has reached the largest size starts again at the smallest,
-# and a shrinking digit does the opposite. Which digit it is has nothing to do with the action.
-# There are three sets of clips: a training set, a validation set and a test set. No digit is in two
-# sets.
+# The data sets of the paper (UCF-101, HMDB-51) are too large for a tutorial. So we make our own
+# *clips*: films that show one action each. A digit does one of eighteen things. When it leaves the
+# frame on one side, it comes back on the other side. A growing digit that has reached the largest
+# size starts again at the smallest, and a shrinking digit does the opposite. Which digit it is has
+# nothing to do with the action. There are three sets of clips: a training set, a validation set and
+# a test set. No digit is in two sets.
 #
 # The picture shows the first ten of the 20 frames of one clip of each action.
 
@@ -104,16 +105,16 @@ error = np.sqrt(chance * (1 - chance) / len(test))  # standard error of a guess
 print(f"{'a guess':<22}{chance:.3f} ± {error:.3f}")
 for name, p in found.items():
     print(f"{name:<22}{clip_scores.accuracy(p, test.labels):.3f}")
-assert abs(clip_scores.accuracy(found["one frame"], test.labels) - chance) < 4 * error
+assert abs(clip_scores.accuracy(found["middle frame"], test.labels) - chance) < 4 * error
 assert np.allclose(found["single frame"], again["single frame"], atol=1e-4)
 
 # %% [markdown]
-# It recognises no more than a guess would. The data are made *on purpose* so that this is the case:
-# position, size, angle and brightness have the same distribution in every class and at every
-# moment. Only their **changes** differ between classes. So here every recognised action is
-# recognised by its motion. Real films are different. A single frame of UCF-101 can show a swimming
-# pool or a tennis court. The slides' single-frame classifier recognises 72.2 % of UCF-101 (Table
-# 1).
+# It recognises no more than a guess would ("middle frame"; ± is the standard error). The data are
+# made *on purpose* so that this is the case: position, size, angle and brightness have the same
+# distribution in every class and at every moment. Only their **changes** differ between classes. So
+# here every recognised action is recognised by its motion. Real films are different. A single frame
+# of UCF-101 can show a swimming pool or a tennis court. The slides' single-frame classifier
+# recognises 72.2 % of UCF-101 (Table 1).
 #
 # "single frame" in the output uses all frames of a clip, one at a time, and averages the
 # probabilities, as in Table 1. It may be a little better than a guess, because the average is more
@@ -127,8 +128,9 @@ assert np.allclose(found["single frame"], again["single frame"], atol=1e-4)
 # $$p_t = \operatorname{softmax}(h_t W + b), \qquad
 #   L = -\frac{1}{T} \sum_t \log p_t[\text{class}].$$
 #
-# In training there is a loss at every step. To classify a clip, the probabilities are averaged over
-# the steps of a window, and then over the windows of the clip.
+# In training there is a loss at every step. (The gradient of a logit is again simple: its $p_t$,
+# minus 1 for the right class, divided by $T$.) To classify a clip, the probabilities are averaged
+# over the steps of a window, and then over the windows of the clip.
 #
 # ![Figure 11: the classifier](images/12_classifier.png)
 
@@ -202,11 +204,11 @@ for name, fitted in (("frozen", frozen), ("finetuned", finetuned)):
 # The next cell computes the averages of Figure 11 by hand:
 
 # %%
-which, first = windows(test.lengths, window=16, stride=4)
+which, first = windows(test.lengths, window=16, stride=4)  # (windows,): clip, and first frame
 x = clip_vectors(test.cut(which, first, 16), None)  # (16, windows, 256)
 logits, _ = finetuned.classifier.forward(x)
 e = np.exp(logits - logits.max(axis=2, keepdims=True))
-p = e / e.sum(axis=2, keepdims=True)  # (16, windows, 18)
+p = e / e.sum(axis=2, keepdims=True)  # the softmax: (16, windows, 18)
 by_step = [clip_scores.accuracy(baselines.mean_by(p_t, which), test.labels) for p_t in p]
 by_hand = baselines.mean_by(p.mean(axis=0), which)
 print(f"{len(which)} windows of {len(test)} clips")
@@ -236,9 +238,11 @@ if not kit.FAST:
     assert clip_scores.accuracy(reversed_, mirror) > clip_scores.accuracy(reversed_, own)
 
 # %% [markdown]
+# It does. Backwards, it answers the mirrored action more often than the action itself.
+#
 # ## Choose settings without using the test set
 #
-# A fair comparison gives each classifier its best settings. The one from scratch needs another
+# A fair comparison gives each classifier its best settings. The one from scratch may need another
 # learning rate than the finetuned one. How do we choose the two rates? *Never* by the test clips,
 # because they are for the final number. This is what the validation clips are for.
 
@@ -255,7 +259,8 @@ guess = -np.log(chance)
 print(f"a guess: {guess:.3f} nats; chosen:", rates)
 
 # %% [markdown]
-# Why not choose by the test clips? Look at fifty "classifiers" that have learned nothing:
+# Here both get the same rate. Why not choose by the test clips? Look at fifty "classifiers" that
+# have learned nothing:
 #
 # **Predict:** fifty classifiers guess at random, and we choose the one with the best score on the
 # test clips. What is its score on these test clips, and what is its score on new clips?
@@ -270,8 +275,7 @@ print(f"the best of 50 on the test clips: {chosen:.3f}; the same one on new clip
 assert chosen > chance + 1.5 * error > anew
 
 # %% [markdown]
-# The more classifiers we try, the better the best of them looks on the test clips. None of them has
-# learned anything.
+# The more classifiers we try, the better the best of them looks on the test clips.
 #
 # ## Figure 12: how many labels?
 #
@@ -303,16 +307,16 @@ kit.save_file(lambda path: tables.error_bars(curves, path, "", xlabel, zero), "1
 print(*lines(figure_12["claims"], "percentage points"), sep="\n")
 
 # %% [markdown]
-# Both classifiers of a pair learn from the same labelled clips. So we test their *differences*,
-# draw by draw ([significance.py](../minilstm/experiments/significance.py), and tutorial 13). The
-# column "detectable with 80 % power" is the *minimum detectable effect*: the smallest true gain
-# that an experiment with so few draws would detect in four of five cases.
+# The numbers after ± are standard errors over the draws. Both classifiers of a draw learn from the
+# same labelled clips. So we test their *differences*, draw by draw
+# ([significance.py](../minilstm/experiments/significance.py), and tutorial 13). The column
+# "detectable with 80 % power" is the *minimum detectable effect*: the smallest true gain that an
+# experiment with so few draws would detect in four of five cases.
 #
-# With few labels the network from scratch hardly learns. From these labels alone it must learn what
-# moves, how it moves, and the *names* of the actions. The pretrained network already knows what
-# moves and how. It only has to learn the names. (All draws share one pretrained model, so the
-# confidence intervals exclude the variation between pretrained models.
-# `python -m minilstm.reproduce fig12` trains one for each draw.)
+# With few labels the network from scratch hardly learns. From them it must learn what moves, how it
+# moves, and the *names* of the actions. The pretrained network only has to learn the names. (All
+# draws share one pretrained model, so the confidence intervals exclude the variation between
+# pretrained models. `python -m minilstm.reproduce fig12` trains one for each draw.)
 
 # %%
 gains = [np.mean(values["composite", c]) - np.mean(values["baseline", c]) for c in table.columns]
@@ -370,12 +374,12 @@ for name, found_here in table3.items():
 #
 # In the slides' Table 3 the two composite models are the best (on the small sets the conditional
 # one is ahead by 0.1), and the baseline is the worst. Here, too, the composite model is the best
-# and the baseline the worst. The order of the others differs. Here the future predictor is better
-# than the autoencoder, which helps little. In our clips only motion shows the action, and a
-# predictor must know the motion (tutorial 10). But this is one pretrained model of each kind, so a
-# large part of the difference may be chance. With five larger models of each kind, the predictor is
-# better than the composite model, at ten labelled clips of each class: 38.0 against 33.8 %
-# ([README](../README.md), Table 3).
+# and the baseline the worst. But here the future predictor is better than the autoencoder. In our
+# clips only motion shows the action, and a predictor must know the motion (tutorial 10). But this
+# is one pretrained model of each kind, so a large part of the difference may be chance. With five
+# larger models of each kind, the predictor is better than the composite model, at ten labelled
+# clips of each class: 38.0 against 33.8 % ([experiments](../minilstm/experiments/README.md), Table
+# 3).
 #
 # ## How reliable are the slides' numbers?
 #
@@ -401,9 +405,8 @@ assert 0.005 < sampling < 0.01 < gain_full / 100
 # The gain is 3.3 points with few labels and 1.3 points with many: it shrinks as the number of
 # labels grows. And 1.3 points is about twice the *sampling error* of the test set. The sampling
 # error says how much a result varies because these films were chosen for the test set, and not
-# others. (Two classifiers that are tested on the *same* films share some of this error. The slides
-# do not say how much.) The slides' Figure 12 has error bars, over ten draws of the training films.
-# Their tables have none.
+# others. (Two classifiers that are tested on the *same* films share some of this error.) The
+# slides' Figure 12 has error bars, over ten draws of the training films. Their tables have none.
 #
 # One more detail: for the composite model on HMDB-51, Table 4 has 44.0 and Table 1 has 44.1. Table
 # 3 shows why: it has one number for each of two composite models.

@@ -16,7 +16,7 @@ from .logistic import Logistic, choose_logistic
 def clip_baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np.ndarray]:
     """Probabilities (N, K) of the test clips by baselines without an LSTM, by name.
 
-    one frame              logistic regression of frames: the probabilities of the middle frame
+    middle frame           logistic regression of frames: the probabilities of the middle frame
     single frame           the same regression: the mean probabilities over all frames (Table 1)
     mean frame             logistic regression of the mean of a clip's frames
     size and length        logistic regression of a clip's width, height and number of frames
@@ -50,7 +50,7 @@ def clip_baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np
         logistic = logistic_of_clips(x, train, x_validation, validation)
         p = logistic.probabilities(x_test[0])
         if name == "single frame":
-            found["one frame"] = p[test.starts + test.lengths // 2]
+            found["middle frame"] = p[test.starts + test.lengths // 2]
         found[name] = mean_by(p, x_test[1])
     share = np.bincount(train.labels, minlength=K) / len(train)
     return found | {"most frequent class": np.tile(share, (len(test), 1))}

@@ -108,12 +108,12 @@ class Plan:
             f"encoder. All are judged on the same {s.test * K} test clips, of other digits, so "
             "intervals show the variation between seeds, not between test clips.",
             "shared": "the labelled clips, and the clips without labels if both are pretrained",
-            "remarks": "By design one frame of pixels says nothing about the action. So that row "
-            f"is at chance (1 of {K}, {percent(1 / K)}) and is no evidence. The mean over a clip's "
-            "frames does say something: how far a digit moves. *Changes* are the differences from "
-            "frame to frame, in place of optical flow; a single one may say something about the "
-            "action. The slides' clips are real, and one frame of them says much. Compare gains, "
-            "not levels.",
+            "remarks": "By design one frame of pixels says nothing about the action. So the middle "
+            f"frame is at chance (1 of {K}, {percent(1 / K)}) and is no evidence. The mean over a "
+            "clip's frames says something: how far a digit moves. *Changes* are the differences "
+            "from frame to frame, in place of optical flow; a single one may say something about "
+            "the action. The slides' clips are real, and one frame of them says much. Compare "
+            "gains, not levels.",
         }
 
 

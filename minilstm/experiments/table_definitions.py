@@ -45,7 +45,7 @@ def _shrinks(first, last):
 def table_1(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Needed]:
     """Return Table 1: single frame, LSTM, and LSTM with pretraining, on every stream."""
     rows = {
-        "one frame": "One frame, the middle (ours)",
+        "middle frame": "Middle frame alone (ours)",
         "single frame": "Single frame (averaged over all frames of a clip)",
         "mean frame": "Mean of all frames (ours)",
         "most frequent class": "Chance: the most frequent class (ours)",
