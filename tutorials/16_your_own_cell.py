@@ -3,7 +3,7 @@
 #
 # *Slides: "Cells", "Understand", "Compare", "Conclusion & Discussion".*
 #
-# * **You will do:** derive a GRU and its gradient on paper, write it as a class of 40 lines, check
+# * **You will do:** derive a GRU and its gradient on paper, write it as a class of 50 lines, check
 #   it, break it, train it, and compare it with the paper's LSTM.
 # * **You will learn:** what a recurrent cell must give the library, and how little that is; why a
 #   comparison of cells needs equal numbers of parameters.
@@ -12,8 +12,8 @@
 # ![a GRU: gates r, z and n, forward in blue, gradients in orange](images/16_gru.png)
 #
 # The picture shows one step of a GRU. It has one state, $h$, and no separate cell state. The gate
-# $z$ mixes the old state with a new proposal $n$. The gate $r$ decides how much of the old state
-# the proposal sees.
+# $z$ mixes the old state with a candidate $n$ (new content). The gate $r$ decides how much of the
+# old state the candidate sees.
 
 # %%
 import os
@@ -48,14 +48,16 @@ set_backend("numpy", "float64")
 # $$r = s(x W_x^r + h' W_h^r + b^r) \qquad z = s(x W_x^z + h' W_h^z + b^z)$$
 # $$n = \tanh(x W_x^n + (r \odot h') W_h^n + b^n) \qquad h = (1 - z) \odot n + z \odot h'$$
 #
-# Here $h'$ is the state before, and $s$ is the logistic function with slope $s(1-s)$.
+# As in tutorial 05, $h'$ is the old state, and $s$ is the sigmoid, with slope $s(1-s)$. Each gate
+# has its own weights.
 #
 # Now go back. Let $dh$ be the gradient of $h$, and $da_r, da_z, da_n$ those of the
 # *pre-activations*, the sums inside the brackets. From the last equation:
 #
 # $$da_n = dh \odot (1 - z) \odot (1 - n^2) \qquad da_z = dh \odot (h' - n) \odot z (1 - z)$$
 #
-# The proposal $n$ saw $r \odot h'$, whose gradient is $da_n {W_h^n}^T$. It goes on to both factors:
+# The candidate $n$ saw $r \odot h'$, whose gradient is $da_n {W_h^n}^T$. It goes on to both
+# factors:
 #
 # $$d(rh') = da_n {W_h^n}^T \qquad da_r = d(rh') \odot h' \odot r (1 - r)$$
 #
@@ -203,8 +205,8 @@ assert set(wrong) == {"Wx", "Wh", "b", "x", "state.0"}
 
 # %% [markdown]
 # All are wrong, since every step before the last one receives its gradient from $dh'$. Training
-# would not fail: the gradient points roughly the right way, and the loss goes down, only more
-# slowly. Nobody would notice without the check.
+# would probably not fail: the gradient still points roughly the right way, as in tutorial 02. You
+# would not notice without the check.
 #
 # ## 4. Train
 #
@@ -282,7 +284,7 @@ def parameters(cell, units):
 
 contestants = {"paper's LSTM": "peephole", "GRU": CELL}
 if not kit.FAST:
-    contestants |= {"coupled LSTM": f"{FILE}:CoupledLSTM", "minimal LSTM": f"{FILE}:MinimalLSTM"}
+    contestants |= {"coupled LSTM": f"{FILE}:CoupledLSTM", "minimal unit": f"{FILE}:MinimalUnit"}
 steps, seeds = (30, (0,)) if kit.FAST else (600, (0, 1))
 wanted, results = parameters("peephole", 64), {}
 print(f"{'':<14}units  parameters  nats per frame: reconstruction  future")
@@ -333,7 +335,7 @@ if not kit.FAST:
 # 1. Write the *coupled* LSTM. Its input gate is $i = 1 - f$, and it has no peepholes:
 #    $c = f \odot c' + (1 - f) \odot g$ and $h = o \odot \tanh(c)$. Its states are `("h", "c")`, so
 #    take `unrolled = UnrolledLSTM`. Check it.
-# 2. Write the *minimal* gated cell, which has one gate: $f$ takes the place of both $r$ and $1 - z$
+# 2. Write the *minimal gated unit*, which has one gate: $f$ takes the place of both $r$ and $1 - z$
 #    of the GRU. Check it.
 # 3. How many parameters does a GRU layer have with $D = 4096$ inputs and $H = 2048$ units, and what
 #    share of the LSTM's (without peepholes)?
@@ -342,7 +344,7 @@ if not kit.FAST:
 #
 # ### Answers
 #
-# 1. and 2. are `CoupledLSTM` and `MinimalLSTM` in [own_cells.py](own_cells.py).
+# 1. and 2. are `CoupledLSTM` and `MinimalUnit` in [own_cells.py](own_cells.py).
 # 3. $3H(D + H + 1) = 37{,}754{,}880$, which is three quarters.
 # 4. With $q = h' W_h^n + b_h^n$: $da_r = da_n \odot q \odot r(1 - r)$, the gradient of $q$ is
 #    $da_n \odot r$, and the term $d(rh') \odot r$ of $dh'$ becomes $(da_n \odot r) {W_h^n}^T$. All
@@ -350,7 +352,7 @@ if not kit.FAST:
 
 # %%
 assert 3 * 2048 * (4096 + 2048 + 1) == 37_754_880
-for cell in (own_cells.CoupledLSTM, own_cells.MinimalLSTM):
+for cell in (own_cells.CoupledLSTM, own_cells.MinimalUnit):
     rows = check(cell.sample(np.random.default_rng(0)))
     print(f"{cell.__name__}: {len(rows)} gradients, all right:", all(row.passed for row in rows))
     assert all(row.passed for row in rows)

@@ -17,7 +17,7 @@ from minilstm.layers.linear import add_product, affine_dw, affine_dx
 from minilstm.layers.rnn import Recurrent
 from minilstm.layers.unrolled import Unrolled, UnrolledLSTM
 
-# ---------------------------------------------------------------- the GRU of the lesson
+# ---------------------------------------------------------------- the GRU of the tutorial
 
 
 @dataclass
@@ -133,8 +133,8 @@ class CoupledLSTM(Recurrent):
 # ---------------------------------------------------------------- exercise 2
 
 
-class MinimalLSTM(Recurrent):
-    """A gated cell with one gate, the minimal gated unit (Zhou et al. 2016). Order f g.
+class MinimalUnit(Recurrent):
+    """The minimal gated unit (Zhou et al. 2016), with one gate and no cell state. Order f g.
 
     f = s(x Wx_f + h_prev Wh_f + b_f)
     g = tanh(x Wx_g + (f * h_prev) Wh_g + b_g)
