@@ -11,10 +11,10 @@
 #
 # ![Table 4, sorted by the input of the methods](images/13_table4.png)
 #
-# Table 4, sorted by the input of the methods: RGB frames, optical flow, or both. The model of the
-# slides is blue. The lines are 95 % confidence intervals of the *sampling error* of the test set
-# alone. It says how much a result varies because these films were chosen for the test set, and not
-# others. Before you ask which method is best, ask *what its input was*.
+# Table 4, sorted by the input of the methods: RGB frames, *optical flow*, or both. (Optical flow
+# says for each pixel how far it moves to the next frame.) The model of the slides is blue. The
+# lines are 95 % confidence intervals of the *sampling error* of the test set alone (tutorial 12).
+# Before you ask which method is best, ask *what its input was*.
 
 # %%
 import dataclasses
@@ -29,7 +29,7 @@ from minilstm.config import ClassifySettings
 from minilstm.evaluation import judging, metrics
 from minilstm.evaluation.clip_scores import accuracy, nats_per_clip
 from minilstm.experiments import table2
-from minilstm.experiments.markdown import percent, plus_minus
+from minilstm.experiments.markdown import p_value, percent, plus_minus
 from minilstm.experiments.scales import ActionScale
 from minilstm.experiments.significance import HOLDS, detectable, judge, mean_of
 from minilstm.experiments.table_definitions import table_4
@@ -71,8 +71,8 @@ print(f"341.2 nats per frame = {nats / 64**2:.4f} per pixel = {nats / np.log(2):
 
 # %% [markdown]
 # The loss becomes four times as large. The prediction is neither better nor worse; there are more
-# pixels. So compare nats only on the *same frames*. For other frames, compare the share of a
-# baseline's loss (tutorial 09).
+# pixels. So compare nats only on the *same frames*. For other frames, compare the share of the mean
+# image's loss.
 #
 # The right column of Table 2 has another trap. The paper's patches are normalised: each colour has
 # mean 0 and standard deviation 1. Then the constant prediction 0 costs
@@ -162,10 +162,11 @@ for seed in seeds:
     print(f"seed {seed}: best to worst:", ", ".join(rows[name].short for name in order))
 
 # %% [markdown]
-# The slides have one number for each row. So they can't say how much of a difference is chance.
-# Five seeds can. We test the *differences*, seed by seed. Then everything that makes a seed easy or
-# hard for both models cancels: the same films, the same start weights. And we also state which
-# differences such an experiment can detect.
+# No: the order changes from seed to seed. The slides have one number for each row. So they can't
+# say how much of a difference is chance. Five seeds can: above, ± is the standard error of the
+# mean. We test the *differences*, seed by seed. Then everything that makes a seed easy or hard for
+# both models cancels: the same films, the same start weights. And we also state which differences
+# such an experiment can detect.
 
 # %%
 shares = {name: losses / of_mean for name, losses in free.items()}
@@ -223,9 +224,10 @@ assert together < alone and together / experiments < 0.12
 assert alone / experiments > 0.1
 
 # %% [markdown]
-# In about one experiment of four, at least one of six differences is "significant", although there
-# is none. Holm's method corrects for this: the more claims there are, the smaller the smallest p
-# must be. The column "p, Holm" in the table above shows the corrected p.
+# In 30 of the 100 experiments at least one of six differences is "significant", although there is
+# none. (In theory it is $1 - 0.95^6$, 26 %.) Holm's method corrects for this: the more claims there
+# are, the smaller the smallest p must be. The column "p, Holm" in the table above shows the
+# corrected p.
 #
 # ## Table 4: what was the input?
 #
@@ -276,21 +278,18 @@ kit.save(drawn, "13_table4", show=False)
 # Each method in a few sentences:
 #
 # * **Spatial Convolutional Net**: an ImageNet network is trained further to name the action in
-#   single frames. Its answers for the frames of a film are averaged. It sees no motion.
-# * **Temporal Convolutional Net**: the same kind of network, but its input is the optical flow of
-#   ten frames, stacked as channels. It sees motion, and no colour or texture.
+#   single frames. Its answers are averaged. It sees no motion.
+# * **Temporal Convolutional Net**: the same for the optical flow of ten frames. It sees motion, and
+#   no colour or texture.
 # * **Two-stream Convolutional Net**: the two above together. Their answers are joined at the end.
-# * **C3D**: a network whose convolution windows are 3x3x3: height, width and time. It is trained to
-#   name sports in a million films. Then a linear classifier of its features is trained for other
-#   films.
-# * **C3D + fc6**: C3D's features beside those of layer fc6 of an ImageNet network. The gain of 4.1
-#   points suggests that the two networks compute different features.
+# * **C3D**: a network with convolution windows in height, width and time. It is trained on sports
+#   films; a linear classifier of its features is trained for other films.
+# * **C3D + fc6**: C3D's features beside those of layer fc6 of an ImageNet network.
 # * **LRCN**: a convolutional network describes every frame, and an LSTM reads the descriptions.
-#   Both are trained together, with labels. The slides' classifier trains only the LSTM, after
-#   unsupervised pretraining. LRCN is best with flow and RGB together.
-# * **Multi-skip feature stacking**: points are tracked through the film (improved dense
-#   trajectories), and hand-made features describe the motion around them. This is repeated with
-#   frames left out, so that one action at several speeds gives similar features.
+#   Both are trained together, with labels. (In the slides only the LSTM is trained.)
+# * **Multi-skip feature stacking**: points are tracked through the film, and hand-made features
+#   describe the motion around them. This is repeated with frames left out, for actions at other
+#   speeds.
 #
 # So the table mixes four questions: a network or hand-made features, RGB or flow, how many labels,
 # one model or two. **No two rows differ in one point only.** Such rows are in Tables 1 and 3, which
@@ -298,8 +297,7 @@ kit.save(drawn, "13_table4", show=False)
 # Tables 1 and 3 can answer "does pretraining help?". Table 4 answers another question: is this
 # model in the range of other methods?
 #
-# Even the slides' own model has two numbers: with flow it has 74.9 in Table 1 ("1-frame flow") and
-# 77.7 in Table 4.
+# (With flow even the slides' own model has two numbers: 74.9 in Table 1 and 77.7 in Table 4.)
 #
 # ## Both: average the probabilities
 #
@@ -353,7 +351,8 @@ wrong = free["predictor"] - np.array(forced["conditional-predictor"])
 honest = free["predictor"] - free["conditional-predictor"]
 for name, gains in (("teacher-forced against free-running", wrong), ("both free-running", honest)):
     finding = judge({name: gains})[name]
-    print(f"{name:<38} gain {np.mean(gains):5.2f} nats   p {finding.p:.4f}   {finding.verdict}")
+    p = p_value(finding.p)
+    print(f"{name:<38} gain {np.mean(gains):5.2f} nats   p {p:<9}{finding.verdict}")
 if not kit.FAST:
     assert judge({"": wrong})[""].verdict == HOLDS
 assert np.mean(wrong) > np.mean(honest)
@@ -363,8 +362,7 @@ assert np.mean(wrong) > np.mean(honest)
 # statistical test protects against chance. It does not protect against comparing what can't be
 # compared.
 #
-# Later papers on moving digits print other numbers: squared error and SSIM. Tutorial 18 lists them
-# and says which can be compared.
+# (Tutorial 18 compares the numbers of later papers.)
 #
 # ## A checklist
 #
@@ -379,10 +377,11 @@ assert np.mean(wrong) > np.mean(honest)
 # * Were the settings chosen on **validation** data, with the same number of trials?
 # * How many **seeds** are there?
 #
-# The next cell prints what it costs to train Table 2 at the size of the slides, with five seeds:
+# The next cell prints what it costs to train Table 2 at the size of the slides, with five seeds (1
+# TFLOP is 1000 GFLOP, tutorial 08):
 
 # %%
-reproduce.main(["table2", "--scale", "paper", "--plan"])
+assert reproduce.main(["table2", "--scale", "paper", "--plan"]) == 0
 
 # %% [markdown]
 # ## Exercises
