@@ -254,6 +254,23 @@ def test_printed_text_is_one_block_and_its_tables_are_tables(run_module):
     assert f"<table>{rows}</table>" in page and "---" not in page.partition("<nav>")[2]
 
 
+def test_the_name_of_a_function_keeps_its_distance(run_module):
+    convert = pytest.importorskip("latex2mathml.converter", reason="needs latex2mathml").convert
+    formula = run_module.spaced(convert(r"y \log p = \log(1 - p)"))
+    assert '<mi>y</mi><mo lspace=".17em" rspace=".17em">log</mo><mi>p</mi>' in formula
+    assert '<mo>&#x0003D;</mo><mo lspace="0" rspace="0">log</mo>' in formula
+
+
+def test_a_line_is_not_broken_between_a_formula_and_its_full_stop(run_module):
+    math = '<math display="inline"><mi>y</mi></math>'
+    block = math.replace("inline", "block")
+    html = run_module.INLINE.sub(run_module.together, f"any ({math}), {math} is {math}. {block}.")
+    kept = (
+        f'<span class="together">({math}),</span> {math} is <span class="together">{math}.</span>'
+    )
+    assert html == f"any {kept} {block}."
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_page_of_the_gallery_has_colours_for_a_dark_screen(path):
     text = path.read_text("utf-8")

@@ -47,6 +47,12 @@ BETWEEN = """</pre>
 # a table of Markdown, in printed text: head, line of dashes, rows
 TABLE = re.compile(r"^\|.*\|\n\|[-:| ]+\|\n(?:\|.*\|\n)*", re.MULTILINE)
 SCRIPT = re.compile(r'<script[^>]* src="https?://[^>]*>\s*</script>')
+# the name of a function in a formula, what ends before it, and the bracket of its argument
+FUNCTION = re.compile(
+    r'(</mo>|<mrow>)?<m[io]>([A-Za-z]{2,})</m[io]>(<mo stretchy="false">&#x00028;)?'
+)
+# a formula in a line of text, with the brackets and points that touch it
+INLINE = re.compile(r'(\(?)(<math [^>]*display="inline">.*?</math>)([.,;:?!)]*)', re.DOTALL)
 
 
 def tutorials() -> list[Path]:
@@ -123,7 +129,7 @@ def page(path: Path, folder: Path) -> bool:
 
     def placeholder(tex):
         display = "block" if tex[1] else "inline"
-        formulas.append(convert(tex[1] or tex[2], display=display))
+        formulas.append(spaced(convert(tex[1] or tex[2], display=display)))
         return f"formula{len(formulas) - 1}x"
 
     notebook = jupytext.read(path)
@@ -144,9 +150,29 @@ def page(path: Path, folder: Path) -> bool:
     exporter = HTMLExporter(embed_images=True, template_name="basic")
     html, _ = exporter.from_notebook_node(notebook, resources)
     html = re.sub(r"formula(\d+)x", lambda k: formulas[int(k[1])], SCRIPT.sub("", html))
+    html = INLINE.sub(together, html)
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / f"{path.stem}.html", laid_out(path, html).encode())
     return True
+
+
+def spaced(formula: str) -> str:
+    """Return a formula in MathML with a thin space around the name of a function: y log p.
+
+    There is none after another operator, at the beginning, or before a bracket.
+    """
+
+    def function(found):
+        before, name, bracket = (text or "" for text in found.groups())
+        spaces = f'lspace="{"0" if before else ".17em"}" rspace="{"0" if bracket else ".17em"}"'
+        return f"{before}<mo {spaces}>{name}</mo>{bracket}"
+
+    return FUNCTION.sub(function, formula)
+
+
+def together(found: re.Match) -> str:
+    """Return a formula in a line, such that the line is not broken before the point after it."""
+    return f'<span class="together">{found[0]}</span>' if found[1] or found[3] else found[0]
 
 
 def laid_out(path: Path, body: str) -> str:
@@ -252,7 +278,9 @@ pre code { font-size: inherit }
 .prompt { display: none }
 table { border-collapse: collapse; font-size: 15px; margin: .5em 0 }
 td, th { border-bottom: 1px solid var(--line); padding: .25em .6em; text-align: left }
-math[display=block] { margin: .8em 0; overflow-x: auto; overflow-y: hidden }
+/* the padding keeps raised letters visible: what overflows upwards would be cut */
+math[display=block] { margin: .4em 0; padding: .4em 0; overflow-x: auto; overflow-y: hidden }
+.together { white-space: nowrap }
 .note { background: var(--note); padding: .6em }
 </style></head><body>
 <nav>$previous<a href="index.html">all tutorials</a>$next</nav>
