@@ -132,6 +132,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="the fastest motion that is not clipped, in pixels per frame (default: 20)",
     )
     options = parser.parse_args(arguments)
+    parser.expect_effect(
+        [("--network --view --backend", options.weights is not None, "--weights FILE")]
+    )
     videos, out = list_videos(Path(options.videos), options.list, options.groups), Path(options.out)
     flow_of = estimator(options.method)
 

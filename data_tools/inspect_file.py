@@ -277,6 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--force", action="store_true", help="overwrite an existing sheet")
     options = parser.parse_args(arguments)
+    parser.expect_effect([("--force", options.sheet is not None, "--sheet FILE")])
     path, page = Path(options.path), None
     sheet = new_file(options.sheet, ".png", options.force) if options.sheet else None
     with refusing(path):

@@ -114,6 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("--seed", 0, 0, "seed of the training clips; validation and test have fixed seeds"),
     )
     options = parser.parse_args(arguments)
+    parser.expect_effect([("--seed", options.split == "train", "--split train")])
     out = new_file(options.out, ".npz", options.force)
     film = options.film and new_file(options.film, ".gif", options.force)
     of_a_clip = options.length * options.frame_size**2

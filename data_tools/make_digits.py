@@ -18,6 +18,7 @@ import numpy as np
 
 from minilstm.command import Parser, run_command
 from minilstm.data.digits import BUNDLED, SPLITS, load_digits
+from minilstm.errors import ConfigError
 from minilstm.files import replacing
 
 PER_CLASS = {"train": 600, "test": 100}
@@ -75,6 +76,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="the .npz file to write (default: the one inside the package)",
     )
     options = parser.parse_args(arguments)
+    if options.digits == "bundled":
+        raise ConfigError(
+            "expected a folder with MNIST's own files for --digits, got bundled, which this "
+            "command makes: python -m data_tools.fetch_mnist DIR makes one"
+        )
     make_digits(options.digits, options.out)
     print(f"{options.out}: {options.out.stat().st_size:,} bytes")
     return 0

@@ -14,6 +14,7 @@ Read next: benchmark/timing.py (how it is measured), benchmark/contenders.py (wh
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import sys
@@ -48,18 +49,26 @@ ACTIONS = {
     "Above 1 we are faster.",
     "growth": "Measure how time and memory grow with T, B, layers and H.",
     "profile": "Show where the time of a training step goes. It takes the settings of "
-    "minilstm.train.",
+    "minilstm.train. Those of the schedule, the log, validation and checkpoints change nothing.",
     "gpu": "Time training steps on a GPU beside PyTorch, as used and as a graph, and beside their "
     "own matrix products. Above 1 we are faster. Needs CuPy and a PyTorch with a GPU.",
     "ranks": "Measure the time that the ranks started by mpiexec need to add up their gradients, "
-    "and compute the gain of more ranks. It takes the settings of minilstm.train except --threads: "
-    "ranks share the CPUs equally.",
+    "and compute the gain of more ranks. With one rank nothing is measured. It takes the settings "
+    "of minilstm.train except --threads, because ranks share the CPUs equally. Those of the "
+    "schedule, the log, validation and checkpoints change nothing.",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    action = arguments[0] if arguments and arguments[0] in ACTIONS else ""
+    action = arguments[0] if arguments and arguments[0][:1] != "-" else ""
+    if action not in ACTIONS:
+        known = list(filter(None, ACTIONS))
+        nearest = difflib.get_close_matches(action, known, n=1, cutoff=0)[0]
+        raise ConfigError(
+            f"expected one of {', '.join(known)}, or flags alone, got {action!r}: did you mean "
+            f"{nearest!r}?"
+        )
     parser = Parser(
         prog=f"python -m minilstm.bench {action}".rstrip(),
         usage="%(prog)s [--only WORD ...]\n"
@@ -76,7 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         config.add_arguments(parser)
         options = parser.parse_intermixed_args(arguments[1:])
-        return print_profile(options) if action == "profile" else print_ranks(options)
+        settings = config.from_arguments(options)
+        parser.expect_effect(settings.conditions())
+        if action == "profile":
+            return print_profile(settings, options.count)
+        parser.expect_effect([("--threads", False, "minilstm.train on one rank")])
+        return print_ranks(settings, options.count)
     available = len(cpus())
     parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
     parser.add_argument(
@@ -103,9 +117,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(
             "--out", metavar="PNG", default="growth.png", help="the plot (default: %(default)s)"
         )
-        return print_growth(parser.parse_args(arguments[1:]))
-    _add_only(parser, "'torch tuned', 1024,512 or composite")
-    return print_comparisons(parser.parse_args(arguments))
+        options = parser.parse_args(arguments[1:])
+    else:
+        _add_only(parser, "'torch tuned', 1024,512 or composite")
+        options = parser.parse_args(arguments)
+    parser.expect_effect([("--seconds", not options.quick, "no --quick")])
+    return print_growth(options) if action == "growth" else print_comparisons(options)
 
 
 def print_comparisons(options) -> int:
@@ -147,8 +164,9 @@ def print_gpu(options) -> int:
 
 def print_growth(options) -> int:
     """Measure how time and memory grow, print both, and draw the times."""
-    for path in filter(None, (options.out, options.json)):
-        expect_writable(path)
+    expect_writable(options.out, suffix=".png")
+    if options.json is not None:
+        expect_writable(options.json)
     base, factors = (QUICK_BASE, QUICK_FACTORS) if options.quick else (BASE, FACTORS)
     sweeps = []
     for name in base:
@@ -164,33 +182,26 @@ def print_growth(options) -> int:
     return 0
 
 
-def print_profile(options) -> int:
-    """Print the parts of a training step's time."""
-    settings = config.from_arguments(options)
+def print_profile(settings: config.Config, count: int) -> int:
+    """Print the parts of the time of `count` training steps."""
     if settings.run.backend != "numpy":
         raise ConfigError(
             f"expected --backend numpy, got {settings.run.backend}, which computes in the "
             "background while we time: leave it out"
         )
     with use_backend("numpy", settings.run.precision):
-        found, said = profile(settings, options.count)
+        found, said = profile(settings, count)
     if said:
         print(f"threads   {said}", file=sys.stderr)
     print(profile_in_words(found))
     return 0
 
 
-def print_ranks(options) -> int:
+def print_ranks(settings: config.Config, count: int) -> int:
     """Print the measured cost of the ranks of this run, and the computed cost of more ranks."""
-    settings = config.from_arguments(options)
     run = settings.run
-    if "threads" in config.given(options, "run"):
-        raise ConfigError(
-            f"expected no --threads for ranks, which share the CPUs equally, got {run.threads}: "
-            "leave it out"
-        )
     with Ranks(run.backend) as ranks, use_backend(run.backend, run.precision, run.fused):
-        said = ranks_in_words(settings, options.count, ranks)
+        said = ranks_in_words(settings, count, ranks)
         if ranks.is_first:
             print(said)
     return 0

@@ -55,6 +55,14 @@ def main(arguments: list[str] | None = None) -> int:
     config.add_section(parser, "classify", ClassifySettings)
     options = parser.parse_args(arguments)
     settings = ClassifySettings(**config.given(options, "classify"))
+    has_run = options.init_from is not None
+    parser.expect_effect(
+        (
+            *settings.conditions(),
+            ("--layers --hidden", not has_run, "no --init-from"),
+            ("--cell", has_run, "--init-from RUN"),
+        )
+    )
     default = f"runs/classify-{settings.encoder}-{settings.seed}"
     out = Path(default if options.out is None else options.out)
     _refuse(out, options.force)

@@ -13,10 +13,10 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 
-from .errors import MinilstmError
+from .errors import ConfigError, MinilstmError
 from .streams import safe_streams
 
 USUAL = {  # how other programs spell a flag: how it is spelled here
@@ -65,6 +65,7 @@ SAID = {  # argparse's message about a wrong value, as a pattern: our message
     r"invalid float value: (.*)": r"expected a number, got \1: change it",
     r"invalid (.*) value: (.*)": r"expected a \1, got \2: change it",
     r"invalid choice: (.*) \(choose from (.*)\)": r"expected one of \2, got \1: choose one",
+    r"ignored explicit argument (.*)": r"expected no value after it, got \1: leave it out",
     r"expected (one|at least one) argument$": r"expected a value after it, got none: add one",
     r"the following arguments are required: (.*)": r"expected \1, got nothing there: add it",
 }
@@ -83,15 +84,31 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         """Parse as argparse does. If the shell asks for completions, print them and exit."""
-        self._complete()
+        self._begin(args)
         return super().parse_args(args, namespace)
 
     def parse_intermixed_args(self, args=None, namespace=None):
         """Parse as argparse does. If the shell asks for completions, print them and exit."""
-        self._complete()
+        self._begin(args)
         return super().parse_intermixed_args(args, namespace)
 
-    def _complete(self):
+    def expect_effect(self, rows: Iterable[tuple[str, bool, str]]) -> None:
+        """Raise ConfigError for a flag that was typed and has no effect beside the others.
+
+        A row is (flags, met, condition): these flags have an effect only if the condition is met.
+        Presets and files of settings may hold what has no effect, because it was not typed.
+        """
+        for flags, met, condition in rows:
+            for flag in flags.split():
+                if flag in self._typed and not met:
+                    raise ConfigError(
+                        f"expected {condition} for {flag}, got other settings, with which it has "
+                        f"no effect: leave {flag} out"
+                    )
+
+    def _begin(self, args):
+        words = sys.argv[1:] if args is None else args
+        self._typed = {word.partition("=")[0] for word in words if word.startswith("--")}
         if "_ARGCOMPLETE" in os.environ:  # set by the shell function of argcomplete alone
             import argcomplete
 
@@ -118,18 +135,19 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             unknown = (unknown.split() or ["''"])[0]
-            message = (
-                f"expected a setting of this command, got {unknown}: did you mean "
-                f"{self._meant(unknown)}?"
-            )
+            expected = "a setting of this command" if unknown[0] == "-" else "no further word"
+            meant = self._meant(unknown) if unknown[0] == "-" else ""
+            remedy = f"did you mean {meant}?" if meant else "leave it out"
+            message = f"expected {expected}, got {unknown}: {remedy}"
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
     def _meant(self, unknown):
-        """Return the flag of this command that an unknown one stands for."""
+        """Return the flag of this command that an unknown one stands for, or "" if none is near."""
         here = USUAL.get(unknown.partition("=")[0].lower().replace("_", "-"), "")
         if here.partition(" ")[0] in self._option_string_actions:
             return here
-        return difflib.get_close_matches(unknown, self._option_string_actions, cutoff=0)[0]
+        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+        return near[0] if near else ""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -72,8 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     options = parser.parse_args(arguments)
+    parser.expect_effect(
+        (
+            ("--commit", options.keep is not None, "--keep FILE"),
+            ("--threads", options.backend == "numpy", "--backend numpy"),
+        )
+    )
     if options.keep is not None:
-        expect_writable(options.keep)
+        expect_writable(options.keep, suffix=".npz")
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     threads.checked(options.threads)

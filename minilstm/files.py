@@ -64,17 +64,22 @@ def make_folder(path: str | os.PathLike, new: bool = False) -> Path:
 
 
 def expect_writable(
-    path: str | os.PathLike, folders: bool = False, remedy: str = "choose another"
+    path: str | os.PathLike,
+    folders: bool = False,
+    remedy: str = "choose another",
+    suffix: str = "",
 ) -> None:
     """Raise RunError unless a file can be written at `path`. Call it before long work.
 
     With `folders` the folders above it may be missing, because `make_folder` will make them.
-    `remedy` ends the message of the error: it says what to do.
+    `remedy` ends the message of the error: it says what to do. The name must end in `suffix`.
     """
     path = Path(path)
     above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     problem = None
-    if not (folders or path.absolute().parent.is_dir()):
+    if not path.name.endswith(suffix):
+        problem = f"a name that does not end in {suffix}"
+    elif not (folders or path.absolute().parent.is_dir()):
         problem = f"no folder {path.parent}"
     elif os.path.isdir(path):
         problem = "a folder of that name"

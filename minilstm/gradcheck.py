@@ -37,16 +37,20 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="ONLY",
         help="check layers with this in their name, or FILE.py:CLASS",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random samples (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the random samples (default: 0)"
+    )
     parser.add_argument("--backend", default="numpy", choices=("numpy", "cupy"))
     options = parser.parse_args(arguments)
+    if options.seed < 0:
+        raise ConfigError(f"expected --seed >= 0, got {options.seed}: choose another")
     own = cell_file(options.only)
     layers = [] if own else layer_classes()
     chosen = [cls for cls in layers if options.only.lower() in cls.__name__.lower()]
     if not own and not chosen:
         raise ConfigError(
-            f"expected a part of a layer's name, got {options.only!r}: it is one of "
-            f"{', '.join(cls.__name__ for cls in layers)}"
+            f"expected a part of a layer's name, or FILE.py:CLASS, got {options.only!r}: the "
+            f"layers are {', '.join(cls.__name__ for cls in layers)}"
         )
     cell = read_cell(own) if own else None
     limits = " ".join(f"{'< ' + format(limit, '.0e'):>12}" for limit in TOLERANCE.values())

@@ -14,6 +14,8 @@ from __future__ import annotations
 import sys
 
 from .command import Parser, run_command
+from .errors import ConfigError
+from .files import expect_writable
 from .runs.torch_names import export_run, import_run
 
 
@@ -37,11 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     exports = options.action == "export"
-    if exports == (options.like is not None):
-        parser.error("expected --like RUN with import, and with import alone")
-    if options.keep_peepholes and not exports:
-        parser.error("expected --keep-peepholes with export alone: import keeps what is there")
+    parser.expect_effect(
+        (("--like", not exports, "import"), ("--keep-peepholes", exports, "export"))
+    )
+    if not exports and options.like is None:
+        raise ConfigError(
+            "expected --like RUN with import, got none: name a run with the same settings, or a "
+            "TOML file of them"
+        )
     if exports:
+        expect_writable(options.target, suffix=".safetensors")
         export_run(options.source, options.target, options.keep_peepholes)
     else:
         import_run(options.source, options.target, options.like)

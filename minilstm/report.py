@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         "[tensorboard]",
     )
     options = parser.parse_args(arguments)
+    parser.expect_effect([("--every", options.watch, "--watch")])
     if not 0 < options.every < math.inf:
         raise ConfigError(
             f"expected --every > 0, in seconds, got {options.every:g}: take 15, for instance"

@@ -27,7 +27,6 @@ import sys
 from pathlib import Path
 
 from .command import Parser, run_command
-from .errors import ConfigError
 from .experiments.scales import SCALES
 from .experiments.table2 import ROWS
 from .experiments.targets import FIGURES, MOST_HOURS, TARGETS, Request, reproduce
@@ -38,7 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m minilstm.reproduce",
         description="Reproduce a table or figure of the slides: train, judge, draw, and compare.",
     )
-    parser.add_argument("target", metavar="TARGET", choices=TARGETS, help=", ".join(TARGETS))
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        choices=TARGETS,
+        help=f"{', '.join(TARGETS)}; fig9 draws Figure 10, too",
+    )
     parser.add_argument(
         "--scale", choices=tuple(SCALES), default="small",
         help="smoke: seconds, learns nothing; small: at most 45 minutes on two cores (default); "
@@ -121,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--captions", action="store_true", help="also write each caption into its picture"
     )
     options = parser.parse_args(arguments)
-    _refuse(options)
+    parser.expect_effect(_conditions(options))
     workers = 1 if options.backend == "cupy" else os.cpu_count() or 1
     request = Request(
         options.target,
@@ -151,20 +155,27 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _refuse(options):
-    """Raise ConfigError for options that the target does not have."""
-    many_models = options.target == "table2" or options.target in FIGURES
-    for given, name, allowed, where in (
-        (options.only, "--only", options.target == "table2", "table2"),
-        (options.precision, "--precision", many_models, "table2 and fig5 to fig9"),
-        (options.minutes_per_run, "--minutes-per-run", many_models, "table2 and fig5 to fig9"),
-        (options.preset, "--preset", many_models, "table2 and fig5 to fig9"),
+def _conditions(options):
+    """Return the options that only some targets have: rows for `Parser.expect_effect`."""
+    target, on_gpu = options.target, options.backend == "cupy"
+    many_models = target == "table2" or target in FIGURES
+    of_actions = target in ("table1", "table3", "table4", "fig12")
+    real = bool(options.rgb or options.flow)
+    return (
+        ("--only", target == "table2", "table2"),
+        ("--precision --minutes-per-run --preset", many_models, "table2 or fig5 to fig9"),
         # runs on a CPU share its cores, so their pace is not known before
-        (options.minutes_per_run, "--minutes-per-run", options.backend == "cupy", "--backend cupy"),
-        (options.preset, "--preset", options.scale == "paper", "--scale paper"),
-    ):
-        if given and not allowed:
-            raise ConfigError(f"expected {name} with {where} only, got it without: leave it out")
+        ("--minutes-per-run", on_gpu, "--backend cupy"),
+        ("--preset", options.scale == "paper", "--scale paper"),
+        ("--seeds", target not in FIGURES, "a table or fig12"),
+        ("--digits", target != "fig6" and not real, "a target on digits"),
+        ("--patches", target in ("table2", "fig6"), "table2 or fig6"),
+        ("--rgb --flow", of_actions, "table1, table3, table4 or fig12"),
+        ("--folds --lists", real, "--rgb or --flow"),
+        ("--folds", not options.lists, "no --lists"),
+        ("--partly", bool(options.lists), "--lists"),
+        ("--long", not on_gpu, "--backend numpy"),
+    )
 
 
 def _absolute(path):

@@ -75,11 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
         settings = config.from_arguments(options)
         default = f"runs/{settings.model.kind}-{settings.run.seed}"
         out = Path(default if options.out is None else options.out)
+    parser.expect_effect(settings.conditions())
     run, resumes = settings.run, options.resume is not None
     with (
         Ranks(run.backend) if options.distributed else ALONE as ranks,
         use_backend(run.backend, run.precision, run.fused),
     ):
+        own_cpus = ranks.count == 1
+        parser.expect_effect([("--threads --graph --no-graph", own_cpus, "a single process")])
         loop.train(settings, out, options.force, options.quiet, resumes, ranks)
     return 0
 

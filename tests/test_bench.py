@@ -294,10 +294,13 @@ def test_a_process_that_cannot_import_what_it_needs_gives_the_reason(
         (["--threads", "0"], "argument --threads"),
         (["--threads", "100000"], "argument --threads"),
         (["--seconds", "nan"], "argument --seconds"),
-        (["growht"], "expected a setting of this command, got growht"),
+        (["growht"], "got 'growht': did you mean 'growth'?"),
+        (["growth", "--out", "a.html"], "got a name that does not end in .png"),
+        (["--quick", "--seconds", "3"], "expected no --quick for --seconds"),
+        (["--quick", "growth"], "expected no further word, got growth: leave it out"),
         (["profile", "--count", "0"], "argument --count"),
         (["profile", "--backend", "cupy"], "expected --backend numpy"),
-        (["ranks", "--threads", "2"], "expected no --threads for ranks"),
+        (["ranks", "--threads", "2"], "expected minilstm.train on one rank for --threads"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message, capsys):

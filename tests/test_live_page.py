@@ -298,7 +298,12 @@ def test_without_the_library_one_line_says_what_to_install(run, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    "words, said", [(["--every", "0"], "--every > 0"), (["--watch", "--best"], "got both")]
+    "words, said",
+    [
+        (["--watch", "--every", "0"], "--every > 0"),
+        (["--every", "3"], "expected --watch for --every"),
+        (["--watch", "--best"], "got both"),
+    ],
 )
 def test_watching_refuses_in_one_line(run, capsys, words, said):
     assert run_command(lambda: report.main([str(run.path), *words])) == 2

@@ -340,6 +340,10 @@ def main(arguments: list[str] | None = None) -> int:
         "machine with other work)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
+    flags, some = "--fast --images --gallery --threads", bool(options.tutorials)
+    parser.expect_effect([(flags, some, "numbers of tutorials, all or stale")])
+    if options.threads < 1:
+        raise ConfigError(f"expected --threads >= 1, got {options.threads}: take 1, for instance")
     os.environ |= dict.fromkeys(VARIABLES, str(options.threads))  # for the tutorials
     if options.fast and options.images:
         raise ConfigError(

@@ -16,6 +16,7 @@ Read next: presets/paper.toml.
 from __future__ import annotations
 
 import argparse
+import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
@@ -200,5 +201,8 @@ def _read(source):
 def _preset(name):
     names = preset_names()
     if name not in names:
-        raise refusal(f"a preset of {', '.join(names)}", name, nearest(name, names))
+        near = difflib.get_close_matches(name, names, n=1)
+        other = "choose one; --config FILE takes a file, --resume RUN a run, and a flag one value"
+        remedy = nearest(name, near) if near else other
+        raise refusal(f"a preset of {', '.join(names)}", name, remedy)
     return PRESETS / f"{name}.toml"

@@ -63,7 +63,7 @@ def checked(section, item, value):
     """
     table = section.__name__.removesuffix("Settings").lower()
     name, kind, about = f"{table}.{item.name}", type(item.default), item.metadata
-    bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in about["limits"].items())
+    bounds = " and ".join(f"{sign} {limit:.7g}" for sign, limit in about["limits"].items())
     remedy = f"set {item.name} in [{table}], or {flag_of(item)}"
     if kind is float and type(value) is int and abs(value) < 2**1023:
         value = float(value)
@@ -474,6 +474,26 @@ class ClassifySettings(Section):
         super().__post_init__()
         threads.checked(self.threads)
 
+    def conditions(self) -> tuple[tuple[str, bool, str], ...]:
+        """Return rows as those of `Config.conditions`."""
+        real, trained = self.source == "percepts", self.encoder != "frozen"
+        return (
+            ("--path --folds --fold", real, "--data percepts"),
+            (
+                "--digits --frame-size --length --changes --no-changes --validation --test",
+                not real,
+                "--data actions",
+            ),
+            (
+                "--dropout --learning-rate --l2 --clip-norm --batch-size --steps --warmup-steps "
+                "--validate-every --patience",
+                trained,
+                "--encoder finetuned or scratch",
+            ),
+            ("--threads", self.backend == "numpy", "--backend numpy"),
+            ("--graph --no-graph", self.backend == "cupy", "--backend cupy"),
+        )
+
 
 @dataclass(frozen=True)
 class Config:
@@ -545,6 +565,36 @@ class Config:
                 0,
                 "raise loss.reconstruction_weight or loss.future_weight",
             )
+
+    def conditions(self) -> tuple[tuple[str, bool, str], ...]:
+        """Return the settings that have an effect only with certain others.
+
+        A row is (flags, met, condition), for `Parser.expect_effect`.
+        """
+        data, model, rule, schedule = (
+            self.data.source, self.model, self.optimizer.rule, self.optimizer.schedule
+        )  # fmt: skip
+        drawn = data in ("moving-mnist", "actions", "action-changes")
+        has_forget_gate = model.cell in ("peephole", "standard") or model.cell_file is not None
+        has_peepholes = has_forget_gate and model.cell != "standard"
+        sampled, on_gpu = self.feeding.inputs == "scheduled", self.run.backend == "cupy"
+        return (
+            ("--digits --frame-size", drawn, "--data moving-mnist, actions or action-changes"),
+            ("--num-digits --digit-size --speed", data == "moving-mnist", "--data moving-mnist"),
+            ("--stride", data == "percepts", "--data percepts"),
+            ("--dropout", model.layers > 1, "--layers 2 or more"),
+            ("--init-scale", self.init.weights == "uniform", "--init uniform"),
+            ("--peephole-scale", has_peepholes, "--cell peephole or a cell of your own"),
+            ("--forget-bias", has_forget_gate, "--cell peephole, standard or one of your own"),
+            ("--reconstruction-weight", model.kind != "predictor", "a model that reconstructs"),
+            ("--future-weight", model.kind != "autoencoder", "a model that predicts"),
+            ("--mean-square-decay --epsilon", rule != "sgd", "--optimizer adam or rmsprop"),
+            ("--schedule-steps --schedule-floor", schedule == "cosine", "--schedule cosine"),
+            ("--decay-factor --decay-every", schedule == "exponential", "--schedule exponential"),
+            ("--truth-start --truth-end --truth-steps", sampled, "--feeding scheduled"),
+            ("--threads", not on_gpu, "--backend numpy"),
+            ("--graph --no-graph --fused --no-fused", on_gpu, "--backend cupy"),
+        )
 
     def to_toml(self) -> str:
         """Return all settings as TOML. `from_toml` of the text gives an equal Config."""
