@@ -188,7 +188,7 @@ def test_a_changed_file_is_refused_and_nothing_of_it_runs(run, tmp_path):
         "load": lambda: minilstm.load(run),
         "evaluate": lambda: evaluate.main([str(run)]),
         "visualize": lambda: visualize.main([str(run)]),
-        "export": lambda: interop.main(["export", str(run), str(tmp_path / "out")]),
+        "export": lambda: interop.main(["export", str(run), str(tmp_path / "out.safetensors")]),
         "resume": lambda: train.main(["--resume", str(run), "--quiet"]),
     }
     for name, attempt in attempts.items():

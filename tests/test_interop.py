@@ -486,13 +486,17 @@ def test_what_the_command_refuses(in_folder, capsys):
     save_file({"encoder.weight_ih_l0": np.zeros((4, 16))}, "small.safetensors")
     like = ("--like", "run")
     for words, why in (
-        (("export", "nowhere", "x"), "expected a run folder"),
+        (("export", "nowhere", "x.safetensors"), "expected a run folder"),
+        (("export", "run", "x.pt"), "a name that does not end in .safetensors"),
         (("export", "run", "weights.safetensors"), "expected a new file, got weights.safetensors"),
-        (("export", "run", "no/such/folder"), "expected a file that can be written"),
-        (("export", "run", "x" * 300), "expected a file that can be written"),
-        (("export", "run", "x", *like), "expected --like RUN with import"),
-        (("import", "weights.safetensors", "x"), "expected --like RUN with import"),
-        (("import", "weights.safetensors", "x", *like, "--keep-peepholes"), "with export alone"),
+        (("export", "run", "no/such/x.safetensors"), "got no folder no/such"),
+        (("export", "run", "x" * 300 + ".safetensors"), "expected a file that can be written"),
+        (("export", "run", "x.safetensors", *like), "expected import for --like"),
+        (("import", "weights.safetensors", "x"), "expected --like RUN with import, got none"),
+        (
+            ("import", "weights.safetensors", "x", *like, "--keep-peepholes"),
+            "expected export for --keep-peepholes",
+        ),
         (("import", "weights.safetensors", "x", "--lik", "run"), "did you mean --like?"),
         (
             ("import", "weights.safetensors", "run", *like),
