@@ -22,7 +22,14 @@ from safetensors.numpy import load_file, save_file
 from small import small
 
 import minilstm
-from data_tools import convert_pth, fetch_mnist, inspect_file, make_actions, make_moving_mnist
+from data_tools import (
+    convert_pth,
+    fetch_mnist,
+    inspect_file,
+    make_actions,
+    make_digits,
+    make_moving_mnist,
+)
 from minilstm import __main__ as entry
 from minilstm import (
     bench,
@@ -290,6 +297,10 @@ def test_a_run_without_a_name_is_called_after_its_model_and_seed(undrawn):
         (["--steps", "0"], ">= 1"),
         (["--hidden", "eight"], "integer"),
         (["--hidden", "8.5"], "integer"),
+        (["--hidden", "2000000"], "<= 1048576"),
+        (["--hidden", "8", "16"], "'16': choose one; --config FILE takes a file"),
+        (["--fused=no"], "expected no value after it, got 'no'"),
+        (["--verbose"], "got --verbose: leave it out"),
         (["--learning-rate", "fast"], "a number"),
         (["--learning-rate", "nan"], "finite"),
         (["--minutes", "inf"], "finite"),
@@ -863,6 +874,9 @@ def test_a_reader_that_stops_reading_is_a_warning(run):
         (bench, "--seconds 0", "expected a number above 0, got '0'"),
         (reproduce, "fig5 --seeds 0", "expected a whole number from 1 to 1,000,000,000, got '0'"),
         (make_moving_mnist, "--out a.npy --seed -1", "expected a whole number from 0 to"),
+        (gradcheck, "LSTM --seed -1", "expected --seed >= 0, got -1"),
+        (evaluate, "run --keep kept", "got a name that does not end in .npz"),
+        (make_digits, "--digits bundled", "got bundled, which this command makes"),
         (evaluate, f"run --sequences {10**12}", f"got {10**12}: lower --sequences to"),
         (classify, f"--encoder scratch --labels {10**9}", "expected clips that fit into the"),
         (make_moving_mnist, f"--out a.npy --sequences {10**9}", "expected a file that fits into"),
@@ -887,6 +901,10 @@ def test_a_number_that_can_not_be_is_refused_at_once(capsys, request, module, wo
 def test_a_flag_as_other_programs_spell_it_is_answered_with_ours(capsys, typed, meant):
     message = train_refusal(capsys, typed, "3")
     assert f"got {typed}: did you mean {meant}?" in message
+
+
+def test_a_word_too_many_is_no_setting(capsys):
+    assert "expected no further word, got b: leave it out" in refusal(capsys, evaluate, "a", "b")
 
 
 def test_a_usual_spelling_is_answered_only_with_a_flag_that_the_command_has(capsys):

@@ -359,6 +359,7 @@ def test_a_wrong_flag_exits_with_2_and_one_line(capsys, flags, words):
 def test_flags_that_contradict_raise_a_config_error():
     refusal(from_flags, "--digit-size", "64", "--frame-size", "32")
     refusal(from_flags, "papper")
+    assert "--config a and --config b" in refusal(from_flags, "--config", "a", "--config", "b")
 
 
 def test_help_names_every_flag_its_choices_and_its_default():

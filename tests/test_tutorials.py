@@ -291,10 +291,19 @@ def test_the_command_lists_what_there_is():
     assert done.returncode == 0 and len(done.stdout.splitlines()) == len(SCRIPTS)
 
 
-def test_an_unknown_tutorial_is_refused_in_one_line():
-    done = runner("99")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "expected all, stale, or numbers of" in done.stderr and "'99'" in done.stderr
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("99", "got '99': choose from them"),
+        ("all 3", "got 'all' beside others: choose from them"),
+        ("--gallery", "expected numbers of tutorials, all or stale for --gallery"),
+        ("3 --threads 0", "expected --threads >= 1, got 0"),
+    ],
+)
+def test_what_the_runner_cannot_do_is_refused_in_one_line(words, said):
+    done = runner(*words.split())
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and said in done.stderr
 
 
 def test_fast_pictures_are_never_committed():

@@ -79,8 +79,10 @@ def chosen(names: list[str]) -> list[Path]:
     for name in names:
         if not name.isdecimal() or int(name) not in by_number:
             known = ", ".join(map(str, by_number))
+            beside = " beside others" * (name in ("all", "stale"))
             raise ConfigError(
-                f"expected all, stale, or numbers of {known}, got {name!r}: choose from them"
+                f"expected all, stale, or numbers of {known}, got {name!r}{beside}: choose from "
+                "them"
             )
     return [by_number[int(name)] for name in names]
 

@@ -1,7 +1,9 @@
 """Settings from presets, TOML files and command-line flags.
 
 Later sources override earlier ones: defaults, presets in the order given, the file of `--config`,
-flags. A preset (presets/*.toml) holds only the settings that it changes.
+flags. A preset (presets/*.toml) holds only the settings that it changes. Presets and files may hold
+settings without effect, such as those of another schedule. A flag without effect is refused
+(`Config.conditions`).
 
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser)
@@ -91,7 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"named settings; later presets override earlier ones: {', '.join(preset_names())}",
     )
     presets.completer = lambda **_: preset_names()  # type: ignore[attr-defined]  # tab key
-    group.add_argument("--config", metavar="FILE", help="settings in TOML; they override presets")
+    group.add_argument(
+        "--config", metavar="FILE", action="append", help="settings in TOML; they override presets"
+    )
     for name, section in SECTIONS.items():
         add_section(parser, name, section)
 
@@ -124,7 +128,13 @@ def add_section(parser: argparse.ArgumentParser, name: str, section: type[Sectio
 def from_arguments(namespace: argparse.Namespace) -> Config:
     """Return the settings that the flags of `add_arguments` have set. Raises as `load` does."""
     overrides = {name: given(namespace, name) for name in SECTIONS}
-    return load(namespace.presets, namespace.config, overrides)
+    files = namespace.config or [None]
+    if len(files) > 1:
+        raise ConfigError(
+            f"expected one file of settings, got --config {' and --config '.join(files)}: write "
+            "all settings to one file"
+        )
+    return load(namespace.presets, files[0], overrides)
 
 
 def given(namespace: argparse.Namespace, name: str) -> dict:
