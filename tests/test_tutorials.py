@@ -1,5 +1,6 @@
 """The tutorials run, open as notebooks, and together cover the slides."""
 
+import base64
 import importlib.util
 import os
 import re
@@ -244,6 +245,15 @@ def test_a_page_of_the_gallery_stands_alone(path):
     for target in re.findall(r'(?:href|src)="(?!https?:|#|data:)([^"#]+)', text):
         assert target in {"index.html", *(f"{path.stem}.html" for path in SCRIPTS)}, target
     assert "$" not in re.sub(r"<pre>.*?</pre>|<style>.*?</style>", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_shows_the_committed_pictures(path):
+    """A page and its pictures are of one run: `python tutorials/run.py N --gallery --images`."""
+    committed = {picture.read_bytes() for picture in (TUTORIALS / "images").glob("*.png")}
+    shown = re.findall(r'src="data:image/png;base64,([^"]+)"', path.read_text("utf-8"))
+    if path.stem != "index":  # which has small copies
+        assert shown and {base64.b64decode(picture) for picture in shown} <= committed
 
 
 def test_printed_text_is_one_block_and_its_tables_are_tables(run_module):
