@@ -16,6 +16,7 @@ from minilstm.benchmark import contenders, gpu, growth, processes, profile, timi
 from minilstm.benchmark.contenders import Work
 from minilstm.command import run_command
 from minilstm.errors import BackendError, RunError
+from minilstm.figures import style
 from minilstm.layers import cells
 from minilstm.layers.losses import BernoulliCrossEntropy
 from minilstm.training import resources, step
@@ -322,7 +323,7 @@ def test_growth_draws_one_plot(tmp_path, monkeypatch, capsys):
     assert bench.main(["growth", "--quick", "--threads", "1", "--json", "g.json"]) == 0
     printed = capsys.readouterr().out
     with Image.open(tmp_path / "growth.png") as picture:
-        assert picture.size == (1350, 750)
+        assert picture.size == (9 * style.DPI, 5 * style.DPI)
     saved = json.loads((tmp_path / "g.json").read_text())
     assert [sweep["name"] for sweep in saved["sweeps"]] == list(growth.BASE)
     for sweep in saved["sweeps"]:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from minilstm.errors import DataError, RunError, ShapeError
-from minilstm.figures import curves, strips
+from minilstm.figures import curves, strips, style
 from minilstm.figures.curves import per_step_curve, plot_curves, series_from_rows
 from minilstm.figures.style import PALE
 
@@ -248,7 +248,7 @@ def test_per_step_curves_count_predicted_steps_from_one(monkeypatch):
 def test_a_curve_that_diverged_is_drawn_as_far_as_it_went(tmp_path):
     plot_curves({"loss": ([1, 2, 3], [5.0, 4.0, np.nan])}, tmp_path / "c.png", {"bound": 3.0})
     with Image.open(tmp_path / "c.png") as picture:
-        assert picture.size == (1350, 750)
+        assert picture.size == (9 * style.DPI, 5 * style.DPI)
 
 
 def test_nothing_finite_to_draw_is_refused(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm.figures import curves, panels, strips
+from minilstm.figures import curves, panels, strips, style
 from minilstm.figures.panels import activity, confusion, histograms, tiled, weights
 from minilstm.figures.tables import Dots, dots, error_bars
 
@@ -73,7 +73,8 @@ def test_a_page_has_the_same_bytes_every_time_whatever_a_users_settings_of_matpl
         assert b"Date" not in usual and b"matplotlib" not in usual.lower()
         if kind == "png" and draw in pages:
             with Image.open(path) as picture:
-                assert picture.width == 1999 and 900 < picture.height < 1200  # 13.33 inches
+                assert picture.width == int(13.33 * style.DPI)  # inches x pixels per inch
+                assert 6 < picture.height / style.DPI < 8
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])

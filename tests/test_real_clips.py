@@ -15,6 +15,7 @@ from minilstm.experiments import action_fit, many_runs
 from minilstm.experiments.real_clips import join, plan_real_clips
 from minilstm.experiments.scales import ALL, SCALES
 from minilstm.experiments.targets import Request
+from minilstm.figures import style
 from minilstm.runs import build
 from minilstm.training import classifier
 
@@ -213,7 +214,7 @@ def test_table_1_of_real_clips_is_written_with_its_protocol(folders, tmp_path, c
     found = json.loads((out / "table1.json").read_text())
     assert len(found["claims"]["composite beats single frame, RGB"]["gains"]) == 2
     with Image.open(out / "table1.png") as picture:
-        assert picture.width == 1999
+        assert picture.width == int(13.33 * style.DPI)
 
 
 def test_table_4_needs_both_streams(folders, tmp_path, capsys):

@@ -39,6 +39,7 @@ from minilstm.experiments.many_runs import Trial, steps_made, train_all
 from minilstm.experiments.scales import SCALES
 from minilstm.experiments.table_definitions import TABLES
 from minilstm.experiments.targets import FIGURES, Request
+from minilstm.figures import style
 from minilstm.runs import checkpoint
 from minilstm.runs.build import open_clips
 from minilstm.runs.run_folder import RunFolder
@@ -335,7 +336,7 @@ def test_table_2_is_written_as_text_numbers_and_pictures(out, reproduced):
     assert list(found["data"]) == ["digits"]
     assert found["data"]["digits"]["test_sequences"] == 20
     with Image.open(out / "table2.png") as picture:
-        assert picture.width == 1999
+        assert picture.width == int(13.33 * style.DPI)
     assert (out / "table2.pdf").read_bytes().startswith(b"%PDF")
     printed = reproduced("table2", "--scale", "smoke", "--out", out)
     assert "12 runs, 12 of them finished" in printed and said.split("![")[0].strip() in printed
@@ -414,7 +415,7 @@ def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, see
     shares = [x for row in found["accuracies"].values() for v in row.values() for x in v]
     assert shares and all(0 <= x <= 1 for x in shares)
     with Image.open(out / f"{target}.png") as picture:
-        assert picture.width == 1999
+        assert picture.width == int(13.33 * style.DPI)
     if target == "table4":
         assert "89.1" in said and "12 fits after" not in printed
 

@@ -17,7 +17,7 @@ from minilstm.command import run_command
 from minilstm.data import as_frames
 from minilstm.experiments import run_figures
 from minilstm.experiments.run_figures import NAMES
-from minilstm.figures import panels, strips
+from minilstm.figures import panels, strips, style
 from minilstm.training.pictures import why_below
 
 TINY = small(data={"num_digits": 2, "future": 4})
@@ -102,7 +102,7 @@ def test_only_the_figures_asked_for_are_drawn_and_captions_stand_in_them_on_requ
     assert {path.name for path in out.iterdir()} == {"fig10.png", "fig10.pdf", "figures.md"}
     usual = Image.open(runs / "composite/figures/fig10.png")
     with usual, Image.open(out / "fig10.png") as captioned:
-        assert captioned.height > usual.height + 50
+        assert captioned.height > usual.height + style.DPI / 3
 
 
 @pytest.mark.parametrize("dropout", [True, False])

@@ -13,6 +13,7 @@ from itertools import cycle
 import numpy as np
 
 from ..errors import DataError
+from . import style
 from .style import FAINT, GRID, INK, PALETTE, own_settings, write_caption, write_figure
 
 
@@ -125,7 +126,7 @@ def _axes(xlabel, ylabel, values, baselines):
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullLocator
 
-    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9, 5), dpi=style.DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(xlabel, fontsize=15, color=INK)
     axes.set_ylabel(ylabel, fontsize=15, color=INK)

@@ -15,6 +15,7 @@ import os
 
 import numpy as np
 
+from . import style
 from .style import (
     FAINT,
     INK,
@@ -181,7 +182,7 @@ def confusion(
     from matplotlib.figure import Figure
 
     K = len(classes)
-    figure = Figure(figsize=(3 + 0.45 * K, 2.5 + 0.45 * K), dpi=150, layout="constrained")
+    figure = Figure(figsize=(3 + 0.45 * K, 2.5 + 0.45 * K), dpi=style.DPI, layout="constrained")
     axes = figure.add_subplot()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)

@@ -31,6 +31,7 @@ INK, FAINT, GRID = "#222222", "#777777", "#dddddd"
 PAPER, PALE = 255, 235  # grey levels: empty space, and a frame that the model was not asked for
 
 PAGE = (13.33, 6.5)  # inches: with a caption below it, a page has the shape of a slide
+DPI = 150  # pixels per inch
 SMALL, LARGE = 14, 17  # points: the two sizes of letters on a page
 
 
@@ -68,7 +69,7 @@ def new_page(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
-    figure = Figure(figsize=PAGE, dpi=150, layout=layout)
+    figure = Figure(figsize=PAGE, dpi=DPI, layout=layout)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
