@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import strict_cupy
+from covering import covering
 from safetensors.numpy import load_file
 from test_mobilenet import random_arrays
 
@@ -447,21 +448,7 @@ def settings_of_kinds(model, cell, inputs, rule):
     })  # fmt: skip
 
 
-def every_pair(kinds):
-    """Few combinations in which every pair of values of two kinds occurs, greedily."""
-    everything = list(itertools.product(*kinds.values()))
-
-    def pairs(combination):
-        return set(itertools.combinations(enumerate(combination), 2))
-
-    missing, chosen = set().union(*map(pairs, everything)), []
-    while missing:
-        chosen.append(max(everything, key=lambda combination: len(pairs(combination) & missing)))
-        missing -= pairs(chosen[-1])
-    return chosen
-
-
-@pytest.mark.parametrize("kinds", every_pair(PAIRED), ids=str)
+@pytest.mark.parametrize("kinds", covering(itertools.product(*PAIRED.values()), 2), ids=str)
 def test_every_pair_of_model_cell_feeding_and_rule_is_captured_to_the_bit(kinds):
     assert same_with_and_without_a_graph(settings_of_kinds(*kinds)) == 2
 

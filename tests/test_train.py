@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from covering import covering
 from PIL import Image
 from small import small
 
@@ -303,7 +304,11 @@ def no_gradient(name, cell):
     return cell == "slides-rnn" and (name.startswith("encoder.") or name.endswith(".W"))
 
 
-@pytest.mark.parametrize(("kind", "conditional", "feeding", "start", "cell"), EVERY_KIND)
+TRIPLES = covering(EVERY_KIND, 3)
+SLOW = [pytest.param(*kind, marks=pytest.mark.slow) for kind in EVERY_KIND if kind not in TRIPLES]
+
+
+@pytest.mark.parametrize(("kind", "conditional", "feeding", "start", "cell"), [*TRIPLES, *SLOW])
 def test_two_steps_move_every_parameter(kind, conditional, feeding, start, cell):
     settings = tiny(
         model={
