@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from sources import tree_of
+from sources import nodes_of, tree_of
 
 import minilstm
 from minilstm.runs import build
@@ -27,7 +27,7 @@ def test_a_docstring_opens_with_a_verb_or_a_name():
     assert {path.name for path in TEXTS} >= {"train.py", "options.py", "kit.py", "test_house.py"}
     found = []
     for path in TEXTS:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(tree_of(path)):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 text = ast.get_docstring(node) or ""
                 if re.match(r"(What|Where|Whether|How|As|Of|Who|Those|The same)\b", text):
@@ -90,7 +90,7 @@ def calls():
         module = importlib.import_module(name)
         tree = tree_of(Path(module.__file__))
         names = {"minilstm": minilstm} | vars(minilstm) | vars(module)
-        for node in ast.walk(tree):
+        for node in nodes_of(tree):
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 continue
             for block in blocks(ast.get_docstring(node) or ""):

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from sources import tree_of
+from sources import nodes_of, tree_of
 
 import minilstm
 from minilstm.data.rng import Purpose
@@ -59,7 +59,7 @@ def storey(module):
 def imports(tree, module=""):
     """Every imported name, absolute: `from .errors import X` in data.digits -> minilstm.errors."""
     package = ("minilstm." + module).split(".")[:-1]
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -112,13 +112,13 @@ def test_no_module_imports_itself_on_a_way_round():
 def underscore_names_of_others(tree):
     """Yield every underscore name that a module takes from another module of the package."""
     modules = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.ImportFrom) and (node.level or node.module.startswith("minilstm")):
             for alias in node.names:
                 modules.add(alias.asname or alias.name)
                 if alias.name.startswith("_"):
                     yield alias.name
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id in modules and node.attr.startswith("_") and node.attr[:2] != "__":
                 yield f"{node.value.id}.{node.attr}"
@@ -182,7 +182,7 @@ def test_arrays_cross_between_host_and_device_only_in_the_backend_and_gpu():
         (module, node)
         for module, path in MODULES.items()
         if module != "backend" and storey(module) != "gpu"
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(tree_of(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     ]
     for module, node in calls:
@@ -211,7 +211,7 @@ def test_nothing_is_ever_unpickled():
         tree = tree_of(path)
         found = {name.split(".")[0] for name in imports(tree)} & PICKLERS
         assert not found, f"{path.name} imports {found}"
-        for node in ast.walk(tree):
+        for node in nodes_of(tree):
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, (
                     f"{path.name}:{node.value.lineno}: expected allow_pickle=False"

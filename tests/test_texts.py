@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from sources import tree_of
+from sources import nodes_of, tree_of
 
 import minilstm
 from minilstm.command import Parser
@@ -38,7 +38,7 @@ def text_of(path):
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     if not re.search(SPELLINGS, text):
         return ""
-    nodes = (node for node in ast.walk(tree_of(path)) if isinstance(node, documented))
+    nodes = (node for node in nodes_of(tree_of(path)) if isinstance(node, documented))
     return "\n".join(filter(None, map(ast.get_docstring, nodes)))
 
 
