@@ -76,13 +76,13 @@ def library(name: str):
         module = importlib.import_module(name)
     except ImportError as error:
         raise MinilstmError(
-            f"expected the library {name}, got {error}: pip install '.[video]'"
+            f"expected the library {name}, got {error}: pip install -e '.[video]'"
         ) from error
     least, why = LEAST.get(name, ((), ""))
     if least and tuple(map(int, module.__version__.split(".")[:2])) < least:
         raise MinilstmError(
             f"expected {name} {'.'.join(map(str, least))} or newer, got {module.__version__} "
-            f"({why}): pip install --upgrade '.[video]'"
+            f"({why}): pip install --upgrade -e '.[video]'"
         )
     return module
 

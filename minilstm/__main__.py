@@ -8,7 +8,7 @@ the package that defines `main`. Its line is the first line of its docstring.
 
 The tab key completes commands, flags, presets and choices after
 
-    pip install 'minilstm[completion]'
+    pip install -e '.[completion]'
     eval "$(register-python-argcomplete minilstm)"
 
 Read next: train.py.

@@ -372,7 +372,7 @@ def test_what_is_refused_on_every_rank_is_said_once(tmp_path):
 
 def test_without_mpi_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(BackendError, match=r"got none: pip install 'minilstm\[mpi\]'"):
+    with pytest.raises(BackendError, match=r"got none: pip install -e '\.\[mpi\]'"):
         Ranks("numpy")
 
 

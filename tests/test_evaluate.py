@@ -342,7 +342,7 @@ def test_a_blur_that_was_measured_on_some_sequences_says_so(runs, capsys, monkey
     assert "(a Gaussian's standard deviation): " in text
     monkeypatch.setattr(metrics, "BLUR_SEQUENCES", 4)
     _, text = printed_table(capsys, runs / "conditional", "--sequences", 5)
-    assert "(a Gaussian's standard deviation, of the first 4): " in text
+    assert "(a Gaussian's standard deviation, measured on the first 4 sequences): " in text
 
 
 def test_a_run_on_changes_is_judged_on_its_own_data_alone(test_file):

@@ -76,7 +76,7 @@ def test_without_scikit_image_and_for_tiny_frames_ssim_is_left_out_with_the_reas
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", missing)
     found = frame_errors(*pair, SHAPE)
-    assert "SSIM" in in_words(found)[-1] and "minilstm[metrics]" in in_words(found)[-1]
+    assert "SSIM" in in_words(found)[-1] and "pip install -e '.[metrics]'" in in_words(found)[-1]
     assert found["squared error"]["mean"] > 0
 
 

@@ -187,7 +187,7 @@ def test_a_folder_of_something_else_is_refused(made, clip, tmp_path, capsys):
 def test_without_pyav_the_extra_is_named(clip, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "av", None)
     assert learn(clip) == 2
-    assert "pip install '.[video]'" in capsys.readouterr().err
+    assert "pip install -e '.[video]'" in capsys.readouterr().err
 
 
 def test_whole_frames_are_put_together_from_overlapping_squares(made, monkeypatch):

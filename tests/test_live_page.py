@@ -294,7 +294,7 @@ def test_without_the_library_one_line_says_what_to_install(run, monkeypatch, cap
     monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
     assert run_command(lambda: report.main([str(run.path), "--tensorboard"])) == 2
     printed = capsys.readouterr().err
-    assert "pip install 'minilstm[tensorboard]'" in printed and printed.count("\n") == 1
+    assert "pip install -e '.[tensorboard]'" in printed and printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ IN_BACKTICKS = re.compile(rf"`({SPELLINGS}\b[^`]*)`")
 ON_A_LINE = re.compile(
     rf"^[ \t#]*(?:mpiexec -n \d+ |.*&& )?({SPELLINGS}(?:[ \t].*)?)$", re.MULTILINE
 )
+# The package itself among the words after `pip install`: . or .[EXTRA] or minilstm[EXTRA]
+OF_CLONE = r"""(?:^|[\s"'])(?:\.(?:\s|$|\\?\[)|minilstm\\?\[)"""
 
 
 def files():
@@ -139,6 +141,21 @@ def test_a_command_that_is_shown_is_understood(monkeypatch, line):
         return
     with pytest.raises(Understood):
         command(words[1:])
+
+
+def test_an_install_from_the_clone_is_always_editable():
+    """Without -e pip replaces the README's install by a copy, and changes to the code do nothing.
+
+    The name minilstm[EXTRA] is not used either: there is one form, and pip would look for the name
+    on the web if nothing is installed yet.
+    """
+    shown = []
+    for path in [*files(), *ROOT.glob("tests/*.py"), *ROOT.glob(".ci/*")]:
+        text = re.sub(r'"\n\s*f?"', "", path.read_text("utf-8"))  # a message of several lines
+        shown += [(path.name, words) for words in re.findall(r"pip install ([^`\n|&:;]*)", text)]
+    of_clone = [(name, words) for name, words in shown if re.search(OF_CLONE, words)]
+    assert len(of_clone) >= 15
+    assert [found for found in of_clone if "-e " not in found[1]] == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@
     python tutorials/run.py stale --gallery  renew the pages whose tutorial was changed since
 
 Without --images and --gallery, nothing is written outside tutorials/build/, which git ignores; nor
-by `--fast --gallery`. The gallery needs `pip install '.[tutorials]'`. To run one tutorial:
+by `--fast --gallery`. The gallery needs `pip install -e '.[tutorials]'`. To run one tutorial:
 `python tutorials/04_unrolling.py`.
 """
 
@@ -124,7 +124,7 @@ def page(path: Path, folder: Path) -> bool:
         from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"expected {error.name} for the gallery, got none: pip install '.[tutorials]'"
+            f"expected {error.name} for the gallery, got none: pip install -e '.[tutorials]'"
         ) from error
     print(title(path), flush=True)
     formulas = []

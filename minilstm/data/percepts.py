@@ -98,7 +98,7 @@ def _h5py():
         import h5py
     except ImportError as error:
         raise DataError(
-            "expected the library h5py for percepts, got none: pip install 'minilstm[video]'"
+            "expected the library h5py for percepts, got none: pip install -e '.[video]'"
         ) from error
     return h5py
 

@@ -51,7 +51,7 @@ def _ssim(truth, prediction, shape):
     try:
         from skimage.metrics import structural_similarity
     except ImportError:
-        return {"skipped": "scikit-image is missing: pip install 'minilstm[metrics]'"}
+        return {"skipped": "scikit-image is missing: pip install -e '.[metrics]'"}
     inside = slice(WINDOW // 2, -(WINDOW // 2)), slice(WINDOW // 2, -(WINDOW // 2))
 
     def per_sequence(block):

@@ -256,7 +256,7 @@ def verdict(result: dict) -> str:
     if "sharpness" not in future:
         return said
     sharp = future["sharpness"]
-    sample = f", of the first {metrics.BLUR_SEQUENCES}" * (
+    sample = f", measured on the first {metrics.BLUR_SEQUENCES} sequences" * (
         result["sequences"] > metrics.BLUR_SEQUENCES
     )
     word = "sharp" if sharp >= metrics.SHARP else "too blurred"

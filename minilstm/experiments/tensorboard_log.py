@@ -38,7 +38,7 @@ class TensorBoardLog:
         except ImportError as error:
             raise ConfigError(
                 f"expected TensorBoard's library for --tensorboard, got {one_line(error)}: install "
-                "the extra, pip install 'minilstm[tensorboard]', or leave --tensorboard out"
+                "the extra, pip install -e '.[tensorboard]', or leave --tensorboard out"
             ) from error
         try:
             for path in self.path.glob(FILES):

@@ -176,7 +176,7 @@ class Ranks(Alone):
             if self.count == 1 and said != "1":
                 raise BackendError(
                     f"expected {said} ranks (from {name}), got one alone: mpiexec and mpi4py use "
-                    "different MPI libraries; pip install 'minilstm[mpi]' brings a matching pair"
+                    "different MPI libraries; pip install -e '.[mpi]' brings a matching pair"
                 )
 
     def _share_cpus(self, here):
@@ -199,8 +199,8 @@ def _find_mpi():
         none = isinstance(error, ModuleNotFoundError)
         raise BackendError(
             f"expected mpi4py and an MPI for --distributed, got "
-            f"{'none' if none else one_line(error)}: pip install "
-            "'minilstm[mpi]', or mpi4py beside the MPI of your cluster"
+            f"{'none' if none else one_line(error)}: pip install -e '.[mpi]', or mpi4py beside the "
+            "MPI of your cluster"
         ) from error
     return MPI
 
