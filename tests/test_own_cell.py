@@ -8,6 +8,7 @@ The cell is a GRU (Cho et al. 2014, arXiv 1406.1078), whose reset gate r stands 
     h = (1 - z) n + z h_prev
 """
 
+import ast
 import inspect
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from minilstm.checker import check
 from minilstm.errors import ConfigError, ShapeError
 from minilstm.layers import cells
 from minilstm.layers.init import PAPER_INIT
-from minilstm.layers.layer import Sample
+from minilstm.layers.layer import Param, Sample
 from minilstm.layers.linear import add_product, affine_dw, affine_dx
 from minilstm.layers.losses import BernoulliCrossEntropy
 from minilstm.layers.rnn import Recurrent
@@ -204,6 +205,73 @@ def test_a_cell_may_be_abstract():
         pass
 
     assert Unfinished.is_abstract and not GRU.is_abstract
+
+
+class WithBias(GRU):
+    """A GRU with one bias more, of whatever name, that shifts the pre-activations of n."""
+
+    decayed = False
+
+    def __init__(self, D, H, rng, init=PAPER_INIT):
+        super().__init__(D, H, rng, init)
+        self.bn = Param(np.zeros(H), decayed=self.decayed)
+
+    def project(self, run, steps):
+        super().project(run, steps)
+        run.a[steps][..., 2 * self.H :] += self.bn.value
+
+    def accumulate(self, run):
+        super().accumulate(run)
+        self.bn.grad += run.a[..., 2 * self.H :].sum((0, 1))
+
+
+class WithDecayedBias(WithBias):
+    decayed = True
+
+
+def test_a_bias_has_any_name_and_one_that_is_decayed_is_told_how_to_be_made():
+    promise = test_contracts.test_decayed_parameters_come_first_and_biases_last
+    promise(sample_of(WithBias))
+    assert all(row.passed for row in check(sample_of(WithBias)))
+    with pytest.raises(AssertionError, match=r"^bn, .*: expected no weight decay.*init\.bias\(K\)"):
+        promise(sample_of(WithDecayedBias))
+
+
+class WithAnotherRecurrentWeight(GRU):
+    def __init__(self, D, H, rng, init=PAPER_INIT):
+        super().__init__(D, H, rng, init)
+        self.U = init.recurrent(rng, H)
+
+
+class StrongRecurrence(GRU):
+    def __init__(self, D, H, rng, init=PAPER_INIT):
+        super().__init__(D, H, rng, init)
+        self.Wh = init.weight(rng, H, 3 * H)
+
+
+def test_recurrent_weights_have_any_name_and_are_made_by_init_recurrent():
+    promise = test_contracts.test_a_weak_recurrence_is_a_fifth_of_another_and_all_else_is_the_same
+    promise(WithAnotherRecurrentWeight)
+    with pytest.raises(AssertionError, match=r"^Wh .*: make .* by init\.recurrent"):
+        promise(StrongRecurrence)
+
+
+def test_every_assertion_that_a_cell_can_meet_has_a_message():
+    tree = ast.parse(inspect.getsource(test_contracts))
+    met = [
+        function
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef)
+        and {"sample", "cell", "cls"} & {argument.arg for argument in function.args.args}
+    ]
+    assert len(met) > 25
+    silent = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for function in met
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assert) and node.msg is None
+    ]
+    assert not silent
 
 
 def test_its_inputs_are_checked_as_those_of_any_layer():

@@ -221,9 +221,9 @@ assert set(wrong) == {"Wx", "Wh", "b", "x", "state.0"}
 # python -m minilstm.visualize runs/gru
 # ```
 #
-# The second command tests the contract that every layer of the library keeps. For example, a layer
-# does not change its inputs, keeps the dtype, and allows a second forward pass before the first
-# backward pass.
+# The second command needs pytest: `pip install -e '.[test]'`. It tests the contract that every
+# layer of the library keeps. For example, a layer does not change its inputs, keeps the dtype, and
+# allows a second forward pass before the first backward pass.
 
 # %%
 FILE = Path(os.path.relpath(kit.FOLDER / "own_cells.py"))

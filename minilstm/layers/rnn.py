@@ -39,8 +39,9 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
 
     __init__(D, H, rng, init) sets self.D, self.H and the parameters, usually
     self.Wx = init.input_weight(rng, D, G*H), self.Wh = init.recurrent(rng, H, G) and
-    self.b = init.bias(G*H). Other weights need a project, project_backward and accumulate of their
-    own.
+    self.b = init.bias(G*H). An added weight needs only an accumulate that adds to its gradient too.
+    A cell without Wx, Wh or b also needs a project and a project_backward of its own. Make every
+    bias by init.bias(K), under any name, so that it is not decayed.
 
     These methods are called in this order. A cell must define the methods marked with *. The
     methods without * assume the weights Wx, Wh and b and the output h. A cell with different
