@@ -248,9 +248,8 @@ wrong = {row.array for row in rows if not row.passed}
 assert wrong == {"first.W", "first.b", "x"}
 
 # %% [markdown]
-# The backward pass runs from the loss to the input. Every gradient that it computes *after* the
-# mistake is wrong, and every gradient that it computes before the mistake is right. So the check
-# also shows where the mistake is.
+# Every gradient that is computed *after* the mistake is wrong, and every gradient before it is
+# right. So the check also shows where the mistake is.
 #
 # ## Train it
 #

@@ -238,17 +238,14 @@ for name, wrong in (("as floats", bars.astype(np.float32)), ("as bytes", bars)):
 # ## Exercises
 #
 # 1. Shuffle the pixels *differently in every frame*. Is the film still as easy to learn?
-# 2. Why does the library read only the frames that it needs from a file of 800 MB? How?
-# 3. Half of the pixels of your films are always black. What do they cost in parameters? What do
+# 2. Half of the pixels of your films are always black. What do they cost in parameters? What do
 #    they cost in loss?
 #
 # ### Answers
 #
 # 1. No. Now a pixel's place says nothing about its place in the next frame, so there is no motion
 #    to learn.
-# 2. To save memory and time. It uses a memory map: the array stands for the file, and taking a
-#    slice of the array reads only this slice.
-# 3. They cost as many parameters as the other pixels. They cost almost no loss, because the bias of
+# 2. They cost as many parameters as the other pixels. They cost almost no loss, because the bias of
 #    such a pixel becomes strongly negative. It even starts there, since readouts start at the mean
 #    image.
 

@@ -86,9 +86,9 @@ for name, logits, frames in zip(
 # ## Figure 6: natural patches
 #
 # The next figure of the slides shows patches of real films: 16 frames to read, 13 to predict, by
-# two models. We have no such films, but matplotlib comes with a photograph, of Grace Hopper. We let
-# a *camera* move over it and zoom. So the textures are real and the motion is made up. The training
-# films show the left three fifths of the photograph, and the test films show the rest.
+# two models. We have no such films, but matplotlib comes with a photograph of Grace Hopper. We let
+# a *camera* move over it and zoom. The training films show the left three fifths of the photograph,
+# and the test films show the rest.
 #
 # The pixels are normalised, and the loss is the squared error (tutorial 08).
 #

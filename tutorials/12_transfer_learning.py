@@ -111,10 +111,9 @@ assert np.allclose(found["single frame"], again["single frame"], atol=1e-4)
 # %% [markdown]
 # It recognises no more than a guess would ("middle frame"; ± is the standard error). The data are
 # made *on purpose* so that this is the case: position, size, angle and brightness have the same
-# distribution in every class and at every moment. Only their **changes** differ between classes. So
-# here every recognised action is recognised by its motion. Real films are different. A single frame
-# of UCF-101 can show a swimming pool or a tennis court. The slides' single-frame classifier
-# recognises 72.2 % of UCF-101 (Table 1).
+# distribution in every class and at every moment. Only their **changes** differ between classes.
+# Real films are different. A single frame of UCF-101 can show a swimming pool. The slides'
+# single-frame classifier recognises 72.2 % of UCF-101 (Table 1).
 #
 # "single frame" in the output uses all frames of a clip, one at a time, and averages the
 # probabilities, as in Table 1. It may be a little better than a guess, because the average is more
@@ -450,9 +449,9 @@ for name, groups in (("clips shuffled", np.arange(240)), ("recordings shuffled",
     assert np.mean(scores) > 0.75 if name == "clips shuffled" else np.mean(scores) < 0.7
 
 # %% [markdown]
-# A coin toss can't be learned. But it can be *remembered*, by the picture of the recording. If
-# training and test share recordings, the test measures memory. So every clip of the library has a
-# group in `groups`, and the splits of UCF-101 keep each group of films together.
+# A coin toss can only be *remembered*, by the picture of the recording. If training and test share
+# recordings, the test measures memory. So every clip of the library has a group in `groups`, and
+# the splits of UCF-101 keep each group of films together.
 #
 # ## Exercises
 #

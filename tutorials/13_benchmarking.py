@@ -292,10 +292,9 @@ kit.save(drawn, "13_table4", show=False)
 #   speeds.
 #
 # So the table mixes four questions: a network or hand-made features, RGB or flow, how many labels,
-# one model or two. **No two rows differ in one point only.** Such rows are in Tables 1 and 3, which
-# come from one laboratory: the same features, films and classifier, with and without pretraining.
-# Tables 1 and 3 can answer "does pretraining help?". Table 4 answers another question: is this
-# model in the range of other methods?
+# one model or two. Rows that differ in one point only are in Tables 1 and 3: the same features,
+# films and classifier, with and without pretraining. They can answer "does pretraining help?".
+# Table 4 answers another question: is this model in the range of other methods?
 #
 # (With flow even the slides' own model has two numbers: 74.9 in Table 1 and 77.7 in Table 4.)
 #

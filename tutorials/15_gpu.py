@@ -226,8 +226,6 @@ print(f"matrix products here: {speed:.0f} GFLOP/s, so a step of table2-composite
 assert speed > 0
 
 # %% [markdown]
-# Compare this with the data sheet of a GPU.
-#
 # ## What was verified, and what was not
 #
 # * **Verified:** every layer, model and optimizer runs through the real CuPy, with its real checks

@@ -193,10 +193,9 @@ assert np.isclose(alone, (left != right).sum() * np.log(2))
 # over pixels, and the structural similarity SSIM. Our `python -m minilstm.evaluate RUN` prints
 # them, too. The rows of the table below differ in more than the model:
 #
-# * **Training films.** The public code of PredRNN reads its training films from a file. We draw new
-#   films for every batch, so our model never sees a film twice. It saw 5 million. The benchmark
-#   OpenSTL also draws new films. One "epoch" there is 10,000 films, so 200 epochs are 2 million
-#   films and 2000 epochs are 20 million.
+# * **Training films.** The public code of PredRNN reads its training films from a file. We and the
+#   benchmark OpenSTL draw new films for every batch. Our model saw 5 million. An "epoch" of OpenSTL
+#   is 10,000 films, so 200 epochs are 2 million.
 # * **Test films.** Some papers use the public file of 10,000 films, some use films of a similar
 #   generator with other digits. OpenSTL uses the test films for validation, too.
 # * **The loss in training.** Ours is the cross-entropy, which is none of the three columns.
