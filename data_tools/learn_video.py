@@ -25,7 +25,8 @@ frame of these two.
 
 The number of steps is chosen before training, because the learning rate falls along a curve that
 must end with the run. A few steps are timed. The number is such that the whole command ends after
-about `--minutes`. After Ctrl-C the same command resumes.
+about `--minutes`. After Ctrl-C the same command resumes. More minutes need a new run in another
+folder, because the learning rate falls to zero at the last step.
 
 Read next: minilstm/config/presets/film.toml (the model), minilstm/experiments/film_page.py (the
 page).
@@ -35,6 +36,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import sys
 import time
@@ -45,7 +47,7 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.backend import use_backend
-from minilstm.command import Interrupted, Parser, run_command
+from minilstm.command import Parser, run_command
 from minilstm.config import Config, load
 from minilstm.data.rng import Purpose, keyed_rng
 from minilstm.errors import DataError, RunError, named, number_of
@@ -80,23 +82,25 @@ def small(frame: np.ndarray) -> np.ndarray:
     return resized(frame, round(height * scale), round(width * scale))
 
 
-def longest_shot(frames: Iterable[np.ndarray]) -> tuple[int, list[np.ndarray], int]:
+def longest_shot(frames: Iterable[np.ndarray]) -> tuple[int, list[np.ndarray], int, int]:
     """Return the longest shot of frames, uint8 (height, width, 3).
 
-    The values are: the number of its first frame, its frames, and the number of cuts in the film.
+    The values are: the number of its first frame, its frames, and the numbers of cuts and of frames
+    in the film.
     """
-    best, shot, start, cuts = (0, []), [], 0, -1
+    best, shot, start, cuts, total = (0, []), [], 0, -1, 0
     for item in shots(frames):
         if item is not None:
             number, frame = item
             start = start if shot else number
             shot.append(frame)
+            total += 1
             continue
         cuts += 1
         if len(shot) > len(best[1]):
             best = start, shot
         shot = []
-    return *best, cuts
+    return *best, cuts, total
 
 
 def step_of(n: int, rate: float, T: int) -> int:
@@ -161,15 +165,16 @@ def cut_film(video: Path, seed: int, T: int) -> tuple[dict, dict]:
     rate, remarks = frame_rate(video), []
     frames = islice(read_frames(video, remarks=remarks), MOST_FRAMES)
     frames = progress_bar(frames, desc="reading", unit="frame")
-    start, shot, cuts = longest_shot(map(small, frames))
+    start, shot, cuts, total = longest_shot(map(small, frames))
     for remark in remarks:
         print(remark, file=sys.stderr)
     n = len(shot)
     if n < LEAST * T:
-        between = f" in the longest shot of a film with {number_of(cuts, 'cut')}" * bool(cuts)
         raise DataError(
-            f"{video}: expected {LEAST * T} frames or more without a cut, got {n}{between}: use a "
-            f"film of at least {LEAST * T / rate:.0f} seconds by one camera"
+            f"{video}: expected {LEAST * T} frames or more without a cut, got {n} (read: "
+            f"{number_of(total, 'frame')} in {total / rate:.1f} seconds, {rate:.2g} a second, with "
+            f"{number_of(cuts, 'cut') if cuts else 'no cut'}): use a film of one shot with more "
+            "frames, such as 5 seconds at 25 frames a second"
         )
     film, step = np.stack(shot), step_of(n, rate, T)
     length = step * (T - 1) + 1
@@ -227,17 +232,21 @@ class Plan:
     def __init__(self, folder: Path, settings: dict):
         """Open the folder of an earlier command with the same settings, or make a new one.
 
-        Raises RunError for a folder that was made with other settings, or has other files.
+        Raises RunError for a folder that was made with other settings, or has other files. After
+        other settings the message gives the command for a new folder.
         """
         self.file = folder / "plan.json"
         if self.file.exists():
             self.known = self._read()
             other = [name for name in settings if self.known.get(name) != settings[name]]
             if other:
+                name = other[0]
+                was, given = in_words(self.known.get(name)), in_words(settings[name])
+                (video, _), minutes, seed = settings.values()
+                new = beside(folder, "other" if name == "video" else f"{given}-{name}")
                 raise RunError(
-                    f"{folder}: expected the {other[0]} that it was begun with "
-                    f"({self.known.get(other[0])}), got {settings[other[0]]}: repeat that command, "
-                    "or choose another --out"
+                    f"{folder}: expected the {name} that it was begun with ({was}), got {given}: "
+                    f"begin a new run, {command_of(video, minutes, seed, new)}"
                 )
             return
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -305,13 +314,10 @@ def learn(video: Path, folder: Path, minutes: float, seed: int) -> FilmPage:
     config, run = config_of(folder, plan, started), folder / "run"
     steps = number_of(config.run.steps, "step", ",")
     print(f"{steps}, so that the command ends after about {minutes:g} minutes\n", flush=True)
-    try:
-        with use_backend(config.run.backend, config.run.precision):
-            loop.train(config, run, resume=RunFolder(run).config.exists())
-    except Interrupted:
-        print("the same command goes on from here", flush=True)
-        raise
-    return write_film_page(run, folder, film, what_next(folder))
+    resumes, same = RunFolder(run).config.exists(), command_of(video, minutes, seed, folder)
+    with use_backend(config.run.backend, config.run.precision):
+        loop.train(config, run, resume=resumes, go_on=same)
+    return write_film_page(run, folder, film, what_next(video, folder, minutes, seed))
 
 
 def film_of(folder: Path, plan: Plan) -> Film:
@@ -351,14 +357,44 @@ def film_of(folder: Path, plan: Plan) -> Film:
     )  # fmt: skip
 
 
-def what_next(folder: Path) -> dict[str, str]:
+def default_folder(video: Path) -> Path:
+    """Return the folder that the command fills if no other is asked for."""
+    return Path(f"runs/film-{video.stem}")
+
+
+def beside(folder: Path, ending: str) -> Path:
+    """Return the folder for another run on the same film, named by what differs."""
+    first = re.sub(r"-[\d.]+-minutes$", "", folder.name)
+    return folder.with_name(f"{first}-{ending}")
+
+
+def in_words(value: float | list) -> str:
+    """Return a setting of plan.json as the user typed it: a number, or [path, bytes] of a film."""
+    if isinstance(value, list):
+        return f"{' of '.join(map(str, value))} bytes"
+    return str(value).removesuffix(".0")
+
+
+def command_of(video: str | Path, minutes: float, seed: int, folder: Path) -> str:
+    """Return the whole command for these settings, to be pasted."""
+    words = [f"python -m data_tools.learn_video {shlex.quote(str(video))}"]
+    words += [f"--minutes {in_words(minutes)}"]
+    words += [f"--seed {seed}"] * bool(seed)
+    words += [f"--out {shlex.quote(str(folder))}"] * (folder != default_folder(Path(video)))
+    return " ".join(words)
+
+
+def what_next(video: Path, folder: Path, minutes: float, seed: int) -> dict[str, str]:
     """Return the commands to type next: {command: why}."""
-    run = shlex.quote(str(folder / "run"))
-    film = shlex.quote(str(folder / "film.npz"))
+    run, film, larger = (shlex.quote(str(folder / name)) for name in ("run", "film.npz", "larger"))
+    minutes = float(f"{3 * minutes:.3g}")
+    longer = command_of(video, minutes, seed, beside(folder, f"{in_words(minutes)}-minutes"))
+    train = f"python -m minilstm.train film --path {film}"
     return {
+        longer: "train a new model for three times as long",
+        f"{train} --hidden 512 --out {larger}": "train a larger model on the same squares",
         f"python -m minilstm.evaluate {run}": "print the table of losses again",
         f"python -m minilstm.report {run}": "see everything about the run on one page",
-        f"python -m minilstm.train film --path {film} --hidden 512": "train a larger model on it",
         f"python -m data_tools.inspect_file {film} --sheet sheet.png": "see some squares",
     }
 
@@ -381,7 +417,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_numbers(parser, ("--seed", 0, 0, "seed of the choice of squares and of the training"))
     options = parser.parse_args(arguments)
     video = Path(options.video)
-    folder = Path(options.out or f"runs/film-{video.stem}")
+    folder = Path(options.out or default_folder(video))
     page = learn(video, folder, options.minutes, options.seed)
     print("\n" + page.table)
     print(f"page      {page.path.resolve()}")

@@ -1,10 +1,13 @@
 """One command from a video to a page: it cuts, plans, trains, resumes, draws, and refuses."""
 
+import html
 import json
 import re
+import shlex
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from minilstm.runs.run_folder import RunFolder
 from minilstm.training import pace
 from minilstm.training.progress import Progress
 
+PAGE = film_page.FilmPage(Path("film.html"), "")
 T, SIZE = learn_video.LENGTH, learn_video.SIZE
 
 
@@ -139,14 +143,15 @@ def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(made, clip, m
 
     monkeypatch.setattr(learn_video.time, "monotonic", lambda: 0.0)
     monkeypatch.setattr(Progress, "draw", lambda self: None)
-    page = film_page.FilmPage(made / "film.html", "")
-    monkeypatch.setattr(learn_video, "write_film_page", lambda *_: page)
+    monkeypatch.setattr(learn_video, "write_film_page", lambda *_: PAGE)
     words = clip, "--minutes", 21 / 60, "--out", "film"
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "account", interrupted)
         assert learn(*words) == 128 + signal.SIGINT
-    assert "the same command goes on" in capsys.readouterr().out
-    assert learn(*words) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.endswith("  go on")]
+    shown = line.removeprefix("next").removesuffix("go on").strip()
+    assert shown.startswith("python -m data_tools.learn_video ")
+    assert learn(*shlex.split(shown)[3:]) == 0
     run = RunFolder("film/run")
     assert [row["step"] for row in run.rows() if "future" in row] == [1, 2, 3, 4, 5, 6]
     assert run.best.read_bytes() == (made / "run" / run.best.name).read_bytes()
@@ -160,8 +165,12 @@ def test_what_can_not_be_learned_is_refused_in_one_line(clip, tmp_path, capsys):
         "none.mp4": "got no file",
         "words.mp4": "got not a video",
         write_sound(tmp_path / "sound.wav"): "got no video stream",
-        write_video(tmp_path / "short.mp4", moving_frames(99, 16, 16)): "got 99: use a film of",
-        write_video(tmp_path / "shots.mp4", shots): "got 60 in the longest shot of a film with 1",
+        write_video(
+            tmp_path / "short.mp4", moving_frames(99, 16, 16)
+        ): "got 99 (read: 99 frames in 4.0 seconds, "
+        "25 a second, with no cut): use a film of one shot with more frames",
+        write_video(tmp_path / "shots.mp4", shots): "got 60 (read: 120 frames in 4.8 "
+        "seconds, 25 a second, with 1 cut)",
         write_video(tmp_path / "still.mp4", still): "squares in motion in every part",
     }
     for film, why in films.items():
@@ -176,12 +185,46 @@ def test_a_folder_of_something_else_is_refused(made, clip, tmp_path, capsys):
     (tmp_path / "mine/letter.txt").touch()
     assert learn(clip, "--out", "mine") == 2
     assert "expected a new folder" in capsys.readouterr().err
-    assert learn(clip, "--minutes", 1, "--out", made) == 2
-    assert "expected the minutes that it was begun with" in capsys.readouterr().err
     shutil.copytree(made, tmp_path / "film")
     (tmp_path / "film/plan.json").write_text("[1")
     assert learn(clip, "--minutes", 1, "--out", "film") == 2
     assert "plan.json: expected what this command wrote" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["minutes", "seed", "video"])
+def test_other_settings_are_refused_with_the_command_for_a_new_run(
+    made, clip, tmp_path, monkeypatch, capsys, changed
+):
+    """The command that is shown has these settings, and a folder in which they are not refused."""
+    shutil.copytree(made, tmp_path / "film")
+    given = {"video": str(clip), "minutes": 21 / 60, "seed": 0}
+    given[changed] = {"minutes": 1 / 3, "seed": 7, "video": shutil.copy(clip, "it's.mp4")}[changed]
+    words = ["--minutes", given["minutes"], "--seed", given["seed"]]
+    assert learn(given["video"], *words, "--out", "film") == 2
+    error = capsys.readouterr().err
+    assert f"expected the {changed} that it was begun with" in error and error.count("\n") == 1
+    called = []
+    monkeypatch.setattr(learn_video, "learn", lambda *settings: called.append(settings) or PAGE)
+    assert learn(*shlex.split(error.partition("python -m data_tools.learn_video ")[2])) == 0
+    ((video, folder, minutes, seed),) = called
+    assert {"video": str(video), "minutes": minutes, "seed": seed} == given
+    assert not folder.exists()
+
+
+def test_the_page_has_the_command_for_more_minutes(made, clip, monkeypatch):
+    """Every command under Next is one that its parser takes; its files are there, or are made."""
+    next_ = (made / "film.html").read_text("utf-8").partition('<section id="next">')[2]
+    commands = [html.unescape(text) for text in re.findall(r"<pre>(.*?)</pre>", next_)]
+    assert len(commands) == 5
+    called = []
+    monkeypatch.setattr(learn_video, "learn", lambda *settings: called.append(settings) or PAGE)
+    assert learn(*shlex.split(commands[0])[3:]) == 0
+    ((video, folder, minutes, seed),) = called
+    assert (video, minutes, seed) == (clip, 1.05, 0) and folder != made
+    assert folder.parent == made.parent and not folder.exists()
+    for words in map(shlex.split, commands[1:]):
+        (known,) = [word for word in words if word.startswith(str(made)) and "larger" not in word]
+        assert Path(known).exists()
 
 
 def test_without_pyav_the_extra_is_named(clip, monkeypatch, capsys):
@@ -217,6 +260,6 @@ def test_a_longer_film_is_seen_every_tenth_of_a_second_and_a_short_one_more_ofte
 
 def test_the_longest_shot_is_taken():
     one, two = moving_frames(12, 48, 64), 255 - moving_frames(20, 48, 64, seed=1)
-    start, shot, cuts = learn_video.longest_shot(np.concatenate([one, two, one]))
-    assert (start, len(shot), cuts) == (12, 20, 2)
+    start, shot, cuts, total = learn_video.longest_shot(np.concatenate([one, two, one]))
+    assert (start, len(shot), cuts, total) == (12, 20, 2, 44)
     assert np.array_equal(shot, two)

@@ -12,7 +12,7 @@ pytest.importorskip("av", reason="av is not installed")
 
 from videos import cut, moving_frames, show_by, without_packets, write_video, zoo
 
-from data_tools.video import REASONS, VideoError, find_videos, read_frames
+from data_tools.video import REASONS, VideoError, find_videos, frame_rate, read_frames
 from minilstm.errors import ConfigError, DataError, MinilstmError
 
 DATA = os.environ.get("MINILSTM_DATA")
@@ -105,6 +105,18 @@ def test_colours_are_those_of_the_space_that_the_file_names(tmp_path, size):
     found, _ = read(write_video(tmp_path / "a.mp4", frames, codec="libx264", colours=1))
     middle = [size[1] * n // 6 for n in (1, 3, 5)]
     assert abs(found[:, 8, middle].astype(int) - frames[:, 8, middle]).max() <= 5
+
+
+def test_the_frame_rate_counts_the_frames_that_the_file_has(tmp_path):
+    """A recorder that missed frames states its full rate in an .avi."""
+    whole = write_video(tmp_path / "whole.avi", shades(20), rate=10)
+    missed = write_video(tmp_path / "missed.avi", shades(20), rate=10, times=range(0, 80, 4))
+    jumps = write_video(
+        tmp_path / "jumps.mkv", shades(5), rate=10, times=[0, 1, 2, 10**6, 10**6 + 1]
+    )
+    assert frame_rate(whole) == 10
+    assert frame_rate(missed) == pytest.approx(20 / 7.7)  # the last of them lasts 0.1 s
+    assert frame_rate(jumps) == pytest.approx(3, rel=0.7)  # not 5 frames in a day
 
 
 def test_frames_that_are_shown_for_different_times_are_sampled_by_the_clock(tmp_path):

@@ -231,7 +231,7 @@ BY_HEART = (
 )
 SKILL = (
     "The two losses are close, so the model also predicts parts of the film that it was not "
-    "trained on. More minutes of training may lower both."
+    "trained on. More minutes of training may lower both: the section Next has the command."
 )
 LIMITS = """
 <p>From one film a model can learn its colours, edges, patches of light, and steady motion, such as

@@ -89,13 +89,14 @@ def train(
     quiet: bool = False,
     resume: bool = False,
     ranks: Alone = ALONE,
+    go_on: str = "",
 ) -> EncoderDecoder:
     """Train a model by `config` and write the run folder `out`. Return the model.
 
     With `resume`, continue from the checkpoint in the folder. The result has the same bits as that
     of an uninterrupted run. The first checkpoint is written before the first step, so a run folder
     without a checkpoint has lost it and is refused. All ranks must call this function with the same
-    arguments.
+    arguments. `go_on` is the command that continues an interrupted run, train --resume by default.
 
     Raises NonFiniteError for losses or gradients that are not finite, RunError for a folder that
     can't be used. After SIGINT, SIGTERM or SIGHUP the function finishes the step, writes a
@@ -160,7 +161,7 @@ def train(
         if ranks.is_first and progress.step:
             progress.draw()
         if not quiet:
-            print(progress.what_next(), flush=True)
+            print(progress.what_next(go_on), flush=True)
         if stop.received:
             raise Interrupted(stop.received)
     return model

@@ -429,13 +429,16 @@ class Progress:
             with warn_instead("there is no picture of predictions"):
                 pictures.draw_predictions(self.config, self.folder, self.model)
 
-    def what_next(self) -> str:
-        """Say which files the run has written, and what to type next."""
+    def what_next(self, go_on: str = "") -> str:
+        """Say which files the run has written, and what to type next.
+
+        `go_on` is the command that continues the run, train --resume by default.
+        """
         run = shlex.quote(str(self.folder.path))
         written = [name for name in NAMES if (self.folder.path / name).exists()]
         commands = {f"python -m minilstm.evaluate {run}": "judge it on unseen sequences"}
         if self.step < self.config.run.steps:
-            commands = {f"python -m minilstm.train --resume {run}": "go on"} | commands
+            commands = {go_on or f"python -m minilstm.train --resume {run}": "go on"} | commands
         if len(self.source.frame_shape) > 1:  # percepts are no pictures
             commands[f"python -m minilstm.report {run}"] = "write one page about it"
         width = max(map(len, commands))
