@@ -303,17 +303,17 @@ def test_an_optimizers_kernel_updates_as_optim_py(
 
 
 def compare_optimizers(rule, l2, clamp_update, dtype, tolerance):
-    """Ten scaled steps, one of them not finite: weights, state, counts; norms to 10 roundings."""
+    """Six scaled steps, one of them not finite: weights, state, counts; norms to 10 roundings."""
     rng = np.random.default_rng(0)
-    size, cuts = 70_001, (0, 3, 3, 40_000, 70_001)
+    size, cuts = 40_001, (0, 3, 3, 20_000, 40_001)
     parts = tuple(zip(cuts[:-1], cuts[1:], strict=True))
     start = rng.standard_normal(size)
-    gradients = rng.standard_normal((10, size)) * rng.uniform(0, 2, (10, 1))
-    gradients[4, 7] = np.inf
-    found, scales = {}, rng.uniform(0.1, 1, 10)
+    gradients = rng.standard_normal((6, size)) * rng.uniform(0, 2, (6, 1))
+    gradients[3, 7] = np.inf
+    found, scales = {}, rng.uniform(0.1, 1, 6)
     for backend in ("numpy", "cupy"):
         with use_backend(backend, dtype), np.errstate(all="ignore"):
-            flat = Flat(asarray(start.copy()), xp.zeros(size, dtype), 40_000, parts)
+            flat = Flat(asarray(start.copy()), xp.zeros(size, dtype), 20_000, parts)
             optimizer = rule(flat, l2=l2, clamp_update=clamp_update)
             norms = []
             for k, gradient in enumerate(gradients):
@@ -325,7 +325,7 @@ def compare_optimizers(rule, l2, clamp_update, dtype, tolerance):
             arrays = [flat.value, *optimizer.state.values()]
             found[backend] = [to_numpy(x).copy() for x in arrays], np.array(norms), counts
     (here, norms_here, counts), (there, norms_there, counts_there) = found.values()
-    assert counts == counts_there == (9, 0)
+    assert counts == counts_there == (5, 0)
     for a, b in zip(there, here, strict=True):
         assert close(a, b, tolerance)
     np.testing.assert_allclose(norms_there, norms_here, rtol=10 * tolerance)
@@ -700,7 +700,8 @@ def classified(backend, encoder):
 
 @pytest.mark.parametrize("encoder", ["frozen", "finetuned", "scratch"])
 def test_a_classifier_learns_from_a_run_and_judges_as_on_the_host(undrawn, encoder):
-    words = f"actions {SMALL} --future 3 --layers 2 --quiet --validate-every 0 --steps 2"
+    words = f"actions {SMALL.replace('--digit-size 5', '')} --future 3 --layers 2 --quiet"
+    words += " --validate-every 0 --steps 2"
     assert call(train, f"{words} --backend cupy --out run") == 0
     for there, here in zip(*(classified(name, encoder) for name in ("cupy", "numpy")), strict=True):
         assert close(there, here, 1e-3)  # L-BFGS, for the readout, ends where float32 sees no fall
@@ -926,6 +927,10 @@ def test_the_doctor_records_a_step_and_says_if_it_cannot(monkeypatch):
         device.check_graphs()
 
 
+@pytest.mark.skipif(
+    "fakegpu" in sys.modules,
+    reason="the emulation need not import PyTorch: test_strict_cupy.py does the same",
+)
 def test_a_training_step_of_pytorch_finds_the_same_losses_and_gradient(monkeypatch):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     if not torch.cuda.is_available():

@@ -30,7 +30,9 @@ from test_resume import same, stop_after
 
 from minilstm import checker, evaluate, train
 from minilstm.backend import asarray, use_backend, xp
+from minilstm.benchmark import gpu
 from minilstm.command import run_command
+from minilstm.errors import BackendError
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import Classifier
 from minilstm.optim import Adam
@@ -246,11 +248,21 @@ def test_a_classifiers_step_makes_no_traffic(there):
     assert np.isfinite(float(loss)) and int(optimizer.steps) == 2
 
 
+def test_a_training_step_of_pytorch_finds_the_same_losses_and_gradient(there, monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    monkeypatch.setattr(gpu, "find_torch", lambda: torch)
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    row = gpu.Row("tiny", "float32", 16, 2, 12, 6, 4, 2)
+    assert gpu.expect_same_results(row) < 1e-4
+    losses = gpu.Torch.losses
+    monkeypatch.setattr(gpu.Torch, "losses", lambda self: [1.01 * x for x in losses(self)])
+    with pytest.raises(BackendError, match="as PyTorch's within"):
+        gpu.expect_same_results(row)
+
+
 # ---------------------------------------------------------------- runs
 
-SMALL = (
-    "--frame-size 8 --digit-size 5 --past 3 --future 4 --hidden 6 --batch-size 4 --quiet --no-graph"
-)
+SMALL = "--frame-size 8 --past 3 --future 4 --hidden 6 --batch-size 4 --quiet"
 
 
 @pytest.fixture
@@ -263,7 +275,10 @@ def called(strict, tmp_path, monkeypatch):
         pass
 
     def call(words):
-        return run_command(lambda: train.main(f"{SMALL} {words}".split()))
+        own = [SMALL]  # and flags that have an effect: the stand-in has no graphs
+        own += ["--digit-size 5"] * ("--data actions" not in words)
+        own += ["--no-graph"] * ("--backend cupy" in words)
+        return run_command(lambda: train.main(" ".join([*own, words]).split()))
 
     return call
 
