@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib
 import os
 import runpy
 import sys
@@ -29,44 +30,45 @@ from .command import Parser, run_command
 from .errors import ConfigError
 
 
-def commands() -> dict[str, str]:
+def commands(package: str = "minilstm") -> dict[str, str]:
     """Return every command's name and the first line of its docstring, in alphabetical order."""
-    found = {}
-    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+    found, folder = {}, importlib.import_module(package).__path__[0]
+    for path in sorted(Path(folder).glob("[!_]*.py")):
         tree = ast.parse(path.read_text("utf-8"))  # read, not imported: some modules import much
         if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
             found[path.stem] = ast.get_docstring(tree).partition("\n")[0]
     return found
 
 
-def overview() -> str:
+def overview(package: str = "minilstm") -> str:
     """Return the usage and one line for each command."""
-    found = commands()
+    found = commands(package)
     width = max(map(len, found))
     lines = [f"  {name:<{width}}  {about}" for name, about in found.items()]
     return "\n".join(
         [
-            "usage: python -m minilstm [--version] COMMAND ...",
+            f"usage: python -m {package} [--version] COMMAND ...",
             "",
             *lines,
             "",
-            "python -m minilstm COMMAND --help says more",
+            f"python -m {package} COMMAND --help says more",
         ]
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command that the first argument names. Returns the exit status.
+def main(arguments: list[str] | None = None, package: str = "minilstm") -> int:
+    """Run the command of `package` that the first argument names. Returns the exit status.
 
-    The command itself ends in SystemExit, as after `python -m minilstm.COMMAND`.
+    The command itself ends in SystemExit, as after `python -m minilstm.COMMAND`. data_tools lists
+    and runs its commands by this function, too.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if "_ARGCOMPLETE" in os.environ:
         arguments = _typed_so_far()
-    if arguments and arguments[0] in commands():
+    if arguments and arguments[0] in commands(package):
         sys.argv[1:] = arguments[1:]
-        runpy.run_module(f"minilstm.{arguments[0]}", run_name="__main__", alter_sys=True)
-    return run_command(lambda: _answer(arguments))
+        runpy.run_module(f"{package}.{arguments[0]}", run_name="__main__", alter_sys=True)
+    return run_command(lambda: _answer(arguments, package))
 
 
 def _typed_so_far():
@@ -86,14 +88,14 @@ def _typed_so_far():
     return parser.parse_args([])  # prints the names and exits
 
 
-def _answer(arguments):
+def _answer(arguments, package):
     if arguments == ["--version"]:
         print(f"minilstm {minilstm.__version__}")
         return 0
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(overview())
+        print(overview(package))
         return 0
-    known = list(commands())
+    known = list(commands(package))
     nearest = difflib.get_close_matches(arguments[0], known, n=1, cutoff=0)[0]
     raise ConfigError(
         f"expected one of the commands {', '.join(known)}, got {arguments[0]!r}: did you mean "

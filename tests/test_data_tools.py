@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from small import small
 from videos import cut, moving_frames, write_video, zoo
 
-from data_tools import extract_patches, fetch_mnist, inspect_file, make_moving_mnist
+from data_tools import extract_patches, fetch_mnist, inspect_file, make_digits, make_moving_mnist
 from minilstm.command import run_command
 from minilstm.data import Patches, SequenceFile, load_digits
 from minilstm.errors import DataError
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 DATA = os.environ.get("MINILSTM_DATA")
 COMMANDS = sorted(
     path.stem
-    for path in (ROOT / "data_tools").glob("*.py")
+    for path in (ROOT / "data_tools").glob("[!_]*.py")
     if 'if __name__ == "__main__"' in path.read_text()
 )
 
@@ -72,6 +72,28 @@ def test_every_command_explains_itself(name, monkeypatch, capsys):
     printed = capsys.readouterr()
     assert not ended.value.code and printed.err == ""
     assert "usage:" in printed.out and len(printed.out) > 300
+
+
+def listed(capsys, monkeypatch, *words):
+    """The status and the output of `python -m words`."""
+    monkeypatch.setattr(sys, "argv", list(words))
+    for name in ("data_tools.__main__", "data_tools.make_digits"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    return ended.value.code, capsys.readouterr()
+
+
+def test_the_folder_lists_its_commands_as_the_package_does(capsys, monkeypatch):
+    status, printed = listed(capsys, monkeypatch, "data_tools")
+    lines = [line.split(maxsplit=1) for line in printed.out.splitlines() if line[:2] == "  "]
+    assert status == 0 and printed.err == "" and [name for name, _ in lines] == COMMANDS
+    assert dict(lines)["make_digits"] == make_digits.__doc__.splitlines()[0]
+    assert listed(capsys, monkeypatch, "data_tools", "--help") == (0, printed)
+    status, printed = listed(capsys, monkeypatch, "data_tools", "learn-film")
+    assert status == 2 and "did you mean 'learn_video'?" in printed.err
+    by_name = listed(capsys, monkeypatch, "data_tools", "make_digits", "--help")
+    assert by_name == listed(capsys, monkeypatch, "data_tools.make_digits", "--help")
 
 
 def test_the_table_of_commands_is_whole():
