@@ -29,6 +29,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from .backend import current_backend
 from .errors import ConfigError
@@ -39,6 +40,16 @@ ROUND_SECONDS = 0.35  # duration of a round of the trial, for each number of thr
 ROUNDS = 2  # because the load of a machine changes; a step longer than a round is timed once
 TOO_SLOW = 1.5  # if a step takes this many times the best so far, fewer threads are not tried
 WORTH = 1.1  # more threads must be faster by this factor, because other programs may start later
+
+
+class Choice(NamedTuple):
+    """A number of threads that was chosen: `said` in one line, and the seconds of a step with it.
+
+    Without a trial `said` is "" and `seconds` is None.
+    """
+
+    said: str = ""
+    seconds: float | None = None
 
 
 def cpus() -> list[int]:
@@ -100,17 +111,14 @@ def chosen(
     given number if the threads of this BLAS can't be set.
     """
     with restored():
-        yield choose(wanted, step, seconds)
+        yield choose(wanted, step, seconds).said
 
 
-def choose(wanted: str, step: Callable[[], object], seconds: float = ROUND_SECONDS) -> str:
-    """Set the number of threads as `chosen` does, but not only for a block.
-
-    Returns the line that `chosen` yields. Raises ConfigError.
-    """
+def choose(wanted: str, step: Callable[[], object], seconds: float = ROUND_SECONDS) -> Choice:
+    """Set the number of threads as `chosen` does, but not only for a block. Raises ConfigError."""
     most = blas().get("num_threads", 1)
     if current_backend().name != "numpy":
-        return ""
+        return Choice()
     if wanted != "auto":
         if not blas():
             raise ConfigError(
@@ -118,14 +126,15 @@ def choose(wanted: str, step: Callable[[], object], seconds: float = ROUND_SECON
                 "whose threads can't be set: leave --threads out"
             )
         limit(int(wanted))
-        return ""
+        return Choice()
     if most == 1:
-        return ""
+        return Choice()
     found = timed(step, most, seconds)
     best = min(n for n, x in found.items() if x <= WORTH * min(found.values()))
     limit(best)
     others = ", ".join(f"{_in_ms(x)} with {n}" for n, x in found.items() if n != best)
-    return f"{best} of {most}: a step takes {_in_ms(found[best])}, {others}"
+    said = f"{best} of {most}: a step takes {_in_ms(found[best])}, {others}"
+    return Choice(said, found[best])
 
 
 def timed(step: Callable[[], object], most: int, seconds: float) -> dict[int, float]:

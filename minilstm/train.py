@@ -19,7 +19,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from . import config
+from . import config, threads
 from .backend import use_backend
 from .command import Parser, run_command
 from .config import Config
@@ -31,13 +31,14 @@ from .training.distributed import ALONE, Ranks
 
 PLACES = ("data.path", "data.source", "data.digits")  # settings that say where the data are
 CELL = "model.cell"  # the setting by which it finds the file of a cell of the user's own
+THREADS = "run.threads"  # the setting that changes the speed, and results only by rounding
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m minilstm.train",
         usage="%(prog)s [PRESET ...] [--config FILE] [--out RUN] [--SETTING VALUE ...]\n"
-        "       %(prog)s --resume RUN [--extend-to STEPS]",
+        "       %(prog)s --resume RUN [--extend-to STEPS] [--threads N]",
         description="Train a model of the paper. Without arguments: a composite model on bundled "
         "moving digits, in four minutes on two cores.",
     )
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--resume",
         metavar="RUN",
         help="go on with the run in this folder, with its own settings; the result has the same "
-        "bits as that of a run that never stopped",
+        "bits as that of a run that never stopped, unless --threads gives another number",
     )
     parser.add_argument(
         "--extend-to", metavar="STEPS", type=int, help="with --resume: the new number of steps"
@@ -83,7 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         own_cpus = ranks.count == 1
         parser.expect_effect([("--threads --graph --no-graph", own_cpus, "a single process")])
-        loop.train(settings, out, options.force, options.quiet, resumes, ranks)
+        new_threads = vars(options).get(THREADS, "") if resumes else ""
+        loop.train(
+            settings, out, options.force, options.quiet, resumes, ranks, new_threads=new_threads
+        )
     return 0
 
 
@@ -91,9 +95,11 @@ def resumed_settings(options) -> Config:
     """The settings of the run that --resume names.
 
     --extend-to may change its length; --path, --data FILE.npy and --digits say where the same data
-    lie now, and --cell where the file of the run's own cell lies.
+    lie now, and --cell where the file of the run's own cell lies. --threads N changes no setting:
+    the number of threads is recorded with each checkpoint.
     """
-    others = [name for name in vars(options) if "." in name and name not in (*PLACES, CELL)]
+    may_change = (*PLACES, CELL, THREADS)
+    others = [name for name in vars(options) if "." in name and name not in may_change]
     others += options.presets
     others += [f"--{name}" for name in ("config", "out") if getattr(options, name) is not None]
     if others:
@@ -103,7 +109,13 @@ def resumed_settings(options) -> Config:
         )
     run = find_run(options.resume, or_trained=False)
     settings = build.read_config(run, config.given(options, "model").get("cell"))
-    places = config.given(options, "data")
+    places, number = config.given(options, "data"), vars(options).get(THREADS, "1")
+    if THREADS in vars(options) and (options.distributed or threads.checked(number) == "auto"):
+        got = "--distributed" if options.distributed else f"--threads {number}"
+        raise ConfigError(
+            f"expected --threads N beside --resume, a number for a single process, got {got}: give "
+            "a number, or leave --threads out to keep that of the run"
+        )
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **places))
     if options.extend_to is None:
         return settings

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from minilstm import evaluate, threads, train
-from minilstm.errors import ConfigError
+from minilstm.errors import ConfigError, RunError
 from minilstm.runs import checkpoint
 from minilstm.training import progress
 
@@ -42,8 +42,8 @@ def machine(monkeypatch):
 def test_auto_takes_the_fastest_number_and_says_so(machine):
     takes, now, step = machine
     takes |= {8: 0.9, 4: 0.3, 2: 0.05, 1: 0.07}  # seconds
-    said = threads.choose("auto", step)
-    assert now["threads"] == 2
+    said, seconds = threads.choose("auto", step)
+    assert now["threads"] == 2 and seconds == pytest.approx(0.05)
     assert said == "2 of 8: a step takes 50 ms, 900 ms with 8, 300 ms with 4, 70 ms with 1"
 
 
@@ -69,12 +69,12 @@ def test_a_number_is_in_force_in_the_block_alone():
 
 def test_with_one_thread_there_is_nothing_to_choose():
     threads.limit(1)
-    assert threads.choose("auto", lambda: 1 / 0) == ""
+    assert threads.choose("auto", lambda: 1 / 0) == threads.Choice()
 
 
 def test_a_number_is_refused_where_it_could_not_be_set(monkeypatch):
     monkeypatch.setattr(threads, "blas", dict)  # such as Apple's Accelerate
-    assert threads.choose("auto", lambda: 1 / 0) == ""
+    assert threads.choose("auto", lambda: 1 / 0) == threads.Choice()
     with pytest.raises(ConfigError, match="leave --threads out"):
         threads.choose("2", lambda: 1 / 0)
 
@@ -119,6 +119,41 @@ def test_resume_keeps_the_number(tmp_path):
     assert threads.blas()["num_threads"] == 1
 
 
+def test_resume_takes_another_number_that_is_typed_says_so_and_records_it(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    train.main([*SMALL, "--steps", "2", "--threads", "2", "--out", out])
+    train.main(["--resume", out, "--extend-to", "4", "--threads", "1"])
+    said = (
+        "resumed   after step 2, with 1 thread, not 2 as before: equal within rounding, not to the"
+    )
+    assert f"{said} bit\n" in capsys.readouterr().out
+    assert environment(tmp_path / "run")["blas num_threads"] == "1"
+    assert 'threads = "2"' in (tmp_path / "run" / "config.toml").read_text()  # as it began
+    train.main(["--resume", out, "--extend-to", "6"])  # keeps the new number
+    assert "resumed   after step 4\n" in capsys.readouterr().out
+    assert environment(tmp_path / "run")["blas num_threads"] == "1"
+    train.main(["--resume", out, "--extend-to", "8", "--threads", "1"])
+    assert "resumed   after step 6\n" in capsys.readouterr().out
+
+
+def test_another_number_that_is_not_typed_is_refused_as_any_other_setting(tmp_path):
+    train.main([*SMALL, "--steps", "2", "--threads", "2", "--out", str(tmp_path / "run")])
+    settings = tmp_path / "run" / "config.toml"
+    settings.write_text(settings.read_text().replace('threads = "2"', 'threads = "1"'))
+    with pytest.raises(RunError, match="got run.threads = '1', not '2'"):
+        train.main(["--resume", str(tmp_path / "run"), "--quiet"])
+
+
+@pytest.mark.parametrize("words", [["--threads", "auto"], ["--threads", "1", "--distributed"]])
+def test_resume_takes_a_number_alone(tmp_path, words):
+    out = str(tmp_path / "run")
+    train.main([*SMALL, "--steps", "2", "--threads", "2", "--out", out])
+    with pytest.raises(ConfigError, match="expected --threads N beside --resume, a number"):
+        train.main(["--resume", out, *words])
+    with pytest.raises(ConfigError, match="expected threads auto or a number from 1 to 999"):
+        train.main(["--resume", out, "--threads", "0"])
+
+
 def test_evaluate_says_what_it_chose_on_stderr(capfd, monkeypatch):
     monkeypatch.setattr(evaluate, "TRIAL_SECONDS", 0.001)
     for name, result in (("mean_image", None), ("evaluate", {}), ("table", "")):
@@ -132,7 +167,7 @@ def test_evaluate_says_what_it_chose_on_stderr(capfd, monkeypatch):
 def test_steps_that_become_twice_as_slow_are_reported_once(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    clock, said = progress.StepClock(), []
+    clock, said = progress.StepClock("my run"), []
     for k in range(400):
         clock.next()
         now[0] += 0.1 if k < 150 else 0.25
@@ -140,4 +175,29 @@ def test_steps_that_become_twice_as_slow_are_reported_once(monkeypatch):
         now[0] += 5  # a validation, which does not count
     (line,) = filter(None, said)
     assert line.startswith("a step takes 250 ms by now, 100 ms at first")
-    assert "--threads 1" in line
+    assert line.endswith("Ctrl-C, then python -m minilstm.train --resume 'my run' --threads 1")
+
+
+def test_steps_that_are_slower_than_in_the_trial_are_reported_after_ten_seconds(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    clock, said = progress.StepClock("run", trial_seconds=0.03), []
+    for _ in range(200):
+        clock.next()
+        now[0] += 0.134
+        said.append(clock.slower())
+    (line,) = filter(None, said)
+    assert line.startswith(
+        "a step takes 134 ms by now, 30 ms in the trial of threads, without the "
+    )
+    assert said.index(line) == 74  # 10 seconds
+
+
+def test_the_clock_of_a_run_gets_the_time_of_its_trial(tmp_path, monkeypatch):
+    seen = []
+    clock = progress.StepClock
+    monkeypatch.setattr(progress, "StepClock", lambda *words: seen.append(words) or clock(*words))
+    monkeypatch.setattr(threads, "timed", lambda *_: {2: 0.5, 1: 0.25})
+    train.main([*SMALL, "--steps", "2", "--out", str(tmp_path / "run")])
+    train.main(["--resume", str(tmp_path / "run"), "--extend-to", "4", "--quiet"])
+    assert seen == [(tmp_path / "run", 0.25), (tmp_path / "run", None)]

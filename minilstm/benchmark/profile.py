@@ -80,7 +80,7 @@ def prepared_training(
             said = ""
             if ranks.count == 1:
                 trial = step.trial_step(model, optimizer, draw_batch(source, settings, 0), settings)
-                said = threads.choose(settings.run.threads, trial)
+                said = threads.choose(settings.run.threads, trial).said
             for _ in range(WARM_UP_STEPS):
                 one_step()
             yield SimpleNamespace(

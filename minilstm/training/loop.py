@@ -63,8 +63,8 @@ def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
         batches.stop()
 
 
-def choose_threads(progress: Progress, workspace: Reused) -> None:
-    """Set the number of threads of the matrix products, by a setting or by a trial.
+def choose_threads(progress: Progress, workspace: Reused, wanted: str) -> None:
+    """Set the number of threads of the matrix products: `wanted`, or with "auto" by a trial.
 
     After a trial it prints the number, unless the run is quiet.
     """
@@ -72,7 +72,7 @@ def choose_threads(progress: Progress, workspace: Reused) -> None:
     batch = draw_batch(progress.source, config, 0)
     step = trial_step(progress.model, progress.optimizer, batch, config)
     with use_workspace(workspace), np.errstate(all="ignore"):
-        said = threads.choose(config.run.threads, step)
+        said, progress.trial_seconds = threads.choose(wanted, step)
     if said and not progress.quiet:
         print(f"threads   {said}", flush=True)
 
@@ -90,13 +90,15 @@ def train(
     resume: bool = False,
     ranks: Alone = ALONE,
     go_on: str = "",
+    new_threads: str = "",
 ) -> EncoderDecoder:
     """Train a model by `config` and write the run folder `out`. Return the model.
 
     With `resume`, continue from the checkpoint in the folder. The result has the same bits as that
-    of an uninterrupted run. The first checkpoint is written before the first step, so a run folder
-    without a checkpoint has lost it and is refused. All ranks must call this function with the same
-    arguments. `go_on` is the command that continues an interrupted run, train --resume by default.
+    of an uninterrupted run, unless `new_threads` is another number of threads than before. The
+    first checkpoint is written before the first step, so a run folder without a checkpoint has lost
+    it and is refused. All ranks must call this function with the same arguments. `go_on` is the
+    command that continues an interrupted run, train --resume by default.
 
     Raises NonFiniteError for losses or gradients that are not finite, RunError for a folder that
     can't be used. After SIGINT, SIGTERM or SIGHUP the function finishes the step, writes a
@@ -126,7 +128,7 @@ def train(
         if not resume:
             folder.empty()
         if resume and folder.checkpoint.exists():
-            progress.restore(force)
+            progress.restore(force, new_threads)
         else:
             if resume:
                 folder.refuse_lost_checkpoint()
@@ -140,7 +142,7 @@ def train(
                 print(f"resumed   after step {progress.step:,}{progress.regrouped}", flush=True)
         workspace = Reused()
         if progress.saved is None and ranks.count == 1:  # ranks share the CPUs by their own rule
-            choose_threads(progress, workspace)
+            choose_threads(progress, workspace, new_threads or config.run.threads)
         folder.cut_log(progress.step)
         if ranks.is_first:
             write_file(folder.config, config.to_toml())

@@ -124,6 +124,7 @@ class Progress:
     ):
         self.config, self.folder, self.model, self.optimizer = config, folder, model, optimizer
         self.ranks, self.regrouped = ranks, ""
+        self.trial_seconds: float | None = None  # of a step, in the trial of threads
         self.source = source
         self.validation = judging.sequences(validation, VALIDATION_SEQUENCES)
         self.data = build.data_fingerprints(config)
@@ -148,7 +149,7 @@ class Progress:
         self.until = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
         self.bar = progress_bar(total=run.steps, initial=self.step, unit="step", quiet=self.quiet)
         self.is_finished = self.step >= run.steps
-        self.clock = StepClock()
+        self.clock = StepClock(self.folder.path, self.trial_seconds)
 
     def account(self, rate: float, stop: SimpleNamespace) -> bool:
         """Count one more step, and log, validate and save when that is due.
@@ -357,10 +358,11 @@ class Progress:
             "environment": environment(self.ranks.count),
         } | ({"data": self.data} if self.data else {})
 
-    def restore(self, force: bool) -> None:
+    def restore(self, force: bool, new_threads: str = "") -> None:
         """Restore the state of the checkpoint. Raises RunError if it is not that of this run.
 
-        With `force` other settings, versions and data are accepted.
+        With `force` other settings, versions and data are accepted. `new_threads` is the number of
+        threads to use in place of that of the first part of the run.
         """
         path = self.folder.checkpoint
         arrays, about = checkpoint.read(path)
@@ -389,13 +391,20 @@ class Progress:
             ) from error
         if then.get("ranks") == "1" and str(then.get("blas num_threads")).isdecimal():
             threads.limit(int(then["blas num_threads"]))  # as in the first part of the run
+        if new_threads:
+            threads.choose(new_threads, lambda: None)
         now = environment(self.ranks.count)
-        if then.get("ranks") != now["ranks"]:  # sums round differently: allowed, and reported
-            self.regrouped = (
-                f", on {now['ranks']} ranks, not {then.get('ranks', 'unknown')}: equal within "
-                "rounding, not to the bit"
-            )
+        grouped = []  # otherwise than before: sums round differently, which is allowed and reported
+        if then.get("ranks") != now["ranks"]:
+            grouped.append(f"on {now['ranks']} ranks, not {then.get('ranks', 'unknown')}")
             then |= {name: now[name] for name in CHANGED_BY_RANKS if name in now}
+        before, number = (about.get("blas num_threads", "unknown") for about in (then, now))
+        if new_threads and before != number:
+            count = "1 thread" if number == "1" else f"{number} threads"
+            grouped.append(f"with {count}, not {before} as before")
+            then["blas num_threads"] = number
+        if grouped:
+            self.regrouped = f", {', '.join(grouped)}: equal within rounding, not to the bit"
         moved = _moved(saved.data, self.config.data, bool(data))
         if _same_cell(saved.model.cell_file, self.config.model.cell_file):
             moved.append("model.cell")
@@ -453,13 +462,15 @@ class Progress:
 
 
 class StepClock:
-    """Compare the time of a step with that of the first steps, to report a run that slows down.
+    """Compare the time of a step with that at the start, to report a run that slows down.
 
-    Both are means over SLOWER_SECONDS. On a GPU nothing is compared.
+    The time of a step is a mean over SLOWER_SECONDS. That at the start is the time in the trial of
+    threads. If there was none, it is that of the first steps. On a GPU nothing is compared.
     """
 
-    def __init__(self):
-        self.first, self.said = None, current_backend().name != "numpy"
+    def __init__(self, run: Path, trial_seconds: float | None = None):
+        self.run, self.trial, self.first = run, trial_seconds, trial_seconds
+        self.said = current_backend().name != "numpy"
         self.steps, self.seconds = 0, 0.0
         self.next()
 
@@ -478,13 +489,17 @@ class StepClock:
         if now < SLOWER * self.first:
             return ""
         self.said = True
+        when = "at first" if self.trial is None else "in the trial of threads, without the update"
         said = (
-            f"a step takes {1e3 * now:.3g} ms by now, {1e3 * self.first:.3g} ms at first: other "
+            f"a step takes {1e3 * now:.3g} ms by now, {1e3 * self.first:.3g} ms {when}: other "
             "programs use the CPUs"
         )
         if threads.blas().get("num_threads", 1) == 1:
             return said
-        return f"{said}; a new run with --threads 1 may be faster beside them"
+        return (
+            f"{said}; it may be faster to stop with Ctrl-C, then python -m minilstm.train --resume "
+            f"{shlex.quote(str(self.run))} --threads 1"
+        )
 
 
 @dataclass
