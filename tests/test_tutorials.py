@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import scripts
 
+from minilstm.errors import ConfigError
+
 ROOT = Path(__file__).parent.parent
 TUTORIALS = ROOT / "tutorials"
 SCRIPTS = sorted(TUTORIALS.glob("[0-9][0-9]_*.py"))
@@ -262,6 +264,23 @@ def test_printed_text_is_one_block_and_its_tables_are_tables(run_module):
     assert "<pre>one\n|x| > |y|\n</pre><table>" in page
     rows = "<tr><th>claim</th><th>p</th></tr><tr><td>a &lt; b</td><td><b>0.1</b></td></tr>"
     assert f"<table>{rows}</table>" in page and "---" not in page.partition("<nav>")[2]
+
+
+def test_a_page_keeps_its_outputs_only_if_its_code_is_the_same(run_module):
+    def cell(kind, k, inside):
+        return f'<div class="cell border-box-sizing {kind}_cell rendered" id="cell-id={k}">{inside}'
+
+    def code(k, text, output=""):
+        source = f'<div class="highlight hl-ipython3"><pre>{text}</pre></div>'
+        return cell("code", k, source + output + "</div>")
+
+    old = "<nav>" + cell("text", 8, "old</div>") + code(9, "<b>x</b> = 1 &lt; 2  # old", "[True]")
+    new = "<nav>" + cell("text", 0, "new</div>") + code(1, "<b>x</b> = 1 &lt; 2  # new")
+    kept = run_module.with_outputs(new, old, "04.py")
+    assert kept == new.replace("</pre></div>", "</pre></div>[True]")
+    for other in (new.replace("1", "3"), new + code(2, "y")):
+        with pytest.raises(ConfigError, match="with the code that its page shows"):
+            run_module.with_outputs(other, old, "04.py")
 
 
 def test_the_name_of_a_function_keeps_its_distance(run_module):

@@ -6,7 +6,8 @@
     python tutorials/run.py all --images     run all, and renew the committed pictures in images/
     python tutorials/run.py all --gallery    run all as notebooks; pages in tutorials/gallery/
     python tutorials/run.py all --threads 2  two threads in matrix products, not one
-    python tutorials/run.py stale --gallery  renew the pages whose tutorial was changed since
+    python tutorials/run.py stale --gallery  renew the pages whose tutorial was changed since; with
+                                             --keep-outputs only their text, in a moment
 
 Without --images and --gallery, nothing is written outside tutorials/build/, which git ignores; nor
 by `--fast --gallery`. The gallery needs `pip install -e '.[tutorials]'`. To run one tutorial:
@@ -15,8 +16,10 @@ by `--fast --gallery`. The gallery needs `pip install -e '.[tutorials]'`. To run
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
+import html
 import io
 import os
 import re
@@ -46,6 +49,9 @@ BETWEEN = """</pre>
 <pre>"""
 # a table of Markdown, in printed text: head, line of dashes, rows
 TABLE = re.compile(r"^\|.*\|\n\|[-:| ]+\|\n(?:\|.*\|\n)*", re.MULTILINE)
+CELL = re.compile(r'(?=<div class="cell border-box-sizing (?:code|text)_cell )')
+CELL_ID = re.compile(r'(?<=id="cell-id=)[^"]*')
+SOURCE = re.compile(r'<div class="highlight hl-ipython3"><pre>(.*?)</pre></div>', re.DOTALL)
 SCRIPT = re.compile(r'<script[^>]* src="https?://[^>]*>\s*</script>')
 # the name of a function in a formula, what ends before it, and the bracket of its argument
 FUNCTION = re.compile(
@@ -111,11 +117,12 @@ def stale() -> list[Path]:
     return found
 
 
-def page(path: Path, folder: Path) -> bool:
+def page(path: Path, folder: Path, keep_outputs: bool = False) -> bool:
     """Run one tutorial as a notebook, write its page, and return True if no error occurred.
 
     Everything is in the page: pictures, and formulas in MathML. It needs no network, and nothing
-    beside it but the pages that it links to.
+    beside it but the pages that it links to. With `keep_outputs` nothing is run: the outputs are
+    those of the present page. Raises ConfigError if that page is of another code.
     """
     try:
         import jupytext
@@ -135,7 +142,8 @@ def page(path: Path, folder: Path) -> bool:
         return f"formula{len(formulas) - 1}x"
 
     notebook = jupytext.read(path)
-    for cell in notebook.cells:
+    for k, cell in enumerate(notebook.cells):
+        cell.id = str(k)  # jupytext draws one by chance, and two pages would differ by it
         if cell.cell_type == "markdown":
             # a link to a source file breaks when the page is copied elsewhere: keep only its name
             text = re.sub(r"\[([^\]]+)\]\((?:\.\./[^)]*|[a-z]\w*\.py)\)", r"`\1`", cell.source)
@@ -145,17 +153,53 @@ def page(path: Path, folder: Path) -> bool:
     quiet = ["--log-level=40"]  # of the kernel: errors alone
     processor = ExecutePreprocessor(timeout=3600, kernel_name="python3", extra_arguments=quiet)
     try:
-        processor.preprocess(notebook, resources)
+        if not keep_outputs:
+            processor.preprocess(notebook, resources)
     except CellExecutionError as error:
         print(error)
         return False
     exporter = HTMLExporter(embed_images=True, template_name="basic")
-    html, _ = exporter.from_notebook_node(notebook, resources)
-    html = re.sub(r"formula(\d+)x", lambda k: formulas[int(k[1])], SCRIPT.sub("", html))
-    html = INLINE.sub(together, html)
+    body, _ = exporter.from_notebook_node(notebook, resources)
+    body = re.sub(r"formula(\d+)x", lambda k: formulas[int(k[1])], SCRIPT.sub("", body))
+    body = INLINE.sub(together, body)
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / f"{path.stem}.html", laid_out(path, html).encode())
+    target, text = folder / f"{path.stem}.html", laid_out(path, body)
+    if keep_outputs:
+        if not target.exists():
+            raise ConfigError(f"expected {target} for --keep-outputs, got none: leave the flag out")
+        text = with_outputs(text, target.read_text("utf-8"), path.name)
+    write_file(target, text.encode())
     return True
+
+
+def with_outputs(new: str, old: str, name: str) -> str:
+    """Return the page `new`, which has no outputs, with the outputs of the page `old`.
+
+    Raises ConfigError unless their code is the same, except for comments.
+    """
+    (head, *cells), (_, *old_cells) = CELL.split(new), CELL.split(old)
+    outputs = [cell for cell in old_cells if SOURCE.search(cell)]
+    sources = [cell for cell in cells if SOURCE.search(cell)]
+    if [_code(cell) for cell in sources] != [_code(cell) for cell in outputs]:
+        raise ConfigError(
+            f"expected {name} with the code that its page shows for --keep-outputs, got other "
+            "code: leave the flag out, so that it runs"
+        )
+    of_code = iter(outputs)
+
+    def filled(cell):
+        if not (source := SOURCE.search(cell)):
+            return cell
+        kept = CELL_ID.sub(CELL_ID.search(cell)[0], next(of_code), count=1)
+        return SOURCE.sub(lambda _: source[0], kept, count=1)
+
+    return head + "".join(map(filled, cells))
+
+
+def _code(cell):
+    """Return the code of a cell of a page, in a form without comments."""
+    source = html.unescape(re.sub(r"<[^>]*>", "", SOURCE.search(cell)[1]))
+    return ast.dump(ast.parse(source))
 
 
 def spaced(formula: str) -> str:
@@ -204,9 +248,9 @@ def _with_tables(printed):
     def table(found):
         rows = [line.strip("| ").split(" | ") for line in found[0].splitlines()]
         head, *rows = (row for row in rows if set("".join(row)) - set("-: "))
-        html = _row(head, "th") + "".join(_row(row, "td") for row in rows)
-        html = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html)
-        return f"</pre><table>{html}</table><pre>"
+        cells = _row(head, "th") + "".join(_row(row, "td") for row in rows)
+        cells = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", cells)
+        return f"</pre><table>{cells}</table><pre>"
 
     return re.sub(r"<pre>\s*</pre>", "", f"<pre>{TABLE.sub(table, printed[1])}</pre>")
 
@@ -337,13 +381,25 @@ def main(arguments: list[str] | None = None) -> int:
         help="write web pages to tutorials/gallery/; with --fast to tutorials/build/gallery/",
     )
     parser.add_argument(
+        "--keep-outputs",
+        action="store_true",
+        help="with --gallery: run nothing and keep the outputs of each page, where only text and "
+        "comments have changed",
+    )
+    parser.add_argument(
         "--threads", metavar="N", type=int, default=1,
         help="threads of the matrix products (default: 1, the best for these small models on a "
         "machine with other work)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    flags, some = "--fast --images --gallery --threads", bool(options.tutorials)
-    parser.expect_effect([(flags, some, "numbers of tutorials, all or stale")])
+    flags, some = "--fast --images --gallery --keep-outputs --threads", bool(options.tutorials)
+    parser.expect_effect(
+        [
+            (flags, some, "numbers of tutorials, all or stale"),
+            ("--keep-outputs", options.gallery, "--gallery"),
+            ("--fast --images --threads", not options.keep_outputs, "no --keep-outputs"),
+        ]
+    )
     if options.threads < 1:
         raise ConfigError(f"expected --threads >= 1, got {options.threads}: take 1, for instance")
     os.environ |= dict.fromkeys(VARIABLES, str(options.threads))  # for the tutorials
@@ -361,7 +417,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = FOLDER / "build" / "gallery" if options.fast else GALLERY
     failed = []
     for path in chosen(options.tutorials):
-        if not (page(path, folder) if options.gallery else run(path)):
+        if not (page(path, folder, options.keep_outputs) if options.gallery else run(path)):
             failed.append(path.name)
     if options.gallery:
         print(index(folder))
