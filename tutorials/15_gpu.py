@@ -137,13 +137,14 @@ settings = config.load(["table2-composite"])
 with use_backend("numpy", "float32"):
     model = build.build_model(settings, 4096, init=Blank())
 gflop = resources.gflop_per_step(model, settings)
-print(f"table2-composite: {model.flat().value.size / 1e6:.0f} million parameters,"
+parameters = sum(param.value.size for param in model.params().values())
+print(f"table2-composite: {parameters / 1e6:.0f} million parameters,"
       f" {gflop:,.0f} GFLOP per training step of {settings.run.batch_size} films")  # fmt: skip
 
 B, H = settings.run.batch_size, settings.model.hidden
 units = B * H * settings.model.layers * 30  # encoder and two decoders: 10 time steps each
 pointwise = 60 * units / 1e9  # about 60 operations per unit and time step, forward and backward
-update = 12 * model.flat().value.size / 1e9  # about 12 operations per parameter
+update = 12 * parameters / 1e9  # about 12 operations per parameter
 work = {"matrix products": gflop, "optimizer": update, "gates and cells": pointwise}
 for name, amount in work.items():
     print(f"{name:<18}{amount:10.2f} GFLOP   {amount / sum(work.values()):.2%}")
