@@ -16,7 +16,7 @@ import sys
 from .backend import use_backend
 from .checker import TOLERANCE, check, check_samples, layer_classes
 from .command import Parser, run_command
-from .config import cell_file
+from .config import cell_file, refuse_no_class
 from .errors import ConfigError, number_of
 from .runs.own_cell import read_cell
 from .streams import print_above, shown_on_terminal
@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     layers = [] if own else layer_classes()
     chosen = [cls for cls in layers if options.only.lower() in cls.__name__.lower()]
     if not own and not chosen:
+        refuse_no_class(options.only)
         raise ConfigError(
             f"expected a part of a layer's name, or FILE.py:CLASS, got {options.only!r}: the "
             f"layers are {', '.join(cls.__name__ for cls in layers)}"

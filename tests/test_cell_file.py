@@ -210,6 +210,8 @@ def test_a_changed_file_runs_when_it_is_named(run, tmp_path, capsys):
     assert report.main([str(run), "--sequences", "2", "--cell", f"{file}:Twin"]) == 0
     page = ["--out", str(tmp_path / "demo"), "--sequences", "2", "--cell", f"{file}:Twin"]
     assert demo.main([str(run), *page]) == 0
+    said = f"note: {file.resolve()} differs from the file that {run} was made with (SHA-256 "
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_a_class_takes_the_place_of_the_file(run, tmp_path):
@@ -221,17 +223,19 @@ def test_a_class_takes_the_place_of_the_file(run, tmp_path):
     np.testing.assert_array_equal(again.flat().value, model.flat().value)
 
 
-def test_a_moved_file_is_named_to_go_on_and_a_changed_one_needs_force(run, tmp_path):
+def test_a_moved_file_is_named_to_go_on_and_a_changed_one_needs_force(run, tmp_path, capsys):
     moved = tmp_path / "elsewhere" / "mycell.py"
     moved.parent.mkdir()
     (tmp_path / "mycell.py").rename(moved)
     resume = ["--resume", str(run), "--extend-to", "5", "--quiet", "--cell", f"{moved}:Twin"]
     assert train.main(resume) == 0
     assert build.read_config(run).model.cell_file.path == str(moved.resolve())
+    assert "differs" not in capsys.readouterr().err  # the same file at another place
     moved.write_text(CELL + "# changed\n")
     with pytest.raises(RunError, match="model.cell = .* or go on with --force"):
         train.main(resume)
     assert train.main([*resume, "--force"]) == 0
+    assert f"note: {moved.resolve()} differs from the file" in capsys.readouterr().err
 
 
 def test_a_file_inside_the_run_folder_never_runs(run, tmp_path):
@@ -295,6 +299,30 @@ def test_a_file_that_defines_no_such_cell_is_refused_in_one_line(tmp_path, text,
     with pytest.raises(ConfigError, match=said) as caught:
         gradcheck.main([f"{tmp_path / 'mycell.py'}:{name}"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["", ":"])
+def test_a_file_without_a_class_is_told_the_classes_in_its_text_and_nothing_runs(
+    run, tmp_path, capsys, end
+):
+    file, marker = tmp_path / "mycell.py", tmp_path / "it_ran"
+    spoiled(file, marker)
+    attempts = (
+        lambda: train.main(["--cell", f"{file}{end}"]),
+        lambda: evaluate.main([str(run), "--cell", f"{file}{end}"]),
+        lambda: gradcheck.main([f"{file}{end}"]),
+    )
+    for attempt in attempts:
+        with pytest.raises(ConfigError) as caught:
+            attempt()
+        assert str(caught.value) == (
+            f"expected a cell as FILE.py:CLASS, got {f'{file}{end}'!r}: add the class, such as "
+            f"{file}:Twin; the file defines Twin"
+        )
+    assert not marker.exists()
+    file.write_text("def (")
+    with pytest.raises(ConfigError, match="add the class, such as .*:GRU$"):
+        train.main(["--cell", str(file)])
 
 
 @pytest.mark.parametrize("name", ["mycell.py", "mycell.txt:Twin", "mycell:Twin", "nowhere.py:Twin"])

@@ -26,6 +26,7 @@ from .schema import (
     Section,
     cell_file,
     flag_of,
+    refuse_no_class,
 )
 
 __all__ = [
@@ -52,4 +53,5 @@ __all__ = [
     "given",
     "load",
     "preset_names",
+    "refuse_no_class",
 ]

@@ -8,12 +8,14 @@ Read next: loading.py, which reads settings from TOML files and command-line fla
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 import operator
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 
 from .. import threads
 from ..errors import ConfigError
@@ -170,6 +172,25 @@ def cell_file(text: str) -> CellFile | None:
     return CellFile(found[1], found[2], found[3] or "") if found else None
 
 
+def refuse_no_class(text: str) -> None:
+    """Raise ConfigError for FILE.py without a class. It names the classes in the file's text.
+
+    The file is read, but not executed.
+    """
+    path = text.removesuffix(":")
+    if not path.endswith(".py"):
+        return
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        names = []
+    else:
+        names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    remedy = f"add the class, such as {path}:{names[-1] if names else 'GRU'}"
+    defined = f"; the file defines {', '.join(names)}" if names else ""
+    raise refusal("a cell as FILE.py:CLASS", text, remedy + defined)
+
+
 @dataclass(frozen=True)
 class ModelSettings(Section):
     """Architecture of the model."""
@@ -207,6 +228,7 @@ class ModelSettings(Section):
     def __post_init__(self):
         super().__post_init__()
         if self.cell not in CELLS and self.cell_file is None:
+            refuse_no_class(self.cell)
             raise refusal(
                 f"model.cell one of {', '.join(CELLS)}, or FILE.py:CLASS",
                 self.cell,

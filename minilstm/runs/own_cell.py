@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 import sys
 import traceback
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
 from ..command import Parser
-from ..config import CellFile, Config, cell_file
+from ..config import CellFile, Config, cell_file, refuse_no_class
 from ..errors import ConfigError, RunError
 from ..layers.rnn import Recurrent
 
@@ -49,7 +51,8 @@ def pinned(config: Config) -> Config:
 def with_cell(config: Config, cell: str, run: str | Path) -> Config:
     """Return the settings of a run with another file for its cell, or the same file elsewhere.
 
-    Raises ConfigError for text that names no file, and for a run whose cell is the package's.
+    If the file was changed since the run was made, a line on stderr says so. Raises ConfigError for
+    text that names no file, and for a run whose cell is the package's.
     """
     if config.model.cell_file is None:
         raise ConfigError(
@@ -57,8 +60,18 @@ def with_cell(config: Config, cell: str, run: str | Path) -> Config:
             "it out"
         )
     if cell_file(cell) is None:
+        refuse_no_class(cell)
         raise ConfigError(f"expected a cell as FILE.py:CLASS, got {cell!r}: name a class in a file")
-    return pinned(dataclasses.replace(config, model=dataclasses.replace(config.model, cell=cell)))
+    before = config.model.cell_file.sha256
+    model = dataclasses.replace(config.model, cell=cell)
+    config = pinned(dataclasses.replace(config, model=model))
+    own = config.model.cell_file
+    if before not in ("", own.sha256):
+        _tell(
+            f"note: {own.path} differs from the file that {run} was made with (SHA-256 "
+            f"{own.sha256[:12]}..., not {before[:12]}...): its weights may not fit the new text"
+        )
+    return config
 
 
 def refuse_inside(config: Config, run: str | Path) -> None:
@@ -90,7 +103,7 @@ def read_cell(own: CellFile) -> type[Recurrent]:
         raise RunError(
             f"expected {path} as it was when the run was made (SHA-256 {own.sha256[:12]}...), got "
             f"another file ({found[:12]}...): nothing of it was run; if you trust it, name it by "
-            f"--cell {path}:{own.name} or load(run, cell=...)"
+            f"--cell {shlex.quote(f'{path}:{own.name}')} or load(run, cell=...)"
         )
     module = _run(code, path, f"minilstm_cell_{found}")
     cell = getattr(module, own.name, None)
@@ -106,6 +119,12 @@ def read_cell(own: CellFile) -> type[Recurrent]:
             f"{', '.join(cells) or 'none'}"
         )
     return cell
+
+
+@lru_cache
+def _tell(text):
+    """Print a line on stderr, but only once: a command may read the settings of a run twice."""
+    print(text, file=sys.stderr)
 
 
 def _read(path):
