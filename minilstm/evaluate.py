@@ -1,6 +1,7 @@
 """Judge a trained run on frames that it has never seen.
 
     python -m minilstm.evaluate RUN
+    python -m minilstm.evaluate RUN RUN ...    one after the other, then a table of all
 
 This file reads the command line, calls evaluation/judging.py and prints the table.
 
@@ -10,6 +11,7 @@ Read next: evaluation/judging.py.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import sys
@@ -23,8 +25,9 @@ from .command import Parser, run_command
 from .errors import ConfigError, RunError
 from .evaluation import judging, kept_predictions
 from .files import expect_writable
-from .runs import build
+from .runs import build, checkpoint
 from .runs.own_cell import add_cell_argument
+from .runs.run_folder import RunFolder
 from .runs.trained import find_run
 
 TRIAL_SECONDS = 0.02  # for each number of threads: all sequences take about a second
@@ -36,9 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
         description="Judge a trained run on unseen test sequences, beside baselines.",
     )
     parser.add_argument(
-        "run",
+        "runs",
+        nargs="+",
         metavar="RUN",
-        help="a run folder of minilstm.train, or the name of a trained model: one-digit",
+        help="a run folder of minilstm.train, or the name of a trained model: one-digit. Several "
+        "are judged one after the other, then compared in one table",
     )
     parser.add_argument(
         "--data",
@@ -78,13 +83,45 @@ def main(arguments: list[str] | None = None) -> int:
             ("--threads", options.backend == "numpy", "--backend numpy"),
         )
     )
+    names = list(dict.fromkeys(options.runs))
     if options.keep is not None:
         expect_writable(options.keep, suffix=".npz")
+        if len(names) > 1:
+            raise ConfigError(
+                f"expected --keep with one RUN, got {len(names)}: judge them one by one"
+            )
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     threads.checked(options.threads)
-    run = find_run(options.run)
-    config = build.read_config(run, options.cell)
+    results, frames = {}, set()
+    for name in names:
+        results[name], seen = judge(name, options, several=len(names) > 1)
+        frames.add(seen)
+        if not options.json:
+            print(f"{name}\n\n" * (len(names) > 1) + judging.table(results[name]))
+            print(end="\n" * (len(names) > 1), flush=True)
+    if options.json:
+        print(json.dumps(results if len(names) > 1 else results[name], indent=2))
+    elif len(names) > 1:
+        print(
+            judging.comparison(results)
+            if len(frames) == 1
+            else "no common table: these runs see or predict different frames, so their numbers "
+            "can't be compared"
+        )
+    return 0
+
+
+def judge(name: str, options, several: bool) -> tuple[dict, str]:
+    """Return the result of one run, and a hash of the frames that it was judged on.
+
+    If it is one of `several`, --cell applies only to a run that has a cell of the user's own.
+    """
+    run = find_run(name)
+    cell = options.cell
+    if several and cell is not None and build.read_config(run).model.cell_file is None:
+        cell = None
+    config = build.read_config(run, cell)
     if options.digits is not None:
         source = config.data.source if options.data is None else options.data
         if source not in ("moving-mnist", "actions", "action-changes"):
@@ -97,17 +134,22 @@ def main(arguments: list[str] | None = None) -> int:
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision
     # if numbers overflow, NonFiniteError says so, and NumPy's warnings are not needed
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
-        model = build.load_run(run, options.best, options.cell)
+        model = build.load_run(run, options.best, cell)
+        folder = RunFolder(run)
+        if folder.is_training():
+            path = folder.best if options.best else folder.checkpoint
+            step = checkpoint.read(path, arrays=False)[1].get("step")
+            print(f"weights   of step {step:,}: {name} still trains", file=sys.stderr)
         source = build.open_test_source(config, options.data)
         shape, trained = source.frame_shape, build.open_source(config, "train").frame_shape
         if shape != trained:
             raise ConfigError(
-                f"expected frames of {'x'.join(map(str, trained))} pixels, which {options.run} was "
+                f"expected frames of {'x'.join(map(str, trained))} pixels, which {name} was "
                 f"trained on, got {'x'.join(map(str, shape))}: give other --data"
             )
         if math.prod(shape) != model.D:
             raise RunError(
-                f"expected frames of {model.D} numbers, as {options.run} was trained on, got "
+                f"expected frames of {model.D} numbers, as {name} was trained on, got "
                 f"{math.prod(shape)}: was its config.toml, or its data, changed since?"
             )
         frames, mean = judging.sequences(source, options.sequences), judging.mean_image(config)
@@ -118,12 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"threads   {said}", file=sys.stderr)
             result = judging.evaluate(model, frames, config.data.past, mean, shape)
         if options.keep is not None:
-            kept_predictions.keep(
-                options.keep, options.run, model, frames, config, result, options.commit
-            )
-    text = json.dumps(result, indent=2)
-    print(text if options.json else judging.table(result))
-    return 0
+            kept_predictions.keep(options.keep, name, model, frames, config, result, options.commit)
+    seen = hashlib.sha256(frames.astype("float32").tobytes())
+    seen.update(f"{frames.shape}, {config.data.past} of them seen".encode())
+    return result, seen.hexdigest()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from minilstm.evaluation import judging, metrics
 from minilstm.experiments import run_figures
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.runs import build, checkpoint
+from minilstm.runs.run_folder import RunFolder
 from minilstm.training import loop
 from minilstm.training.progress import Progress
 
@@ -102,6 +103,46 @@ def test_the_table_and_the_json_say_the_same(runs, capsys, kind):
         if "sharpness" in numbers:
             assert rows[label][4] == pytest.approx(numbers["sharpness"], abs=0.00501)
     assert "50 sequences, nats per frame" in text
+
+
+def test_several_runs_are_judged_one_after_the_other_and_compared(runs, tmp_path, capsys):
+    names = [str(runs / kind) for kind in ("unconditional", "autoencoder", "predictor")]
+    alone = [printed_table(capsys, name, "--sequences", 5)[1] for name in names]
+    words = (*names, names[0], "--sequences", 5)
+    _, text = printed_table(capsys, *words)
+    for name, table in zip(names, alone, strict=True):
+        assert text.count(f"{name}\n\n{table}\n") == 1
+    found = judged(capsys, *words)
+    assert found == {name: judged(capsys, name, "--sequences", 5) for name in names}
+    *_, about, empty, head, composite, autoencoder, predictor = text.splitlines()
+    assert about == "3 runs on the same frames, nats per frame" and empty == ""
+    assert head.split() == ["free-running", "future", "reconstruction", "sharpness"]
+    future, rebuilt = (
+        found[names[0]][part]["free_running"] for part in ("future", "reconstruction")
+    )
+    assert composite.split() == [
+        names[0], f"{future['mean']:.1f}", f"{rebuilt['mean']:.1f}", f"{future['sharpness']:.2f}"
+    ]  # fmt: skip
+    assert autoencoder.split()[1::2] == ["-", "-"] and predictor.split()[2] == "-"
+    with pytest.raises(ConfigError, match="expected --keep with one RUN, got 3"):
+        evaluate.main([*names, "--keep", str(tmp_path / "kept.npz")])
+
+
+def test_runs_on_other_frames_get_no_common_table(runs, tmp_path, capsys, train_undrawn):
+    other = small(data={"future": 3}, model={"hidden": 8}, run={"steps": 1})
+    train_undrawn(other, tmp_path / "other")
+    words = (runs / "predictor", tmp_path / "other", "--sequences", 5)
+    text = printed_table(capsys, *words)[1]
+    assert text.splitlines()[-1].startswith("no common table: ") and "same frames" not in text
+    assert judged(capsys, *words).keys() == {str(runs / "predictor"), str(tmp_path / "other")}
+
+
+def test_the_step_of_the_weights_is_said_while_a_run_still_trains(runs, capsys):
+    with RunFolder(runs / "predictor").claim():
+        evaluate.main([str(runs / "predictor"), "--sequences", "2", "--json"])
+    printed = capsys.readouterr()
+    assert printed.err == f"weights   of step 40: {runs / 'predictor'} still trains\n"
+    assert json.loads(printed.out)["sequences"] == 2
 
 
 def test_best_takes_the_weights_of_the_other_file(runs, tmp_path, capsys, monkeypatch):

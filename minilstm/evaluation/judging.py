@@ -290,6 +290,24 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
+def comparison(results: dict[str, dict]) -> str:
+    """Return a table of several results of `evaluate` on the same frames, with a row for each run.
+
+    The losses are free-running. The sharpness is that of the future.
+    """
+    width = max(map(len, (*results, "free-running")))
+    unit = next(iter(results.values()))["unit"]
+    lines = [f"{'free-running':<{width}}{'future':>9}{'reconstruction':>17}{'sharpness':>12}"]
+    for name, result in results.items():
+        future, rebuilt = (
+            result.get(part, {}).get("free_running", {}) for part in ("future", "reconstruction")
+        )
+        shown = [f"{x['mean']:.1f}" if x else "-" for x in (future, rebuilt)]
+        sharp = f"{future['sharpness']:.2f}" if "sharpness" in future else "-"
+        lines.append(f"{name:<{width}}{shown[0]:>9}{shown[1]:>17}{sharp:>12}")
+    return "\n".join([f"{len(results)} runs on the same frames, {unit}", "", *lines])
+
+
 def _compared(value, baseline):
     if baseline == 0:  # a still film is predicted exactly by its last frame
         return "equal to" if value == 0 else f"{value:.3g} above"
