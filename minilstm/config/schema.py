@@ -497,7 +497,7 @@ class ClassifySettings(Section):
         threads.checked(self.threads)
 
     def conditions(self) -> tuple[tuple[str, bool, str], ...]:
-        """Return rows as those of `Config.conditions`."""
+        """Return conditions in the form of `Config.conditions`."""
         real, trained = self.source == "percepts", self.encoder != "frozen"
         return (
             ("--path --folds --fold", real, "--data percepts"),
@@ -589,13 +589,13 @@ class Config:
             )
 
     def conditions(self) -> tuple[tuple[str, bool, str], ...]:
-        """Return the settings that have an effect only with certain others.
+        """Return the conditions under which some settings have an effect.
 
-        A row is (flags, met, condition), for `Parser.expect_effect`.
+        A row (flags, met, condition) is for `Parser.expect_effect`, which refuses these flags if
+        the condition is not met.
         """
-        data, model, rule, schedule = (
-            self.data.source, self.model, self.optimizer.rule, self.optimizer.schedule
-        )  # fmt: skip
+        data, model = self.data.source, self.model
+        rule, schedule = self.optimizer.rule, self.optimizer.schedule
         drawn = data in ("moving-mnist", "actions", "action-changes")
         has_forget_gate = model.cell in ("peephole", "standard") or model.cell_file is not None
         has_peepholes = has_forget_gate and model.cell != "standard"
