@@ -243,7 +243,10 @@ def presets(check):
     def trained(name, how, *words):
         run = check.options.out.resolve() / f"{name}-{how}"
         sizes = SMALL if check.small else {}
-        if config.load([name]).data.source == "patches":  # films of the user's
+        source = config.load([name]).data.source
+        if source == "actions":
+            sizes = {k: x for k, x in sizes.items() if k != "--digit-size"}
+        if source == "patches":  # films of the user's
             sizes = {k: x for k, x in sizes.items() if "size" not in k} | {"--path": patches}
         words = [*words, *(str(word) for pair in sizes.items() for word in pair)]
         words += ["--validate-every", "0", "--quiet", "--backend", "cupy", "--out", str(run)]
