@@ -13,6 +13,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from covering import covering
 
 from minilstm.backend import use_backend
 from minilstm.checker import (
@@ -573,17 +574,17 @@ def long_stack(cell, layer_count, steps, batch=24, D=1, H=24):
     return stack, (x,), (dy, None), (steps, batch, D, H, layer_count)
 
 
-@pytest.mark.parametrize("K", [0, 8, 32, 60, 100])
-@pytest.mark.parametrize("layer_count", [1, 2])
-@pytest.mark.parametrize("cell", [PeepholeLSTM, LSTM])
+PEAKS = covering(itertools.product((PeepholeLSTM, LSTM), (1, 2), (0, 8, 32, 60, 100)), 2)
+
+
+@pytest.mark.parametrize("cell, layer_count, K", PEAKS)
 def test_the_measured_peak_is_the_computed_one(cell, layer_count, K):
     stack, inputs, doutputs, sizes = long_stack(cell, layer_count, 400)
     measured = peak(stack, inputs, doutputs, Unrolling(recompute=K))
     assert measured == pytest.approx(formula(*sizes, K), rel=0.1)
 
 
-@pytest.mark.parametrize("layer_count", [1, 2])
-@pytest.mark.parametrize("cell", [PeepholeLSTM, LSTM, SlidesLSTM])
+@pytest.mark.parametrize("cell, layer_count", [(PeepholeLSTM, 2), (LSTM, 1), (SlidesLSTM, 2)])
 def test_a_thousand_steps_take_a_quarter_of_the_memory(cell, layer_count):
     stack, inputs, doutputs, sizes = long_stack(cell, layer_count, 1000)
     K = round(math.sqrt(1000))
