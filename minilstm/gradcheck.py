@@ -11,6 +11,7 @@ Read next: checker.py.
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from .backend import use_backend
@@ -73,8 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     layers = number_of(len({row.layer for row in rows}), "layer")
     print(f"\n{number_of(len(rows), 'gradient')} of {layers}, {wrong} wrong")
     if own and not wrong:
-        print("what else a layer promises, in the repository: "
-              f"python -m pytest tests/test_contracts.py --cell {options.only}")  # fmt: skip
+        test = f"python -m pytest tests/test_contracts.py --cell {shlex.quote(options.only)}"
+        print(f"what else a layer promises, in the repository: {test}")
     return 1 if wrong or not rows else 0
 
 

@@ -14,6 +14,7 @@ Read next: experiments/report_page.py, which writes it.
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 
 from .command import Parser, run_command
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         print(write_report(folder.path, options.sequences, options.best, options.cell))
     if log is not None:
-        print(f"{log.update()}: tensorboard --logdir {folder.path}")
+        print(f"{log.update()}: tensorboard --logdir {shlex.quote(str(folder.path))}")
         log.close()
     return 0
 

@@ -92,6 +92,28 @@ def test_the_page_is_written_again_until_the_run_ends_and_is_then_the_whole_repo
     assert capsys.readouterr().out == f"open {run.report} in a browser\n{run.report}\n"
 
 
+def test_what_comes_from_a_checkpoint_names_its_step_though_the_log_is_further(run):
+    run.append({"step": 500, "future": 5.0, "seconds": 9.0})
+    live_page.LivePage(run, 3).write()
+    text = run.report.read_text("utf-8")
+    assert text.count("This is by the weights of step 4.") == 2  # pictures, and the chart of errors
+    assert "training loss of the future, step 500" in text
+
+
+def test_the_step_of_the_next_weights_is_known_from_the_settings():
+    def said(step, **run):
+        return live_page.about_weights(config.load(overrides={"run": {"steps": 2500} | run}), step)
+
+    start = "This is by the weights of step 0, before training; the next are saved at step"
+    assert said(0, checkpoint_every=1000) == f"{start} 1,000."
+    assert said(0, checkpoint_every=0) == f"{start} 2,500."
+    assert said(1200, checkpoint_every=1000).endswith(
+        " step 1,200; the next are saved at step 2,000."
+    )
+    assert said(2000, checkpoint_every=1000).endswith("at step 2,500.")
+    assert said(2500, checkpoint_every=1000) == "This is by the weights of step 2,500."
+
+
 def test_predictions_are_made_once_for_each_checkpoint(run, monkeypatch):
     made, real = [], live_page.evaluated
     monkeypatch.setattr(live_page, "evaluated", lambda *words: made.append(1) or real(*words))
@@ -187,7 +209,7 @@ def test_speed_and_time_left_come_from_the_newest_rows_of_the_log():
         ("300", "of 1,000 steps"),
         ("10 ms", "for each step"),
         ("7 s", "left"),
-        ("7.0", "training loss of the future"),
+        ("7.0", "training loss of the future, step 300"),
     ]
     short = config.load(overrides={"run": {"steps": 1000, "minutes": 0.9}})
     assert numbers(short, rows)[2] == ("1 s", "left")

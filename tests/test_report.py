@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
 from html import unescape
 from html.parser import HTMLParser
@@ -93,7 +94,8 @@ def test_a_report_shows_the_full_size_model_if_the_package_has_its_predictions(r
     assert evaluate.main(words) == 0
     said = report_page.full_size_section(opened)
     assert "These predictions are not of this run." in said and "commit abc" in said
-    assert "trained 2 steps of 4 sequences" in said and "20 test sequences, nats" in said
+    assert "trained 2 steps of 4 sequences in 6.3 minutes from start to end (steps and" in said
+    assert "20 test sequences, nats" in said
     assert 'src="data:image/webp;base64,' in said and "squared error" in said
     assert report_page.full_size_section(run_figures.open_run(runs / "patches")) == ""
 
@@ -156,7 +158,36 @@ def test_a_report_has_every_figure_with_its_caption_and_all_settings(runs):
     assert "Slides, Figure 5." in text and "Paper, Figure 10." in text
     assert "<td>future</td>" in text and "conditional: future" in text
     assert re.search(r'<th scope="row">numpy</th><td>\d+\.\d+', text), "the environment"
-    assert 'id="training"' in text and "train --config conditional/config.toml" in text
+    settings = shlex.quote(str(runs / "conditional" / "config.toml"))
+    assert 'id="training"' in text and f"train --config {settings} --out NEW" in text
+
+
+def test_the_printed_command_works_in_the_folder_where_it_was_printed(runs, tmp_path, monkeypatch):
+    (tmp_path / "my runs").mkdir()
+    shutil.copytree(runs / "predictor", tmp_path / "my runs" / "a")
+    monkeypatch.chdir(tmp_path)
+    reported(Path("my runs", "a"))
+    text = unescape(page(Path("my runs", "a")))
+    command = re.search("<pre>(python -m minilstm.train .*) --out NEW</pre>", text)[1]
+    assert config.from_toml(Path(shlex.split(command)[-1])).model.kind == "predictor"
+
+
+def test_the_model_of_the_slides_size_stands_after_all_that_is_of_the_run(
+    runs, tmp_path, monkeypatch
+):
+    run = shutil.copytree(runs / "predictor", tmp_path / "run")
+    monkeypatch.setattr(report_page, "full_size_section", lambda run: "another")
+    reported(run)
+    found = re.findall('<section id="(.*?)">', page(run))
+    assert found[-2:] == ["settings", "size"]
+
+
+def test_a_run_on_a_gpu_says_so(runs):
+    opened = run_figures.open_run(runs / "predictor")
+    about = {"step": 78_000, "seconds": 69.0, "environment": {"device": "a card"}}
+    said = report_page.summary_of(opened, about)
+    assert "trained 78,000 steps in 1 min 9 s on a GPU, on moving-mnist" in said
+    assert "GPU" not in report_page.summary_of(opened, about | {"environment": {"numpy": "2"}})
 
 
 def test_a_name_that_looks_like_markup_stays_text(runs, tmp_path):

@@ -33,6 +33,7 @@ from ..runs.run_folder import RunFolder
 from . import judging
 
 KEPT = Path(__file__).parents[1] / "data" / "full_size_predictions.npz"
+FROM_START_TO_END = "6.3 minutes"  # of the run in KEPT; the file has only the time of its steps
 SEQUENCES = 16
 FRAMES = ("past", "future", "reconstruction", "prediction")
 

@@ -23,7 +23,7 @@ from ..command import Interrupted, stop_signals
 from ..config import Config
 from ..errors import number_of
 from ..files import write_file
-from ..runs import build
+from ..runs import build, checkpoint
 from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run, trained_models
 from .report_page import (
@@ -121,6 +121,7 @@ class LivePage:
             self.run = open_pictures(self.folder.path, cell=self.cell)
             with use_backend("numpy", self.config.run.dtype), np.errstate(all="ignore"):
                 self.result = evaluated(self.run, JUDGED)
+            self.step = checkpoint.read(self.folder.checkpoint, arrays=False)[1]["step"]
             self.shown = changed
         rows = self.folder.rows() if self.folder.log.exists() else []
         summary = f"{summary_of(self.run, {})}; written at {time.strftime('%H:%M:%S')}"
@@ -131,8 +132,18 @@ class LivePage:
             {"Training": training_section(self.run, rows)},
             numbers(self.config, rows),
             self.every if refresh else 0,
+            weights=about_weights(self.config, self.step),
         )
         write_file(self.folder.report, page)
+
+
+def about_weights(config: Config, step: int) -> str:
+    """Say of which step the newest checkpoint is, and when the next follows."""
+    every, last = config.run.checkpoint_every, config.run.steps
+    following = min(last, (step // every + 1) * every) if every else last
+    untrained = ", before training" * (step == 0)
+    then = f"; the next are saved at step {following:,}" * (step < last)
+    return f"This is by the weights of step {step:,}{untrained}{then}."
 
 
 def numbers(config: Config, rows: Iterable[dict]) -> list[tuple[str, str]]:
@@ -149,7 +160,7 @@ def numbers(config: Config, rows: Iterable[dict]) -> list[tuple[str, str]]:
             left = min(left, max(0.0, 60 * config.run.minutes - last["seconds"]))
         found += [(f"{1000 * pace:.3g} ms", "for each step"), (duration(left), "left")]
     if timed and "future" in timed[-1]:
-        found.append((f"{timed[-1]['future']:.1f}", "training loss of the future"))
+        found.append((f"{timed[-1]['future']:.1f}", f"training loss of the future, step {step:,}"))
     return found
 
 

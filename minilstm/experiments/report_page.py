@@ -12,6 +12,7 @@ import base64
 import dataclasses
 import io
 import json
+import shlex
 import tempfile
 from html import escape
 from pathlib import Path
@@ -86,9 +87,9 @@ def write_report(
         sections = {
             "Evaluation": evaluation_table(result),
             "Training": training_section(run, folder.rows() if folder.log.exists() else []),
-            "Size of the slides": full_size_section(run),
             "Figures": "\n".join(_figure(figure) for figure in figures.drawn),
             "Settings": _settings(run, about, folder),
+            "Size of the slides": full_size_section(run),
         }
         page = player_page(run, result, summary_of(run, about, best), sections)
     write_file(out, page)
@@ -114,18 +115,20 @@ def player_page(
     numbers: list[tuple[str, str]] | None = None,
     refresh: float = 0,
     played: Played | None = None,
+    weights: str = "",
 ) -> str:
     """Return a page that plays predictions of a run above other sections: {title: HTML}.
 
     `result` is that of `evaluated`. `summary` is text. A section without a text is left out.
     `numbers` are (number, words), large at the top; by default the loss, the best baseline and the
     sharpness. With `refresh` the browser loads the page again after so many seconds. The page plays
-    `played`, by default test sequences.
+    `played`, by default test sequences. `weights` is a sentence about the weights, beside all that
+    they have computed.
     """
     played = _test_sequences(run) if played is None else played
     tag = f'\n<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""
     numbers = _numbers(result) if numbers is None else numbers
-    chart, moving = _chart(run, result)
+    chart, moving = _chart(run, result, weights)
     shown = {title: text for title, text in sections.items() if text}
     links = (f'<a href="#{title.split()[0].lower()}">{escape(title)}</a>' for title in shown)
     texts = (
@@ -140,7 +143,7 @@ def player_page(
             for number, words in numbers
         ),
         refresh=tag,
-        told=escape(played.told),
+        told=escape(f"{played.told} {weights}".strip()),
         frames=len(run.frames),
         chart=chart,
         links="".join(links),
@@ -167,6 +170,8 @@ def summary_of(run: TrainedRun, about: dict, best: bool = False) -> str:
     trained = f"trained {number_of(step, 'step', ',')}" if type(step) is int else "trained"
     if type(seconds := about.get("seconds")) in (int, float) and seconds:
         trained += f" in {duration(seconds)}"
+        if "device" in (about.get("environment") or {}):
+            trained += " on a GPU,"
     if best:
         trained += ", the weights with the smallest validation loss"
     return (
@@ -245,8 +250,8 @@ def _settings(run, about, folder):
     if is_packed(folder.path):  # its config.toml lies in the package
         command = read_about(folder.path)["command"]
     else:
-        name = folder.path.resolve().name
-        command = f"python -m minilstm.train --config {name}/config.toml --out NEW"
+        config = shlex.quote(str(folder.config))
+        command = f"python -m minilstm.train --config {config} --out NEW"
     again = escape(command)
     tables = "".join(tables)
     return f'<p>To train it again:</p><pre>{again}</pre><div class="settings">{tables}</div>'
@@ -326,11 +331,12 @@ def full_size_section(run: TrainedRun) -> str:
         path = Path(scratch, "full.png")
         strips.prediction_strip(past, future, {"model": tuple(model)}, path)
         picture = image(path, "predictions of a model of the slides' size")
-    about, size = kept.about, kept.config.model
+    about, size, took = kept.about, kept.config.model, kept_predictions.FROM_START_TO_END
     text = (
         f"These predictions are not of this run. A model of the slides' size made them: "
         f"{size.layers} layers of {size.hidden} units, trained {about['step']:,} steps of "
-        f"{kept.config.run.batch_size} sequences in {duration(about['seconds'])} on "
+        f"{kept.config.run.batch_size} sequences in {took} from start to end "
+        f"(steps and validations alone: {duration(about['seconds'])}) on "
         f"{about.get('device', 'a CPU')}, seed {kept.config.run.seed}, commit {about['commit']}."
     )
     errors = in_words(kept.result["frame_errors"]) if "frame_errors" in kept.result else []
@@ -404,7 +410,7 @@ def _data(run, played):
     }
 
 
-def _chart(run, result):
+def _chart(run, result, weights):
     """Return the error of every frame as SVG, and the positions and labels of its cursor."""
     width, height = CHART
     T, past = len(run.frames), run.config.data.past
@@ -453,7 +459,7 @@ def _chart(run, result):
         f'<svg viewBox="0 0 {width} {height + 28}" role="img" aria-label="error of every frame">'
         f"{''.join(parts)}</svg>"
         f'<p class="faint">The error of every frame: {escape(result["unit"])}, mean over the test '
-        "sequences.</p>"
+        f"sequences. {escape(weights)}</p>"
     )
     return drawing, {"xs": xs, "errors": errors}
 

@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -125,10 +126,11 @@ class RunFolder:
             return
         remedy = (
             "copy it from where the run was made, or train anew by --force --config "
-            f"{self.config} --out {self.path}"
+            f"{shlex.quote(str(self.config))} --out {shlex.quote(str(self.path))}"
         )
         if numbered:
-            remedy = f"go on from the newest one left, cp {numbered[-1]} {self.checkpoint}"
+            command = shlex.join(["cp", str(numbered[-1]), str(self.checkpoint)])
+            remedy = f"go on from the newest one left, {command}"
         raise RunError(
             f"expected {self.checkpoint} to go on from, got a folder without it, but with "
             f"{there[-1]}: {remedy}"
