@@ -21,7 +21,7 @@ from minilstm.command import run_command
 from minilstm.data import as_frames
 from minilstm.evaluation import kept_predictions
 from minilstm.experiments import report_page, run_figures
-from minilstm.experiments.report_page import ticks
+from minilstm.experiments.report_page import CHART, ticks
 from minilstm.training import loop
 from minilstm.training.progress import Progress
 
@@ -239,6 +239,25 @@ def test_impossible_reports_are_refused_in_one_line(runs, tmp_path, capsys, monk
     assert not (tmp_path / "run/report.html").exists()
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "patches"])
+def test_no_word_of_the_chart_stands_among_its_curves(runs, kind):
+    """Numbers stand left of the curves or below them. The key names each curve, by its dashes."""
+    width, height = CHART
+    key, chart = re.search(r'(<ul class="key">.*?</ul>)(<svg.*?</svg>)', page(runs / kind)).groups()
+    curves = re.findall(r'<polyline points="([^"]*)".*?dasharray="([^"]*)"', chart)
+    for points, _ in curves:
+        xy = np.array([point.split(",") for point in points.split()], float)
+        assert (xy >= 0).all() and (xy <= CHART).all() and xy[:, 1].min() > 28  # below the cursor's
+    words = re.findall(r'<text x="([^"]*)" y="([^"]*)"(.*?)>', chart)
+    assert len(words) >= 4 and chart.count("<text") == len(words) + 1  # and the cursor's number
+    assert all(
+        (float(x) < 0 and 'anchor="end"' in how) or float(y) - 28 >= height for x, y, how in words
+    )
+    styles = re.findall(r'style="stroke: ([^"]*)".*?dasharray="([^"]*)"', key)
+    assert [dashes for _, dashes in styles] == [dashes for _, dashes in curves]
+    assert len(set(styles)) == len(styles) == len(re.findall(r"</svg>[a-z ]+</li>", key))
+
+
 def test_the_ticks_of_the_chart_are_few_and_round():
     for highest in (0.013, 0.9, 1.0, 7, 52.3, 195, 1443, 9.99e6):
         found = ticks(highest)
@@ -313,8 +332,13 @@ def test_a_browser_shows_the_page_without_complaint_and_with_all_its_pictures(ru
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
     )
     assert all(name.startswith("data:") for name in fetched)
-    wide = browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-    assert wide, "nothing sticks out at the side"
+    for width in (320, 500, 1200):  # nothing sticks out at the side
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        shown = "return [document.documentElement.scrollWidth, innerWidth]"
+        needed, there = browser.execute_script(shown)
+        assert needed <= there == width
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("kind", ["conditional", "patches"])

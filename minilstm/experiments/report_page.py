@@ -40,6 +40,7 @@ PLAYED_SEQUENCES = 6  # test sequences that the page plays
 FULL_SIZE_SEQUENCES = 3  # test sequences of the full-size model that the page shows
 LOSSLESS_BYTES = 1_000_000  # larger pictures show noise, and are compressed with some loss
 CHART = (1000, 300)  # width and height of the chart of errors, in its own units
+MARGIN = 90  # left of the chart, for the numbers of its axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -425,39 +426,41 @@ def _chart(run, result, weights):
             values = result[part]["free_running"]["per_step"]
             lines.append((name, colour, "", first, values))
             errors[first : first + len(values)] = [f"{value:.1f}" for value in values]
-    for name in ("mean image", "copy of the last frame"):
+    for name, dashes in (("mean image", "12 5"), ("copy of the last frame", "3 4")):
         if means[name] <= means["mean image"]:  # a worse baseline would squeeze the other curves
             values = result["baselines"][name]["per_step"]
-            lines.append((name, "var(--ink)", "6 5", past, values))
+            lines.append((name, "var(--ink)", dashes, past, values))
     highest = 1.15 * max(max(values) for *_, values in lines) or 1.0
 
     def y(value):
         return round(height * (1 - value / highest), 1)
 
-    parts = []
+    # no word stands among the curves, which may run anywhere: numbers left of them, names in a key
+    parts, keys = [], []
     for tick in ticks(highest):
         parts.append(f'<path d="M0,{y(tick)}H{width}" style="stroke: var(--line)"/>')
-        parts.append(f'<text y="{y(tick) - 5}" style="fill: var(--faint)">{tick:g}</text>')
+        parts.append(
+            f'<text x="-10" y="{y(tick) + 5}" text-anchor="end" style="fill: var(--faint)">'
+            f"{tick:g}</text>"
+        )
     for name, colour, dashes, first, values in lines:
         points = " ".join(f"{xs[first + t]},{y(value)}" for t, value in enumerate(values))
-        parts.append(
-            f'<polyline points="{points}" fill="none" style="stroke: {colour}" stroke-width="2.5" '
-            f'stroke-dasharray="{dashes}"/>'
+        line = (
+            f'fill="none" style="stroke: {colour}" stroke-width="2.5" stroke-dasharray="{dashes}"/>'
         )
-        # the name of a model stands at the end of its line, that of a baseline at the beginning
-        t, anchor = (0, "start") if dashes else (len(values) - 1, "end")
-        at = f'x="{xs[first + t]}" y="{y(values[t]) - 9}" text-anchor="{anchor}"'
-        parts.append(f'<text {at} style="fill:{colour}">{name}</text>')
+        parts.append(f'<polyline points="{points}" {line}')
+        keys.append(f'<li><svg viewBox="0 0 40 8"><path d="M0,4H40" {line}</svg>{name}</li>')
     orange = style.PALETTE[1]
     parts += [
         f'<g id="cursor"><line y2="{height}" stroke="{orange}" stroke-width="2"/>'
-        f'<text id="error" y="12" style="fill:{orange}"></text></g>',
-        f'<text x="{xs[0]}" y="{height + 22}">frame 1</text>',
-        f'<text x="{xs[-1]}" y="{height + 22}" text-anchor="end">{T}</text>',
+        f'<text id="error" y="22" style="fill:{orange}"></text></g>',
+        f'<text x="{xs[0]}" y="{height + 30}">frame 1</text>',
+        f'<text x="{xs[-1]}" y="{height + 30}" text-anchor="end">{T}</text>',
     ]
     drawing = (
-        f'<svg viewBox="0 0 {width} {height + 28}" role="img" aria-label="error of every frame">'
-        f"{''.join(parts)}</svg>"
+        f'<ul class="key">{"".join(keys)}</ul>'
+        f'<svg viewBox="-{MARGIN} 0 {MARGIN + width} {height + 36}" role="img" '
+        f'aria-label="error of every frame">{"".join(parts)}</svg>'
         f'<p class="faint">The error of every frame: {escape(result["unit"])}, mean over the test '
         f"sequences. {escape(weights)}</p>"
     )
