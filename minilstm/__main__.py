@@ -83,7 +83,6 @@ def _typed_so_far():
         os.environ["_ARGCOMPLETE"] = "2"
         return words[1:2]
     parser = Parser(prog="minilstm")
-    parser.add_argument("--version", action="store_true")
     parser.add_argument("command", choices=list(commands()))
     return parser.parse_args([])  # prints the names and exits
 

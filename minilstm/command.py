@@ -81,6 +81,14 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **keywords):
         super().__init__(allow_abbrev=False, **keywords)
+        import minilstm  # here, because the package imports this file
+
+        self.add_argument(
+            "--version",
+            action="version",
+            version=f"minilstm {minilstm.__version__}",
+            help="print the version and exit",
+        )
 
     def parse_args(self, args=None, namespace=None):
         """Parse as argparse does. If the shell asks for completions, print them and exit."""
@@ -146,7 +154,8 @@ class Parser(argparse.ArgumentParser):
         here = USUAL.get(unknown.partition("=")[0].lower().replace("_", "-"), "")
         if here.partition(" ")[0] in self._option_string_actions:
             return here
-        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+        settings = [flag for flag in self._option_string_actions if flag != "--version"]
+        near = difflib.get_close_matches(unknown, settings, n=1)
         return near[0] if near else ""
 
 

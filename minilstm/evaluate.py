@@ -16,6 +16,7 @@ import json
 import math
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -83,26 +84,27 @@ def main(arguments: list[str] | None = None) -> int:
             ("--threads", options.backend == "numpy", "--backend numpy"),
         )
     )
-    names = list(dict.fromkeys(options.runs))
+    runs = {name: find_run(name) for name in options.runs}  # all, before the first is judged
+    several = len(runs) > 1
     if options.keep is not None:
         expect_writable(options.keep, suffix=".npz")
-        if len(names) > 1:
+        if several:
             raise ConfigError(
-                f"expected --keep with one RUN, got {len(names)}: judge them one by one"
+                f"expected --keep with one RUN, got {len(runs)}: judge them one by one"
             )
     if options.sequences < 1:
         raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     threads.checked(options.threads)
     results, frames = {}, set()
-    for name in names:
-        results[name], seen = judge(name, options, several=len(names) > 1)
+    for name, run in runs.items():
+        results[name], seen = judge(name, run, options, several)
         frames.add(seen)
         if not options.json:
-            print(f"{name}\n\n" * (len(names) > 1) + judging.table(results[name]))
-            print(end="\n" * (len(names) > 1), flush=True)
+            print(f"{name}\n\n" * several + judging.table(results[name]))
+            print(end="\n" * several, flush=True)
     if options.json:
-        print(json.dumps(results if len(names) > 1 else results[name], indent=2))
-    elif len(names) > 1:
+        print(json.dumps(results if several else results[name], indent=2))
+    elif several:
         print(
             judging.comparison(results)
             if len(frames) == 1
@@ -112,12 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def judge(name: str, options, several: bool) -> tuple[dict, str]:
+def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
     """Return the result of one run, and a hash of the frames that it was judged on.
 
     If it is one of `several`, --cell applies only to a run that has a cell of the user's own.
     """
-    run = find_run(name)
     cell = options.cell
     if several and cell is not None and build.read_config(run).model.cell_file is None:
         cell = None

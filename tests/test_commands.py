@@ -43,8 +43,10 @@ from minilstm import (
     train,
     visualize,
 )
+from minilstm.__main__ import commands
 from minilstm.command import USUAL, Parser, run_command
 from minilstm.config import SECTIONS, flag_of, from_toml
+from minilstm.config.loading import cells_from
 from minilstm.data import Clips, write_percepts
 from minilstm.errors import RunError
 from minilstm.experiments import run_figures
@@ -218,6 +220,13 @@ def test_the_version_is_that_of_the_package(capsys):
     assert project["scripts"] == {"minilstm": "minilstm.__main__:main"}
 
 
+@pytest.mark.parametrize("command", [*commands(), "data_tools"])
+def test_every_command_answers_with_the_version(command, capsys):
+    module = "data_tools.inspect_file" if command == "data_tools" else f"minilstm.{command}"
+    assert call(importlib.import_module(module), "--version") == 0
+    assert capsys.readouterr().out == f"minilstm {minilstm.__version__}\n"
+
+
 def test_the_help_of_train_names_every_setting_with_its_default_and_choices(capsys):
     assert call(train, "--help") == 0
     words = capsys.readouterr().out.split()
@@ -380,7 +389,7 @@ def test_a_missing_cupy_is_one_line_that_says_what_to_install(capsys, monkeypatc
     ("words", "said"),
     [
         ([], "RUN"),
-        (["RUN", ""], "''"),
+        (["RUN", ""], "got an empty one"),
         (["RUN", "more"], "more"),
         (["RUN", "--jsn"], "--json"),
         (["RUN", "--sequences", "0"], ">= 1"),
@@ -904,7 +913,7 @@ def test_a_flag_as_other_programs_spell_it_is_answered_with_ours(capsys, typed, 
 
 
 def test_a_word_too_many_is_no_setting(capsys):
-    assert "expected no further word, got b: leave it out" in refusal(capsys, evaluate, "a", "b")
+    assert "expected no further word, got b: leave it out" in refusal(capsys, report, "a", "b")
 
 
 def test_a_usual_spelling_is_answered_only_with_a_flag_that_the_command_has(capsys):
@@ -942,10 +951,22 @@ def completions(line):
         ("minilstm train one", ["one-digit"]),
         ("minilstm train --learn", ["--learning-rate"]),
         ("minilstm train --optimizer ", ["adam", "rmsprop", "sgd"]),
+        ("minilstm train --cell st", ["standard"]),
     ],
 )
 def test_the_tab_key_completes_commands_flags_presets_and_choices(line, offered):
     assert completions(line) == offered
+
+
+def test_a_cell_is_completed_by_the_cells_and_by_files_of_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pyproject.toml", "pgru.py", "mine.py"):
+        Path(name).touch()
+    Path("parts").mkdir()
+    Path("parts", "gru.py").touch()
+    assert cells_from("p") == ["peephole", "parts/", "pgru.py:"]
+    assert cells_from("parts/") == ["parts/gru.py:"]
+    assert {"standard", "mine.py:"} < set(cells_from("")) and "pyproject.toml" not in cells_from("")
 
 
 @pytest.mark.parametrize("line", ["minilstm train --st", "minilstm evaluate run --be", "minilstm "])

@@ -61,7 +61,7 @@ def test_the_readme_trains_by_hand_and_checks_its_gradients():
 def test_every_training_command_of_the_readme_is_understood(monkeypatch, line):
     """Up to where it would start: an unknown flag or preset ends it before."""
 
-    def stop(*arguments):
+    def stop(*arguments, **named):
         raise Understood
 
     monkeypatch.setattr(loop, "train", stop)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .schema import SECTIONS, Config, Section, cell_file, checked, flag_of, nearest, refusal
+from .schema import CELLS, SECTIONS, Config, Section, cell_file, checked, flag_of, nearest, refusal
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -123,6 +124,18 @@ def add_section(parser: argparse.ArgumentParser, name: str, section: type[Sectio
         if about["choices"]:
             choices = about["choices"]
             flag.completer = lambda choices=choices, **_: choices  # type: ignore[attr-defined]
+        if (name, item.name) == ("model", "cell"):
+            flag.completer = cells_from  # type: ignore[attr-defined]
+
+
+def cells_from(prefix: str, **_) -> list[str]:
+    """Return what `--cell` may begin with, for the tab key: cells, folders/ and FILE.py:"""
+    folder, _ = os.path.split(prefix)
+    found = list(CELLS)
+    for path in sorted(Path(folder or ".").glob("[!.]*")):
+        if path.suffix == ".py" or path.is_dir():
+            found.append(os.path.join(folder, path.name) + ("/" if path.is_dir() else ":"))
+    return [word for word in found if word.startswith(prefix)]
 
 
 def from_arguments(namespace: argparse.Namespace) -> Config:
