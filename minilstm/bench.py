@@ -69,6 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"expected one of {', '.join(known)}, or flags alone, got {action!r}: did you mean "
             f"{nearest!r}?"
         )
+    late = [] if action else [word for word in arguments[1:] if word and word in ACTIONS]
+    if late:
+        raise ConfigError(f"expected {late[0]} before the flags, got it after one: write it first")
     parser = Parser(
         prog=f"python -m minilstm.bench {action}".rstrip(),
         usage="%(prog)s [--only WORD ...]\n"

@@ -20,6 +20,7 @@ from .errors import ConfigError, MinilstmError
 from .streams import safe_streams
 
 USUAL = {  # how other programs spell a flag: how it is spelled here
+    "-o": "--out",
     "--amp": "--precision tf32",
     "--batch": "--batch-size",
     "--bs": "--batch-size",

@@ -298,7 +298,7 @@ def test_a_process_that_cannot_import_what_it_needs_gives_the_reason(
         (["growht"], "got 'growht': did you mean 'growth'?"),
         (["growth", "--out", "a.html"], "got a name that does not end in .png"),
         (["--quick", "--seconds", "3"], "expected no --quick for --seconds"),
-        (["--quick", "growth"], "expected no further word, got growth: leave it out"),
+        (["--quick", "growth"], "expected growth before the flags"),
         (["profile", "--count", "0"], "argument --count"),
         (["profile", "--backend", "cupy"], "expected --backend numpy"),
         (["ranks", "--threads", "2"], "expected minilstm.train on one rank for --threads"),
