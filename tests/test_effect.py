@@ -111,7 +111,7 @@ def test_presets_and_files_may_hold_what_has_no_effect(flag):
 
 def test_the_settings_of_a_preset_are_not_typed(monkeypatch):
     called = []
-    monkeypatch.setattr(loop, "train", lambda settings, *_: called.append(settings))
+    monkeypatch.setattr(loop, "train", lambda settings, *_, **__: called.append(settings))
     train.main(["one-digit", "--schedule", "constant", "--decay-every=3", "--schedule=exponential"])
     assert called[0].optimizer.decay_every == 3 and called[0].optimizer.schedule_steps == 7000
 
