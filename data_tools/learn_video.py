@@ -246,7 +246,7 @@ class Plan:
                 new = beside(folder, "other" if name == "video" else f"{given}-{name}")
                 raise RunError(
                     f"{folder}: expected the {name} that it was begun with ({was}), got {given}: "
-                    f"begin a new run, {command_of(video, minutes, seed, new)}"
+                    f"begin a new run with {command_of(video, minutes, seed, new)}"
                 )
             return
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -313,7 +313,7 @@ def learn(video: Path, folder: Path, minutes: float, seed: int) -> FilmPage:
     print("\n".join(film.told), flush=True)
     config, run = config_of(folder, plan, started), folder / "run"
     steps = number_of(config.run.steps, "step", ",")
-    print(f"{steps}, so that the command ends after about {minutes:g} minutes\n", flush=True)
+    print(f"{steps}, so that the command ends after about {minutes:g} min\n", flush=True)
     resumes, same = RunFolder(run).config.exists(), command_of(video, minutes, seed, folder)
     with use_backend(config.run.backend, config.run.precision):
         loop.train(config, run, resume=resumes, go_on=same)
