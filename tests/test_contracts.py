@@ -42,8 +42,11 @@ COPY_OUT = "write results into run's own arrays, and return no array that was gi
 WRITE_FIRST = "arrays of run hold old numbers: write each whole (x[...] = ...) before you read it"
 CHECK_SHAPES = "call super().begin(x, state) first, which checks shapes, or expect() of layer.py"
 GRADCHECK = "see which by python -m minilstm.gradcheck, and mend its line of backward"
-SIZES = "read the sizes from the arrays, and use [..., k] or [:, k] where an axis may have size 1"
-FROM_STATE = "compute a step from run.a[t] and the state before it alone, and its gradient likewise"
+SIZES = (
+    "mend what python -m minilstm.gradcheck finds; if that is nothing, read sizes from the arrays, "
+    "and let no axis vanish that may have size 1"
+)
+FROM_STATE = "add to gradients (+=), and compute a step from run.a[t] and the state before it alone"
 
 
 # ---------------------------------------------------------------- nested tuples of arrays
@@ -54,10 +57,10 @@ def is_array(item):
 
 
 def arrays(tree, name=""):
-    """All arrays in nested tuples, by names such as `.1.0`."""
-    if isinstance(tree, tuple | list):
+    """All arrays in nested tuples and dicts, by names such as `.1.0` or `.Wh`."""
+    if isinstance(tree, tuple | list | dict):
         found = {}
-        for k, item in enumerate(tree):
+        for k, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
             found |= arrays(item, f"{name}.{k}")
         return found
     return {name: tree} if is_array(tree) else {}
@@ -65,6 +68,8 @@ def arrays(tree, name=""):
 
 def changed(tree, change):
     """Return the tree with `change(array)` in place of every array."""
+    if isinstance(tree, dict):
+        return {name: changed(item, change) for name, item in tree.items()}
     if isinstance(tree, tuple | list):
         return tuple(changed(item, change) for item in tree)
     return change(tree) if is_array(tree) else tree
@@ -162,7 +167,7 @@ def inputs_of(layer):
 
 
 def grads(layer):
-    return tuple(param.grad.copy() for param in layer.params().values())
+    return {name: param.grad.copy() for name, param in layer.params().items()}
 
 
 def training_step(layer, inputs, seed=1):
@@ -179,7 +184,7 @@ def training_step(layer, inputs, seed=1):
 def test_gradients_accumulate_over_two_forward_passes(sample):
     layer = sample.layer
     _, _, once = training_step(layer, sample.inputs)
-    for name, grad in zip(layer.params(), once, strict=True):
+    for name, grad in once.items():
         assert not grad.size or np.abs(grad).max() > 0, (
             f"gradient of {name}: expected other numbers than 0, got only 0: "
             f"add to self.{name}.grad in accumulate"
@@ -189,9 +194,9 @@ def test_gradients_accumulate_over_two_forward_passes(sample):
     for _ in range(2):
         outputs, cache = layer.forward(*sample.inputs)
         layer.backward(random_like(outputs, 1), cache)
-    for name, grad, want in zip(layer.params(), grads(layer), once, strict=True):
-        of = f"gradient of {name} after two backward passes (twice that of one) "
-        assert_close((grad,), (2 * want,), of, ADD, tolerance=0, relative=1e-13)
+    twice = changed(once, lambda grad: 2 * grad)
+    of = "gradients after two backward passes (twice those of one): "
+    assert_close(grads(layer), twice, of, ADD, tolerance=0, relative=1e-13)
 
 
 def test_a_gradient_that_is_not_wanted_changes_no_other_gradient(sample):
@@ -574,6 +579,11 @@ def in_float64(cls):
 # ---------------------------------------------------------------- T = T1 + T2
 
 
+def results_of(y, final, dx, dstate, layer):
+    """The results of a forward and a backward pass, by their names."""
+    return {"y": y, "final state": final, "dx": dx, "dstate": dstate, "gradient": grads(layer)}
+
+
 @pytest.mark.parametrize("workspace", POISONED, ids=["Fresh", "Reused"])
 @pytest.mark.parametrize("split", [1, 2, 4])
 @pytest.mark.parametrize("cls", [*CELLS, Stack])
@@ -590,14 +600,14 @@ def test_two_runs_with_a_carried_state_equal_one_run_forward_and_backward(cls, s
     (y, final), cache = layer.forward(x, state, *masks)
     dfinal = random_like(final, 4)
     dx, dstate, *_ = layer.backward((dy, dfinal), cache)
-    expected = (y, final, dx, dstate, grads(layer))
+    expected = results_of(y, final, dx, dstate, layer)
     with use_workspace(workspace()):
         layer.zero_grad()
         (y1, carried), cache1 = layer.forward(x[head], state, *part(head))
         (y2, final), cache2 = layer.forward(x[tail], carried, *part(tail))
         dx2, dcarried, *_ = layer.backward((dy[tail], dfinal), cache2)
         dx1, dstate, *_ = layer.backward((dy[head], dcarried), cache1)
-    got = (np.concatenate((y1, y2)), final, np.concatenate((dx1, dx2)), dstate, grads(layer))
+    got = results_of(np.concatenate((y1, y2)), final, np.concatenate((dx1, dx2)), dstate, layer)
     of = f"{cls.__name__} in {split} + {T - split} steps "
     assert_close(got, expected, of, FROM_STATE, 1e-13)
 
@@ -613,13 +623,13 @@ def test_no_start_state_means_a_start_of_zeros(cls):
         "gradient of the start state: expected None, because none was given, got an array: leave "
         "`backward` to Recurrent"
     )
-    absent = (y, final, dx, grads(layer))
+    absent = results_of(y, final, dx, None, layer)
     layer.zero_grad()
     (y, final), cache = layer.forward(x, zeros, *masks)
     dx, _, *_ = layer.backward(doutputs, cache)
     of = f"{cls.__name__} with a start state of zeros, and with None: "
     remedy = "call super().begin(x, state), which fills the states with zeros"
-    assert_identical((y, final, dx, grads(layer)), absent, of, remedy)
+    assert_identical(results_of(y, final, dx, None, layer), absent, of, remedy)
 
 
 @pytest.mark.parametrize("cls", [*CELLS, Stack])
@@ -637,7 +647,8 @@ def test_none_among_the_doutputs_means_zeros(cls):
         for given in (with_none, with_zeros):
             layer.zero_grad()
             _, cache = layer.forward(*inputs)
-            results.append((layer.backward(given, cache), grads(layer)))
+            dx, dstate, *_ = layer.backward(given, cache)
+            results.append(results_of(None, None, dx, dstate, layer))
         remedy = "dy is None for zeros in step_backward: `if dy is not None: run.dh += dy`"
         of = f"{cls.__name__} with None for gradients of zeros: "
         assert_close(results[0], results[1], of, remedy, 0)
@@ -653,7 +664,7 @@ def agree(sample, of):
         analytic, doutputs = analytic_gradients(sample.layer, names, "float64")
         for array, a in analytic.items():
             n = numeric_gradient(sample.layer, names, array, doutputs, 1e-30j)
-            assert_close((a,), (n,), f"{of}, gradient of {array} ", SIZES, 1e-13)
+            assert_close(a, n, f"{of}, gradient of {array} ", SIZES, 1e-13)
         for dtype in ("float32", "float64"):
             sample.layer.astype(dtype)
             training_step(sample.layer, cast(sample.inputs, dtype))
@@ -782,7 +793,7 @@ def test_a_weak_recurrence_is_a_fifth_of_another_and_all_else_is_the_same(cell):
         elif name not in ("Wx", "Wi") and before.ndim > 1:  # names of other weights are free
             fifth = np.where(after == before, before, 0.2 * before)
         remedy = "make recurrent weights by init.recurrent(rng, H, G), others by init.input_weight"
-        assert_identical((after,), (fifth,), f"{name} with weak-recurrence ", remedy)
+        assert_identical(after, fifth, f"{name} with weak-recurrence ", remedy)
         weaker += [name] * bool((after != before).any())
     assert weaker, (
         f"weak-recurrence: expected recurrent weights a fifth as large, got none in "
@@ -866,7 +877,7 @@ def test_flattening_changes_no_result_and_gradients_arrive_in_the_flat_array(sam
     got = training_step(layer, sample.inputs)
     remedy = "use self.name.value and .grad each time; keep no array of a parameter in self"
     assert_identical(got, expected, f"{name_of(layer)} after flat() ", remedy)
-    total = sum(float(np.square(grad).sum()) for grad in expected[2])
+    total = sum(float(np.square(grad).sum()) for grad in expected[2].values())
     found = np.square(flat.grad).sum()
     assert np.isclose(found, total, rtol=1e-12), (
         f"squares of all gradients in the flat array: expected {total}, got {found}: {remedy}"
