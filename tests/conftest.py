@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import os
+import sys
 from functools import lru_cache
 from pathlib import Path
 from unittest import mock
@@ -28,6 +29,10 @@ from minilstm.training import loop
 from minilstm.training.progress import Progress
 
 style.DPI = 75  # half of the usual: a fifth of the time of a page is that of its pixels
+
+# the tests start hundreds of processes: only the first compiles the package
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # a process that a test starts, in whatever folder, imports the package that the test imports
 paths = [str(Path(minilstm.__file__).parents[1]), os.environ.get("PYTHONPATH")]
