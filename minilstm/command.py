@@ -155,8 +155,10 @@ class Parser(argparse.ArgumentParser):
         here = USUAL.get(unknown.partition("=")[0].lower().replace("_", "-"), "")
         if here.partition(" ")[0] in self._option_string_actions:
             return here
-        settings = [flag for flag in self._option_string_actions if flag != "--version"]
-        near = difflib.get_close_matches(unknown, settings, n=1)
+        flags = set(self._option_string_actions)
+        if not unknown.startswith("--vers"):
+            flags.discard("--version")  # --verbose does not mean it
+        near = difflib.get_close_matches(unknown, sorted(flags), n=1)
         return near[0] if near else ""
 
 
