@@ -904,7 +904,7 @@ def test_a_number_that_can_not_be_is_refused_at_once(capsys, request, module, wo
     [
         ("--lr", "--learning-rate"), ("--lr=0.1", "--learning-rate"), ("--epochs", "--steps"),
         ("--hidden_size", "--hidden"), ("--gpu", "--backend cupy"), ("--BS", "--batch-size"),
-        ("--learning-rat", "--learning-rate"), ("-o", "--out"),
+        ("--learning-rat", "--learning-rate"), ("-o", "--out"), ("--verson", "--version"),
     ],
 )  # fmt: skip
 def test_a_flag_as_other_programs_spell_it_is_answered_with_ours(capsys, typed, meant):
