@@ -465,13 +465,14 @@ class StepClock:
     """Compare the time of a step with that at the start, to report a run that slows down.
 
     The time of a step is a mean over SLOWER_SECONDS. That at the start is the time in the trial of
-    threads. If there was none, it is that of the first steps. On a GPU nothing is compared.
+    threads, or that of the fastest of the first steps if it is longer, because the trial makes no
+    update. If there was no trial, it is the mean of the first steps. On a GPU nothing is compared.
     """
 
     def __init__(self, run: Path, trial_seconds: float | None = None):
-        self.run, self.trial, self.first = run, trial_seconds, trial_seconds
+        self.run, self.trial, self.first = run, trial_seconds, None
         self.said = current_backend().name != "numpy"
-        self.steps, self.seconds = 0, 0.0
+        self.steps, self.seconds, self.fastest = 0, 0.0, math.inf
         self.next()
 
     def next(self) -> None:
@@ -480,19 +481,21 @@ class StepClock:
 
     def slower(self) -> str:
         """Stop the clock of a step. Return a message once, if steps have become slower, else ""."""
-        self.steps, self.seconds = self.steps + 1, self.seconds + time.monotonic() - self.begun
+        seconds = time.monotonic() - self.begun
+        self.steps, self.seconds = self.steps + 1, self.seconds + seconds
+        self.fastest = min(seconds, self.fastest)
         if self.said or self.seconds < SLOWER_SECONDS:
             return ""
         now = self.seconds / self.steps
         self.steps, self.seconds = 0, 0.0
-        self.first = self.first or now
+        if self.first is None:
+            self.first = now if self.trial is None else max(self.trial, self.fastest)
         if now < SLOWER * self.first:
             return ""
         self.said = True
-        when = "at first" if self.trial is None else "in the trial of threads, without the update"
         said = (
-            f"a step takes {1e3 * now:.3g} ms by now, {1e3 * self.first:.3g} ms {when}: other "
-            "programs use the CPUs"
+            f"a step takes {1e3 * now:.3g} ms by now, {1e3 * self.first:.3g} ms "
+            f"{'at first' if self.trial is None else 'at best'}: other programs use the CPUs"
         )
         if threads.blas().get("num_threads", 1) == 1:
             return said
