@@ -192,7 +192,10 @@ LEAKS = {
 }
 
 
-@pytest.mark.parametrize("leak", LEAKS)
+@pytest.mark.parametrize(
+    "leak",  # two of them always
+    [pytest.param(name, marks=pytest.mark.slow if k < 2 else ()) for k, name in enumerate(LEAKS)],
+)
 def test_the_check_finds_a_leak_that_is_planted(monkeypatch, leak):
     planted(monkeypatch, LEAKS[leak])
     assert standard_errors_above_chance(per_class=400) > 5

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import strict_cupy
+from covering import covering
 from strict_cupy import counting
 
 from minilstm.backend import asarray, to_numpy, use_backend, xp
@@ -21,9 +22,6 @@ from minilstm.layers.losses import BernoulliCrossEntropy
 
 TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
-BY_ARCHITECTURE = [  # the oldest and the newest always
-    pytest.param(a, marks=() if a in ("75", "120") else pytest.mark.slow) for a in ARCHITECTURES
-]
 REALS = {"float32": "float", "float64": "double"}
 GUARD, UNTOUCHED = 64, 7.25
 KERNELS = {  # by the file of their text
@@ -234,10 +232,15 @@ def nvrtc():
     return None
 
 
-@pytest.mark.parametrize("file", KERNELS)
-@pytest.mark.parametrize("real", REALS.values())
-@pytest.mark.parametrize("architecture", BY_ARCHITECTURE)
-def test_nvrtc_compiles_the_kernels_for_every_gpu_without_a_word(real, architecture, file):
+COMPILED = tuple(itertools.product(ARCHITECTURES, REALS.values(), KERNELS))
+ALWAYS = covering([one for one in COMPILED if one[0] in ("75", "120")], 2)  # oldest and newest
+
+
+@pytest.mark.parametrize(
+    "architecture, real, file",
+    [pytest.param(*x, marks=() if x in ALWAYS else pytest.mark.slow) for x in COMPILED],
+)
+def test_nvrtc_compiles_the_kernels_for_every_gpu_without_a_word(architecture, real, file):
     library = nvrtc()
     if library is None:
         pytest.skip("no NVRTC here")
