@@ -139,10 +139,20 @@ def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarr
     It is computed from logits, because probabilities round to 0 and 1. The logarithm of 0 is
     infinite. Arrays on a GPU stay there: only the losses are brought to the host.
     """
-    with use_backend(_library_of(logits), "float64"), use_workspace(Fresh()):
+    library = _library_of(logits)
+    with use_backend(library, "float64"), use_workspace(Fresh()):
         losses = xp.empty(len(logits), np.float64)
-        for t, (z, y) in enumerate(zip(logits[:, None], truth[:, None], strict=True)):
+
+        def measure(step):
+            t, (z, y) = step
             losses[t], _ = loss.forward(z.astype(float), y.astype(float))
+
+        steps = list(enumerate(zip(logits[:, None], truth[:, None], strict=True)))
+        if library == "numpy":
+            metrics.in_threads(measure, steps)
+        else:
+            for step in steps:
+                measure(step)
         return to_numpy(losses)
 
 

@@ -24,10 +24,11 @@ Read next: figures/strips.py, which draws the frames that are measured here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -92,19 +93,23 @@ def _mean_over_sequences(distance, truth, prediction):
 
 
 def in_blocks(measure: Callable[[slice], np.ndarray], frames: np.ndarray) -> list[np.ndarray]:
-    """Return `measure(block)` for blocks of the sequences of frames (T, N, D), in their order.
+    """Return `measure(block)` for blocks of the sequences of frames (T, N, D), in their order."""
+    T, N, D = frames.shape
+    step = max(1, BLOCK_NUMBERS // (T * D))
+    return in_threads(measure, [slice(n, n + step) for n in range(0, N, step)])
+
+
+def in_threads(measure: Callable[[Any], Any], parts: Sequence) -> list:
+    """Return `measure(part)` for all parts, in their order.
 
     Several threads compute them at the same time, because NumPy releases Python's lock. Each thread
     has the caller's settings: backend, workspace and np.errstate.
     """
-    T, N, D = frames.shape
-    step = max(1, BLOCK_NUMBERS // (T * D))
-    blocks = [slice(n, n + step) for n in range(0, N, step)]
-    threads = min(len(blocks), MAX_THREADS, os.cpu_count() or 1)
+    threads = min(len(parts), MAX_THREADS, os.cpu_count() or 1)
     if threads == 1:
-        return [measure(block) for block in blocks]
+        return [measure(part) for part in parts]
     with ThreadPoolExecutor(threads) as pool:
-        tasks = [pool.submit(copy_context().run, measure, block) for block in blocks]
+        tasks = [pool.submit(copy_context().run, measure, part) for part in parts]
         return [task.result() for task in tasks]
 
 
