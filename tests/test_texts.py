@@ -75,7 +75,7 @@ COUNTS = {
     "minilstm/__init__.py": 1,
     "minilstm/__main__.py": 2,
     "minilstm/bench.py": 6,
-    "minilstm/benchmark/README.md": 6,
+    "minilstm/benchmark/README.md": 7,
     "minilstm/benchmark/device.py": 1,
     "minilstm/benchmark/host.py": 1,
     "minilstm/classify.py": 4,
