@@ -117,7 +117,8 @@ def main(arguments: list[str] | None = None) -> int:
 def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
     """Return the result of one run, and a hash of the frames that it was judged on.
 
-    If it is one of `several`, --cell applies only to a run that has a cell of the user's own.
+    If it is the only one, the hash is "". If it is one of `several`, --cell applies only to a run
+    that has a cell of the user's own.
     """
     cell = options.cell
     if several and cell is not None and build.read_config(run).model.cell_file is None:
@@ -162,7 +163,9 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
             result = judging.evaluate(model, frames, config.data.past, mean, shape)
         if options.keep is not None:
             kept_predictions.keep(options.keep, name, model, frames, config, result, options.commit)
-    seen = hashlib.sha256(frames.astype("float32").tobytes())
+    if not several:
+        return result, ""
+    seen = hashlib.sha256(np.ascontiguousarray(frames, "float32"))
     seen.update(f"{frames.shape}, {config.data.past} of them seen".encode())
     return result, seen.hexdigest()
 

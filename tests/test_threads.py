@@ -175,7 +175,7 @@ def test_steps_that_become_twice_as_slow_are_reported_once(monkeypatch):
         now[0] += 5  # a validation, which does not count
     (line,) = filter(None, said)
     assert line.startswith("a step takes 250 ms by now, 100 ms at first")
-    assert line.endswith("Ctrl-C, then python -m minilstm.train --resume 'my run' --threads 1")
+    assert line.endswith("go on by python -m minilstm.train --resume 'my run' --threads 1")
 
 
 def test_steps_that_are_slower_than_in_the_trial_are_reported_after_ten_seconds(monkeypatch):

@@ -500,8 +500,8 @@ class StepClock:
         if threads.blas().get("num_threads", 1) == 1:
             return said
         return (
-            f"{said}; it may be faster to stop with Ctrl-C, then python -m minilstm.train --resume "
-            f"{shlex.quote(str(self.run))} --threads 1"
+            f"{said}; it may be faster to stop with Ctrl-C and to go on by python -m "
+            f"minilstm.train --resume {shlex.quote(str(self.run))} --threads 1"
         )
 
 
