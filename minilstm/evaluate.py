@@ -165,7 +165,7 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
             kept_predictions.keep(options.keep, name, model, frames, config, result, options.commit)
     if not several:
         return result, ""
-    seen = hashlib.sha256(np.ascontiguousarray(frames, "float32"))
+    seen = hashlib.sha256(np.ascontiguousarray(frames, "float32").data)
     seen.update(f"{frames.shape}, {config.data.past} of them seen".encode())
     return result, seen.hexdigest()
 

@@ -1,7 +1,6 @@
 """Fixtures of all tests: the defaults of each test, and the samples of every layer."""
 
 import contextlib
-import gc
 import importlib
 import io
 import os
@@ -50,11 +49,6 @@ def pytest_configure(config):
     """Let the promises of test_contracts.py be tried on a cell of the user's own alone."""
     if text := config.getoption("--cell"):
         cells_to_try[:] = [read_cell(cell_file(text) or CellFile(text, ""))]
-
-
-def pytest_collection_finish():
-    """Let later collections of garbage skip the modules and tests, which stay to the end."""
-    gc.freeze()
 
 
 cells_to_try = []  # or those of the package
