@@ -20,13 +20,14 @@ import numpy as np
 import pytest
 import strict_cupy
 from covering import covering
+from pytorch_step import expect_the_step_of_pytorch
 from safetensors.numpy import load_file
 from test_mobilenet import random_arrays
 
 import minilstm
 from minilstm import checker, config, evaluate, train
 from minilstm.backend import asarray, to_numpy, use_backend, xp
-from minilstm.benchmark import device, gpu
+from minilstm.benchmark import device
 from minilstm.command import run_command
 from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
@@ -932,16 +933,7 @@ def test_the_doctor_records_a_step_and_says_if_it_cannot(monkeypatch):
     reason="the emulation need not import PyTorch: test_strict_cupy.py does the same",
 )
 def test_a_training_step_of_pytorch_finds_the_same_losses_and_gradient(monkeypatch):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    if not torch.cuda.is_available():
-        monkeypatch.setattr(gpu, "find_torch", lambda: torch)
-        monkeypatch.setattr(gpu, "DEVICE", "cpu")
-    row = gpu.Row("tiny", "float32", 16, 2, 12, 6, 4, 2)
-    assert gpu.expect_same_results(row) < 1e-4
-    losses = gpu.Torch.losses
-    monkeypatch.setattr(gpu.Torch, "losses", lambda self: [1.01 * x for x in losses(self)])
-    with pytest.raises(BackendError, match="as PyTorch's within"):
-        gpu.expect_same_results(row)
+    expect_the_step_of_pytorch(monkeypatch)
 
 
 # ---------------------------------------------------------------- before a run

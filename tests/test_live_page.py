@@ -96,7 +96,7 @@ def test_what_comes_from_a_checkpoint_names_its_step_though_the_log_is_further(r
     run.append({"step": 500, "future": 5.0, "seconds": 9.0})
     live_page.LivePage(run, 3).write()
     text = run.report.read_text("utf-8")
-    assert text.count("This is by the weights of step 4.") == 2  # pictures, and the chart of errors
+    assert text.count("Computed with the weights of step 4.") == 2  # pictures, and chart
     assert "training loss of the future, step 500" in text
 
 
@@ -104,14 +104,14 @@ def test_the_step_of_the_next_weights_is_known_from_the_settings():
     def said(step, **run):
         return live_page.about_weights(config.load(overrides={"run": {"steps": 2500} | run}), step)
 
-    start = "This is by the weights of step 0, before training; the next are saved at step"
+    start = "Computed with the weights of step 0, before training; the next are saved at step"
     assert said(0, checkpoint_every=1000) == f"{start} 1,000."
     assert said(0, checkpoint_every=0) == f"{start} 2,500."
     assert said(1200, checkpoint_every=1000).endswith(
         " step 1,200; the next are saved at step 2,000."
     )
     assert said(2000, checkpoint_every=1000).endswith("at step 2,500.")
-    assert said(2500, checkpoint_every=1000) == "This is by the weights of step 2,500."
+    assert said(2500, checkpoint_every=1000) == "Computed with the weights of step 2,500."
 
 
 def test_predictions_are_made_once_for_each_checkpoint(run, monkeypatch):

@@ -25,14 +25,13 @@ from on_cupy import (
     step_costs,
     trained,
 )  # fmt: skip
+from pytorch_step import expect_the_step_of_pytorch
 from strict_cupy import counting, forbidding
 from test_resume import same, stop_after
 
 from minilstm import checker, evaluate, train
 from minilstm.backend import asarray, use_backend, xp
-from minilstm.benchmark import gpu
 from minilstm.command import run_command
-from minilstm.errors import BackendError
 from minilstm.layers.workspace import Reused, use_workspace
 from minilstm.models import Classifier
 from minilstm.optim import Adam
@@ -249,15 +248,7 @@ def test_a_classifiers_step_makes_no_traffic(there):
 
 
 def test_a_training_step_of_pytorch_finds_the_same_losses_and_gradient(there, monkeypatch):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    monkeypatch.setattr(gpu, "find_torch", lambda: torch)
-    monkeypatch.setattr(gpu, "DEVICE", "cpu")
-    row = gpu.Row("tiny", "float32", 16, 2, 12, 6, 4, 2)
-    assert gpu.expect_same_results(row) < 1e-4
-    losses = gpu.Torch.losses
-    monkeypatch.setattr(gpu.Torch, "losses", lambda self: [1.01 * x for x in losses(self)])
-    with pytest.raises(BackendError, match="as PyTorch's within"):
-        gpu.expect_same_results(row)
+    expect_the_step_of_pytorch(monkeypatch)
 
 
 # ---------------------------------------------------------------- runs

@@ -143,7 +143,7 @@ def about_weights(config: Config, step: int) -> str:
     following = min(last, (step // every + 1) * every) if every else last
     untrained = ", before training" * (step == 0)
     then = f"; the next are saved at step {following:,}" * (step < last)
-    return f"This is by the weights of step {step:,}{untrained}{then}."
+    return f"Computed with the weights of step {step:,}{untrained}{then}."
 
 
 def numbers(config: Config, rows: Iterable[dict]) -> list[tuple[str, str]]:
