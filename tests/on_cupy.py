@@ -6,6 +6,7 @@
 Its name hides it from a plain `pytest`: tests/test_cupy.py runs it where there is a device.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,23 +28,26 @@ from test_mobilenet import random_arrays
 
 import minilstm
 from minilstm import checker, config, evaluate, train
-from minilstm.backend import asarray, to_numpy, use_backend, xp
+from minilstm.backend import asarray, current_backend, to_numpy, use_backend, xp
 from minilstm.benchmark import device
 from minilstm.command import run_command
 from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
 from minilstm.errors import BackendError, RunError
 from minilstm.evaluation import judging
-from minilstm.gpu import cross_entropy, frames, kernels
+from minilstm.gpu import cross_entropy, frames, kernels, products, wavefront
 from minilstm.gpu.capture import RECORDING, Captured, on_stream
-from minilstm.gpu.side_by_side import aside, joined, side_by_side
+from minilstm.gpu.side_by_side import STREAMS, aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
 from minilstm.gpu.writer import Writer
 from minilstm.layers.layer import Flat
+from minilstm.layers.linear import add_product
 from minilstm.layers.losses import SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.memory_order import multiply
+from minilstm.layers.rnn import ElmanRNN, SlidesRNN
 from minilstm.layers.samples import randomize
+from minilstm.layers.stack import Stack
 from minilstm.models import Decoder
 from minilstm.optim import SGD, Adam, RMSProp
 from minilstm.runs import build, checkpoint
@@ -431,6 +436,78 @@ def test_what_is_put_aside_is_done_when_the_block_ends_and_at_once_outside_of_on
     assert (to_numpy(x) == 2**22 - 2).all()
 
 
+class AddedProjection(ElmanRNN):
+    """A cell whose projection adds to what `begin` wrote."""
+
+    def begin(self, x, state):
+        run = super().begin(x, state)
+        run.a.fill(1)
+        return run
+
+    def project(self, run, steps):
+        for t in range(steps.start, steps.stop):
+            add_product(run.x[t], self.Wx.value, out=run.a[t])
+
+
+CELLS = (AddedProjection, SlidesRNN, PeepholeLSTM, SlidesLSTM)
+
+
+def gradients_of_a_stack(cell, layers, B=3, dropout=0.0):
+    """Run a stack forward and back four times -> everything that it computed, and the streams."""
+    rng, streams = np.random.default_rng(0), set()
+
+    class Seen(cell, abstract=True):
+        def step(self, run, t):
+            streams.add(stream_in_use())
+            super().step(run, t)
+
+        def step_backward(self, run, t, dy):
+            streams.add(stream_in_use())
+            super().step_backward(run, t, dy)
+
+    stack = Stack(4, 7, layers, rng, Seen, dropout=dropout)
+    for param in stack.params().values():
+        param.value[...] = asarray(rng.normal(size=param.value.shape), param.value.dtype)
+    masks = tuple(asarray(rng.random((6, B, 7)) > 0.5, bool) for _ in range(layers - 1))
+    results = []
+    for k in range(4):
+        x, dy = (asarray(rng.normal(size=(6, B, D)), stack.dtype) for D in (4, 7))
+        with joined() if k % 2 else contextlib.nullcontext():
+            (y, final), cache = stack.forward(x, None, masks if dropout else None)
+            dx, _, _ = stack.backward((dy, final), cache)
+        results += [*map(to_numpy, (y, dx)), *(to_numpy(h) for state in final for h in state)]
+    return [*results, *(to_numpy(p.grad) for p in stack.params().values())], len(streams)
+
+
+def stream_in_use():
+    return current_backend().name == "cupy" and xp.cuda.get_current_stream().ptr
+
+
+@pytest.mark.parametrize("layers", [2, 3, 4])
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+def test_layers_of_a_stack_are_computed_at_the_same_time_and_right(cell, layers):
+    with use_backend("numpy", "float64"):
+        expected, streams = gradients_of_a_stack(cell, layers)
+        assert streams == 1
+    with use_backend("cupy", "float64"):
+        found, streams = gradients_of_a_stack(cell, layers)
+        assert streams == 2
+    assert all(map(lambda a, b: close(a, b, 1e-12), found, expected))
+
+
+def test_layers_that_fill_a_gpu_or_have_dropout_between_them_are_computed_one_after_another():
+    with use_backend("numpy", "float32"):
+        assert not wavefront.has_room(1, 4)
+    with use_backend("cupy", "float64"):
+        fits = wavefront.TILE * (wavefront._multiprocessors(0) // 2)
+        assert wavefront.has_room(wavefront.TILE, fits)
+        assert not wavefront.has_room(wavefront.TILE + 1, fits)
+        assert not wavefront.has_room(wavefront.TILE, fits + 1)
+        assert gradients_of_a_stack(PeepholeLSTM, 2, dropout=0.5)[1] == 1
+        with mock.patch.object(wavefront, "TILE", 0.01):
+            assert gradients_of_a_stack(PeepholeLSTM, 2)[1] == 1
+
+
 PAIRED = {
     "model": ("composite", "autoencoder", "predictor"),
     "cell": tuple(build.CELLS),
@@ -630,6 +707,30 @@ def test_the_copies_of_a_checkpoint_are_counted_as_memory():
         expected = sum(x.nbytes for x in (flat.value, flat.grad, *optimizer.state.values()))
         expected += sum(x.nbytes for x in copies.values())
         assert resources.weights_memory(settings, 64) == expected
+
+
+def test_the_scratch_memory_of_every_stream_is_counted_as_memory(monkeypatch):
+    settings = settings_of({"model": {"kind": "composite", "layers": 2}})
+    streams, handle = [], products._handle
+
+    def noting():
+        streams.append(xp.cuda.get_current_stream().ptr)
+        return handle()
+
+    monkeypatch.setattr(products, "_handle", noting)
+    fixed, used = [], []
+    with use_backend("cupy", "float32"), on_stream():
+        for tile in (1e-3, wavefront.TILE):  # layers one after another, and at the same time
+            monkeypatch.setattr(wavefront, "TILE", tile)
+            model = build.build_model(settings, 64)
+            fixed.append(resources.memory_of(model, settings).fixed)
+            streams.clear()
+            batch = draw_batch(build.open_source(settings, "train"), settings, 0)
+            batch = Batch(asarray(batch.past), asarray(batch.future), False, None)
+            training_step(model, build.build_optimizer(model, settings), batch, settings, 0.01)
+            used.append(len(set(streams)))
+    assert used == [STREAMS, STREAMS + wavefront.STREAMS]
+    assert fixed[1] - fixed[0] == wavefront.STREAMS * products.WORKSPACE
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "squared error"])

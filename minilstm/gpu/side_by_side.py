@@ -45,18 +45,18 @@ def side_by_side(functions: dict[str, Callable]) -> dict:
         return {name: function() for name, function in functions.items()}
     here, results = xp.cuda.get_current_stream(), {}
     device = xp.cuda.runtime.getDevice()
-    start = _mark(here)
+    start = mark(here)
     for k, (name, function) in enumerate(functions.items()):
         if k == 0:
             results[name] = function()
             continue
-        side = _side_stream(device, here.ptr, k)
+        side = side_stream(device, here.ptr, k)
         side.wait_event(start)
         try:
             with side:
                 results[name] = function()
         finally:  # a recording ends only if all its streams have come together again
-            here.wait_event(_mark(side))
+            here.wait_event(mark(side))
     return results
 
 
@@ -72,10 +72,10 @@ def aside(function: Callable, *arguments) -> None:
         return
     streams, kept = _put_aside.get()
     here = xp.cuda.get_current_stream()
-    side = _side_stream(xp.cuda.runtime.getDevice(), here.ptr, 0)
+    side = side_stream(xp.cuda.runtime.getDevice(), here.ptr, 0)
     streams[side.ptr] = side
     kept.append((function, arguments))
-    side.wait_event(_mark(here))
+    side.wait_event(mark(here))
     with side:
         function(*arguments)
 
@@ -93,10 +93,10 @@ def joined():
     finally:
         _put_aside.reset(before)
         for side in streams.values():
-            xp.cuda.get_current_stream().wait_event(_mark(side))
+            xp.cuda.get_current_stream().wait_event(mark(side))
 
 
-def _mark(stream):
+def mark(stream):
     """Return an event that comes after all operations in `stream` so far."""
     event = xp.cuda.Event(disable_timing=True)
     event.record(stream)
@@ -104,6 +104,6 @@ def _mark(stream):
 
 
 @functools.cache  # streams are used again, because each has scratch memory of cuBLAS
-def _side_stream(device, stream, k):
+def side_stream(device, stream, k):
     """Return stream number k beside `stream` of a device. Number 0 is for `aside`."""
     return xp.cuda.Stream(non_blocking=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..backend import xp
 from ..gpu.side_by_side import aside
+from ..gpu.wavefront import in_wave, project_all, project_all_backward
 from . import cells, samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect, expect_entries
@@ -76,8 +77,10 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     affine_dx(da, W) for da W^T, affine_dw(h, da, dW, db) for the gradients of a weight and a bias.
 
     If all inputs are known beforehand, `forward` and `backward` call `project` and
-    `project_backward` once for all steps, which is ONE matrix product each. A decoder whose inputs
-    are its own outputs (feedback.py) calls them for one step at a time.
+    `project_backward` once for all steps, which is ONE matrix product each. They are called for one
+    step at a time in a decoder whose inputs are its own outputs (feedback.py), and on a GPU, which
+    computes small layers of a stack at the same time (gpu/wavefront.py). Then other steps are
+    computed meanwhile, so both may write only to elements of the given steps.
     """
 
     num_gates: int
@@ -110,9 +113,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     def forward(self, x, state=None):
         """x (T, B, D), state of (B, H) arrays -> (y (T, B, H), final state), cache."""
         run = self.begin(x, state)
-        T = len(x)
-        self.project(run, slice(0, T))
-        for t in range(T):
+        project_all(self.project, run)  # of all steps
+        for t in in_wave(range(len(x))):  # t = 0, 1, ..., T-1
             self.step(run, t)
         return (run.y, self.final_state(run)), Cache(run=run, has_state=state is not None)
 
@@ -124,14 +126,14 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
         """
         dy, dfinal = doutputs
         values = cache.consume()
-        run, T = values.run, len(values.run.x)
+        run = values.run
         if dy is not None:
             expect("dy", dy, run.y.shape, run.y.dtype)
         self.begin_backward(run, dfinal)
-        for t in reversed(range(T)):
+        for t in in_wave(reversed(range(len(run.x)))):  # t = T-1, ..., 1, 0
             self.step_backward(run, t, None if dy is None else dy[t])
         run.end_loop()
-        dx = self.project_backward(run, slice(0, T), want_dx)
+        dx = project_all_backward(self.project_backward, run, want_dx)
         aside(self.accumulate, run)  # on a GPU at the same time as the layers below this one
         return dx, self.start_gradient(run) if values.has_state else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ConfigError
+from ..gpu.wavefront import has_room, wavefront
 from . import samples
 from .dropout import Dropout
 from .init import PAPER_INIT, Init
@@ -45,14 +46,21 @@ class Stack(Layer, sample=samples.stack):
         """x (T, B, D), state, masks -> (y (T, B, H), final state), cache."""
         self.expect_inputs(x, state, masks)
         final, caches, dropout_caches = [], [], []
-        for k, layer in enumerate(self.layers):
-            if k > 0:
-                x, dropout_cache = self.dropout.forward(x, masks and masks[k - 1])
-                dropout_caches.append(dropout_cache)
-            (x, layer_final), cache = layer.forward(x, state and state[k])
-            final.append(layer_final)
-            caches.append(cache)
-        cache = Cache(layers=caches, dropouts=dropout_caches, has_state=state is not None)
+        overlap = self.layers_overlap(*x.shape[:2], masks)
+        with wavefront(overlap) as call:  # calls a layer; on a GPU in a stream of its own
+            for k, layer in enumerate(self.layers):
+                if k > 0:
+                    x, dropout_cache = self.dropout.forward(x, masks and masks[k - 1])
+                    dropout_caches.append(dropout_cache)
+                (x, layer_final), cache = call(k, layer.forward, x, state and state[k])
+                final.append(layer_final)
+                caches.append(cache)
+        cache = Cache(
+            layers=caches,
+            dropouts=dropout_caches,
+            has_state=state is not None,
+            overlap=overlap,
+        )
         return (x, tuple(final)), cache
 
     def backward(self, doutputs, cache, want_dx=True):
@@ -63,15 +71,19 @@ class Stack(Layer, sample=samples.stack):
         dy, dfinal = doutputs
         caches, dstate = cache.consume(), []
         expect_entries("layers in the gradient of the final state", dfinal, len(self.layers))
-        for k in reversed(range(len(self.layers))):
-            layer_doutputs = dy, dfinal and dfinal[k]
-            dy, dlayer_state = self.layers[k].backward(
-                layer_doutputs, caches.layers[k], want_dx or k > 0
-            )
-            dstate.insert(0, dlayer_state)
-            if k > 0:
-                dy, _ = self.dropout.backward(dy, caches.dropouts[k - 1])
+        with wavefront(caches.overlap) as call:
+            for k in reversed(range(len(self.layers))):
+                arguments = (dy, dfinal and dfinal[k]), caches.layers[k], want_dx or k > 0
+                dy, dlayer_state = call(k, self.layers[k].backward, *arguments)
+                dstate.insert(0, dlayer_state)
+                if k > 0:
+                    dy, _ = self.dropout.backward(dy, caches.dropouts[k - 1])
         return dy, tuple(dstate) if caches.has_state else None, None
+
+    def layers_overlap(self, T, B, masks):
+        """Say if the layers are computed at the same time: on a GPU, without masks, if small."""
+        several = len(self.layers) > 1 and T > 1 and masks is None
+        return several and all(has_room(B, layer.num_gates * layer.H) for layer in self.layers)
 
     def expect_inputs(self, x, state, masks):
         """Raise ShapeError unless the inputs of `forward` fit. Each layer checks its own state."""

@@ -14,7 +14,7 @@ import numpy as np
 from ..backend import asarray, current_backend, free_host_memory, use_backend, xp
 from ..config import Config
 from ..errors import ConfigError
-from ..gpu import products, side_by_side
+from ..gpu import products, side_by_side, wavefront
 from ..layers import linear
 from ..layers.init import Blank
 from ..layers.workspace import Reused, use_workspace
@@ -79,7 +79,10 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     frames = (config.data.past + config.data.future) * model.D * np.dtype(config.run.dtype).itemsize
     fixed = weights_memory(config, model.D) + 2 * one - two
     if not on_host:
-        fixed += side_by_side.STREAMS * products.WORKSPACE
+        masks = () if config.model.dropout else None
+        overlap = model.encoder.layers_overlap(config.data.past, config.run.batch_size, masks)
+        streams = side_by_side.STREAMS + overlap * wavefront.STREAMS
+        fixed += streams * products.WORKSPACE
     return Memory(fixed, two - one + 4 * frames)
 
 

@@ -689,6 +689,7 @@ def _modules():
         runtimeGetVersion=lambda: 13000,
         getDeviceCount=lambda: 1,
         getDevice=lambda: 0,
+        deviceGetAttribute=lambda what, n: {16: 132}[what],  # multiprocessors
         getDeviceProperties=lambda n: {"name": b"A GPU", "totalGlobalMem": 8_000_000_000},
         memGetInfo=lambda: (8_000_000_000, 8_000_000_000),
     )
