@@ -81,6 +81,39 @@ def test_every_gradient_agrees_with_differences_on_the_device(tmp_path):
     assert pytest_on_device(tmp_path, "-m", "slow") > 30
 
 
+def in_any_order(*words):
+    """Run tests/harness/any_order.py; return its status and the last line of each order."""
+    if launcher() == []:
+        pytest.skip("the order of a real GPU can't be chosen")
+    if isinstance(launcher(), str):
+        pytest.skip(launcher())
+    command = [sys.executable, ROOT / "tests" / "harness" / "any_order.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("order ")]
+    assert lines, done.stdout + done.stderr
+    return done.returncode, lines
+
+
+SOME = "same_time or (pair_of and composite)"
+
+
+def test_results_are_the_same_in_any_order_that_streams_allow():
+    status, lines = in_any_order("--orders", "1", "-k", SOME)
+    assert status == 0, lines
+
+
+@pytest.mark.slow
+def test_all_results_are_the_same_in_any_order_that_streams_allow():
+    status, lines = in_any_order("--orders", "6")
+    assert status == 0 and len(lines) == 6, lines
+
+
+@pytest.mark.slow
+def test_a_lost_wait_of_a_stream_is_noticed():
+    status, lines = in_any_order("--orders", "3", "--lose", "8", "-k", SOME)
+    assert status == 1 and all("failed" in line for line in lines), lines
+
+
 @pytest.mark.slow
 def test_kills_lose_nothing_while_a_thread_writes_checkpoints():
     words = "--backend cupy --kills 12 --steps 30 --every 12 --jobs 1".split()

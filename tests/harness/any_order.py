@@ -1,0 +1,145 @@
+"""Run tests/on_cupy.py while the emulated GPU computes in any order that streams and events allow.
+
+    python tests/harness/any_order.py --orders 20              all tests, in 20 random orders
+    python tests/harness/any_order.py --first 7 --orders 1     order 7 again
+    python tests/harness/any_order.py --lose 10                lose one wait of ten: tests must fail
+    python tests/harness/any_order.py -k captured              tests by words of their names
+    python tests/harness/any_order.py --count                  the operations of a training step
+
+A GPU may compute two streams at the same time, unless one waits for the other. If such a wait is
+missing, results are wrong now and then, on some GPUs. The emulation itself executes everything at
+once. Here any_order.c takes the place of its driver: it delays every operation as long as it can,
+and chooses at random among the streams. The tests compare results with NumPy's, and steps by graphs
+with steps one by one, to the bit. A recording that CUDA would refuse, because one of its streams is
+not waited for, ends the tests.
+
+`--count` records the step of the default model as a graph. It prints the number of operations, and
+the length of the longest chain of operations in which each waits for the one before: once as it is,
+and once with the layers one after another (gpu/wavefront.py).
+
+Needs the emulation (tests/README.md), gcc, and MINILSTM_EMULATED_CUDA. Tests that count the
+operations of the emulated driver are skipped. The exit status is 1 if an order failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from unittest import mock
+
+HERE = Path(__file__).parent
+DRIVER, ORIGINAL = "libcuda.so.1", "liboriginal.so"
+
+
+def build(folder: Path) -> dict[str, str]:
+    """Build the emulation in a folder, with the driver of any_order.c -> environment for `run`."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder)}
+    subprocess.run([*_run(), "-m", "platform"], env=environment, check=True, capture_output=True)
+    (built,) = folder.glob("emulated_cuda-*")
+    (built / DRIVER).rename(built / ORIGINAL)
+    compiled = cache / built.name / "so"  # kernels for the CPU, which take minutes
+    compiled.mkdir(parents=True, exist_ok=True)
+    (built / "so").symlink_to(compiled)
+    # The new driver needs the original one, under another name: which one it has no file tells
+    nothing, stub = built / "nothing.c", built / "stub" / ORIGINAL
+    stub.parent.mkdir()
+    nothing.write_text("")
+    _compile("-o", stub, nothing, f"-Wl,-soname,{ORIGINAL}")
+    link = ["-L", stub.parent, "-Wl,--no-as-needed,-rpath,$ORIGIN", f"-l:{ORIGINAL}", "-ldl"]
+    _compile("-o", built / DRIVER, HERE / "any_order.c", f"-Wl,-soname,{DRIVER}", *link)
+    return environment
+
+
+def run(environment: dict[str, str], *words: str) -> tuple[int, str]:
+    """Run this program in a process that the emulation starts. Return its status and output."""
+    done = subprocess.run(
+        [*_run(), __file__, "--inside", *words],
+        env=environment | {"PYTEST_ADDOPTS": ""}, cwd=HERE.parents[1],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    return done.returncode, done.stdout.rstrip()
+
+
+def _compile(*words):
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-pthread", *words], check=True)
+
+
+def _run():
+    return [str(Path(os.environ["MINILSTM_EMULATED_CUDA"], "run")), sys.executable]
+
+
+def inside(words: list[str]) -> int:
+    """Do the work in this process, which the emulation has started."""
+    return count() if words == ["--count"] else test(words)
+
+
+def test(words: list[str]) -> int:
+    """Run the tests. Those that ask for the emulation count its operations: they are skipped."""
+    import pytest
+
+    kept = sys.modules["fakegpu"]  # still in use
+    sys.modules["fakegpu"] = None
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore::ResourceWarning"]
+    status = pytest.main([str(HERE.parent / "on_cupy.py"), *options, *words])
+    del kept
+    return status
+
+
+def count() -> int:
+    """Record the default model's step, with a wavefront and without one."""
+    from minilstm.backend import use_backend
+    from minilstm.benchmark import gpu
+    from minilstm.gpu import wavefront
+    from minilstm.gpu.capture import Captured, on_stream
+    from minilstm.training.batches import BatchesAhead
+
+    for name, tile in (("as it is", wavefront.TILE), ("layers one after another", 1e-3)):
+        print(name, end=": ", flush=True)
+        with (
+            mock.patch.object(wavefront, "TILE", tile),
+            use_backend("cupy", "float32"),
+            on_stream(),
+        ):
+            training = gpu.Training(gpu.ROWS[-1].settings())
+            batches, step = BatchesAhead(training.packing, 0, 1), Captured(training.step)
+            packed = batches.receive()
+            step(packed)
+            step(packed)  # is recorded
+            batches.stop()
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--orders", type=int, default=20, help="number of random orders (20)")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first order")
+    parser.add_argument("--lose", type=int, default=0, help="lose one wait of so many (none)")
+    parser.add_argument("-k", default="", help="only tests with these words in their names")
+    parser.add_argument("--count", action="store_true", help="count the operations of a step")
+    options, failed = parser.parse_args(), 0
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        environment = build(Path(folder)) | {"ANY_ORDER_LOSE": str(options.lose)}
+        if options.count:
+            status, output = run(environment | {"ANY_ORDER_COUNT": "1"}, "--count")
+            print(output)
+            return status
+        words = ["-k", options.k] if options.k else []
+        orders = range(options.first, options.first + options.orders)
+        seeds = ({"ANY_ORDER_SEED": str(order)} for order in orders)
+        results = pool.map(lambda seed: run(environment | seed, *words), seeds)
+        for order, (status, output) in zip(orders, results, strict=True):
+            print(f"order {order}: {output.rpartition(chr(10))[2]}", flush=True)
+            if status:
+                failed += 1
+                print(output)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(inside(sys.argv[2:]) if sys.argv[1:2] == ["--inside"] else main())
