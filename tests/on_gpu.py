@@ -8,8 +8,8 @@ Sections, in their order:
 
     doctor    python -m minilstm.doctor --backend cupy
     bench     python -m minilstm.bench gpu: the rows that have targets
-    choices   the default model's step with other sizes of cuBLAS's scratch memory, and its two
-              layers one after the other and as a wavefront
+    choices   the default model's step with other sizes of cuBLAS's scratch memory, and with its two
+              layers one after the other
     streams   gradients computed in several streams against those in one, bit by bit, 20 times
     presets   100 steps of each preset; with few units also by graphs and one by one, bit by bit
     tests     python -m pytest tests/on_cupy.py
@@ -23,7 +23,6 @@ pytest-xdist and a GPU.
 
 import argparse
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -44,17 +43,18 @@ from minilstm import config  # noqa: E402
 from minilstm.backend import use_backend, xp  # noqa: E402
 from minilstm.benchmark import gpu  # noqa: E402
 from minilstm.config import preset_names  # noqa: E402
-from minilstm.gpu import products  # noqa: E402
+from minilstm.gpu import products, wavefront  # noqa: E402
 from minilstm.gpu.capture import Captured, on_stream  # noqa: E402
 from minilstm.layers import linear, lstm, rnn  # noqa: E402
 from minilstm.layers.init import Blank  # noqa: E402
-from minilstm.layers.stack import Stack  # noqa: E402
 from minilstm.models import composite  # noqa: E402
 from minilstm.runs import checkpoint  # noqa: E402
 from minilstm.training.batches import BatchesAhead  # noqa: E402
 
 TIMED = ("paper, 128", "1x512, tf32", "default, float32")  # rows of bench gpu that have targets
 SCRATCH = (0, 4 << 20, 64 << 20)  # bytes for cuBLAS, which chooses its kernels by them
+TINY_TILE = 1e-3  # so small that one layer seems to fill a GPU
+IN_TURN = "layers one after the other"
 SMALL = {"--frame-size": 16, "--digit-size": 8, "--past": 4, "--future": 3, "--hidden": 8}
 SMALL |= {"--batch-size": 4}
 TOGETHER = 4  # presets trained at the same time
@@ -118,16 +118,17 @@ def bench(check):
 def choices(check):
     """Milliseconds of the default model, computed in other ways. Each has a process of its own."""
     found = {}
-    for name in (*map(str, SCRATCH), "wavefront"):
+    for name in (*map(str, SCRATCH), IN_TURN):
         words = [__file__, str(check.options.out), "--choice", name, "--size", check.options.size]
         found[name] = json.loads(check.run("choices", *words).splitlines()[-1])
     return found
 
 
-def step_with_scratch(size, row):
-    """Milliseconds of a step, captured, with so many bytes of scratch memory."""
+def milliseconds_of_a_step(row, scratch=products.WORKSPACE, tile=wavefront.TILE):
+    """Milliseconds of a step, captured. With tiny tiles the layers come one after the other."""
     with (
-        mock.patch.object(products, "WORKSPACE", size),
+        mock.patch.object(products, "WORKSPACE", scratch),
+        mock.patch.object(wavefront, "TILE", tile),
         use_backend("cupy", row.precision),
         on_stream(),
     ):
@@ -138,57 +139,6 @@ def step_with_scratch(size, row):
             run(batches.receive())
         packed = batches.receive()
         found = gpu.median(lambda: run(packed), row.repeats)
-        batches.stop()
-    return found
-
-
-def wavefront(row):
-    """Milliseconds of the encoder's forward pass, layer after layer and as a wavefront.
-
-    In the wavefront the second layer makes its first steps while the first layer makes later ones.
-    It gets its inputs in pieces of 1, 2 or 5 steps, by a third stream.
-    """
-    found = {}
-    with use_backend("cupy", row.precision), on_stream():
-        training = gpu.Training(row.settings())
-        stack, packing = training.model.encoder, training.packing
-        batches = BatchesAhead(packing, 0, 1)
-        x = batches.next().past
-        here, between, above = (xp.cuda.Stream(non_blocking=True) for _ in range(3))
-        expected = Stack.forward(stack, x)[0][0].copy()
-
-        def pieces(length):
-            lower, upper = stack.layers
-            run = lower.begin(x, None)
-            upper_run = upper.begin(run.y, None)
-            lower.project(run, slice(0, len(x)))
-            above.wait_event(xp.cuda.get_current_stream().record())
-            for first in range(0, len(x), length):
-                steps = slice(first, min(first + length, len(x)))
-                for t in range(steps.start, steps.stop):
-                    lower.step(run, t)
-                between.wait_event(xp.cuda.get_current_stream().record())
-                with between:
-                    upper.project(upper_run, steps)
-                above.wait_event(between.record())
-                with above:
-                    for t in range(steps.start, steps.stop):
-                        upper.step(upper_run, t)
-            xp.cuda.get_current_stream().wait_event(above.record())
-            xp.copyto(y, upper_run.y)
-
-        y = xp.empty_like(expected)
-        ways = {"layer after layer": lambda: xp.copyto(y, Stack.forward(stack, x)[0][0])}
-        ways |= {f"pieces of {n}": functools.partial(pieces, n) for n in (1, 2, 5)}
-        with here:
-            for name, work in ways.items():
-                run = Captured(work)
-                for _ in range(3):
-                    y.fill(0)
-                    run()
-                far = float(abs(y - expected).max())
-                assert far < 1e-5, (name, far)
-                found[name] = gpu.median(run, row.repeats)
         batches.stop()
     return found
 
@@ -232,6 +182,8 @@ def in_one_stream():
             composite, "side_by_side", lambda functions: {k: f() for k, f in functions.items()}
         )
         stack.enter_context(one_by_one)
+        here = mock.patch.object(wavefront, "side_stream", lambda *_: xp.cuda.get_current_stream())
+        stack.enter_context(here)
         yield
 
 
@@ -305,8 +257,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.choice is not None:
         row = (gpu.TINY if options.size == "small" else gpu.ROWS)[-1]
-        way = options.choice
-        found = wavefront(row) if way == "wavefront" else step_with_scratch(int(way), row)
+        in_turn = options.choice == IN_TURN
+        choice = {"tile": TINY_TILE} if in_turn else {"scratch": int(options.choice)}
+        found = milliseconds_of_a_step(row, **choice)
         print(json.dumps(found))
         return 0
     if unknown := set(options.section) - {*ALONE, *SHARED}:
