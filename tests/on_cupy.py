@@ -40,6 +40,7 @@ from minilstm.gpu.capture import RECORDING, Captured, on_stream
 from minilstm.gpu.side_by_side import STREAMS, aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
 from minilstm.gpu.writer import Writer
+from minilstm.layers import stack
 from minilstm.layers.layer import Flat
 from minilstm.layers.linear import add_product
 from minilstm.layers.losses import SquaredError
@@ -452,8 +453,8 @@ class AddedProjection(ElmanRNN):
 CELLS = (AddedProjection, SlidesRNN, PeepholeLSTM, SlidesLSTM)
 
 
-def gradients_of_a_stack(cell, layers, B=3, dropout=0.0):
-    """Run a stack forward and back four times -> everything that it computed, and the streams."""
+def results_of_a_stack(cell, layers, B=3, dropout=0.0):
+    """Run a stack forward and back four times -> all results, number of streams of its loops."""
     rng, streams = np.random.default_rng(0), set()
 
     class Seen(cell, abstract=True):
@@ -465,18 +466,18 @@ def gradients_of_a_stack(cell, layers, B=3, dropout=0.0):
             streams.add(stream_in_use())
             super().step_backward(run, t, dy)
 
-    stack = Stack(4, 7, layers, rng, Seen, dropout=dropout)
-    for param in stack.params().values():
+    layer = Stack(4, 7, layers, rng, Seen, dropout=dropout)
+    for param in layer.params().values():
         param.value[...] = asarray(rng.normal(size=param.value.shape), param.value.dtype)
     masks = tuple(asarray(rng.random((6, B, 7)) > 0.5, bool) for _ in range(layers - 1))
     results = []
     for k in range(4):
-        x, dy = (asarray(rng.normal(size=(6, B, D)), stack.dtype) for D in (4, 7))
+        x, dy = (asarray(rng.normal(size=(6, B, D)), layer.dtype) for D in (4, 7))
         with joined() if k % 2 else contextlib.nullcontext():
-            (y, final), cache = stack.forward(x, None, masks if dropout else None)
-            dx, _, _ = stack.backward((dy, final), cache)
+            (y, final), cache = layer.forward(x, None, masks if dropout else None)
+            dx, _, _ = layer.backward((dy, final), cache)
         results += [*map(to_numpy, (y, dx)), *(to_numpy(h) for state in final for h in state)]
-    return [*results, *(to_numpy(p.grad) for p in stack.params().values())], len(streams)
+    return [*results, *(to_numpy(p.grad) for p in layer.params().values())], len(streams)
 
 
 def stream_in_use():
@@ -485,17 +486,17 @@ def stream_in_use():
 
 @pytest.mark.parametrize("layers", [2, 3, 4])
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
-def test_layers_of_a_stack_are_computed_at_the_same_time_and_right(cell, layers):
+def test_two_layers_at_the_same_time_use_two_streams_and_equal_numpy(cell, layers):
     with use_backend("numpy", "float64"):
-        expected, streams = gradients_of_a_stack(cell, layers)
+        expected, streams = results_of_a_stack(cell, layers)
         assert streams == 1
     with use_backend("cupy", "float64"):
-        found, streams = gradients_of_a_stack(cell, layers)
+        found, streams = results_of_a_stack(cell, layers)
         assert streams == 2
     assert all(map(lambda a, b: close(a, b, 1e-12), found, expected))
 
 
-def test_layers_that_fill_a_gpu_or_have_dropout_between_them_are_computed_one_after_another():
+def test_layers_that_fill_half_of_a_gpu_or_have_dropout_between_them_come_one_after_another():
     with use_backend("numpy", "float32"):
         assert not wavefront.has_room(1, 4)
     with use_backend("cupy", "float64"):
@@ -503,9 +504,9 @@ def test_layers_that_fill_a_gpu_or_have_dropout_between_them_are_computed_one_af
         assert wavefront.has_room(wavefront.TILE, fits)
         assert not wavefront.has_room(wavefront.TILE + 1, fits)
         assert not wavefront.has_room(wavefront.TILE, fits + 1)
-        assert gradients_of_a_stack(PeepholeLSTM, 2, dropout=0.5)[1] == 1
-        with mock.patch.object(wavefront, "TILE", 0.01):
-            assert gradients_of_a_stack(PeepholeLSTM, 2)[1] == 1
+        assert results_of_a_stack(PeepholeLSTM, 2, dropout=0.5)[1] == 1
+        with mock.patch.object(stack, "has_room", lambda B, width: False):
+            assert results_of_a_stack(PeepholeLSTM, 2)[1] == 1
 
 
 PAIRED = {
@@ -709,7 +710,7 @@ def test_the_copies_of_a_checkpoint_are_counted_as_memory():
         assert resources.weights_memory(settings, 64) == expected
 
 
-def test_the_scratch_memory_of_every_stream_is_counted_as_memory(monkeypatch):
+def test_the_workspace_of_every_stream_is_counted_as_memory(monkeypatch):
     settings = settings_of({"model": {"kind": "composite", "layers": 2}})
     streams, handle = [], products._handle
 
@@ -720,8 +721,8 @@ def test_the_scratch_memory_of_every_stream_is_counted_as_memory(monkeypatch):
     monkeypatch.setattr(products, "_handle", noting)
     fixed, used = [], []
     with use_backend("cupy", "float32"), on_stream():
-        for tile in (1e-3, wavefront.TILE):  # layers one after another, and at the same time
-            monkeypatch.setattr(wavefront, "TILE", tile)
+        for has_room in (lambda B, width: False, wavefront.has_room):
+            monkeypatch.setattr(stack, "has_room", has_room)
             model = build.build_model(settings, 64)
             fixed.append(resources.memory_of(model, settings).fixed)
             streams.clear()
@@ -729,8 +730,8 @@ def test_the_scratch_memory_of_every_stream_is_counted_as_memory(monkeypatch):
             batch = Batch(asarray(batch.past), asarray(batch.future), False, None)
             training_step(model, build.build_optimizer(model, settings), batch, settings, 0.01)
             used.append(len(set(streams)))
-    assert used == [STREAMS, STREAMS + wavefront.STREAMS]
-    assert fixed[1] - fixed[0] == wavefront.STREAMS * products.WORKSPACE
+    assert used == [STREAMS, STREAMS + wavefront.MORE_STREAMS]
+    assert fixed[1] - fixed[0] == wavefront.MORE_STREAMS * products.WORKSPACE
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "squared error"])

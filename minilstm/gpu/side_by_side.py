@@ -11,9 +11,9 @@ gradients of weights go to further streams, because no later product needs them.
 Results do not change by a bit: each stream does what it would do alone, with scratch memory of its
 own (products.py). CuPy's memory pool lends freed memory again to the stream that took it. So an
 array that another stream reads must be kept until the current stream has waited for that stream.
-With NumPy, all functions are called at once, one after another.
+With NumPy, all functions are called immediately, one after another.
 
-Read next: capture.py.
+Read next: wavefront.py, which computes two layers of a stack at the same time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from contextvars import ContextVar
 
 from ..backend import current_backend, xp
 
-# of a training step: each of two decoders has one, one for `aside`, and one for `aside` inside that
-STREAMS = 6
+# streams of a training step. For each of two decoders: one, one for what it puts aside, and one for
+# what is put aside there
+STREAMS = 2 * (1 + 1 + 1)
 
-# of the innermost `with joined()`: its streams, and the functions with arguments that they run
+# The streams of the innermost `with joined()`. The functions that they run are kept with their
+# arguments, so that no array of theirs is freed before the block ends
 _put_aside: ContextVar[tuple[dict, list] | None] = ContextVar("put_aside", default=None)
 
 
@@ -39,13 +41,14 @@ def side_by_side(functions: dict[str, Callable]) -> dict:
     but the first function works in the current stream and every other function in a stream of its
     own. These streams start after all earlier operations, and all later operations wait for them.
     Freed memory may be used again in the stream that took it. So the first function must not free
-    an array that another function made in an earlier call.
+    an array that another function allocated in an earlier call: the other stream could overwrite it
+    while the first one still reads it.
     """
     if current_backend().name == "numpy" or len(functions) < 2:
         return {name: function() for name, function in functions.items()}
     here, results = xp.cuda.get_current_stream(), {}
     device = xp.cuda.runtime.getDevice()
-    start = mark(here)
+    start = record_event(here)
     for k, (name, function) in enumerate(functions.items()):
         if k == 0:
             results[name] = function()
@@ -56,26 +59,27 @@ def side_by_side(functions: dict[str, Callable]) -> dict:
             with side:
                 results[name] = function()
         finally:  # a recording ends only if all its streams have come together again
-            here.wait_event(mark(side))
+            here.wait_event(record_event(side))
     return results
 
 
 def aside(function: Callable, *arguments) -> None:
     """Call a function whose results are needed only at the end of the block `with joined()`.
 
-    It must not change an array that is still read, and no array that it reads may change any more.
+    Until the block ends, nothing else may read the arrays that it changes, or change the arrays
+    that it reads.
     Calls from one stream are computed in order. A call from a function that was put aside goes to a
-    further stream. Outside such a block `aside` calls the function at once.
+    further stream. Outside such a block `aside` calls the function immediately.
     """
     if _put_aside.get() is None:
         function(*arguments)
         return
     streams, kept = _put_aside.get()
     here = xp.cuda.get_current_stream()
-    side = side_stream(xp.cuda.runtime.getDevice(), here.ptr, 0)
+    side = side_stream(xp.cuda.runtime.getDevice(), here.ptr, "aside")
     streams[side.ptr] = side
     kept.append((function, arguments))
-    side.wait_event(mark(here))
+    side.wait_event(record_event(here))
     with side:
         function(*arguments)
 
@@ -93,10 +97,10 @@ def joined():
     finally:
         _put_aside.reset(before)
         for side in streams.values():
-            xp.cuda.get_current_stream().wait_event(mark(side))
+            xp.cuda.get_current_stream().wait_event(record_event(side))
 
 
-def mark(stream):
+def record_event(stream):
     """Return an event that comes after all operations in `stream` so far."""
     event = xp.cuda.Event(disable_timing=True)
     event.record(stream)
@@ -104,6 +108,6 @@ def mark(stream):
 
 
 @functools.cache  # streams are used again, because each has scratch memory of cuBLAS
-def side_stream(device, stream, k):
-    """Return stream number k beside `stream` of a device. Number 0 is for `aside`."""
+def side_stream(device, address, use):
+    """Return the stream beside the one at `address`, for one use, such as "aside"."""
     return xp.cuda.Stream(non_blocking=True)

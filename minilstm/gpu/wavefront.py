@@ -1,21 +1,25 @@
-"""The layers of a stack computed by a GPU at the same time, each one time step behind the other.
+"""Two neighbouring layers of a stack, computed by a GPU at the same time.
 
-Step t of a layer needs its own step t - 1, and step t of the layer below. So a layer can make step
-t while the layer below it makes step t + 1. This order is called a wavefront:
+Time step t of a layer needs its own time step t - 1, and time step t of the layer below. So a layer
+can compute time step t while the layer below it computes time step t + 1. This order is called a
+wavefront. Each column below is computed at the same time, and the numbers are time steps:
 
     layer 0    0  1  2  3
     layer 1       0  1  2  3
 
-A product of one time step leaves most of a GPU idle if the layer is small. Two such products at the
-same time take little longer than one. The backward pass goes from the top layer down, and from the
-last step back.
+In the backward pass the top layer is ahead, and the time steps count down.
 
-The loops over time are those of rnn.py and stack.py, and the host makes their calls in the same
-order as without a wavefront. But layers with odd numbers work in a stream of their own, and the
-products between two layers are made in a third stream, step by step. A stream waits for an event: a
-mark in the queue of another stream. There is no wavefront with NumPy, with dropout, or if a layer
-is so large that its product fills the GPU. Then the product between two layers is made once for all
-steps, which is faster than step by step.
+The matrix product of one time step of a small layer leaves most of a GPU idle. There is a wavefront
+if two such products fit on the GPU, and if there are several layers and time steps and no dropout
+masks. Otherwise, and always with NumPy, a layer begins when the one before has ended. Then all
+inputs of a layer are multiplied by Wx in ONE product, which takes less time than one product for
+each time step.
+
+Streams are explained in side_by_side.py. Layers 0, 2, ... are computed in the current stream,
+layers 1, 3, ... in a second one. So at most two layers overlap. A third stream computes the
+products with Wx, one time step at a time. Python still calls the loop of one layer after the other
+(stack.py, rnn.py). That only puts operations into the queues of the streams. Events make a stream
+wait until another one has computed what it needs.
 
 Read next: capture.py.
 """
@@ -28,13 +32,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 
 from ..backend import current_backend, xp
-from .side_by_side import mark, side_stream
+from .side_by_side import record_event, side_stream
 
-# of a training step, besides those of side_by_side.py: for each of two decoders one for layers with
-# odd numbers, two for what these layers put aside, and one for the products between layers
-STREAMS = 8
-MULTIPROCESSORS = 16  # cudaDevAttrMultiProcessorCount of CUDA's header driver_types.h
-TILE = 64  # a multiprocessor computes about so many rows and columns of a product at a time
+# streams that a wavefront adds to a training step. For each of two decoders: one for layers 1, 3,
+# ..., two for what these layers put aside, and one for the products with Wx
+MORE_STREAMS = 2 * (1 + 2 + 1)
+MULTIPROCESSOR_COUNT = 16  # CUDA's number for the question: how many multiprocessors has a GPU?
+TILE = 64  # an estimate: a multiprocessor computes 64 rows and columns of a product at a time
 
 _wave: ContextVar[_Wave | None] = ContextVar("wave", default=None)
 
@@ -51,8 +55,8 @@ def has_room(B: int, width: int) -> bool:
 def wavefront(wanted: bool) -> Iterator[Callable]:
     """Yield call(k, function, *arguments), which calls a function of layer k.
 
-    If a wavefront is wanted, the layers are computed at the same time, and all operations after the
-    block wait for them. Call them one after another, from the bottom up or from the top down.
+    Call the layers in the order of k, up or down. If a wavefront is wanted, each is computed in its
+    stream, and operations after the block wait for all layers.
     """
     if not wanted:
         yield lambda k, function, *arguments: function(*arguments)
@@ -66,31 +70,32 @@ def wavefront(wanted: bool) -> Iterator[Callable]:
         wave.end()
 
 
-def in_wave(steps: Iterable[int]) -> Iterator[int]:
-    """Yield the steps of a layer's loop over time, in their order.
+def each_step(steps: Iterable[int]) -> Iterator[int]:
+    """Yield the time steps of a layer's loop, in their order.
 
-    In a wavefront a step waits for the product between it and the layer before.
+    In a wavefront, each waits for its input: x Wx in the forward pass, dy in the backward pass.
     """
     wave = _wave.get()
-    return iter(steps) if wave is None else wave.steps(steps)
+    return iter(steps) if wave is None else wave.each_step(steps)
 
 
 def project_all(function: Callable, run) -> None:
-    """Call function(run, slice) for all steps, before the loop over time.
+    """Call function(run, slice) before the loop: for all time steps at once.
 
-    In a wavefront it is called for one step after another. Each waits for the layer below.
+    In a wavefront it is called for each time step of layers 1, 2, ..., as soon as the layer below
+    has computed that time step.
     """
     wave = _wave.get()
-    if wave is None or not wave.made:  # the inputs of the lowest layer are known
+    if wave is None or not wave.step_done:
         function(run, slice(0, len(run.x)))
     else:
         wave.project(function, run)
 
 
 def project_all_backward(function: Callable, run, want_dx: bool):
-    """Return function(run, slice, want_dx) of all steps, after the loop over time.
+    """Return function(run, slice, want_dx) after the loop: for all time steps at once.
 
-    In a wavefront it is called for one step after another. Each waits for that step of the loop.
+    In a wavefront it is called for each time step, as soon as the loop has computed it.
     """
     wave = _wave.get()
     if wave is None:
@@ -99,18 +104,22 @@ def project_all_backward(function: Callable, run, want_dx: bool):
 
 
 class _Wave:
-    """The streams of a wavefront, and events: what the layer before has computed so far.
+    """The streams of a wavefront, and the events that one waits for.
 
-    CuPy's memory pool lends freed memory again to the stream that took it. The gradients that go
-    from layer to layer are taken by `between`. It makes those of the next layer after the loop that
-    reads these ones.
+    step_done    {t: event} of the newest loop. Empty before the first one
+    input_done   {t: event} of the newest products with Wx: the inputs of the next loop
+
+    CuPy gives freed memory back only to the stream that allocated it. The gradients dx of a layer
+    are allocated in `between`, and the loop of the next layer reads them in another stream. They
+    are not overwritten too early: when they are freed, `between` already waits for that loop.
     """
 
     def __init__(self):
         device, self.here = xp.cuda.runtime.getDevice(), xp.cuda.get_current_stream()
-        self.odd, self.between = (side_stream(device, self.here.ptr, k) for k in ("odd", "between"))
-        self.made, self.projected = {}, {}  # {t: event}: of the loop, and of the product between
-        start = mark(self.here)
+        self.odd = side_stream(device, self.here.ptr, "odd layers")
+        self.between = side_stream(device, self.here.ptr, "between layers")
+        self.step_done, self.input_done = {}, {}
+        start = record_event(self.here)
         for stream in (self.odd, self.between):
             stream.wait_event(start)
 
@@ -119,50 +128,55 @@ class _Wave:
         with self.odd if k % 2 else contextlib.nullcontext():
             return function(*arguments)
 
-    def steps(self, steps):
-        """Yield the steps. Each waits for its product, and leaves a mark when it is made."""
-        here, self.made = xp.cuda.get_current_stream(), {}
+    def each_step(self, steps):
+        """Before each time step wait for its input. After it record an event."""
+        here, self.step_done = xp.cuda.get_current_stream(), {}
         for t in steps:
-            if t in self.projected:
-                here.wait_event(self.projected[t])
+            if t in self.input_done:
+                here.wait_event(self.input_done[t])
             yield t
-            self.made[t] = mark(here)
+            self.step_done[t] = record_event(here)
 
     def project(self, function, run):
-        """Project the outputs of the layer below."""
-        self.between.wait_event(mark(xp.cuda.get_current_stream()))  # `begin` may have written
+        """Multiply the outputs of the layer below by Wx."""
+        # `begin` may have written to the arrays of run
+        self.between.wait_event(record_event(xp.cuda.get_current_stream()))
         for t in range(len(run.x)):
-            with self._product(t):
+            with self._after_step(t):
                 function(run, slice(t, t + 1))
 
     def project_backward(self, function, run, want_dx):
-        """Return dx (T, B, D) or None, the gradient of the outputs of the layer below."""
+        """Return dx (T, B, D), or None if it is not wanted."""
         dx = None
         for t in reversed(range(len(run.x))):
-            with self._product(t):
+            with self._after_step(t):
                 part = function(run, slice(t, t + 1), want_dx)
                 if part is None:
                     continue
                 if dx is None:
                     dx = xp.empty((len(run.x), *part.shape[1:]), part.dtype)
                 dx[t] = part[0]
-        xp.cuda.get_current_stream().wait_event(mark(self.between))
+        # `accumulate` may read what these calls wrote
+        xp.cuda.get_current_stream().wait_event(record_event(self.between))
         return dx
 
     @contextlib.contextmanager
-    def _product(self, t):
-        """Compute a product between two layers, as soon as step t of the layer before is made."""
-        self.between.wait_event(self.made[t])
+    def _after_step(self, t):
+        """Run the body in `between`, after time step t of the newest loop."""
+        self.between.wait_event(self.step_done[t])
         with self.between:
             yield
-        self.projected[t] = mark(self.between)
+        self.input_done[t] = record_event(self.between)
 
     def end(self):
-        """Let the stream of the stack wait for the others: so a recording ends in one stream."""
+        """Let the stream of the stack wait for the other two, so that it sees their results.
+
+        CUDA also demands it: a recording must end in the stream in which it began.
+        """
         for stream in (self.odd, self.between):
-            self.here.wait_event(mark(stream))
+            self.here.wait_event(record_event(stream))
 
 
 @functools.cache
 def _multiprocessors(device):
-    return xp.cuda.runtime.deviceGetAttribute(MULTIPROCESSORS, device)
+    return xp.cuda.runtime.deviceGetAttribute(MULTIPROCESSOR_COUNT, device)

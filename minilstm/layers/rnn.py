@@ -3,6 +3,13 @@
 `Recurrent` has the loop over time, forward and backward, which all cells share. Here are the
 slides' literal RNN and the standard (Elman) RNN; the LSTMs are in lstm.py.
 
+Four functions here come from the folder gpu/. With NumPy they do nothing else than this:
+
+    project_all(f, run)                      f(run, all time steps)
+    each_step(steps)                         steps
+    project_all_backward(f, run, want_dx)    f(run, all time steps, want_dx)
+    aside(f, ...)                            f(...)
+
 Slides: "Recurrent Neural Networks: Unrolling Recurrent Networks", "Cells: Simple RNN".
 Read next: lstm.py.
 """
@@ -13,7 +20,7 @@ import numpy as np
 
 from ..backend import xp
 from ..gpu.side_by_side import aside
-from ..gpu.wavefront import in_wave, project_all, project_all_backward
+from ..gpu.wavefront import each_step, project_all, project_all_backward
 from . import cells, samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect, expect_entries
@@ -78,9 +85,9 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
 
     If all inputs are known beforehand, `forward` and `backward` call `project` and
     `project_backward` once for all steps, which is ONE matrix product each. They are called for one
-    step at a time in a decoder whose inputs are its own outputs (feedback.py), and on a GPU, which
-    computes small layers of a stack at the same time (gpu/wavefront.py). Then other steps are
-    computed meanwhile, so both may write only to elements of the given steps.
+    step at a time in two cases: in a decoder whose inputs are its own outputs (feedback.py), and on
+    a GPU that computes two small layers at the same time (gpu/wavefront.py). Both may write only to
+    elements of `steps`, because a GPU may be computing other steps meanwhile.
     """
 
     num_gates: int
@@ -113,8 +120,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     def forward(self, x, state=None):
         """x (T, B, D), state of (B, H) arrays -> (y (T, B, H), final state), cache."""
         run = self.begin(x, state)
-        project_all(self.project, run)  # of all steps
-        for t in in_wave(range(len(x))):  # t = 0, 1, ..., T-1
+        project_all(self.project, run)
+        for t in each_step(range(len(x))):
             self.step(run, t)
         return (run.y, self.final_state(run)), Cache(run=run, has_state=state is not None)
 
@@ -130,7 +137,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
         if dy is not None:
             expect("dy", dy, run.y.shape, run.y.dtype)
         self.begin_backward(run, dfinal)
-        for t in in_wave(reversed(range(len(run.x)))):  # t = T-1, ..., 1, 0
+        for t in each_step(reversed(range(len(run.x)))):
             self.step_backward(run, t, None if dy is None else dy[t])
         run.end_loop()
         dx = project_all_backward(self.project_backward, run, want_dx)
@@ -187,7 +194,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
         raise NotImplementedError  # every cell defines its own
 
     def project_backward(self, run, steps, want_dx):
-        """dx = da Wx^T for a slice of steps, (T, B, D); None if it is not wanted."""
+        """dx = da Wx^T for a slice of steps, (steps, B, D); None if it is not wanted."""
         return affine_dx(run.a[steps], self.Wx.value) if want_dx else None
 
     def accumulate(self, run):
@@ -270,7 +277,7 @@ class SlidesRNN(Recurrent):
         affine_dx(run.dhs[t], self.W.value, out=run.dh)
 
     def project_backward(self, run, steps, want_dx):
-        """dx = da Wi^T for a slice of steps, (T, B, D); None if it is not wanted."""
+        """dx = da Wi^T for a slice of steps, (steps, B, D); None if it is not wanted."""
         return affine_dx(run.a[steps], self.Wi.value) if want_dx else None
 
     def accumulate(self, run):

@@ -1,5 +1,8 @@
 """A stack of recurrent layers: each layer's outputs are the inputs of the layer above.
 
+With NumPy, call(k, function, ...) below is function(...). A GPU computes two small layers at the
+same time (gpu/wavefront.py).
+
 Slides: "Recurrent Encoder-Decoder"; Table 2, "All models use 2 layers of LSTMs". Read next:
 losses.py, then models/encoder.py.
 """
@@ -46,8 +49,8 @@ class Stack(Layer, sample=samples.stack):
         """x (T, B, D), state, masks -> (y (T, B, H), final state), cache."""
         self.expect_inputs(x, state, masks)
         final, caches, dropout_caches = [], [], []
-        overlap = self.layers_overlap(*x.shape[:2], masks)
-        with wavefront(overlap) as call:  # calls a layer; on a GPU in a stream of its own
+        wave = self.wants_wavefront(*x.shape[:2], masks)
+        with wavefront(wave) as call:
             for k, layer in enumerate(self.layers):
                 if k > 0:
                     x, dropout_cache = self.dropout.forward(x, masks and masks[k - 1])
@@ -59,7 +62,7 @@ class Stack(Layer, sample=samples.stack):
             layers=caches,
             dropouts=dropout_caches,
             has_state=state is not None,
-            overlap=overlap,
+            wave=wave,  # the backward pass makes the same choice
         )
         return (x, tuple(final)), cache
 
@@ -71,19 +74,20 @@ class Stack(Layer, sample=samples.stack):
         dy, dfinal = doutputs
         caches, dstate = cache.consume(), []
         expect_entries("layers in the gradient of the final state", dfinal, len(self.layers))
-        with wavefront(caches.overlap) as call:
+        with wavefront(caches.wave) as call:
             for k in reversed(range(len(self.layers))):
-                arguments = (dy, dfinal and dfinal[k]), caches.layers[k], want_dx or k > 0
-                dy, dlayer_state = call(k, self.layers[k].backward, *arguments)
+                dlayer = dy, dfinal and dfinal[k]
+                backward = self.layers[k].backward
+                dy, dlayer_state = call(k, backward, dlayer, caches.layers[k], want_dx or k > 0)
                 dstate.insert(0, dlayer_state)
                 if k > 0:
                     dy, _ = self.dropout.backward(dy, caches.dropouts[k - 1])
         return dy, tuple(dstate) if caches.has_state else None, None
 
-    def layers_overlap(self, T, B, masks):
-        """Say if the layers are computed at the same time: on a GPU, without masks, if small."""
-        several = len(self.layers) > 1 and T > 1 and masks is None
-        return several and all(has_room(B, layer.num_gates * layer.H) for layer in self.layers)
+    def wants_wavefront(self, T, B, masks):
+        """Say if a GPU should compute two layers at the same time. Always False with NumPy."""
+        possible = len(self.layers) > 1 and T > 1 and masks is None
+        return possible and all(has_room(B, layer.num_gates * layer.H) for layer in self.layers)
 
     def expect_inputs(self, x, state, masks):
         """Raise ShapeError unless the inputs of `forward` fit. Each layer checks its own state."""

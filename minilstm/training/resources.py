@@ -80,8 +80,8 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     fixed = weights_memory(config, model.D) + 2 * one - two
     if not on_host:
         masks = () if config.model.dropout else None
-        overlap = model.encoder.layers_overlap(config.data.past, config.run.batch_size, masks)
-        streams = side_by_side.STREAMS + overlap * wavefront.STREAMS
+        wave = model.encoder.wants_wavefront(config.data.past, config.run.batch_size, masks)
+        streams = side_by_side.STREAMS + wave * wavefront.MORE_STREAMS
         fixed += streams * products.WORKSPACE
     return Memory(fixed, two - one + 4 * frames)
 

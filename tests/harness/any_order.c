@@ -1,13 +1,14 @@
 // A driver that runs the operations of an emulated GPU in any order that streams and events allow.
 //
-// The emulation executes each operation at once, so it never notices that a stream does not wait.
+// The emulation executes each operation immediately, so it never notices a wait that is missing.
 // This library takes its place (any_order.py). It keeps the operations in queues, one for each
 // stream, and executes them as late as possible: when the host waits for one. Then it chooses at
 // random among the streams that need not wait, and changes its choice now and then. A recorded
 // graph keeps what each operation waits for, and each launch has an order of its own.
 //
 // ANY_ORDER_SEED   number of the order
-// ANY_ORDER_LOSE   n > 0: one of n waits in a recording is lost, to see that tests notice it
+// ANY_ORDER_LOSE   n > 0: each wait in a recording is ignored with probability 1/n, to see that
+//                  tests notice it
 // ANY_ORDER_COUNT  set: print the number of operations of a recording, and the longest chain of
 //                  operations that wait for one another
 
@@ -19,17 +20,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TO_DEVICE = 1, TO_HOST = 2, NOT_READY = 600, SWITCH = 40, MOST = 20000 };
+enum { TO_DEVICE = 1, TO_HOST = 2, NOT_READY = 600 };  // CUDA's numbers
+enum { SWITCH = 40, MOST = 20000 };  // operations between new priorities; operations in queues
 
 typedef struct Operation Operation;
 typedef struct { Operation **at; int size, room; } List;
-typedef struct { Operation *last; List waits; Operation *recorded; unsigned rank; } Stream;
+typedef struct { Operation *last; List waits; Operation *recorded; unsigned priority; } Stream;
 struct Operation {
     void (*run)(void *);  // none for an event
     void *arguments;
     Stream *stream;
     List before, after;  // before: what a recorded one waits for; after: those that wait for it
-    int missing, done;   // number of operations before it that are not done
+    int missing;  // number of operations that it still waits for
+    int done;
+    int reached, length;  // of a recorded one: the end waits for it; chain of operations up to it
     Operation *copy;     // of a recorded operation: that of the newest launch
 };
 typedef struct { Operation *operation; } Event;
@@ -81,7 +85,7 @@ static void clear(List *list) {
     *list = (List){0};
 }
 
-static Stream *stream_of(void *handle) {  // small numbers are the legacy stream
+static Stream *stream_of(void *handle) {  // CUDA's predefined streams are small numbers
     return (size_t)handle < 16 ? &null_stream : handle;
 }
 
@@ -90,10 +94,10 @@ static Stream *stream_of(void *handle) {  // small numbers are the legacy stream
 static void run_one(void) {
     if (!ready.size) fail("operations wait for one another");
     if (draw() % SWITCH == 0)
-        for (int k = 0; k < number_of_streams; k++) streams[k]->rank = draw();
+        for (int k = 0; k < number_of_streams; k++) streams[k]->priority = draw();
     int best = 0;
     for (int k = 1; k < ready.size; k++)
-        if (ready.at[k]->stream->rank > ready.at[best]->stream->rank) best = k;
+        if (ready.at[k]->stream->priority > ready.at[best]->stream->priority) best = k;
     Operation *chosen = ready.at[best];
     ready.at[best] = ready.at[--ready.size];
     if (chosen->run) chosen->run(chosen->arguments);
@@ -159,7 +163,7 @@ static void synchronize(void *handle) {
 
 static int new_stream(void **handle) {
     Stream *made = calloc(1, sizeof *made);
-    made->rank = draw();
+    made->priority = draw();
     LOCKED(streams[number_of_streams++] = made);
     *handle = made;
     return 0;
@@ -179,7 +183,7 @@ int fk_cudaDeviceSynchronize(void) {
     return 0;
 }
 
-static int state_of(Operation *last) {  // a host that asks again and again gets on
+static int state_of(Operation *last) {  // runs one operation: a host may ask until it is done
     int done;
     LOCKED(if (last && !last->done) run_one(); done = !last || last->done);
     return done ? 0 : NOT_READY;
@@ -239,12 +243,12 @@ int fk_cudaStreamBeginCapture(void *handle, int mode) {
 }
 
 static void expect_one_end(Operation *end) {  // CUDA refuses a recording with loose ends
-    end->missing = 1;
+    end->reached = 1;
     for (int k = recorded.size - 1; k >= 0; k--) {
         Operation *one = recorded.at[k];
-        if (one->run && !one->missing && !losing)
+        if (one->run && !one->reached && !losing)
             fail("a stream of the recording was not waited for");
-        for (int j = 0; one->missing && j < one->before.size; j++) one->before.at[j]->missing = 1;
+        for (int j = 0; one->reached && j < one->before.size; j++) one->before.at[j]->reached = 1;
     }
 }
 
@@ -252,13 +256,12 @@ static void count(void) {
     int longest = 0, operations = 0;
     for (int k = 0; k < recorded.size; k++) {
         Operation *one = recorded.at[k];
-        one->missing = 0;
         for (int j = 0; j < one->before.size; j++) {
-            int length = one->before.at[j]->missing;
-            if (length > one->missing) one->missing = length;
+            int length = one->before.at[j]->length;
+            if (length > one->length) one->length = length;
         }
-        if (one->run) one->missing++, operations++;
-        if (one->missing > longest) longest = one->missing;
+        if (one->run) one->length++, operations++;
+        if (one->length > longest) longest = one->length;
     }
     printf("%d operations, %d of them one after another\n", operations, longest);
     fflush(stdout);
@@ -308,7 +311,7 @@ int fk_cudaGraphLaunch(void *graph, void *handle) {
 
 typedef struct { void *to; const void *from; size_t size; int kind, value; } Copy;
 typedef struct { char *start; size_t size; } Block;
-static Block pinned[1 << 16];  // only from such memory of the host the GPU copies by itself
+static Block pinned[1 << 16];  // memory of the host from which a GPU copies while the host goes on
 static int number_of_pinned;
 
 static int is_pinned(const void *address) {

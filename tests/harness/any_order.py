@@ -2,28 +2,31 @@
 
     python tests/harness/any_order.py --orders 20              all tests, in 20 random orders
     python tests/harness/any_order.py --first 7 --orders 1     order 7 again
-    python tests/harness/any_order.py --lose 10                lose one wait of ten: tests must fail
+    python tests/harness/any_order.py --lose 10                lose one wait of ten: must fail
     python tests/harness/any_order.py -k captured              tests by words of their names
     python tests/harness/any_order.py --count                  the operations of a training step
 
 A GPU may compute two streams at the same time, unless one waits for the other. If such a wait is
-missing, results are wrong now and then, on some GPUs. The emulation itself executes everything at
-once. Here any_order.c takes the place of its driver: it delays every operation as long as it can,
-and chooses at random among the streams. The tests compare results with NumPy's, and steps by graphs
-with steps one by one, to the bit. A recording that CUDA would refuse, because one of its streams is
-not waited for, ends the tests.
+missing, results are wrong now and then, on some GPUs. The emulation itself executes everything
+immediately. Here any_order.c takes the place of its driver: it delays every operation as long as it
+can, and chooses at random among the streams. The tests compare results with NumPy's, and steps by
+graphs with steps one by one, to the bit. A recording that CUDA would refuse, because one of its
+streams is not waited for, ends the tests.
 
 `--count` records the step of the default model as a graph. It prints the number of operations, and
-the length of the longest chain of operations in which each waits for the one before: once as it is,
-and once with the layers one after another (gpu/wavefront.py).
+the length of the longest chain of operations in which each waits for the one before: once with two
+layers at the same time, and once with one after the other (gpu/wavefront.py).
 
 Needs the emulation (tests/README.md), gcc, and MINILSTM_EMULATED_CUDA. Tests that count the
-operations of the emulated driver are skipped. The exit status is 1 if an order failed.
+operations of the emulated driver are skipped. The exit status is 1 if a test failed.
+
+With `--lose 10` each wait in a recording is ignored with a probability of 1/10. Tests must fail.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -46,7 +49,8 @@ def build(folder: Path) -> dict[str, str]:
     compiled = cache / built.name / "so"  # kernels for the CPU, which take minutes
     compiled.mkdir(parents=True, exist_ok=True)
     (built / "so").symlink_to(compiled)
-    # The new driver needs the original one, under another name: which one it has no file tells
+    # The new driver is linked with the original one, which is renamed. The original file does not
+    # contain its new name. So gcc is given an empty library that does
     nothing, stub = built / "nothing.c", built / "stub" / ORIGINAL
     stub.parent.mkdir()
     nothing.write_text("")
@@ -80,12 +84,13 @@ def inside(words: list[str]) -> int:
 
 
 def test(words: list[str]) -> int:
-    """Run the tests. Those that ask for the emulation count its operations: they are skipped."""
+    """Run the tests, except those that import the module of the emulation to count operations."""
     import pytest
 
     kept = sys.modules["fakegpu"]  # still in use
-    sys.modules["fakegpu"] = None
-    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore::ResourceWarning"]
+    sys.modules["fakegpu"] = None  # makes the import fail, which skips the test
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    options += ["-W", "ignore::ResourceWarning"]
     status = pytest.main([str(HERE.parent / "on_cupy.py"), *options, *words])
     del kept
     return status
@@ -95,17 +100,15 @@ def count() -> int:
     """Record the default model's step, with a wavefront and without one."""
     from minilstm.backend import use_backend
     from minilstm.benchmark import gpu
-    from minilstm.gpu import wavefront
     from minilstm.gpu.capture import Captured, on_stream
+    from minilstm.layers import stack
     from minilstm.training.batches import BatchesAhead
 
-    for name, tile in (("as it is", wavefront.TILE), ("layers one after another", 1e-3)):
+    never = mock.patch.object(stack, "has_room", lambda B, width: False)
+    ways = {"two layers at the same time": contextlib.nullcontext(), "one after the other": never}
+    for name, way in ways.items():
         print(name, end=": ", flush=True)
-        with (
-            mock.patch.object(wavefront, "TILE", tile),
-            use_backend("cupy", "float32"),
-            on_stream(),
-        ):
+        with way, use_backend("cupy", "float32"), on_stream():
             training = gpu.Training(gpu.ROWS[-1].settings())
             batches, step = BatchesAhead(training.packing, 0, 1), Captured(training.step)
             packed = batches.receive()
