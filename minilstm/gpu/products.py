@@ -45,6 +45,10 @@ def multiply(a, b, out, add: bool = False) -> None:
     (rows, inner), columns = a.shape, b.shape[1]
     if not rows or not columns:
         return
+    if not inner:  # a sum over nothing
+        if not add:
+            out.fill(0)
+        return
     name = out.dtype.name
     scalar = ctypes.c_double if name == "float64" else ctypes.c_float
     compute = COMPUTE["tf32" if name == "float32" and current_backend().tf32 else name]
