@@ -40,7 +40,7 @@ from minilstm.gpu.capture import RECORDING, Captured, on_stream
 from minilstm.gpu.side_by_side import STREAMS, aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
 from minilstm.gpu.writer import Writer
-from minilstm.layers import stack
+from minilstm.layers import rnn
 from minilstm.layers.layer import Flat
 from minilstm.layers.linear import add_product
 from minilstm.layers.losses import SquaredError
@@ -123,6 +123,20 @@ def test_every_gradient_is_that_of_numpy(sample, dtype, fused, whole_blocks):
     for name, expected in here.items():
         zeros = made.zeros.get(name, ())
         assert checker.error(there[name], expected, zeros) < TOLERANCE[dtype], name
+
+
+def test_one_frame_that_is_read_out_of_the_code_needs_no_step_and_has_its_gradient():
+    found = []
+    for backend in ("numpy", "cupy"):
+        with use_backend(backend, "float64"):
+            rng = np.random.default_rng(0)
+            decoder = Decoder(5, 4, 2, rng, start="read")
+            code = tuple(tuple(asarray(rng.normal(size=(2, 3, 4)), "float64")) for _ in range(2))
+            logits, cache = decoder.forward(code, 1)
+            dcode = decoder.backward(logits, cache)[0]
+            grads = (param.grad for param in decoder.params().values())
+            found.append([to_numpy(x) for x in (logits, *dcode[0], *dcode[1], *grads)])
+    assert all(map(lambda a, b: close(a, b, 1e-12), *found[::-1]))
 
 
 def differences(made):
@@ -475,16 +489,33 @@ def results_of_a_stack(cell, layers, B=3, dropout=0.0):
         x, dy = (asarray(rng.normal(size=(6, B, D)), layer.dtype) for D in (4, 7))
         with joined() if k % 2 else contextlib.nullcontext():
             (y, final), cache = layer.forward(x, None, masks if dropout else None)
-            dx, _, _ = layer.backward((dy, final), cache)
-        results += [*map(to_numpy, (y, dx)), *(to_numpy(h) for state in final for h in state)]
+            results += [to_numpy(y), *(to_numpy(h) for state in final for h in state)]
+            del y, final  # they would keep arrays that the layers may free
+            results.append(to_numpy(layer.backward((dy, None), cache)[0]))
     return [*results, *(to_numpy(p.grad) for p in layer.params().values())], len(streams)
+
+
+def test_a_stack_in_which_a_cell_has_a_loop_of_its_own_is_computed_in_one_stream():
+    class Scaled(PeepholeLSTM, abstract=True):
+        def forward(self, x, state=None):
+            return super().forward(2 * x, state)
+
+        def backward(self, doutputs, cache, want_dx=True):
+            dx, dstate = super().backward(doutputs, cache, want_dx)
+            return 2 * dx, dstate
+
+    with use_backend("numpy", "float64"):
+        expected, _ = results_of_a_stack(Scaled, 3)
+    with use_backend("cupy", "float64"):
+        found, streams = results_of_a_stack(Scaled, 3)
+    assert streams == 1 and all(map(lambda a, b: close(a, b, 1e-12), found, expected))
 
 
 def stream_in_use():
     return current_backend().name == "cupy" and xp.cuda.get_current_stream().ptr
 
 
-@pytest.mark.parametrize("layers", [2, 3, 4])
+@pytest.mark.parametrize("layers", [2, 3, 5])
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
 def test_two_layers_at_the_same_time_use_two_streams_and_equal_numpy(cell, layers):
     with use_backend("numpy", "float64"):
@@ -505,7 +536,7 @@ def test_layers_that_fill_half_of_a_gpu_or_have_dropout_between_them_come_one_af
         assert not wavefront.has_room(wavefront.TILE + 1, fits)
         assert not wavefront.has_room(wavefront.TILE, fits + 1)
         assert results_of_a_stack(PeepholeLSTM, 2, dropout=0.5)[1] == 1
-        with mock.patch.object(stack, "has_room", lambda B, width: False):
+        with mock.patch.object(rnn, "has_room", lambda B, width: False):
             assert results_of_a_stack(PeepholeLSTM, 2)[1] == 1
 
 
@@ -722,7 +753,7 @@ def test_the_workspace_of_every_stream_is_counted_as_memory(monkeypatch):
     fixed, used = [], []
     with use_backend("cupy", "float32"), on_stream():
         for has_room in (lambda B, width: False, wavefront.has_room):
-            monkeypatch.setattr(stack, "has_room", has_room)
+            monkeypatch.setattr(rnn, "has_room", has_room)
             model = build.build_model(settings, 64)
             fixed.append(resources.memory_of(model, settings).fixed)
             streams.clear()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 
@@ -47,13 +48,12 @@ def side_by_side(functions: dict[str, Callable]) -> dict:
     if current_backend().name == "numpy" or len(functions) < 2:
         return {name: function() for name, function in functions.items()}
     here, results = xp.cuda.get_current_stream(), {}
-    device = xp.cuda.runtime.getDevice()
     start = record_event(here)
     for k, (name, function) in enumerate(functions.items()):
         if k == 0:
             results[name] = function()
             continue
-        side = side_stream(device, here.ptr, k)
+        side = side_stream(here, k)
         side.wait_event(start)
         try:
             with side:
@@ -76,7 +76,7 @@ def aside(function: Callable, *arguments) -> None:
         return
     streams, kept = _put_aside.get()
     here = xp.cuda.get_current_stream()
-    side = side_stream(xp.cuda.runtime.getDevice(), here.ptr, "aside")
+    side = side_stream(here, "aside")
     streams[side.ptr] = side
     kept.append((function, arguments))
     side.wait_event(record_event(here))
@@ -107,7 +107,14 @@ def record_event(stream):
     return event
 
 
+def side_stream(stream, use):
+    """Return the stream beside another one, for one use, such as "aside". Each thread has its own.
+
+    Two threads that shared it would be lent memory that the other one still reads.
+    """
+    return _stream_of(xp.cuda.runtime.getDevice(), threading.get_ident(), stream.ptr, use)
+
+
 @functools.cache  # streams are used again, because each has scratch memory of cuBLAS
-def side_stream(device, address, use):
-    """Return the stream beside the one at `address`, for one use, such as "aside"."""
+def _stream_of(device, thread, stream, use):
     return xp.cuda.Stream(non_blocking=True)

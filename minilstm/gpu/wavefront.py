@@ -95,12 +95,14 @@ def project_all(function: Callable, run) -> None:
 def project_all_backward(function: Callable, run, want_dx: bool):
     """Return function(run, slice, want_dx) after the loop: for all time steps at once.
 
-    In a wavefront it is called for each time step, as soon as the loop has computed it.
+    In a wavefront, a wanted dx is computed for each time step as soon as the loop has ended it.
     """
     wave = _wave.get()
-    if wave is None:
+    if wave is not None:
+        wave.kept.append(run)
+    if wave is None or not want_dx:
         return function(run, slice(0, len(run.x)), want_dx)
-    return wave.project_backward(function, run, want_dx)
+    return wave.project_backward(function, run)
 
 
 class _Wave:
@@ -109,15 +111,16 @@ class _Wave:
     step_done    {t: event} of the newest loop. Empty before the first one
     input_done   {t: event} of the newest products with Wx: the inputs of the next loop
 
-    CuPy gives freed memory back only to the stream that allocated it. The gradients dx of a layer
-    are allocated in `between`, and the loop of the next layer reads them in another stream. They
-    are not overwritten too early: when they are freed, `between` already waits for that loop.
+    CuPy lends freed memory again to the stream that allocated it, while other streams may still
+    read it. So the arrays of all layers are kept until the end of the backward pass. dx is not:
+    when it is freed, `between` already waits for the loop that reads it.
     """
 
     def __init__(self):
-        device, self.here = xp.cuda.runtime.getDevice(), xp.cuda.get_current_stream()
-        self.odd = side_stream(device, self.here.ptr, "odd layers")
-        self.between = side_stream(device, self.here.ptr, "between layers")
+        self.here = xp.cuda.get_current_stream()
+        self.odd = side_stream(self.here, "odd layers")
+        self.between = side_stream(self.here, "between layers")
+        self.kept = []
         self.step_done, self.input_done = {}, {}
         start = record_event(self.here)
         for stream in (self.odd, self.between):
@@ -145,17 +148,13 @@ class _Wave:
             with self._after_step(t):
                 function(run, slice(t, t + 1))
 
-    def project_backward(self, function, run, want_dx):
-        """Return dx (T, B, D), or None if it is not wanted."""
-        dx = None
+    def project_backward(self, function, run):
+        """Return dx (T, B, D)."""
+        with self.between:
+            dx = xp.empty(run.x.shape, run.x.dtype)
         for t in reversed(range(len(run.x))):
             with self._after_step(t):
-                part = function(run, slice(t, t + 1), want_dx)
-                if part is None:
-                    continue
-                if dx is None:
-                    dx = xp.empty((len(run.x), *part.shape[1:]), part.dtype)
-                dx[t] = part[0]
+                dx[t] = function(run, slice(t, t + 1), True)[0]
         # `accumulate` may read what these calls wrote
         xp.cuda.get_current_stream().wait_event(record_event(self.between))
         return dx

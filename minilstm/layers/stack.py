@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ConfigError
-from ..gpu.wavefront import has_room, wavefront
+from ..gpu.wavefront import wavefront
 from . import samples
 from .dropout import Dropout
 from .init import PAPER_INIT, Init
@@ -87,7 +87,7 @@ class Stack(Layer, sample=samples.stack):
     def wants_wavefront(self, T, B, masks):
         """Say if a GPU should compute two layers at the same time. Always False with NumPy."""
         possible = len(self.layers) > 1 and T > 1 and masks is None
-        return possible and all(has_room(B, layer.num_gates * layer.H) for layer in self.layers)
+        return possible and all(layer.can_overlap(B) for layer in self.layers)
 
     def expect_inputs(self, x, state, masks):
         """Raise ShapeError unless the inputs of `forward` fit. Each layer checks its own state."""

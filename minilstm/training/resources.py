@@ -79,8 +79,8 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     frames = (config.data.past + config.data.future) * model.D * np.dtype(config.run.dtype).itemsize
     fixed = weights_memory(config, model.D) + 2 * one - two
     if not on_host:
-        masks = () if config.model.dropout else None
-        wave = model.encoder.wants_wavefront(config.data.past, config.run.batch_size, masks)
+        longest = max(config.data.past, config.data.future)
+        wave = model.encoder.wants_wavefront(longest, B=1, masks=None)  # validation has no masks
         streams = side_by_side.STREAMS + wave * wavefront.MORE_STREAMS
         fixed += streams * products.WORKSPACE
     return Memory(fixed, two - one + 4 * frames)
