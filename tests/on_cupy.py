@@ -527,11 +527,11 @@ def test_two_layers_at_the_same_time_use_two_streams_and_equal_numpy(cell, layer
     assert all(map(lambda a, b: close(a, b, 1e-12), found, expected))
 
 
-def test_layers_that_fill_half_of_a_gpu_or_have_dropout_between_them_come_one_after_another():
+def test_layers_that_fill_a_gpu_or_have_dropout_between_them_come_one_after_another():
     with use_backend("numpy", "float32"):
         assert not wavefront.has_room(1, 4)
     with use_backend("cupy", "float64"):
-        fits = wavefront.TILE * (wavefront._multiprocessors(0) // 2)
+        fits = wavefront.TILE * (wavefront._multiprocessors(0) // wavefront.AT_ONCE)
         assert wavefront.has_room(wavefront.TILE, fits)
         assert not wavefront.has_room(wavefront.TILE + 1, fits)
         assert not wavefront.has_room(wavefront.TILE, fits + 1)

@@ -10,8 +10,9 @@ wavefront. Each column below is computed at the same time, and the numbers are t
 In the backward pass the top layer is ahead, and the time steps count down.
 
 The matrix product of one time step of a small layer leaves most of a GPU idle. There is a wavefront
-if two such products fit on the GPU, and if there are several layers and time steps and no dropout
-masks. Otherwise, and always with NumPy, a layer begins when the one before has ended. Then all
+if six such products fit on the GPU, and if there are several layers and time steps and no dropout
+masks. (Six: two layers and the products between them, in two decoders that are computed at the same
+time.) Otherwise, and always with NumPy, a layer begins when the one before has ended. Then all
 inputs of a layer are multiplied by Wx in ONE product, which takes less time than one product for
 each time step.
 
@@ -38,17 +39,18 @@ from .side_by_side import record_event, side_stream
 # ..., two for what these layers put aside, and one for the products with Wx
 MORE_STREAMS = 2 * (1 + 2 + 1)
 MULTIPROCESSOR_COUNT = 16  # CUDA's number for the question: how many multiprocessors has a GPU?
+AT_ONCE = 2 * 3  # products at the same time: two decoders, each with two layers and one in between
 TILE = 64  # an estimate: a multiprocessor computes 64 rows and columns of a product at a time
 
 _wave: ContextVar[_Wave | None] = ContextVar("wave", default=None)
 
 
 def has_room(B: int, width: int) -> bool:
-    """Say if the GPU can compute two products (B, width) at the same time. Never with NumPy."""
+    """Say if a GPU can compute six products (B, width) side by side. Always False with NumPy."""
     if current_backend().name == "numpy":
         return False
     tiles = -(-B // TILE) * -(-width // TILE)
-    return 2 * tiles <= _multiprocessors(xp.cuda.runtime.getDevice())
+    return AT_ONCE * tiles <= _multiprocessors(xp.cuda.runtime.getDevice())
 
 
 @contextlib.contextmanager
