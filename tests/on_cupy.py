@@ -40,7 +40,7 @@ from minilstm.gpu.capture import RECORDING, Captured, on_stream
 from minilstm.gpu.side_by_side import STREAMS, aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
 from minilstm.gpu.writer import Writer
-from minilstm.layers import rnn
+from minilstm.layers import stack
 from minilstm.layers.layer import Flat
 from minilstm.layers.linear import add_product
 from minilstm.layers.losses import SquaredError
@@ -536,7 +536,7 @@ def test_layers_that_fill_a_gpu_or_have_dropout_between_them_come_one_after_anot
         assert not wavefront.has_room(wavefront.TILE + 1, fits)
         assert not wavefront.has_room(wavefront.TILE, fits + 1)
         assert results_of_a_stack(PeepholeLSTM, 2, dropout=0.5)[1] == 1
-        with mock.patch.object(rnn, "has_room", lambda B, width: False):
+        with mock.patch.object(stack, "has_room", lambda B, width: False):
             assert results_of_a_stack(PeepholeLSTM, 2)[1] == 1
 
 
@@ -753,7 +753,7 @@ def test_the_workspace_of_every_stream_is_counted_as_memory(monkeypatch):
     fixed, used = [], []
     with use_backend("cupy", "float32"), on_stream():
         for has_room in (lambda B, width: False, wavefront.has_room):
-            monkeypatch.setattr(rnn, "has_room", has_room)
+            monkeypatch.setattr(stack, "has_room", has_room)
             model = build.build_model(settings, 64)
             fixed.append(resources.memory_of(model, settings).fixed)
             streams.clear()

@@ -47,7 +47,7 @@ from minilstm.config import preset_names  # noqa: E402
 from minilstm.gpu import products, wavefront  # noqa: E402
 from minilstm.gpu.capture import Captured, on_stream  # noqa: E402
 from minilstm.gpu.wavefront import has_room  # noqa: E402
-from minilstm.layers import linear, lstm, rnn  # noqa: E402
+from minilstm.layers import linear, lstm, rnn, stack  # noqa: E402
 from minilstm.layers.init import Blank  # noqa: E402
 from minilstm.models import composite  # noqa: E402
 from minilstm.runs import checkpoint  # noqa: E402
@@ -129,7 +129,7 @@ def milliseconds_of_a_step(row, scratch=products.WORKSPACE, in_turn=False):
     """Milliseconds of a step, captured. `in_turn` computes layers one after the other."""
     with (
         mock.patch.object(products, "WORKSPACE", scratch),
-        mock.patch.object(rnn, "has_room", lambda *sizes: not in_turn and has_room(*sizes)),
+        mock.patch.object(stack, "has_room", lambda *sizes: not in_turn and has_room(*sizes)),
         use_backend("cupy", row.precision),
         on_stream(),
     ):

@@ -46,8 +46,8 @@ _wave: ContextVar[_Wave | None] = ContextVar("wave", default=None)
 
 
 def has_room(B: int, width: int) -> bool:
-    """Say if a GPU can compute six products (B, width) side by side. Always False with NumPy."""
-    if current_backend().name == "numpy":
+    """Say if an NVIDIA GPU can compute six products (B, width) side by side; False with NumPy."""
+    if current_backend().name == "numpy" or xp.cuda.runtime.is_hip:
         return False
     tiles = -(-B // TILE) * -(-width // TILE)
     return AT_ONCE * tiles <= _multiprocessors(xp.cuda.runtime.getDevice())

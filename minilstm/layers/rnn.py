@@ -20,7 +20,7 @@ import numpy as np
 
 from ..backend import xp
 from ..gpu.side_by_side import aside
-from ..gpu.wavefront import each_step, has_room, project_all, project_all_backward
+from ..gpu.wavefront import each_step, project_all, project_all_backward
 from . import cells, samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect, expect_entries
@@ -143,15 +143,6 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
         dx = project_all_backward(self.project_backward, run, want_dx)
         aside(self.accumulate, run)  # on a GPU at the same time as the layers below this one
         return dx, self.start_gradient(run) if values.has_state else None
-
-    def can_overlap(self, B):
-        """Say if a GPU can compute this layer and its like at the same time (gpu/wavefront.py).
-
-        A forward or backward of its own could read x, or y, before it is there.
-        """
-        cls = type(self)
-        ours = cls.forward is Recurrent.forward and cls.backward is Recurrent.backward
-        return ours and has_room(B, self.num_gates * self.H)
 
     def begin(self, x, state):
         """x (T, B, D), whose frames may be filled in later, and a state or None -> run."""

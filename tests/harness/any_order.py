@@ -137,10 +137,10 @@ def count() -> int:
     from minilstm.backend import use_backend
     from minilstm.benchmark import gpu
     from minilstm.gpu.capture import Captured, on_stream
-    from minilstm.layers import rnn
+    from minilstm.layers import stack
     from minilstm.training.batches import BatchesAhead
 
-    never = mock.patch.object(rnn, "has_room", lambda B, width: False)
+    never = mock.patch.object(stack, "has_room", lambda B, width: False)
     ways = {"two layers at the same time": contextlib.nullcontext(), "one after the other": never}
     for name, way in ways.items():
         print(name, end=": ", flush=True)
