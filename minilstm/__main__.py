@@ -95,7 +95,8 @@ def _answer(arguments, package):
         print(overview(package))
         return 0
     known = list(commands(package))
-    nearest = difflib.get_close_matches(arguments[0], known, n=1, cutoff=0)[0]
+    meant = [*known, "--help", "--version"]
+    nearest = difflib.get_close_matches(arguments[0], meant, n=1, cutoff=0)[0]
     raise ConfigError(
         f"expected one of the commands {', '.join(known)}, got {arguments[0]!r}: did you mean "
         f"{nearest!r}?"

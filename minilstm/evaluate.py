@@ -26,7 +26,7 @@ from .command import Parser, run_command
 from .errors import ConfigError, RunError
 from .evaluation import judging, kept_predictions
 from .files import expect_writable
-from .runs import build, checkpoint
+from .runs import build
 from .runs.own_cell import add_cell_argument
 from .runs.run_folder import RunFolder
 from .runs.trained import find_run
@@ -137,11 +137,7 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
     # if numbers overflow, NonFiniteError says so, and NumPy's warnings are not needed
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
         model = build.load_run(run, options.best, cell)
-        folder = RunFolder(run)
-        if folder.is_training():
-            path = folder.best if options.best else folder.checkpoint
-            step = checkpoint.read(path, arrays=False)[1].get("step")
-            print(f"weights   of step {step:,}: {name} still trains", file=sys.stderr)
+        RunFolder(run).warn_if_training(name, options.best)
         source = build.open_test_source(config, options.data)
         shape, trained = source.frame_shape, build.open_source(config, "train").frame_shape
         if shape != trained:

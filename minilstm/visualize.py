@@ -26,6 +26,7 @@ from .errors import number_of
 from .experiments.run_figures import NAMES, FigureFolder, captions, draw, open_runs
 from .files import make_folder, write_file
 from .runs.own_cell import add_cell_argument
+from .runs.run_folder import RunFolder
 from .runs.trained import find_run, is_packed
 
 
@@ -62,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folders = [find_run(run) for run in options.runs]
     runs = open_runs(folders, options.best, options.cell)
+    for path, run in zip(folders, runs, strict=True):
+        RunFolder(path).warn_if_training(run.name, options.best)
     here = f"{folders[0].name}-figures" if is_packed(folders[0]) else folders[0] / "figures"
     out = make_folder(options.out or here)
     folder = FigureFolder(out, captioned=options.captions)

@@ -208,7 +208,10 @@ def test_both_spellings_of_a_command_print_the_same_and_end_alike(
         assert printed.out.startswith(f"usage: python -m minilstm.{command} ")
 
 
-@pytest.mark.parametrize("word, nearest", (("trian", "train"), ("--visualise", "visualize")))
+@pytest.mark.parametrize(
+    "word, nearest",
+    (("trian", "train"), ("--visualise", "visualize"), ("--versoin", "--version")),
+)
 def test_an_unknown_command_is_refused_with_the_nearest(capsys, word, nearest):
     assert f"got {word!r}: did you mean {nearest!r}?" in refusal(capsys, entry, word)
 

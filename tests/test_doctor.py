@@ -163,7 +163,7 @@ def changed(file, right, wrong):
             "source",
             lambda name: text.replace(right, wrong) if name == file else source(name),
         )
-        kernels.forget()
+        strict_cupy.forget_kernels()
 
     return change
 

@@ -18,6 +18,7 @@ from minilstm.data import as_frames
 from minilstm.experiments import run_figures
 from minilstm.experiments.run_figures import NAMES
 from minilstm.figures import panels, strips, style
+from minilstm.runs import run_folder
 from minilstm.training.pictures import why_below
 
 TINY = small(data={"num_digits": 2, "future": 4})
@@ -128,6 +129,15 @@ def test_several_runs_share_one_truth_and_have_separate_figures_of_their_units(
     assert folder.left_out["fig7-autoencoder"].startswith("an autoencoder has no future")
     names = {path.name for path in tmp_path.iterdir()}
     assert {"fig10-composite.png", "fig10-autoencoder.png", "fig7-slides.png"} <= names
+
+
+def test_the_step_of_a_run_that_still_trains_is_said(runs, tmp_path, capsys):
+    words = [str(runs / "slides"), "--only", "fig9", "--out", str(tmp_path)]
+    with run_folder.RunFolder(runs / "slides").claim():
+        assert visualize.main(words) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("weights   of step ") and said.endswith(": slides still trains\n")
+    assert visualize.main(words) == 0 and capsys.readouterr().err == ""
 
 
 def test_runs_of_one_folder_name_are_told_apart(runs, capsys, tmp_path):

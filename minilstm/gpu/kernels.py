@@ -83,12 +83,6 @@ def launch(file: str, name: str, dtype, units: int, *arguments) -> None:
         function(file, name, np.dtype(dtype).name)((blocks,), (THREADS,), arguments)
 
 
-def forget() -> None:
-    """Forget the compiled kernels. Call it after a change of the array library."""
-    function.cache_clear()
-    _module.cache_clear()
-
-
 @functools.cache
 def _module(file, dtype):
     return compiled(source(file), {"float32": "float", "float64": "double"}[dtype])

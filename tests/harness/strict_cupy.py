@@ -704,11 +704,17 @@ def _modules():
 cupy, cuda = _modules()
 
 
+def forget_kernels():
+    """Compile kernels again, after a change of the array library or of their text."""
+    kernels.function.cache_clear()
+    kernels._module.cache_clear()
+
+
 def install(monkeypatch):
     """Let `import cupy` find a new stand-in, in its initial state."""
     global cupy, cuda
     cupy, cuda = _modules()
-    kernels.forget()
+    forget_kernels()
     monkeypatch.setattr(products, "multiply", multiply)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
