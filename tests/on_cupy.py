@@ -41,6 +41,7 @@ from minilstm.gpu.side_by_side import STREAMS, aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
 from minilstm.gpu.writer import Writer
 from minilstm.layers import stack
+from minilstm.layers.init import PAPER_INIT
 from minilstm.layers.layer import Flat
 from minilstm.layers.linear import add_product
 from minilstm.layers.losses import SquaredError
@@ -509,6 +510,27 @@ def test_a_stack_in_which_a_cell_has_a_loop_of_its_own_is_computed_in_one_stream
     with use_backend("cupy", "float64"):
         found, streams = results_of_a_stack(Scaled, 3)
     assert streams == 1 and all(map(lambda a, b: close(a, b, 1e-12), found, expected))
+
+
+def test_a_layer_inside_the_step_of_a_cell_takes_no_part_in_its_wavefront():
+    class Nested(ElmanRNN, abstract=True):
+        def __init__(self, D, H, rng, init=PAPER_INIT):
+            super().__init__(D, H, rng, init)
+            self.inner = ElmanRNN(H, H, rng, init)
+
+        def step(self, run, t):
+            super().step(run, t)
+            (y, _), _ = self.inner.forward(run.h[t + 1][None])
+            run.h[t + 1][...] = y[0]
+
+    found = []
+    for backend in ("numpy", "cupy"):
+        with use_backend(backend, "float64"):
+            rng = np.random.default_rng(0)
+            layer = Stack(4, 7, 3, rng, Nested)
+            (y, _), _ = layer.forward(asarray(rng.normal(size=(6, 3, 4)), "float64"))
+            found.append(to_numpy(y))
+    assert close(found[1], found[0], 1e-12)
 
 
 def stream_in_use():
@@ -1009,7 +1031,7 @@ def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
     settings = settings_of(case)
 
     def cost(counted):
-        kernels.forget()
+        strict_cupy.forget_kernels()
         with use_backend("cupy", "float32", settings.run.fused):
             source = build.open_source(settings, "train")
             model = build.build_model(settings, 64)
@@ -1033,7 +1055,7 @@ def test_the_stand_in_counts_what_the_driver_counts(case, monkeypatch):
     with monkeypatch.context() as context:
         strict_cupy.install(context)
         here = cost(counted_by_the_stand_in)
-    kernels.forget()
+    strict_cupy.forget_kernels()
     if settings.run.fused:
         assert here == there
     else:

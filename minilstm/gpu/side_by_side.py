@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 
@@ -108,13 +107,10 @@ def record_event(stream):
 
 
 def side_stream(stream, use):
-    """Return the stream beside another one, for one use, such as "aside". Each thread has its own.
-
-    Two threads that shared it would be lent memory that the other one still reads.
-    """
-    return _stream_of(xp.cuda.runtime.getDevice(), threading.get_ident(), stream.ptr, use)
+    """Return the stream beside another one, for one use, such as "aside"."""
+    return _stream_of(xp.cuda.runtime.getDevice(), stream.ptr, use)
 
 
 @functools.cache  # streams are used again, because each has scratch memory of cuBLAS
-def _stream_of(device, thread, stream, use):
+def _stream_of(device, stream, use):
     return xp.cuda.Stream(non_blocking=True)

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 
 from ..backend import current_backend, xp
@@ -54,16 +54,16 @@ def has_room(B: int, width: int) -> bool:
 
 
 @contextlib.contextmanager
-def wavefront(wanted: bool) -> Iterator[Callable]:
-    """Yield call(k, function, *arguments), which calls a function of layer k.
+def wavefront(layers: Sequence, wanted: bool) -> Iterator[Callable]:
+    """Yield call(layer, function, *arguments), which calls a function of one of the layers.
 
-    Call the layers in the order of k, up or down. If a wavefront is wanted, each is computed in its
+    Call the layers one after another, up or down. If a wavefront is wanted, each is computed in its
     stream, and operations after the block wait for all layers.
     """
     if not wanted:
-        yield lambda k, function, *arguments: function(*arguments)
+        yield lambda layer, function, *arguments: function(*arguments)
         return
-    wave = _Wave()
+    wave = _Wave(layers)
     before = _wave.set(wave)
     try:
         yield wave.call
@@ -72,39 +72,45 @@ def wavefront(wanted: bool) -> Iterator[Callable]:
         wave.end()
 
 
-def each_step(steps: Iterable[int]) -> Iterator[int]:
+def each_step(layer, steps: Iterable[int]) -> Iterator[int]:
     """Yield the time steps of a layer's loop, in their order.
 
     In a wavefront, each waits for its input: x Wx in the forward pass, dy in the backward pass.
     """
-    wave = _wave.get()
+    wave = _wave_of(layer)
     return iter(steps) if wave is None else wave.each_step(steps)
 
 
-def project_all(function: Callable, run) -> None:
-    """Call function(run, slice) before the loop: for all time steps at once.
+def project_all(layer, run) -> None:
+    """Call layer.project(run, slice) before the loop: for all time steps at once.
 
     In a wavefront it is called for each time step of layers 1, 2, ..., as soon as the layer below
     has computed that time step.
     """
-    wave = _wave.get()
+    wave = _wave_of(layer)
     if wave is None or not wave.step_done:
-        function(run, slice(0, len(run.x)))
+        layer.project(run, slice(0, len(run.x)))
     else:
-        wave.project(function, run)
+        wave.project(run)
 
 
-def project_all_backward(function: Callable, run, want_dx: bool):
-    """Return function(run, slice, want_dx) after the loop: for all time steps at once.
+def project_all_backward(layer, run, want_dx: bool):
+    """Return layer.project_backward(run, slice, want_dx) for all time steps, after the loop.
 
-    In a wavefront, a wanted dx is computed for each time step as soon as the loop has ended it.
+    In a wavefront, a wanted dx is computed for each time step as soon as the loop has made it.
     """
-    wave = _wave.get()
+    wave = _wave_of(layer)
     if wave is not None:
         wave.kept.append(run)
     if wave is None or not want_dx:
-        return function(run, slice(0, len(run.x)), want_dx)
-    return wave.project_backward(function, run)
+        return layer.project_backward(run, slice(0, len(run.x)), want_dx)
+    return wave.project_backward(run)
+
+
+def _wave_of(layer):
+    """Return the wavefront of a layer, or None. A layer inside a layer's step has none."""
+    wave = _wave.get()
+    return wave if wave is not None and wave.layer is layer else None
 
 
 class _Wave:
@@ -118,7 +124,8 @@ class _Wave:
     when it is freed, `between` already waits for the loop that reads it.
     """
 
-    def __init__(self):
+    def __init__(self, layers):
+        self.layers, self.layer = layers, None  # all, and the one that is being called
         self.here = xp.cuda.get_current_stream()
         self.odd = side_stream(self.here, "odd layers")
         self.between = side_stream(self.here, "between layers")
@@ -128,9 +135,10 @@ class _Wave:
         for stream in (self.odd, self.between):
             stream.wait_event(start)
 
-    def call(self, k, function, *arguments):
-        """Call a function of layer k in the stream of this layer."""
-        with self.odd if k % 2 else contextlib.nullcontext():
+    def call(self, layer, function, *arguments):
+        """Call a function of a layer in the stream of this layer."""
+        self.layer = layer
+        with self.odd if self.layers.index(layer) % 2 else contextlib.nullcontext():
             return function(*arguments)
 
     def each_step(self, steps):
@@ -142,21 +150,21 @@ class _Wave:
             yield t
             self.step_done[t] = record_event(here)
 
-    def project(self, function, run):
+    def project(self, run):
         """Multiply the outputs of the layer below by Wx."""
         # `begin` may have written to the arrays of run
         self.between.wait_event(record_event(xp.cuda.get_current_stream()))
         for t in range(len(run.x)):
             with self._after_step(t):
-                function(run, slice(t, t + 1))
+                self.layer.project(run, slice(t, t + 1))
 
-    def project_backward(self, function, run):
+    def project_backward(self, run):
         """Return dx (T, B, D)."""
         with self.between:
             dx = xp.empty(run.x.shape, run.x.dtype)
         for t in reversed(range(len(run.x))):
             with self._after_step(t):
-                dx[t] = function(run, slice(t, t + 1), True)[0]
+                dx[t] = self.layer.project_backward(run, slice(t, t + 1), True)[0]
         # `accumulate` may read what these calls wrote
         xp.cuda.get_current_stream().wait_event(record_event(self.between))
         return dx
@@ -172,7 +180,8 @@ class _Wave:
     def end(self):
         """Let the stream of the stack wait for the other two, so that it sees their results.
 
-        CUDA also demands it: a recording must end in the stream in which it began.
+        CUDA also demands it: a recording must end in the stream in which it began, even after an
+        error.
         """
         for stream in (self.odd, self.between):
             self.here.wait_event(record_event(stream))

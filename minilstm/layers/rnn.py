@@ -5,10 +5,10 @@ slides' literal RNN and the standard (Elman) RNN; the LSTMs are in lstm.py.
 
 Four functions here come from the folder gpu/. With NumPy they do nothing else than this:
 
-    project_all(f, run)                      f(run, all time steps)
-    each_step(steps)                         steps
-    project_all_backward(f, run, want_dx)    f(run, all time steps, want_dx)
-    aside(f, ...)                            f(...)
+    project_all(self, run)                      self.project(run, all time steps)
+    each_step(self, steps)                      steps
+    project_all_backward(self, run, want_dx)    self.project_backward(run, all time steps, want_dx)
+    aside(f, ...)                               f(...)
 
 Slides: "Recurrent Neural Networks: Unrolling Recurrent Networks", "Cells: Simple RNN".
 Read next: lstm.py.
@@ -120,8 +120,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     def forward(self, x, state=None):
         """x (T, B, D), state of (B, H) arrays -> (y (T, B, H), final state), cache."""
         run = self.begin(x, state)
-        project_all(self.project, run)
-        for t in each_step(range(len(x))):
+        project_all(self, run)
+        for t in each_step(self, range(len(x))):
             self.step(run, t)
         return (run.y, self.final_state(run)), Cache(run=run, has_state=state is not None)
 
@@ -137,10 +137,10 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
         if dy is not None:
             expect("dy", dy, run.y.shape, run.y.dtype)
         self.begin_backward(run, dfinal)
-        for t in each_step(reversed(range(len(run.x)))):
+        for t in each_step(self, reversed(range(len(run.x)))):
             self.step_backward(run, t, None if dy is None else dy[t])
         run.end_loop()
-        dx = project_all_backward(self.project_backward, run, want_dx)
+        dx = project_all_backward(self, run, want_dx)
         aside(self.accumulate, run)  # on a GPU at the same time as the layers below this one
         return dx, self.start_gradient(run) if values.has_state else None
 

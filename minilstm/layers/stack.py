@@ -1,7 +1,7 @@
 """A stack of recurrent layers: each layer's outputs are the inputs of the layer above.
 
-With NumPy, call(k, function, ...) below is function(...). A GPU computes two small layers at the
-same time (gpu/wavefront.py).
+With NumPy, call(layer, function, ...) below is function(...). A GPU computes two small layers at
+the same time (gpu/wavefront.py).
 
 Slides: "Recurrent Encoder-Decoder"; Table 2, "All models use 2 layers of LSTMs". Read next:
 losses.py, then models/encoder.py.
@@ -50,12 +50,12 @@ class Stack(Layer, sample=samples.stack):
         self.expect_inputs(x, state, masks)
         final, caches, dropout_caches = [], [], []
         wave = self.wants_wavefront(*x.shape[:2], masks)
-        with wavefront(wave) as call:
+        with wavefront(self.layers, wave) as call:
             for k, layer in enumerate(self.layers):
                 if k > 0:
                     x, dropout_cache = self.dropout.forward(x, masks and masks[k - 1])
                     dropout_caches.append(dropout_cache)
-                (x, layer_final), cache = call(k, layer.forward, x, state and state[k])
+                (x, layer_final), cache = call(layer, layer.forward, x, state and state[k])
                 final.append(layer_final)
                 caches.append(cache)
         cache = Cache(
@@ -74,11 +74,11 @@ class Stack(Layer, sample=samples.stack):
         dy, dfinal = doutputs
         caches, dstate = cache.consume(), []
         expect_entries("layers in the gradient of the final state", dfinal, len(self.layers))
-        with wavefront(caches.wave) as call:
+        with wavefront(self.layers, caches.wave) as call:
             for k in reversed(range(len(self.layers))):
-                dlayer = dy, dfinal and dfinal[k]
-                backward = self.layers[k].backward
-                dy, dlayer_state = call(k, backward, dlayer, caches.layers[k], want_dx or k > 0)
+                layer, dlayer = self.layers[k], (dy, dfinal and dfinal[k])
+                arguments = dlayer, caches.layers[k], want_dx or k > 0
+                dy, dlayer_state = call(layer, layer.backward, *arguments)
                 dstate.insert(0, dlayer_state)
                 if k > 0:
                     dy, _ = self.dropout.backward(dy, caches.dropouts[k - 1])

@@ -144,15 +144,15 @@ def train(
         if progress.saved is None and ranks.count == 1:  # ranks share the CPUs by their own rule
             choose_threads(progress, workspace, new_threads or config.run.threads)
         folder.cut_log(progress.step)
+        stream = on_stream if use_graphs(config, ranks) else contextlib.nullcontext
         if ranks.is_first:
             write_file(folder.config, config.to_toml())
         # numbers that are not finite end the run with a message, so NumPy need not warn of them
         quietly = np.errstate(all="ignore")
         with use_workspace(workspace), quietly, stop_signals() as stop, progress.writer:
             progress.save()  # from now on the folder has a checkpoint
-            stream = on_stream() if use_graphs(config, ranks) else contextlib.nullcontext()
             try:
-                with stream:
+                with stream():
                     make_steps(progress, stop)
             except BaseException:
                 with contextlib.suppress(MinilstmError):  # the first error is the one to report
@@ -161,7 +161,8 @@ def train(
                 raise
             progress.save()
         if ranks.is_first and progress.step:
-            progress.draw()
+            with stream():  # whose scratch memory is there already
+                progress.draw()
         if not quiet:
             print(progress.what_next(go_on), flush=True)
         if stop.received:

@@ -12,7 +12,7 @@ immediately. Here any_order.c takes the place of its driver: it delays every ope
 can, and chooses at random among the streams. The tests compare results with NumPy's, and steps by
 graphs with steps one by one, to the bit. A recording that CUDA would refuse, because one of its
 streams is not waited for, ends the tests. Memory that is freed is overwritten as soon as CuPy could
-lend it again.
+lend it again, except while a recording is made.
 
 `--count` records the step of the default model as a graph. It prints the number of operations, and
 the length of the longest chain of operations in which each waits for the one before: once with two
@@ -100,9 +100,10 @@ def test(words: list[str]) -> int:
         name = "overwrites"
 
         def __init__(self):
-            self.streams, self.freed = {}, {}
+            self.streams, self.freed, self.lock = {}, {}, threading.RLock()
 
         def malloc_preprocess(self, **_):
+            self.lock.acquire()  # until memory is lent: no other thread may be lent it meanwhile
             stream = cupy.cuda.get_current_stream()
             if not stream.is_capturing():
                 for address, size in self.freed.pop(stream.ptr, ()):
@@ -110,10 +111,15 @@ def test(words: list[str]) -> int:
 
         def malloc_postprocess(self, mem_ptr, **_):
             self.streams[mem_ptr] = cupy.cuda.get_current_stream().ptr
+            self.lock.release()
+
+        def free_preprocess(self, **_):
+            self.lock.acquire()
 
         def free_postprocess(self, mem_ptr, mem_size, **_):
             stream = self.streams.pop(mem_ptr, None)
             self.freed.setdefault(stream, []).append((mem_ptr, mem_size))
+            self.lock.release()
 
     kept = sys.modules["fakegpu"]  # still in use
     sys.modules["fakegpu"] = None  # makes the import fail, which skips the test
