@@ -66,9 +66,8 @@ def aside(function: Callable, *arguments) -> None:
     """Call a function whose results are needed only at the end of the block `with joined()`.
 
     Until the block ends, nothing else may read the arrays that it changes, or change the arrays
-    that it reads.
-    Calls from one stream are computed in order. A call from a function that was put aside goes to a
-    further stream. Outside such a block `aside` calls the function immediately.
+    that it reads. Calls from one stream are computed in order. A call from a function that was put
+    aside goes to a further stream. Outside such a block `aside` calls the function immediately.
     """
     if _put_aside.get() is None:
         function(*arguments)
