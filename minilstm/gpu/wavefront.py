@@ -10,9 +10,9 @@ wavefront. Each column below is computed at the same time, and the numbers are t
 In the backward pass the top layer is ahead, and the time steps count down.
 
 The matrix product of one time step of a small layer leaves most of a GPU idle. There is a wavefront
-if six such products fit on the GPU, and if there are several layers and time steps and no dropout
-masks. (Six: two layers and the products between them, in two decoders that are computed at the same
-time.) Otherwise, and always with NumPy, a layer begins when the one before has ended. Then all
+if six such products fit on the GPU, and if there are several layers and time steps, no dropout
+masks, and no cell with loops of its own. (Six products: in each of two decoders one for each of two
+layers, and one with Wx.) Otherwise, and always with NumPy, a layer begins when the one before has ended. Then all
 inputs of a layer are multiplied by Wx in ONE product, which takes less time than one product for
 each time step.
 
@@ -35,12 +35,12 @@ from contextvars import ContextVar
 from ..backend import current_backend, xp
 from .side_by_side import record_event, side_stream
 
-# streams that a wavefront adds to a training step. For each of two decoders: one for layers 1, 3,
+# A wavefront adds these streams to a training step. For each of two decoders: one for layers 1, 3,
 # ..., two for what these layers put aside, and one for the products with Wx
 MORE_STREAMS = 2 * (1 + 2 + 1)
 MULTIPROCESSOR_COUNT = 16  # CUDA's number for the question: how many multiprocessors has a GPU?
-AT_ONCE = 2 * 3  # products at the same time: two decoders, each with two layers and one in between
-TILE = 64  # an estimate: a multiprocessor computes 64 rows and columns of a product at a time
+AT_ONCE = 2 * 3  # products at the same time: three in each of two decoders
+TILE = 64  # a multiprocessor computes about 64 rows and 64 columns of a product at a time
 
 _wave: ContextVar[_Wave | None] = ContextVar("wave", default=None)
 
@@ -97,7 +97,8 @@ def project_all(layer, run) -> None:
 def project_all_backward(layer, run, want_dx: bool):
     """Return layer.project_backward(run, slice, want_dx) for all time steps, after the loop.
 
-    In a wavefront, a wanted dx is computed for each time step as soon as the loop has made it.
+    In a wavefront, a wanted dx is computed for each time step, as soon as the loop has computed that
+    time step.
     """
     wave = _wave_of(layer)
     if wave is not None:
@@ -108,16 +109,16 @@ def project_all_backward(layer, run, want_dx: bool):
 
 
 def _wave_of(layer):
-    """Return the wavefront of a layer, or None. A layer inside a layer's step has none."""
+    """Return the wavefront of a layer, or None. A layer that a cell calls in its step has none."""
     wave = _wave.get()
     return wave if wave is not None and wave.layer is layer else None
 
 
 class _Wave:
-    """The streams of a wavefront, and the events that one waits for.
+    """The streams of a wavefront, and the events for which they wait.
 
-    step_done    {t: event} of the newest loop. Empty before the first one
-    input_done   {t: event} of the newest products with Wx: the inputs of the next loop
+    step_done    {t: event after time step t} of the newest loop. Empty before the first loop
+    input_done   {t: event after the product with Wx of time step t}, for the next loop
 
     CuPy lends freed memory again to the stream that allocated it, while other streams may still
     read it. So the arrays of all layers are kept until the end of the backward pass. dx is not:
@@ -125,7 +126,7 @@ class _Wave:
     """
 
     def __init__(self, layers):
-        self.layers, self.layer = layers, None  # all, and the one that is being called
+        self.layers, self.layer = layers, None  # all layers, and the one that is being called
         self.here = xp.cuda.get_current_stream()
         self.odd = side_stream(self.here, "odd layers")
         self.between = side_stream(self.here, "between layers")

@@ -103,7 +103,7 @@ class Stack(Layer, sample=samples.stack):
 
 
 def _can_overlap(layer, B):
-    """Say if a layer can be in a wavefront. A loop of its own could read x before it is there."""
+    """Say if a layer can be in a wavefront: it has the loops of Recurrent, and is small."""
     cls = type(layer)
     ours = cls.forward is Recurrent.forward and cls.backward is Recurrent.backward
     return ours and has_room(B, layer.num_gates * layer.H)

@@ -36,7 +36,7 @@ struct Operation {
     int missing;    // number of operations that it still waits for
     int done;
     int reached, length;  // of a recorded one: the end waits for it; chain of operations up to it
-    Operation *copy;     // of a recorded operation: that of the newest launch
+    Operation *copy;  // of a recorded operation: that of the newest launch
 };
 typedef struct { Operation *operation; } Event;
 typedef struct { List operations; } Graph;
@@ -45,7 +45,7 @@ static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static Stream null_stream, *streams[4096] = {&null_stream};
 static int number_of_streams = 1, losing, messages;
 static int recordings, open_recording;  // number of the last recording; of the present one, or 0
-static pthread_t recorder;  // the thread that makes it. Other threads do not take part
+static pthread_t recorder;  // the thread that makes the recording. Other threads do not take part
 static Stream *recorded_stream;
 static List ready, recorded;
 static long waiting;
