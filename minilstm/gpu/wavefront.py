@@ -12,9 +12,9 @@ In the backward pass the top layer is ahead, and the time steps count down.
 The matrix product of one time step of a small layer leaves most of a GPU idle. There is a wavefront
 if six such products fit on the GPU, and if there are several layers and time steps, no dropout
 masks, and no cell with loops of its own. (Six products: in each of two decoders one for each of two
-layers, and one with Wx.) Otherwise, and always with NumPy, a layer begins when the one before has ended. Then all
-inputs of a layer are multiplied by Wx in ONE product, which takes less time than one product for
-each time step.
+layers, and one with Wx.) Otherwise, and always with NumPy, a layer begins when the one before has
+ended. Then all inputs of a layer are multiplied by Wx in ONE product, which takes less time than
+one product for each time step.
 
 Streams are explained in side_by_side.py. Layers 0, 2, ... are computed in the current stream,
 layers 1, 3, ... in a second one. So at most two layers overlap. A third stream computes the
@@ -97,8 +97,8 @@ def project_all(layer, run) -> None:
 def project_all_backward(layer, run, want_dx: bool):
     """Return layer.project_backward(run, slice, want_dx) for all time steps, after the loop.
 
-    In a wavefront, a wanted dx is computed for each time step, as soon as the loop has computed that
-    time step.
+    In a wavefront, a wanted dx is computed for each time step, as soon as the loop has computed
+    that time step.
     """
     wave = _wave_of(layer)
     if wave is not None:

@@ -80,7 +80,8 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     fixed = weights_memory(config, model.D) + 2 * one - two
     if not on_host:
         longest = max(config.data.past, config.data.future)
-        wave = model.encoder.wants_wavefront(longest, B=1, masks=None)  # at most
+        # an upper bound: validation has no masks, and its last batch may be small
+        wave = model.encoder.wants_wavefront(longest, B=1, masks=None)
         streams = side_by_side.STREAMS + wave * wavefront.MORE_STREAMS
         fixed += streams * products.WORKSPACE
     return Memory(fixed, two - one + 4 * frames)
