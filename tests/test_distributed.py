@@ -490,7 +490,13 @@ def test_two_ranks_on_devices_do_what_one_does_without(tmp_path, what):
     alone = weights(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "alone")
     (tmp_path / "but.py").write_text(NCCL_BY_MPI + BUT)
-    on_ranks(2, "but.py", 1, *words, "--backend", "cupy", cwd=tmp_path, before=launcher())
+    device = [*words, "--backend", "cupy"]
+    # One rank compiles the kernels. In the emulation two ranks must not do it at the same time:
+    # one could load a file that the other one still writes
+    on_ranks(1, "but.py", 0, *device, cwd=tmp_path, before=launcher())
+    assert abs(weights(tmp_path / "run")[0] - alone[0]).max() < 1e-10
+    (tmp_path / "run").rename(tmp_path / "one")
+    on_ranks(2, "but.py", 1, *device, cwd=tmp_path, before=launcher())
     found = weights(tmp_path / "run")
     assert abs(found[0] - alone[0]).max() < 1e-10
     assert found[1]["optimizer_steps"] == alone[1]["optimizer_steps"]
