@@ -5,10 +5,12 @@ It starts Python with an emulated CUDA driver and cuBLAS. CuPy compiles its kern
 NVRTC, and the emulation executes them on the CPU. The emulation is not part of this repository.
 """
 
+import contextlib
 import functools
 import os
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from importlib import metadata
 from pathlib import Path
@@ -49,13 +51,29 @@ def launcher():
     return [str(Path(folder, "run"))]
 
 
+@contextlib.contextmanager
+def compiling_alone():
+    """Wait until no other test uses the emulation's cache of kernels.
+
+    The emulation writes its cache without a lock. So one process could load a kernel that another
+    one still writes. Calls inside each other wait for ever.
+    """
+    import fcntl  # only on Linux, like the emulation
+
+    lock = Path(tempfile.gettempdir(), f"minilstm-emulation-{os.getuid()}.lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def on_device(*words, cwd=None):
     """Run `python words` on a device; return the finished process."""
     if isinstance(launcher(), str):
         pytest.skip(launcher())
     python = [*launcher(), sys.executable, *map(str, words)]
     environment = os.environ | {"PYTEST_ADDOPTS": ""}
-    return subprocess.run(python, capture_output=True, text=True, cwd=cwd, env=environment)
+    with compiling_alone() if launcher() else contextlib.nullcontext():
+        return subprocess.run(python, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
 def pytest_on_device(tmp_path, *words):

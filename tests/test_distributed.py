@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from small import small
-from test_cupy import launcher
+from test_cupy import compiling_alone, launcher
 
 from minilstm import config, threads, train
 from minilstm.benchmark.ranks import scaling, sum_seconds
@@ -491,12 +491,11 @@ def test_two_ranks_on_devices_do_what_one_does_without(tmp_path, what):
     (tmp_path / "run").rename(tmp_path / "alone")
     (tmp_path / "but.py").write_text(NCCL_BY_MPI + BUT)
     device = [*words, "--backend", "cupy"]
-    # One rank compiles the kernels. In the emulation two ranks must not do it at the same time:
-    # one could load a file that the other one still writes
-    on_ranks(1, "but.py", 0, *device, cwd=tmp_path, before=launcher())
-    assert abs(weights(tmp_path / "run")[0] - alone[0]).max() < 1e-10
-    (tmp_path / "run").rename(tmp_path / "one")
-    on_ranks(2, "but.py", 1, *device, cwd=tmp_path, before=launcher())
+    with compiling_alone():
+        on_ranks(1, "but.py", 0, *device, cwd=tmp_path, before=launcher())  # compiles all kernels
+        assert abs(weights(tmp_path / "run")[0] - alone[0]).max() < 1e-10
+        (tmp_path / "run").rename(tmp_path / "one")
+        on_ranks(2, "but.py", 1, *device, cwd=tmp_path, before=launcher())
     found = weights(tmp_path / "run")
     assert abs(found[0] - alone[0]).max() < 1e-10
     assert found[1]["optimizer_steps"] == alone[1]["optimizer_steps"]
