@@ -1,6 +1,7 @@
 """The benchmark: it runs, compares equal work, and counts what it should. No time is judged."""
 
 import contextlib
+import inspect
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from minilstm.benchmark.contenders import Work
 from minilstm.command import run_command
 from minilstm.errors import BackendError, RunError
 from minilstm.figures import style
-from minilstm.layers import cells
+from minilstm.layers import cells, losses
 from minilstm.layers.losses import BernoulliCrossEntropy
 from minilstm.training import resources, step
 
@@ -386,6 +387,13 @@ def test_a_profile_has_every_part_of_a_step_and_leaves_no_trace():
     }  # fmt: skip
     assert all(seconds > 0 for seconds in found.values())
     assert said == ""  # the tests run with one thread: there is no trial
+
+
+def test_a_profile_counts_no_part_of_a_loss_as_a_cell():
+    names = profile._cell_functions()
+    assert {"lstm_cell", "lstm_slopes", "lstm_cell_backward", "elman_cell"} <= set(names)
+    assert all(f"cells.{name}(" not in inspect.getsource(losses) for name in names)
+    assert "cells.absolute(" in inspect.getsource(losses)  # else this test proves nothing
 
 
 @pytest.mark.parametrize(
