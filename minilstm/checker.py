@@ -7,10 +7,10 @@ dL/dv for every element v of every parameter and input. There are two other ways
     complex step         imaginary part of L(v + ih) / h                    h = 1e-30: exact to
                          rounding, because nothing is subtracted
 
-The error of a gradient a against n is max|a - n| / max(max|a|, max|n|). It is computed for the
-whole array and for every time slice of a sequence. A gradient or a time slice that is zero
-everywhere is an error too, unless the sample declares it. The same backward pass in float32 is
-compared with the one in float64.
+The error of a gradient a against n is max|a - n| / max(max|a|, max|n|). For a sequence (T, B, D)
+it is computed for each time step, and the largest counts. A gradient or a time step of it that is
+zero everywhere is an error too, unless the sample declares that time step to be zero. The same
+backward pass in float32 is compared with the one in float64.
 
 Slides: "Neural Networks". Read next: tests/test_gradients.py.
 """

@@ -174,8 +174,8 @@ def evaluate(
     """Judge a model on frames (T, N, D): losses per step, sharpness, and baselines.
 
     `mean` (D,) is the mean frame of the training data. `shape` is the shape of a frame: (H, W),
-    (H, W, C) in colour, (D,) for percepts. `table` prints the result. Raises NonFiniteError for
-    losses that are not finite.
+    (H, W, C) in colour, (D,) for percepts. `table` makes a text of the result. Raises
+    NonFiniteError for losses that are not finite.
     """
     free, forced = losses_and_means(model, frames, past), {}
     decoders = {"reconstruction": model.reconstruct, "future": model.predict}

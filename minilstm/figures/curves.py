@@ -2,7 +2,8 @@
 
 Every line carries its name at its right end, so that no legend is needed.
 
-Read next: style.py (colours and files); training/progress.py and report_page.py, which call this.
+Read next: style.py (colours and files); training/pictures.py and
+experiments/report_page.py, which call this.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ bytes. They are enlarged by repeating pixels, never by interpolation, which woul
 look blurred and blurred models look smooth. Matplotlib and Pillow are imported when the first
 picture is drawn, not with this module.
 
-Read next: style.py (colours and files); visualize.py, which calls this.
+Read next: style.py (colours and files); experiments/run_figures.py, which calls this.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The host sends little: which digits and where, or bytes. The kernels of frames.cuh make the frames
 of a batch from it, (T, B, D) of the model's dtype, with the same numbers as on the host.
 
-Read next: frames.cuh; ../training/batches.py chooses among these functions.
+Read next: frames.cuh; ../training/packing.py chooses among these functions.
 """
 
 from __future__ import annotations

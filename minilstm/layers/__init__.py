@@ -1,8 +1,9 @@
 """The paper, part 1: cells, recurrent layers, losses.
 
-Read layer.py, cells.py, linear.py, rnn.py, lstm.py, stack.py and losses.py. Then read models/. The
-other files can wait:
+Read cells.py, linear.py, rnn.py, lstm.py, stack.py and losses.py. Then read models/. The other
+files can wait:
 
+    layer.py          what all layers have: parameters, forward, backward
     unrolled.py       the arrays of a recurrent layer over all time steps
     init.py           the initial values of the parameters
     dropout.py        dropout

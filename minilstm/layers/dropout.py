@@ -1,4 +1,4 @@
-"""Dropout: set random units to zero in training. Between layers only, never on the recurrence.
+"""Dropout: set random outputs of a layer to zero in training. Never in the recurrence.
 
 Paper: section 4 (the classifier). Read next: stack.py.
 """

@@ -56,7 +56,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     weights or outputs extends or replaces them. `steps` is a slice of the time steps.
 
     forward
-      begin(x, state) -> run            Allocate run.x (T, B, D), run.a (T, B, G*H),
+      begin(x, state) -> run            Keep x as run.x (T, B, D). Allocate run.a (T, B, G*H),
                                         run.product (B, G*H), run.h (T+1, B, H) with the start
                                         state at index 0, run.y (T, B, H). For a cell's own
                                         arrays, run.array(K) allocates (T, B, K).

@@ -1,6 +1,6 @@
 """The arrays of one unrolled layer. Its forward pass fills them, its backward pass reads them.
 
-Used by rnn.py, which has the loops. Read next: rnn.py.
+rnn.py has the loops that use them. Read next: memory_order.py.
 """
 
 from __future__ import annotations
