@@ -197,10 +197,10 @@ class TwoLayers(Layer):
         return z, Cache(h=h, first=cache1, second=cache2)
 
     def backward(self, dz, cache):
-        run = cache.consume()  # what forward kept; it can be used once
-        dh = self.second.backward(dz, run.second)
-        da = elman_cell_backward(dh, run.h, out=np.empty_like(run.h))
-        return self.first.backward(da, run.first)
+        values = cache.consume()  # what forward kept; it can be used once
+        dh = self.second.backward(dz, values.second)
+        da = elman_cell_backward(dh, values.h, out=np.empty_like(values.h))
+        return self.first.backward(da, values.first)
 
     @classmethod
     def sample(cls, rng):
@@ -233,9 +233,9 @@ class Forgetful(TwoLayers):
     """Two layers whose backward pass forgets the slope of tanh."""
 
     def backward(self, dz, cache):
-        run = cache.consume()
-        dh = self.second.backward(dz, run.second)
-        return self.first.backward(dh, run.first)  # should be da, not dh
+        values = cache.consume()
+        dh = self.second.backward(dz, values.second)
+        return self.first.backward(dh, values.first)  # should be da, not dh
 
     @classmethod
     def sample(cls, rng):

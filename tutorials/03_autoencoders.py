@@ -61,9 +61,9 @@ class LinearAutoencoder(Layer):
         return z, Cache(encode=encode_cache, decode=decode_cache)
 
     def backward(self, dz, cache):
-        run = cache.consume()
-        dk = self.decode.backward(dz, run.decode)
-        return self.encode.backward(dk, run.encode)
+        values = cache.consume()
+        dk = self.decode.backward(dz, values.decode)
+        return self.encode.backward(dk, values.encode)
 
     @classmethod
     def sample(cls, rng):
@@ -157,11 +157,11 @@ class Autoencoder(Layer):
         return x, Cache(caches=caches, hidden=hidden)
 
     def backward(self, dx, cache):
-        run = cache.consume()
+        values = cache.consume()
         for n in reversed(range(len(self.layers))):
             if n in (0, 2):
-                dx = elman_cell_backward(dx, run.hidden[n], out=np.empty_like(dx))
-            dx = self.layers[n].backward(dx, run.caches[n])
+                dx = elman_cell_backward(dx, values.hidden[n], out=np.empty_like(dx))
+            dx = self.layers[n].backward(dx, values.caches[n])
         return dx
 
     @classmethod
@@ -227,9 +227,9 @@ class DeafEncoder(LinearAutoencoder):
     """Autoencoder whose encoder gets a gradient of zero."""
 
     def backward(self, dz, cache):
-        run = cache.consume()
-        dk = self.decode.backward(dz, run.decode)
-        return self.encode.backward(0 * dk, run.encode)
+        values = cache.consume()
+        dk = self.decode.backward(dz, values.decode)
+        return self.encode.backward(0 * dk, values.encode)
 
     @classmethod
     def sample(cls, rng):

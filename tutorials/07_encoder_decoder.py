@@ -177,10 +177,10 @@ class ForgetsTheCell(FuturePredictor):
     """Future predictor whose encoder does not get the decoder's dc."""
 
     def backward(self, doutputs, cache, want_dinputs=True):
-        run = cache.consume()
-        dcode, *_ = self.predict.backward(doutputs[1], run.decoders["predict"])
+        values = cache.consume()
+        dcode, *_ = self.predict.backward(doutputs[1], values.decoders["predict"])
         dcode = tuple((dh, 0 * dc) for dh, dc in dcode)
-        dpast, _ = self.encoder.backward(dcode, run.encoder)
+        dpast, _ = self.encoder.backward(dcode, values.encoder)
         return dpast, None, None, None, None
 
     @classmethod

@@ -75,11 +75,11 @@ class OneOverwrites(Composite):
     """Composite model of the 2016 code: dc is assigned where it should be added."""
 
     def backward(self, doutputs, cache, want_dinputs=True):
-        run = cache.consume()
-        reconstruction, *_ = self.reconstruct.backward(doutputs[0], run.decoders["reconstruct"])
-        future, *_ = self.predict.backward(doutputs[1], run.decoders["predict"])
+        values = cache.consume()
+        reconstruction, *_ = self.reconstruct.backward(doutputs[0], values.decoders["reconstruct"])
+        future, *_ = self.predict.backward(doutputs[1], values.decoders["predict"])
         dcode = tuple((r[0] + f[0], f[1]) for r, f in zip(reconstruction, future, strict=True))
-        dpast, _ = self.encoder.backward(dcode, run.encoder, want_dinputs)
+        dpast, _ = self.encoder.backward(dcode, values.encoder, want_dinputs)
         return dpast, None, None, None, None
 
     @classmethod

@@ -30,8 +30,8 @@ class UnrolledGRU(Unrolled):
 class GRU(Recurrent):
     """The gated recurrent unit (Cho et al. 2014). Wx (D, 3H), Wh (H, 3H), b (3H,), order r z n.
 
-    r = s(x Wx_r + h_prev Wh_r + b_r)
-    z = s(x Wx_z + h_prev Wh_z + b_z)
+    r = sigmoid(x Wx_r + h_prev Wh_r + b_r)
+    z = sigmoid(x Wx_z + h_prev Wh_z + b_z)
     n = tanh(x Wx_n + (r * h_prev) Wh_n + b_n)
     h = (1 - z) n + z h_prev
     """
@@ -89,7 +89,7 @@ class GRU(Recurrent):
 class CoupledLSTM(Recurrent):
     """An LSTM whose input gate is 1 - f (Greff et al. 2015). Order f o g, state (h, c).
 
-    f = s(a_f)        o = s(a_o)        g = tanh(a_g)        a = x Wx + h_prev Wh + b
+    f = sigmoid(a_f)        o = sigmoid(a_o)        g = tanh(a_g)        a = x Wx + h_prev Wh + b
     c = f c_prev + (1 - f) g
     h = o tanh(c)
     """
@@ -136,7 +136,7 @@ class CoupledLSTM(Recurrent):
 class MinimalUnit(Recurrent):
     """The minimal gated unit (Zhou et al. 2016), with one gate and no cell state. Order f g.
 
-    f = s(x Wx_f + h_prev Wh_f + b_f)
+    f = sigmoid(x Wx_f + h_prev Wh_f + b_f)
     g = tanh(x Wx_g + (f * h_prev) Wh_g + b_g)
     h = (1 - f) h_prev + f g
     """

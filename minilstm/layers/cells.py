@@ -109,11 +109,11 @@ def elman_cell_backward(dh, h, out):
 def lstm_cell(a, c_prev, Wp, c, h):
     """One step of the paper's LSTM, or of the standard LSTM if `Wp` is None (no peepholes).
 
-    i = s(a_i + Wp_i * c_prev)         a = x Wx + h_prev Wh + b, in the order i f g o
-    f = s(a_f + Wp_f * c_prev)         i and f see the OLD cell
+    i = sigmoid(a_i + Wp_i * c_prev)   a = x Wx + h_prev Wh + b, in the order i f g o
+    f = sigmoid(a_f + Wp_f * c_prev)   i and f see the OLD cell
     g = tanh(a_g)
     c = f * c_prev + i * g
-    o = s(a_o + Wp_o * c)              o sees the NEW cell
+    o = sigmoid(a_o + Wp_o * c)        o sees the NEW cell
     h = o * tanh(c)
 
     a (..., 4H) becomes the gates; c_prev (..., H), Wp (3, H) or None; writes c, h (..., H).
@@ -215,7 +215,8 @@ def lstm_cell_backward(dh, dc, slopes, h_to_c, c_to_c):
 def slides_lstm_cell(a, m_prev, m, h):
     """The slides' LSTM, read literally: no bias, no peepholes, tanh around the gated cell.
 
-    g^u = s(a_u), g^f = s(a_f), g^c = tanh(a_c), g^o = s(a_o)     a = W [I x, h_prev]
+    g^u, g^f, g^o = sigmoid(a_u), sigmoid(a_f), sigmoid(a_o)      a = W [I x, h_prev]
+    g^c = tanh(a_c)
     m = g^f * m_prev + g^u * g^c
     h = tanh(g^o * m)
 

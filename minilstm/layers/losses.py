@@ -85,10 +85,10 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
 
     def backward(self, dloss, cache):
         """dloss (a number) -> dlogits (T, B, D), None."""
-        run = cache.consume()
-        if kernels.wanted(run.p.dtype):
-            return cross_entropy.bernoulli_backward(dloss, run.p, run.target), None
-        dlogits = xp.subtract(run.p, run.target, out=run.p)
+        values = cache.consume()
+        if kernels.wanted(values.p.dtype):
+            return cross_entropy.bernoulli_backward(dloss, values.p, values.target), None
+        dlogits = xp.subtract(values.p, values.target, out=values.p)
         dlogits *= dloss / _frames(dlogits)
         return dlogits, None
 
@@ -170,9 +170,9 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
 
     def backward(self, dloss, cache):
         """dloss (a number) -> dlogits (T, B, K), None."""
-        run = cache.consume()
-        labels = xp.arange(run.p.shape[-1]) == run.target[..., None]
-        dlogits = xp.subtract(run.p, labels, out=run.p)
+        values = cache.consume()
+        labels = xp.arange(values.p.shape[-1]) == values.target[..., None]
+        dlogits = xp.subtract(values.p, labels, out=values.p)
         dlogits *= dloss / _frames(dlogits)
         return dlogits, None
 

@@ -72,17 +72,17 @@ class Stack(Layer, sample=samples.stack):
         Without `want_dx` dx is None.
         """
         dy, dfinal = doutputs
-        caches, dstate = cache.consume(), []
+        values, dstate = cache.consume(), []
         expect_entries("layers in the gradient of the final state", dfinal, len(self.layers))
-        with wavefront(self.layers, caches.wave) as call:
+        with wavefront(self.layers, values.wave) as call:
             for k in reversed(range(len(self.layers))):
                 layer, dlayer = self.layers[k], (dy, dfinal and dfinal[k])
-                arguments = dlayer, caches.layers[k], want_dx or k > 0
+                arguments = dlayer, values.layers[k], want_dx or k > 0
                 dy, dlayer_state = call(layer, layer.backward, *arguments)
                 dstate.insert(0, dlayer_state)
                 if k > 0:
-                    dy, _ = self.dropout.backward(dy, caches.dropouts[k - 1])
-        return dy, tuple(dstate) if caches.has_state else None, None
+                    dy, _ = self.dropout.backward(dy, values.dropouts[k - 1])
+        return dy, tuple(dstate) if values.has_state else None, None
 
     def wants_wavefront(self, T, B, masks):
         """Say if a GPU should compute two layers at the same time. Always False with NumPy."""

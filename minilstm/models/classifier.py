@@ -54,8 +54,8 @@ class Classifier(Layer, sample=samples.classifier):
 
     def backward(self, dlogits, cache, want_dx=True):
         """dlogits (T, B, K) -> dx (T, B, D), or None if it is not wanted; None."""
-        run = cache.consume()
-        dy = self.readout.backward(dlogits, run.readout)
-        dy, _ = self.dropout.backward(dy, run.dropout)
-        dx, _, _ = self.encoder.backward((dy, None), run.encoder, want_dx)
+        values = cache.consume()
+        dy = self.readout.backward(dlogits, values.readout)
+        dy, _ = self.dropout.backward(dy, values.dropout)
+        dx, _, _ = self.encoder.backward((dy, None), values.encoder, want_dx)
         return dx, None

@@ -124,21 +124,21 @@ class EncoderDecoder(Layer, abstract=True):
         data.
         """
         dreconstruction, dprediction = doutputs
-        run = cache.consume()
+        values = cache.consume()
         decode_back = {}
         if dreconstruction is not None:
             decode_back["reconstruct"] = lambda: self.reconstruct.backward(
-                dreconstruction, run.decoders["reconstruct"], want_dinputs
+                dreconstruction, values.decoders["reconstruct"], want_dinputs
             )
         if dprediction is not None:
             decode_back["predict"] = lambda: self.predict.backward(
-                dprediction, run.decoders["predict"], want_dinputs
+                dprediction, values.decoders["predict"], want_dinputs
             )
         dcodes, dtruths = [], {}
         for name, (dcode, _, dtruth, _, _) in side_by_side(decode_back).items():
             dcodes.append(dcode)
             dtruths[name] = dtruth
-        dpast, _ = self.encoder.backward(_added(dcodes), run.encoder, want_dinputs)
+        dpast, _ = self.encoder.backward(_added(dcodes), values.encoder, want_dinputs)
         if not want_dinputs:
             return None, None, None, None, None
         dreversed, dfuture = dtruths.get("reconstruct"), dtruths.get("predict")

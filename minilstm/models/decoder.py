@@ -95,20 +95,20 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
 
     def backward(self, dlogits, cache, want_dtruth=True):
         """dlogits (T, B, D) -> dcode, None, dtruth or None, None, None."""
-        run = cache.consume()
-        expect("dlogits", dlogits, run.shape, self.dtype)
-        if run.feedback is not None:
-            dcode, dtruth = feedback.backward(self, dlogits, run.feedback, want_dtruth)
+        values = cache.consume()
+        expect("dlogits", dlogits, values.shape, self.dtype)
+        if values.feedback is not None:
+            dcode, dtruth = feedback.backward(self, dlogits, values.feedback, want_dtruth)
             return dcode, None, dtruth, None, None
-        dy = self.readout.backward(dlogits, run.readout)
+        dy = self.readout.backward(dlogits, values.readout)
         if self.start == "read":
             dfirst, dy = dy[0], dy[1:]
-        dx, dcode, _ = self.stack.backward((dy, None), run.stack, want_dtruth)
+        dx, dcode, _ = self.stack.backward((dy, None), values.stack, want_dtruth)
         if self.start == "read":
             dcode[-1][0][...] += dfirst  # the first frame was read out of the top layer's h
         dtruth = None
         if self.conditional and want_dtruth:
-            dtruth = zeros(run.shape, dx.dtype)  # zero for the last true frame, which no step sees
+            dtruth = zeros(values.shape, dx.dtype)  # no step sees the last true frame
             dtruth[:-1] = dx[1:] if self.start == "step" else dx
         return dcode, None, dtruth, None, None
 
