@@ -28,6 +28,7 @@ from .backend import current_backend, xp
 from .errors import ConfigError
 from .gpu import products
 from .gpu.optimizers import OnDevice
+from .layers.layer import Flat, expect
 
 CHUNK_ELEMENTS = 131_072  # the six arrays of Adam's pass fill 3 MB in float32, inside the cache
 FLUSH_EVERY = 8  # updates of Adam; every such update rounds small numbers of its state to 0
@@ -55,21 +56,25 @@ class Optimizer:
     scratch = 1  # buffers of one chunk that the rule works in
 
     def __init__(
-        self, flat, *, l2: float = 0.0, clamp_update: float = 0.0, chunk: int = CHUNK_ELEMENTS
+        self, flat: Flat, *, l2: float = 0.0, clamp_update: float = 0.0, chunk: int = CHUNK_ELEMENTS
     ):
+        if not isinstance(flat, Flat):
+            raise ConfigError(f"expected model.flat(), got {type(flat).__name__}: call flat first")
+        _expect_at_least(0, l2=l2, clamp_update=clamp_update)
         self.flat = flat
         self.l2 = l2
         self.clamp_update = clamp_update
         self.state = {name: xp.full_like(flat.value, x) for name, x in self.starts.items()}
-        self._there = OnDevice(flat) if current_backend().name == "cupy" else None
-        self._counts = self._there.counts if self._there else [0, 0]  # of `steps` and `unusable`
+        self._on_device = OnDevice(flat) if current_backend().name == "cupy" else None
+        # of `steps` and `unusable`
+        self._counts = self._on_device.counts if self._on_device else [0, 0]
         regions = (0, flat.decayed, l2), (flat.decayed, flat.value.size, 0.0)
         self._chunks = [
             (slice(first, min(first + chunk, stop)), share)
             for start, stop, share in regions
             for first in range(start, stop, chunk)
         ]
-        size = 0 if self._there else min(chunk, flat.value.size)
+        size = 0 if self._on_device else min(chunk, flat.value.size)
         self._scratch = [xp.empty(size, flat.value.dtype) for _ in range(self.scratch)]
         # Where the gradient is 0 the state only decays. It would become a subnormal number, and
         # rounding would never make it 0. Subnormal numbers are those so close to 0 that many CPUs
@@ -79,10 +84,10 @@ class Optimizer:
         limits = xp.finfo(flat.value.dtype)
         self._c = float(limits.tiny) / float(limits.eps) ** 2
 
-    def __deepcopy__(self, memo):
+    def __reduce__(self):  # of copy and pickle
         raise ConfigError(
-            "expected no deep copy of an optimizer, got one, which would not update the copied "
-            "model: make a new optimizer for copy.flat() and copy the arrays of `state`"
+            "expected no copy of an optimizer, got one, which would not update the copied model: "
+            "make a new optimizer for copy.flat() and copy the arrays of `state`"
         )
 
     @property
@@ -108,8 +113,8 @@ class Optimizer:
 
         They have the gradient's dtype. If a sum of squares overflows on a CPU, the norm is inf.
         """
-        if self._there:
-            norms = self._there.norms()
+        if self._on_device:
+            norms = self._on_device.norms()
             return norms[0], norms[1:]
         squares = xp.empty(len(self.flat.parts), self.flat.grad.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -124,13 +129,19 @@ class Optimizer:
 
         On a device the three arguments may be 0-d arrays of float64, bool and the gradient's dtype.
         The device then decides, and the host does not wait (gpu/optimizers.py). On a CPU
-        `flat.grad` itself is scaled; without a `scale` it is only read.
+        `flat.grad` itself is scaled; without a `scale` it is only read. Raises ConfigError if the
+        model got other arrays.
         """
-        if self._there:
-            self._there.step(
+        if self.flat.replaced:
+            raise ConfigError(
+                "expected the arrays of the model, got those from before astype: make a new "
+                "optimizer for model.flat()"
+            )
+        if self._on_device:
+            self._on_device.step(
                 type(self).__name__.lower(), learning_rate, finite, scale,
                 patience=self.patience, l2=self.l2, clamp=self.clamp_update, c=self._c,
-                decays=self._decays(), numbers=self._numbers(), state=self.state.values(),
+                decays=self._corrections(), numbers=self._numbers(), state=self.state.values(),
             )  # fmt: skip
             return
         usable = bool(finite) and self.unusable <= self.patience
@@ -145,7 +156,7 @@ class Optimizer:
             scratch = [array[: w.size] for array in self._scratch]
             if scale is not None:
                 xp.multiply(dw, scale, out=dw)
-            g = self._decay(w, dw, l2, scratch[0])
+            g = self._with_l2(w, dw, l2, scratch[0])
             self._update(w, g, learning_rate, *state, *scratch)
 
     def _update(self, w, g, learning_rate, *state_and_scratch):
@@ -155,11 +166,11 @@ class Optimizer:
         """Return the settings of the rule, in the order of its kernel in gpu/optimizers.cuh."""
         raise NotImplementedError  # every rule defines its own
 
-    def _decays(self):
+    def _corrections(self):
         """Return the momentum and decay for Adam's corrections; (0, 0) for the other rules."""
         return 0.0, 0.0
 
-    def _decay(self, w, dw, l2, a):
+    def _with_l2(self, w, dw, l2, a):
         """g = dw + l2 w"""
         if l2 == 0:
             return dw
@@ -194,8 +205,9 @@ class SGD(Optimizer):
 
     starts = {"velocity": 0.0}
 
-    def __init__(self, flat, *, momentum: float = 0.9, **keywords):
+    def __init__(self, flat: Flat, *, momentum: float = 0.9, **keywords):
         super().__init__(flat, **keywords)
+        _expect_share(momentum=momentum)
         self.momentum = momentum
 
     def _numbers(self):
@@ -228,9 +240,17 @@ class RMSProp(Optimizer):
     scratch = 2
 
     def __init__(
-        self, flat, *, momentum: float = 0.9, decay: float = 0.95, epsilon: float = 1e-8, **keywords
+        self,
+        flat: Flat,
+        *,
+        momentum: float = 0.9,
+        decay: float = 0.95,
+        epsilon: float = 1e-8,
+        **keywords,
     ):
         super().__init__(flat, **keywords)
+        _expect_share(momentum=momentum, decay=decay)
+        _expect_at_least(0, epsilon=epsilon)
         self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
 
     def _numbers(self):
@@ -274,7 +294,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        flat,
+        flat: Flat,
         *,
         momentum: float = 0.9,
         decay: float = 0.999,
@@ -282,6 +302,7 @@ class Adam(Optimizer):
         **keywords,
     ):
         super().__init__(flat, **keywords)
+        _expect_share(momentum=momentum, decay=decay)
         if not epsilon > 0:
             raise ConfigError(
                 f"expected epsilon > 0 for adam, which divides 0 by 0 where a gradient is zero, "
@@ -292,7 +313,7 @@ class Adam(Optimizer):
     def _numbers(self):
         return self.momentum, 1 - self.momentum, self.decay, 1 - self.decay, self.epsilon
 
-    def _decays(self):
+    def _corrections(self):
         return self.momentum, self.decay
 
     def _update(self, w, g, learning_rate, m, s, a, b):
@@ -320,11 +341,13 @@ class Adam(Optimizer):
 def clip_scale(norm, limit: float):
     """Return the factor that limits a gradient of this norm to `limit`: min(1, limit / norm).
 
-    Returns None if `limit` is 0, which means no limit. The factor is 0 for a norm of inf, and NaN
-    for NaN. Source: Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for
-    `clamp_update`, which bounds the update.
+    Returns None if there is no limit: 0, inf, or more than a norm of this dtype can be. The factor
+    is 0 for a norm of inf, and NaN for NaN. Raises ConfigError for a negative limit. Source:
+    Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063). See Optimizer for `clamp_update`, which
+    bounds the update.
     """
-    if limit == 0:
+    _expect_at_least(0, limit=limit)
+    if limit == 0 or limit > np.finfo(norm.dtype).max:
         return None
     return float(limit) / xp.maximum(norm, float(limit))
 
@@ -337,13 +360,16 @@ def clip_norm(grad, limit: float):
 
     The norm is the one before scaling, as a 0-d array. The host does not wait for it. If the sum of
     squares overflows, the norm is inf and `grad` becomes zero. NaN stays NaN. There is no warning:
-    pass `finite` to `Optimizer.step`.
+    pass `finite` to `Optimizer.step`. Raises ShapeError for an array of several axes, ConfigError
+    for a negative limit.
     """
+    expect("grad", grad, ("N",), grad.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         square = products.dot(grad, grad) if products.wanted(grad.dtype) else xp.dot(grad, grad)
         norm = xp.sqrt(square)
-        if limit != 0:
-            xp.multiply(grad, clip_scale(norm, limit), out=grad)
+        scale = clip_scale(norm, limit)
+        if scale is not None:
+            xp.multiply(grad, scale, out=grad)
     return norm
 
 
@@ -387,12 +413,29 @@ def schedule(
     """Return the learning rate as a function of the step number, from 0: warmup times `kind`.
 
     `kind` is "constant", "exponential" or "cosine". The horizon `steps` belongs to the schedule,
-    not to the run: a run stopped early or resumed sees the same rates.
+    not to the run: a run stopped early or resumed sees the same rates. Raises ConfigError for
+    another kind, and for lengths that are too short.
     """
-
-    curve = {
+    _expect_at_least(1, steps=steps, decay_every=decay_every)
+    _expect_at_least(0, warmup_steps=warmup_steps)
+    curves = {
         "constant": lambda step: constant(step, learning_rate),
         "exponential": lambda step: exponential(step, learning_rate, decay_factor, decay_every),
         "cosine": lambda step: cosine(step, learning_rate, steps, floor),
-    }[kind]
+    }
+    if kind not in curves:
+        raise ConfigError(f"expected one of {', '.join(curves)}, got {kind!r}: choose one")
+    curve = curves[kind]
     return lambda step: curve(step) * warmup(step, warmup_steps)
+
+
+def _expect_at_least(low, **numbers):
+    for name, number in numbers.items():
+        if number is None or not number >= low:
+            raise ConfigError(f"expected {name} of {low} or more, got {number}: choose another")
+
+
+def _expect_share(**numbers):
+    for name, number in numbers.items():
+        if not 0 <= number < 1:
+            raise ConfigError(f"expected {name} in [0, 1), got {number}: choose another")

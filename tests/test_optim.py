@@ -10,7 +10,8 @@ import pytest
 
 import minilstm
 from minilstm import config
-from minilstm.errors import ConfigError
+from minilstm.errors import ConfigError, ShapeError
+from minilstm.layers.layer import Flat
 from minilstm.optim import SGD, Adam, RMSProp, clip_norm, exponential, schedule
 from minilstm.runs import build
 
@@ -22,7 +23,7 @@ def stand_in(value, grad=None, decayed=0):
     """A stand-in for the result of `model.flat()`, without a model."""
     value = np.array(value)
     grad = np.zeros_like(value) if grad is None else np.array(grad, value.dtype)
-    return SimpleNamespace(value=value, grad=grad, decayed=decayed)
+    return Flat(value, grad, decayed)
 
 
 def random_stand_in(size, dtype="float32", decayed=0, seed=0):
@@ -328,9 +329,52 @@ def test_the_decay_of_a_historical_preset_acts():
     assert moved[1] == pytest.approx(0.9 * moved[0], rel=1e-12)
 
 
-def test_an_unknown_schedule_is_refused():
-    with pytest.raises(KeyError):
-        schedule("cosin", 0.1)
+@pytest.mark.parametrize(
+    "kind, lengths, expected",
+    [
+        ("cosin", {}, "expected one of constant, exponential, cosine, got 'cosin'"),
+        ("cosine", {"steps": 0}, "expected steps of 1 or more, got 0"),
+        ("exponential", {"decay_every": 0}, "expected decay_every of 1 or more, got 0"),
+        ("constant", {"warmup_steps": -5}, "expected warmup_steps of 0 or more, got -5"),
+    ],
+)
+def test_a_schedule_that_can_not_be_is_refused(kind, lengths, expected):
+    with pytest.raises(ConfigError, match=expected):
+        schedule(kind, 0.1, **lengths)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_refuses_numbers_that_would_spoil_the_weights(rule):
+    share = "momentum" if rule is SGD else "decay"
+    for settings in ({"momentum": 1.5}, {"momentum": -0.5}, {share: 1.0}, {"l2": -1}):
+        with pytest.raises(ConfigError, match="expected .* got"):
+            rule(stand_in([1.0]), **settings)
+    with pytest.raises(ConfigError, match="expected clamp_update of 0 or more, got -1"):
+        rule(stand_in([1.0]), clamp_update=-1)
+
+
+def test_a_rule_refuses_a_model_in_place_of_its_flat_arrays():
+    model = minilstm.Linear(4, 3, np.random.default_rng(0))
+    for given in (model, model.params()):
+        with pytest.raises(ConfigError, match=r"expected model.flat\(\), got"):
+            Adam(given)
+
+
+@pytest.mark.parametrize("limit", (math.inf, 1e39, 1e300))
+def test_a_limit_that_no_norm_reaches_changes_no_gradient(limit):
+    grad = np.ones(4, "float32")
+    assert clip_norm(grad, limit) == 2 and (grad == 1).all()
+
+
+@pytest.mark.parametrize("limit", (-1.0, math.nan, None))
+def test_a_limit_below_zero_is_refused(limit):
+    with pytest.raises(ConfigError, match="expected limit of 0 or more, got"):
+        clip_norm(np.ones(4), limit)
+
+
+def test_a_gradient_of_several_axes_is_not_clipped_by_a_matrix_product():
+    with pytest.raises(ShapeError, match="expected grad of shape"):
+        clip_norm(np.ones((3, 3)), 1.0)
 
 
 def test_adam_without_epsilon_is_refused_because_a_silent_gradient_would_be_0_over_0():
@@ -346,8 +390,10 @@ def test_adam_without_epsilon_is_refused_because_a_silent_gradient_would_be_0_ov
 def test_an_optimizer_is_not_copied_because_the_copy_would_not_move_the_copied_model():
     model = minilstm.Composite(4, 3, 1, np.random.default_rng(0))
     optimizer = SGD(model.flat())
-    with pytest.raises(ConfigError, match="expected no deep copy of an optimizer"):
+    with pytest.raises(ConfigError, match="expected no copy of an optimizer"):
         copy.deepcopy((model, optimizer))
+    with pytest.raises(ConfigError, match="expected no copy of an optimizer"):
+        copy.copy(optimizer)  # calls what pickle calls
     other = copy.deepcopy(model)  # what the message says works
     again = SGD(other.flat())
     for name, array in optimizer.state.items():
@@ -356,3 +402,24 @@ def test_an_optimizer_is_not_copied_because_the_copy_would_not_move_the_copied_m
     before = other.flat().value.copy()
     again.step(0.1)
     assert (other.flat().value != before).all() and (model.flat().value == before).all()
+
+
+@pytest.mark.parametrize("name", ("value", "grad"))
+def test_an_array_of_a_model_with_an_optimizer_is_filled_and_not_replaced(name):
+    """A new array would be used by the model, and the old one would be updated."""
+    model = minilstm.Linear(4, 3, np.random.default_rng(0))
+    Adam(model.flat())
+    with pytest.raises(ConfigError, match=rf"write param.{name}\[...\] = array"):
+        setattr(model.W, name, np.zeros((4, 3), "float32"))
+    model.W.grad += 1
+    getattr(model.W, name)[...] = 2
+    assert (getattr(model.flat(), name) == 2).sum() == 12
+
+
+def test_an_optimizer_refuses_a_step_after_astype_gave_the_model_other_arrays():
+    model = minilstm.Linear(4, 3, np.random.default_rng(0))
+    optimizer = Adam(model.flat())
+    model.astype("float64")
+    with pytest.raises(ConfigError, match="make a new optimizer"):
+        optimizer.step(0.1)
+    Adam(model.flat()).step(0.1)

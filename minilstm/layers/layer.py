@@ -8,6 +8,9 @@ in order, and `None` for inputs without a gradient (masks, labels, targets, abse
 among the doutputs means that the loss does not depend on that output. Gradients of parameters
 accumulate (`+=`) until `zero_grad`. Random numbers are inputs, so `forward` is a pure function.
 
+A cache may hold the inputs and outputs themselves, without a copy. So before `backward` write to
+none of them, and to no parameter. To change an output, or a state for the next call, copy it first.
+
 Read next: cells.py (the mathematics), then linear.py, rnn.py, lstm.py, stack.py.
 """
 
@@ -15,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +28,11 @@ from ..errors import ConfigError, ShapeError, StaleCache
 class Param:
     """A trainable array `value` and the gradient `grad` of the loss with respect to it.
 
+    An array of the backend's dtype is used itself: pass a copy if yours must not be trained.
+
     decayed    True for weights, which L2 regularisation shrinks; False for biases
-    flat       None, until `Layer.flat` was called. Then value and grad are views into its arrays
+    flat       None, until `Layer.flat` was called. Then value and grad are views into its arrays,
+               to be filled and not replaced. Otherwise the optimizer would update other arrays
     """
 
     flat: Flat | None = None
@@ -36,6 +41,14 @@ class Param:
         self.value = asarray(value)
         self.grad = xp.zeros(self.value.shape, self.value.dtype)
         self.decayed = decayed
+
+    def __setattr__(self, name, item):
+        if self.flat is not None and name in ("value", "grad") and item is not getattr(self, name):
+            raise ConfigError(
+                f"expected numbers written into param.{name}, which is a part of the model's flat "
+                f"array, got another array: write param.{name}[...] = array"
+            )
+        super().__setattr__(name, item)
 
     def __getstate__(self):  # a copy is not a view into the flat arrays
         return {name: item for name, item in vars(self).items() if name != "flat"}
@@ -50,6 +63,12 @@ class Cache:
     def __init__(self, **values):
         self._values = values
 
+    def __deepcopy__(self, memo):
+        raise StaleCache(
+            "expected no copy of a cache, got one, whose backward would fill the gradients of "
+            "copied layers: run forward again for every backward"
+        )
+
     def consume(self) -> SimpleNamespace:
         """Return the values as attributes. Raises StaleCache if called twice."""
         if self._values is None:
@@ -61,17 +80,20 @@ class Cache:
         return SimpleNamespace(**values)
 
 
-class Flat(NamedTuple):
+@dataclass(eq=False)
+class Flat:
     """All parameters of a model in one array of values and one of gradients, both (N,).
 
     L2 regularisation acts on the first `decayed` elements. `parts` has (start, stop) of each
-    parameter, in the order of `Layer.params`.
+    parameter, in the order of `Layer.params`. After `Layer.astype` the model has other arrays, and
+    `replaced` is True.
     """
 
     value: np.ndarray
     grad: np.ndarray
     decayed: int
     parts: tuple[tuple[int, int], ...] = ()
+    replaced: bool = False
 
 
 @dataclass
@@ -91,7 +113,8 @@ class Layer:
     """Base of all layers, losses and models.
 
     `params` finds attributes that are `Param`s, `Layer`s or tuples of layers, in the order of
-    their definition. `constants` names floating-point inputs that have no gradient by definition.
+    their definition. Layers may share a parameter. `constants` names floating-point inputs that
+    have no gradient by definition.
     """
 
     constants: tuple[str, ...] = ()
@@ -136,8 +159,22 @@ class Layer:
         return {"": cls.sample(rng)}
 
     def params(self, prefix: str = "") -> dict[str, Param]:
-        """Return all parameters by readable names such as `encoder.0.Wx`."""
-        return dict(self._named_params(prefix))
+        """Return all parameters by readable names such as `encoder.0.Wx`.
+
+        A parameter that several layers share is listed once, by its first name. Raises ConfigError
+        for two parameters of one name, and for an attribute in which parameters are not found.
+        """
+        found, seen = {}, set()
+        for name, param in self._named_params(prefix):
+            if name in found and found[name] is not param:
+                raise ConfigError(
+                    f"expected one parameter of each name, got two of the name {name}: keep all "
+                    "layers in one tuple, or make an attribute for each"
+                )
+            if param not in seen:
+                found[name] = param
+                seen.add(param)
+        return found
 
     def _named_params(self, prefix=""):
         for name, item in vars(self).items():
@@ -145,8 +182,9 @@ class Layer:
                 yield prefix + name, item
             elif isinstance(item, Layer):
                 yield from item._named_params(f"{prefix}{name}.")
-            elif isinstance(item, tuple):  # the layers of a stack are known by their number
-                for k, layer in enumerate(item):
+            elif isinstance(item, tuple | list | dict):
+                _expect_trainable(f"{type(self).__name__}.{name}", item)
+                for k, layer in enumerate(item):  # the layers of a stack are known by their number
                     if isinstance(layer, Layer):
                         yield from layer._named_params(f"{prefix}{k}.")
 
@@ -177,12 +215,17 @@ class Layer:
             param.grad.fill(0)
 
     def astype(self, dtype) -> Layer:
-        """Convert all parameters to `dtype`, in place: float32, float64 or complex128."""
+        """Convert all parameters to `dtype`, in place: float32, float64 or complex128.
+
+        An optimizer must be made anew, with `flat`. The old one refuses to make a step.
+        """
         for param in self.params().values():
+            if param.flat is not None:
+                param.flat.replaced = True
+                param.flat = None
             value = param.value if np.dtype(dtype).kind == "c" else param.value.real
             param.value = value.astype(dtype)
             param.grad = xp.zeros_like(param.value)
-            param.flat = None
         return self
 
 
@@ -207,6 +250,17 @@ def _flatten(named):
     return flat
 
 
+def _expect_trainable(name, items):
+    """Raise ConfigError if a tuple, list or dict hides parameters from `Layer.params`."""
+    inside = items.values() if isinstance(items, dict) else items
+    hidden = Param if isinstance(items, tuple) else (Param, Layer)
+    if any(isinstance(item, hidden) for item in inside):
+        raise ConfigError(
+            f"expected layers in a tuple, and each parameter in an attribute of its own, got a "
+            f"{type(items).__name__} {name}, which would not be trained: change it"
+        )
+
+
 def expect(name: str, array, shape: tuple, dtype) -> None:
     """Raise ShapeError unless `array` has this shape and dtype.
 
@@ -229,6 +283,11 @@ def expect(name: str, array, shape: tuple, dtype) -> None:
 
 
 def expect_entries(name: str, entries: tuple | None, count: int) -> None:
-    """Raise ShapeError unless `entries` is None or has `count` entries."""
-    if entries is not None and len(entries) != count:
+    """Raise ShapeError unless `entries` is None, or a tuple or list of `count` entries."""
+    if entries is None:
+        return
+    if not isinstance(entries, tuple | list):
+        got = getattr(entries, "shape", type(entries).__name__)
+        raise ShapeError(f"expected a tuple: {count} {name}, got {got}: see its docstring")
+    if len(entries) != count:
         raise ShapeError(f"expected {count} {name}, got {len(entries)}: see its docstring")
