@@ -26,11 +26,13 @@ class Dropout(Layer, sample=samples.dropout):
 
     def forward(self, x, mask=None):
         """x (T, B, H), mask (T, B, H) or None -> y (T, B, H), cache."""
-        return self.apply(x, mask), Cache(mask=mask)
+        return self.apply(x, mask), Cache(mask=mask, shape=x.shape, dtype=x.dtype)
 
     def backward(self, dy, cache):
         """dy (T, B, H) -> dx (T, B, H), None."""
-        return self.apply(dy, cache.consume().mask), None
+        values = cache.consume()
+        expect("dy", dy, values.shape, values.dtype)
+        return self.apply(dy, values.mask), None
 
     def apply(self, x, mask):
         """Return x * mask / (1 - rate), (..., H). The backward pass applies it to dy."""

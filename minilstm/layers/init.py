@@ -48,6 +48,7 @@ class Init:
                 f"expected at least 0 inputs and 1 output of a weight, got {rows} and {columns}: "
                 "make the layer larger"
             )
+        expect_generator(rng)
         bound = self.scale if self.weights == "uniform" else max(rows, 1) ** -0.5
         return Param(rng.uniform(-bound, bound, (rows, columns)))
 
@@ -56,6 +57,7 @@ class Init:
 
         So the width D does not change the draws of the other parameters. D may be 0: no inputs.
         """
+        expect_generator(rng)
         return self.weight(rng.spawn(1)[0], D, columns)
 
     def recurrent(self, rng: np.random.Generator, H: int, gates: int = 1) -> Param:
@@ -96,3 +98,11 @@ class Blank(Init):
 
 
 PAPER_INIT = Init()
+
+
+def expect_generator(rng) -> None:
+    """Raise ConfigError unless `rng` is a generator of NumPy, and not a seed."""
+    if not hasattr(rng, "spawn"):
+        raise ConfigError(
+            f"expected a generator of random numbers, got {rng!r}: use np.random.default_rng(seed)"
+        )

@@ -97,5 +97,6 @@ class Linear(Layer, sample=samples.linear):
     def backward(self, dy, cache):
         """dy (T, B, K) -> dx (T, B, D)."""
         x = cache.consume().x
+        expect("dy", dy, (*x.shape[:-1], len(self.b.value)), x.dtype)
         aside(affine_dw, x, dy, self.W.grad, self.b.grad)
         return affine_dx(dy, self.W.value)

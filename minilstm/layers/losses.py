@@ -18,6 +18,7 @@ import math
 import numpy as np
 
 from ..backend import xp
+from ..errors import DataError
 from ..gpu import cross_entropy, kernels
 from . import cells, samples
 from .layer import Cache, Layer, expect
@@ -51,7 +52,9 @@ class Loss(Layer, abstract=True):
 class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
     """-[y log p + (1 - y) log(1 - p)] with p = sigmoid(logits), for pixels in [0, 1]; in nats.
 
-    logits, target (T, B, D). Targets may be grey. Stable for logits z of any size:
+    logits, target (T, B, D). Targets may be grey. On a CPU a target outside [0, 1] raises
+    DataError. (On a GPU the host would have to wait for the answer.) Stable for logits z of any
+    size:
 
     loss = max(z, 0) - log(max(p, 1 - p)) - y z
     dz = p - y
@@ -67,6 +70,7 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
         """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
         expect("logits", logits, ("T", "B", "D"), logits.dtype)
         expect("target", target, logits.shape, logits.dtype)
+        _expect_between("target", target, 0, 1, "divide bytes by 255")
         if kernels.wanted(logits.dtype):
             target = kernels.in_rows(target)  # if this makes a copy, backward uses the copy too
             loss, p = cross_entropy.bernoulli(logits, target)
@@ -149,7 +153,8 @@ class SquaredError(Loss, sample=samples.squared):
 class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
     """-log softmax(z)[label] at every step, averaged over steps and sequences; in nats.
 
-    logits (T, B, K), target (T, B) of integer labels from 0 to K-1.
+    logits (T, B, K), target (T, B) of integer labels from 0 to K-1. On a CPU another label raises
+    DataError.
     """
 
     def forward(self, logits, target):
@@ -158,6 +163,7 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
         expect(
             "target", target, logits.shape[:2], target.dtype if target.dtype.kind in "iu" else int
         )
+        _expect_between("labels", target, 0, logits.shape[-1] - 1, "leave unlabelled clips out")
         # subtracting the largest logit avoids overflow; the result does not depend on it
         largest = logits.real.max(axis=-1, keepdims=True)
         p = xp.subtract(logits, largest, out=empty(logits.shape, logits.dtype))
@@ -192,6 +198,18 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
     def logits(self, mean):
         """Return log(mean), with mean at least 1e-4."""
         return xp.log(xp.clip(mean, 1e-4, 1))
+
+
+def _expect_between(name, array, low, high, advice):
+    """Raise DataError for a finite number below `low` or above `high`. On a CPU only.
+
+    A number that is not finite makes the loss so, and training has rules for that.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype.kind == "c" or not array.size:
+        return
+    least, largest = array.min(), array.max()
+    if (least < low or largest > high) and np.isfinite(least + largest):
+        raise DataError(f"expected {name} from {low} to {high}, got {least} to {largest}: {advice}")
 
 
 def _frames(array):

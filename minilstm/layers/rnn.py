@@ -131,6 +131,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
         Without `want_dx` dx is None. Training needs no gradient of its data, and computing it
         takes a large matrix product.
         """
+        expect_entries("gradients, dy and that of the final state", doutputs, 2)
         dy, dfinal = doutputs
         values = cache.consume()
         run = values.run
@@ -206,6 +207,12 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent):
     def start_gradient(self, run):
         """Return the gradients of the start states, (B, H) each."""
         return tuple(getattr(run, "d" + name) for name in self.state_names)
+
+
+def has_shared_loop(layer: Recurrent) -> bool:
+    """Return True if a layer has the loops of Recurrent, and no forward or backward of its own."""
+    cls = type(layer)
+    return cls.forward is Recurrent.forward and cls.backward is Recurrent.backward
 
 
 class ElmanRNN(Recurrent):

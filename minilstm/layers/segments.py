@@ -34,7 +34,7 @@ from itertools import pairwise
 from ..errors import ConfigError
 from ..gpu.side_by_side import joined
 from . import samples
-from .layer import Cache, expect
+from .layer import Cache, expect, expect_entries
 from .stack import Stack
 from .workspace import empty
 
@@ -151,6 +151,7 @@ class SegmentedStack(Stack, sample=samples.stack, variants=samples.whole_and_rec
         values = cache.consume()
         if values.segments is None:
             return super().backward(doutputs, values.whole, want_dx)
+        expect_entries("gradients, dy and those of the final states", doutputs, 2)
         dy, dfinal = doutputs
         if dy is not None:
             expect("dy", dy, (values.segments.T, "B", self.layers[-1].H), self.dtype)

@@ -18,7 +18,7 @@ from .dropout import Dropout
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect, expect_entries
 from .lstm import PeepholeLSTM
-from .rnn import Recurrent
+from .rnn import Recurrent, has_shared_loop
 
 
 class Stack(Layer, sample=samples.stack):
@@ -42,6 +42,8 @@ class Stack(Layer, sample=samples.stack):
     ):
         if layers < 1:
             raise ConfigError(f"expected at least 1 layer, got {layers}: add one")
+        if not isinstance(cell, type):
+            raise ConfigError(f"expected the class of a cell, got {cell!r}: pass LSTM, for example")
         self.layers = tuple(cell(D if k == 0 else H, H, rng, init) for k in range(layers))
         self.dropout = Dropout(dropout)
 
@@ -71,6 +73,7 @@ class Stack(Layer, sample=samples.stack):
 
         Without `want_dx` dx is None.
         """
+        expect_entries("gradients, dy and those of the final states", doutputs, 2)
         dy, dfinal = doutputs
         values, dstate = cache.consume(), []
         expect_entries("layers in the gradient of the final state", dfinal, len(self.layers))
@@ -104,6 +107,4 @@ class Stack(Layer, sample=samples.stack):
 
 def _can_overlap(layer, B):
     """Say if a layer can be in a wavefront: it has the loops of Recurrent, and is small."""
-    cls = type(layer)
-    ours = cls.forward is Recurrent.forward and cls.backward is Recurrent.backward
-    return ours and has_room(B, layer.num_gates * layer.H)
+    return has_shared_loop(layer) and has_room(B, layer.num_gates * layer.H)

@@ -19,7 +19,7 @@ import numpy as np
 from ..backend import asarray, to_numpy, xp
 from ..errors import ConfigError, DataError, ShapeError
 from ..gpu.side_by_side import joined, side_by_side
-from ..layers.init import PAPER_INIT, Init
+from ..layers.init import PAPER_INIT, Init, expect_generator
 from ..layers.layer import Cache, Layer, expect, expect_entries
 from ..layers.losses import BernoulliCrossEntropy, Loss
 from ..layers.lstm import PeepholeLSTM
@@ -64,6 +64,7 @@ class EncoderDecoder(Layer, abstract=True):
             raise ConfigError(
                 f"expected conditional none, reconstruction, future or both, got {conditional!r}"
             )
+        expect_generator(rng)
         self.D = D
         self.loss = loss or BernoulliCrossEntropy()
         # one generator for each part, so that the same part of two models has the same weights
@@ -123,6 +124,7 @@ class EncoderDecoder(Layer, abstract=True):
         Without `want_dinputs` the first two are None, because training needs no gradient of its
         data.
         """
+        expect_entries("gradients, one for each decoder", doutputs, 2)
         dreconstruction, dprediction = doutputs
         values = cache.consume()
         decode_back = {}
@@ -133,6 +135,11 @@ class EncoderDecoder(Layer, abstract=True):
         if dprediction is not None:
             decode_back["predict"] = lambda: self.predict.backward(
                 dprediction, values.decoders["predict"], want_dinputs
+            )
+        if not decode_back or decode_back.keys() - values.decoders.keys():
+            raise ShapeError(
+                f"expected gradients of {' or '.join(values.decoders)}, got gradients of "
+                f"{' and '.join(decode_back) or 'none'}: give one of them or both"
             )
         dcodes, dtruths = [], {}
         for name, (dcode, _, dtruth, _, _) in side_by_side(decode_back).items():

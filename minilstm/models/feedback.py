@@ -12,8 +12,10 @@ Paper: section 2.4, "Conditional Decoder". Scheduled sampling: Bengio et al. 201
 from __future__ import annotations
 
 from ..backend import xp
+from ..errors import ConfigError
 from ..layers.layer import Cache
 from ..layers.linear import affine, affine_dw, affine_dx
+from ..layers.rnn import has_shared_loop
 from ..layers.segments import Segments, part_of
 from ..layers.workspace import empty, zeros
 
@@ -132,6 +134,13 @@ class StackByStep:
 
     def __init__(self, stack, x, state, masks):
         stack.expect_inputs(x, state, masks)
+        for layer in stack.layers:
+            if not has_shared_loop(layer):
+                raise ConfigError(
+                    "expected a cell that takes one step at a time, got "
+                    f"{type(layer).__name__}, which has a forward or backward of its own: replace "
+                    "other methods, such as step and final_state, or feed the true frames"
+                )
         self.layers, self.dropout, self.masks, self.runs = stack.layers, stack.dropout, masks, []
         for k, layer in enumerate(self.layers):
             if k > 0:

@@ -1,0 +1,169 @@
+"""Mistakes in the use of layers from Python are refused in words, and never silently wrong."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import minilstm
+from minilstm.errors import ConfigError, DataError, ShapeError, StaleCache
+from minilstm.layers.dropout import Dropout
+from minilstm.layers.layer import Layer, Param
+from minilstm.layers.linear import Linear
+from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy
+from minilstm.layers.lstm import LSTM
+from minilstm.layers.stack import Stack
+from minilstm.optim import SGD, clip_norm
+
+T, B, D, H = 4, 2, 3, 5
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_the_state_of_pytorch_is_not_taken_for_that_of_two_layers():
+    """PyTorch's (h, c), each (2, B, H), would be read as layer 0 with (h_0, h_1)."""
+    stack, x = Stack(D, H, 2, rng(), LSTM), numbers(T, B, D)
+    h, c = numbers(2, 2, B, H)
+    for state in ((h, c), np.stack((h, c))):
+        with pytest.raises(ShapeError, match="expected a tuple"):
+            stack.forward(x, state)
+    stack.forward(x, tuple(zip(h, c, strict=True)))
+    model = minilstm.Composite(D, H, 2, rng())
+    with pytest.raises(ShapeError, match="expected a tuple"):
+        model.predict.forward((h, c), 3)
+
+
+def test_masks_in_one_array_are_refused():
+    stack, x = Stack(D, H, 2, rng(), LSTM), numbers(T, B, D)
+    with pytest.raises(ShapeError, match="expected a tuple: 1 dropout masks.*got"):
+        stack.forward(x, None, np.ones((1, T, B, H), bool))
+
+
+@pytest.mark.parametrize(
+    "make", (lambda: LSTM(D, H, rng()), lambda: Stack(D, H, 2, rng())), ids=("cell", "stack")
+)
+def test_one_gradient_where_two_are_expected_is_refused(make):
+    layer = make()
+    (y, _), cache = layer.forward(numbers(T, B, D))
+    with pytest.raises(ShapeError, match="expected a tuple: 2 gradients"):
+        layer.backward(y, cache)
+    layer.backward((y, None), cache)  # the cache was not consumed
+
+
+def test_a_model_says_which_gradients_it_expects():
+    predictor = minilstm.FuturePredictor(D, H, 1, rng())
+    past, future = numbers(3, B, D), numbers(3, B, D)
+    for doutputs, got in (((future, None), "reconstruct"), ((None, None), "none")):
+        _, cache = predictor.forward(past, future)
+        with pytest.raises(ShapeError, match=f"of predict, got gradients of {got}"):
+            predictor.backward(doutputs, cache)
+    _, cache = predictor.forward(past, future)
+    with pytest.raises(ShapeError, match="expected a tuple: 2 gradients, one for each decoder"):
+        predictor.backward(future, cache)
+
+
+def test_linear_and_dropout_refuse_a_gradient_of_another_shape():
+    linear, dropout = Linear(D, H, rng()), Dropout(0.5)
+    _, cache = linear.forward(numbers(T, B, D))
+    with pytest.raises(ShapeError, match="expected dy of shape"):
+        linear.backward(numbers(B, T, H), cache)
+    _, cache = dropout.forward(numbers(T, B, D))
+    with pytest.raises(ShapeError, match="expected dy of shape"):
+        dropout.backward(numbers(B, T, D), cache)
+
+
+def test_bytes_that_were_not_divided_by_255_are_no_targets():
+    loss, z = BernoulliCrossEntropy(), numbers(T, B, D)
+    for target in (np.full_like(z, 255), np.full_like(z, -0.1)):
+        with pytest.raises(DataError, match="expected target from 0 to 1.*divide bytes by 255"):
+            loss.forward(z, target)
+    assert np.isnan(loss.forward(z, np.full_like(z, np.nan))[0])  # training has rules for NaN
+
+
+@pytest.mark.parametrize("label", (-1, H))
+def test_a_label_that_is_no_class_is_not_taken_for_another_class(label):
+    with pytest.raises(DataError, match=f"expected labels from 0 to {H - 1}"):
+        SoftmaxCrossEntropy().forward(numbers(T, B, H), np.full((T, B), label))
+
+
+class Two(Layer, abstract=True):
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+
+def test_two_tuples_of_layers_do_not_hide_parameters_behind_one_name():
+    model = Two(down=(LSTM(D, H, rng()),), up=(LSTM(H, D, rng()),))
+    with pytest.raises(ConfigError, match="two of the name 0.Wx"):
+        model.params()
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    (
+        lambda: [Linear(D, H, rng())],
+        lambda: {"first": Linear(D, H, rng())},
+        lambda: (Param(np.ones(3)),),
+        lambda: [Param(np.ones(3))],
+    ),
+    ids=("list", "dict", "tuple of parameters", "list of parameters"),
+)
+def test_parameters_where_they_are_not_found_are_refused(hidden):
+    with pytest.raises(ConfigError, match="Two.inside, which would not be trained"):
+        Two(inside=hidden(), plain=[1, 2], named={"a": "b"}).params()
+
+
+def test_a_shared_parameter_counts_once_and_sums_both_gradients():
+    one = Linear(D, H, rng())
+    model = Two(first=one, second=one)
+    assert list(model.params()) == ["first.W", "first.b"]
+    optimizer = SGD(model.flat())
+    assert model.flat().value.size == D * H + H
+    _, a = model.first.forward(numbers(T, B, D))
+    _, b = model.second.forward(numbers(T, B, D, seed=1))
+    model.first.backward(numbers(T, B, H), a)
+    alone = one.W.grad.copy()
+    model.second.backward(numbers(T, B, H), b)
+    assert not np.array_equal(alone, one.W.grad)
+    norm, _ = optimizer.gradient_norms()
+    assert float(norm) == pytest.approx(float(clip_norm(model.flat().grad.copy(), 0)))
+
+
+def test_a_cache_is_not_copied_because_its_gradients_would_go_to_copied_layers():
+    model = minilstm.Composite(D, H, 1, rng(), "future")
+    _, cache = model.forward(abs(numbers(3, B, D)), abs(numbers(3, B, D)))
+    with pytest.raises(StaleCache, match="expected no copy of a cache"):
+        copy.deepcopy(cache)
+
+
+class Doubled(LSTM, abstract=True):
+    """It changes the outputs outside of `step`, which a decoder that feeds itself does not see."""
+
+    def forward(self, x, state=None):
+        (y, final), cache = super().forward(x, state)
+        return (2 * y, final), cache
+
+
+def test_a_decoder_that_sees_its_own_frames_refuses_a_cell_with_a_forward_of_its_own():
+    model = minilstm.FuturePredictor(D, H, 1, rng(), "future", cell=Doubled)
+    past, future = abs(numbers(3, B, D)), abs(numbers(3, B, D))
+    model.forward(past, future, feed_truth=True)
+    with pytest.raises(ConfigError, match="got Doubled, which has a forward or backward"):
+        model.forward(past, future)
+
+
+@pytest.mark.parametrize("given", (0, np.random.RandomState(0), None))
+def test_a_seed_in_place_of_a_generator_is_refused(given):
+    for make in (LSTM, Linear, lambda D, H, rng: minilstm.Composite(D, H, 1, rng)):
+        with pytest.raises(ConfigError, match="use np.random.default_rng"):
+            make(D, H, given)
+
+
+def test_the_name_of_a_cell_in_place_of_its_class_is_refused():
+    with pytest.raises(ConfigError, match="expected the class of a cell, got 'elman'"):
+        minilstm.Composite(D, H, 1, rng(), cell="elman")
