@@ -33,10 +33,10 @@ from minilstm.benchmark import device
 from minilstm.command import run_command
 from minilstm.data import Scale, as_vectors
 from minilstm.data.mobilenet import network_of
-from minilstm.errors import BackendError, RunError
+from minilstm.errors import BackendError, DataError, RunError
 from minilstm.evaluation import judging
 from minilstm.gpu import cross_entropy, frames, kernels, products, wavefront
-from minilstm.gpu.capture import RECORDING, Captured, on_stream
+from minilstm.gpu.capture import Captured, on_stream
 from minilstm.gpu.side_by_side import STREAMS, aside, joined, side_by_side
 from minilstm.gpu.transfers import Readings
 from minilstm.gpu.writer import Writer
@@ -55,7 +55,7 @@ from minilstm.optim import SGD, Adam, RMSProp
 from minilstm.runs import build, checkpoint
 from minilstm.training import classifier, pace, resources
 from minilstm.training.batches import BatchesAhead, draw_batch
-from minilstm.training.packing import NumbersPacking, packing_of
+from minilstm.training.packing import MovingPacking, NumbersPacking, packing_of
 from minilstm.training.progress import Progress
 from minilstm.training.step import Batch, training_step
 
@@ -616,6 +616,30 @@ def test_a_captured_step_is_one_launch_and_one_copy_and_takes_no_memory():
     assert counts[4:] == [{"graph_launch": 1}] * 4
 
 
+def test_graphs_are_recorded_again_after_the_pool_gave_up_the_memory_that_they_use():
+    """The pool does so by itself if the GPU has no more memory."""
+    lost = []
+
+    def function(x, out):
+        xp.multiply(x + 1, 2, out=out)
+        if lost:
+            captured._pool.free_all_blocks()
+
+    with use_backend("cupy", "float32"), on_stream():
+        captured, out = Captured(function), xp.zeros(4, "float32")
+        one, other = xp.ones(4, "float32"), xp.zeros(4, "float32")
+        for _ in range(3):
+            captured(one, out)
+        assert captured.launched == 2 and out.tolist() == [4] * 4
+        lost.append(True)
+        captured(other, out)  # another kind, without room
+        lost.clear()
+        captured(one, out)
+        assert captured.launched == 2 and out.tolist() == [4] * 4  # made step by step
+        captured(one, out)
+        assert captured.launched == 3
+
+
 # ---------------------------------------------------------------- commands and checkpoints
 
 
@@ -635,6 +659,27 @@ def numbers_of(run):
     """The log of a run, without its times."""
     rows = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
     return [{name: x for name, x in row.items() if name != "seconds"} for row in rows]
+
+
+def test_a_checkpoint_after_an_error_has_the_weights_of_its_step(undrawn, monkeypatch):
+    """The host may see the error while the GPU still computes the steps before."""
+    words = f"{SMALL} --quiet --validate-every 0 --checkpoint-every 0 --schedule-steps 9 "
+    words += "--backend cupy"
+    assert call(train, f"{words} --steps 5 --out whole") == 0
+    pack = MovingPacking.pack
+
+    def broken(self, k):
+        if k == 5:
+            raise DataError("expected a batch, got none: a test")
+        return pack(self, k)
+
+    monkeypatch.setattr(MovingPacking, "pack", broken)
+    assert call(train, f"{words} --steps 9 --out run") == 2
+    found, expected = (
+        checkpoint.read(Path(run, "checkpoint.safetensors")) for run in ("run", "whole")
+    )
+    assert found[1]["step"] == expected[1]["step"] == 5
+    assert all(found[0][name].tobytes() == x.tobytes() for name, x in expected[0].items())
 
 
 def test_a_run_is_resumed_to_the_bit_and_judged_as_by_numpy(undrawn, capsys):
@@ -1074,7 +1119,7 @@ def test_the_doctor_records_a_step_and_says_if_it_cannot(monkeypatch):
     made = device.training_step
 
     def not_recorded(*arguments):
-        if RECORDING.locked():
+        if xp.cuda.get_current_stream().is_capturing():
             raise ZeroDivisionError
         return made(*arguments)
 

@@ -112,7 +112,7 @@ def in_any_order(*words):
     return done.returncode, lines
 
 
-SOME = "same_time or (pair_of and composite)"
+SOME = "same_time or after_an_error or (pair_of and composite)"
 
 
 def test_results_are_the_same_in_any_order_that_streams_allow():

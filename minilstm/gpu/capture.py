@@ -52,7 +52,10 @@ class Captured:
         kind = _kind_of(arguments)
         with xp.cuda.using_allocator(self._pool.malloc):
             if kind not in self._graphs:
+                held = self._pool.total_bytes()
                 self._function(*arguments)  # compiles kernels and fills the pool
+                if self._pool.total_bytes() < held:  # without room the pool frees what graphs use
+                    self._graphs.clear()
                 self._graphs[kind] = None
                 return
             if self._graphs[kind] is None:
@@ -88,11 +91,16 @@ def _kind_of(tree):
 
 @contextlib.contextmanager
 def on_stream():
-    """Use a stream that can be recorded. Wait for all earlier work first, and for its own work."""
+    """Use a stream that can be recorded. Wait for all earlier work first, and for its own work.
+
+    It is waited for after an error, too: other streams would not wait before they read the weights.
+    """
     xp.cuda.get_current_stream().synchronize()
     with _stream(xp.cuda.runtime.getDevice()) as stream:
-        yield
-        stream.synchronize()
+        try:
+            yield
+        finally:
+            stream.synchronize()
 
 
 @functools.cache  # only one for each device, because every stream has scratch memory of cuBLAS
