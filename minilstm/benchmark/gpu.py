@@ -370,7 +370,8 @@ def busy_host() -> Iterator[None]:
 
 
 def _spin():
-    while True:
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive():  # it may be killed, and then ends no child
         pass
 
 

@@ -80,7 +80,7 @@ def training_step(
     losses = ranks.add_losses(losses, batch.share)
     ranks.sum(grad)
     norm, norms = optimizer.gradient_norms()
-    finite = xp.isfinite(norm + sum(losses.values()))
+    finite = xp.isfinite(sum(losses.values(), norm))
     # skip the update if the loss or the gradient is not finite
     optimizer.step(rate, finite, clip_scale(norm, config.optimizer.clip_norm))
     by_array = {OF_ARRAY + name: x for name, x in zip(model.params(), norms, strict=True)}
