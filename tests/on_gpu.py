@@ -8,8 +8,9 @@ Sections, in their order:
 
     doctor    python -m minilstm.doctor --backend cupy
     bench     python -m minilstm.bench gpu: the rows that have targets
-    choices   the default model's step with other sizes of cuBLAS's scratch memory, and with its two
-              layers one after the other
+    choices   the default model's step as it is; with its two layers one after the other; with
+              gradients of weights after all other work; with 32 hardware queues in place of 8; and
+              with other sizes of cuBLAS's scratch memory
     streams   gradients computed in several streams against those in one, bit by bit, 20 times
     presets   100 steps of each preset. With few units each is also trained with and without a CUDA
               graph: the weights must have the same bits
@@ -18,17 +19,20 @@ Sections, in their order:
 The first three are alone on the GPU, because they measure times. The others run side by side. Each
 section writes its output to OUT/SECTION.txt. OUT/results.json has its status ("ok", or what
 failed), its numbers and its seconds. A section that has not ended after --seconds in all is stopped
-and said to have failed. The exit status is 1 if a section failed. Needs CuPy, PyTorch, pytest,
-pytest-xdist and a GPU.
+and said to have failed. Runs are written to /dev/shm if it has room. The exit status is 1 if a
+section failed. Needs CuPy, PyTorch, pytest, pytest-xdist and a GPU.
 """
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +48,7 @@ from minilstm import config  # noqa: E402
 from minilstm.backend import use_backend, xp  # noqa: E402
 from minilstm.benchmark import gpu  # noqa: E402
 from minilstm.config import preset_names  # noqa: E402
-from minilstm.gpu import products, wavefront  # noqa: E402
+from minilstm.gpu import capture, products, side_by_side, wavefront  # noqa: E402
 from minilstm.gpu.capture import Captured, on_stream  # noqa: E402
 from minilstm.gpu.wavefront import has_room  # noqa: E402
 from minilstm.layers import linear, lstm, rnn, stack  # noqa: E402
@@ -54,8 +58,11 @@ from minilstm.runs import checkpoint  # noqa: E402
 from minilstm.training.batches import BatchesAhead  # noqa: E402
 
 TIMED = ("paper, 128", "1x512, tf32", "default, float32")  # rows of bench gpu that have targets
-SCRATCH = (0, 4 << 20, 64 << 20)  # bytes for cuBLAS, which chooses its kernels by them
-IN_TURN = "layers one after the other"
+SCRATCH = (16 << 10, 4 << 20)  # bytes for cuBLAS, which chooses its kernels by them
+AS_IT_IS, IN_TURN = "as it is", "layers one after the other"
+FIRST, QUEUES = "streams with priorities", "32 hardware queues"
+CHOICES = (AS_IT_IS, IN_TURN, FIRST, QUEUES, *map(str, SCRATCH))
+ROOM = 64 << 30  # bytes of /dev/shm from which runs of large models are written there
 SMALL = {"--frame-size": 16, "--digit-size": 8, "--past": 4, "--future": 3, "--hidden": 8}
 SMALL |= {"--batch-size": 4}
 TOGETHER = 4  # presets trained at the same time
@@ -68,13 +75,13 @@ class Check:
     def __init__(self, options):
         self.options, self.small = options, options.size == "small"
         self.until = time.monotonic() + options.seconds
-        self.results = {}
+        self.results, self.writing = {}, threading.Lock()
 
     def left(self) -> float:
         """Return the seconds that are left."""
         return max(1.0, self.until - time.monotonic())
 
-    def run(self, name: str, *words: str) -> str:
+    def run(self, name: str, *words: str, **environment: str) -> str:
         """Run Python in a process of its own. Return what it printed. Raises if it failed."""
         emulation = os.environ.get("MINILSTM_EMULATED_CUDA")
         command = [str(Path(emulation, "run"))] if emulation else []
@@ -83,6 +90,7 @@ class Check:
             done = subprocess.run(
                 [*command, sys.executable, *words],
                 stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, timeout=self.left(),
+                env=os.environ | environment,
             )  # fmt: skip
         text = file.read_text(encoding="utf-8", errors="replace")
         if done.returncode:
@@ -99,10 +107,16 @@ class Check:
                 traceback.print_exc(file=file)
             found = {"status": f"{type(error).__name__}: {error}"[:2000]}
         found["seconds"] = round(time.monotonic() - begun, 1)
-        self.results[name] = found
         print(f"{name:8} {found['seconds']:6.1f} s  {found['status'][:300]}", flush=True)
-        text = json.dumps(self.results, indent=1)
-        (self.options.out / "results.json").write_text(text + "\n", encoding="utf-8")
+        with self.writing:
+            self.results[name] = found
+            text = json.dumps(self.results, indent=1)
+            (self.options.out / "results.json").write_text(text + "\n", encoding="utf-8")
+
+    def alone(self, name: str, option: str, value: str, **environment: str):
+        """Run a part of this file in a process of its own. Return what it found."""
+        words = [__file__, str(self.options.out), option, value, "--size", self.options.size]
+        return json.loads(self.run(name, *words, **environment).splitlines()[-1])
 
 
 def doctor(check):
@@ -119,17 +133,31 @@ def bench(check):
 def choices(check):
     """Milliseconds of the default model, computed in other ways. Each has a process of its own."""
     found = {}
-    for name in (*map(str, SCRATCH), IN_TURN):
-        words = [__file__, str(check.options.out), "--choice", name, "--size", check.options.size]
-        found[name] = json.loads(check.run("choices", *words).splitlines()[-1])
+    for name in CHOICES:
+        queues = {"CUDA_DEVICE_MAX_CONNECTIONS": "32"} if name == QUEUES else {}
+        try:
+            found[name] = check.alone("choices", "--choice", name, **queues)
+        except Exception as error:  # the other choices go on
+            found[name] = f"FAILED: {type(error).__name__}: {error}"[:500]
+    if failed := {name: said for name, said in found.items() if isinstance(said, str)}:
+        raise AssertionError(f"{failed}; the others: {found}")
     return found
 
 
-def milliseconds_of_a_step(row, scratch=products.WORKSPACE, in_turn=False):
-    """Milliseconds of a step, captured. `in_turn` computes layers one after the other."""
+def milliseconds_of_a_step(row, choice):
+    """Milliseconds of a step, captured, with one of CHOICES."""
+    scratch = int(choice) if choice.isdecimal() else products.WORKSPACE
+
+    @functools.cache
+    def stream_of(device, stream, use):
+        first = choice == FIRST and use != "aside"  # a smaller number goes first
+        return xp.cuda.Stream(non_blocking=True, priority=-1 if first else 0)
+
     with (
         mock.patch.object(products, "WORKSPACE", scratch),
-        mock.patch.object(stack, "has_room", lambda *sizes: not in_turn and has_room(*sizes)),
+        mock.patch.object(stack, "has_room", lambda *x: choice != IN_TURN and has_room(*x)),
+        mock.patch.object(side_by_side, "_stream_of", stream_of),
+        mock.patch.object(capture, "_stream", lambda device: stream_of(device, 0, "step")),
         use_backend("cupy", row.precision),
         on_stream(),
     ):
@@ -145,9 +173,14 @@ def milliseconds_of_a_step(row, scratch=products.WORKSPACE, in_turn=False):
 
 
 def streams(check):
+    """Compare gradients in a process of its own, which can be stopped."""
+    return check.alone("streams", "--streams", "all")
+
+
+def differing_in_streams(small):
     """Numbers of a gradient that differ from those computed in one stream: none may."""
     found = {}
-    for row in gpu.TINY[-1:] if check.small else (gpu.ROWS[0], gpu.ROWS[4], gpu.ROWS[-1]):
+    for row in gpu.TINY[-1:] if small else (gpu.ROWS[0], gpu.ROWS[4], gpu.ROWS[-1]):
         with use_backend("cupy", row.precision), on_stream():
             training = gpu.Training(row.settings(), Blank())
             weights, grad = training.model.flat().value, training.model.flat().grad
@@ -190,11 +223,18 @@ def in_one_stream():
 
 def presets(check):
     """Train each preset as it is; and, with few units, by graphs and one by one."""
-    patches = check.options.out.resolve() / "patches.npy"
+    memory = Path("/dev/shm")  # the checkpoints of the large presets have 42 GB in all
+    fast = memory.is_dir() and shutil.disk_usage(memory).free > ROOM
+    with tempfile.TemporaryDirectory(dir=memory if fast else check.options.out.resolve()) as folder:
+        return presets_in(Path(folder), check)
+
+
+def presets_in(folder, check):
+    patches = folder / "patches.npy"
     np.save(patches, np.random.default_rng(0).integers(0, 256, (60, 29, 32, 32), np.uint8))
 
     def trained(name, how, *words):
-        run = check.options.out.resolve() / f"{name}-{how}"
+        run = folder / f"{name}-{how}"
         sizes = SMALL if check.small else {}
         source = config.load([name]).data.source
         if source == "actions":
@@ -204,7 +244,7 @@ def presets(check):
         words = [*words, *(str(word) for pair in sizes.items() for word in pair)]
         words += ["--validate-every", "0", "--quiet", "--backend", "cupy", "--out", str(run)]
         check.run(run.name, "-m", "minilstm.train", name, *words)
-        arrays, about = checkpoint.read(run / "checkpoint.safetensors")
+        arrays, about = checkpoint.read(run / "checkpoint.safetensors", arrays=how != "whole")
         shutil.rmtree(run)
         return arrays, about["step"]
 
@@ -254,14 +294,19 @@ def main() -> int:
     parser.add_argument("section", nargs="*", help=", ".join((*ALONE, *SHARED)))
     parser.add_argument("--size", choices=("full", "small"), default="full")
     parser.add_argument("--seconds", type=float, default=235, help="for everything (235)")
-    parser.add_argument("--choice", help=argparse.SUPPRESS)
+    parser.add_argument("--choice", choices=CHOICES, help=argparse.SUPPRESS)
+    parser.add_argument("--streams", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    small = options.size == "small"
     if options.choice is not None:
-        row = (gpu.TINY if options.size == "small" else gpu.ROWS)[-1]
-        in_turn = options.choice == IN_TURN
-        choice = {"in_turn": True} if in_turn else {"scratch": int(options.choice)}
-        found = milliseconds_of_a_step(row, **choice)
-        print(json.dumps(found))
+        print(
+            json.dumps(
+                milliseconds_of_a_step((gpu.TINY if small else gpu.ROWS)[-1], options.choice)
+            )
+        )
+        return 0
+    if options.streams is not None:
+        print(json.dumps(differing_in_streams(small)))
         return 0
     if unknown := set(options.section) - {*ALONE, *SHARED}:
         parser.error(f"expected sections of {', '.join((*ALONE, *SHARED))}, got {unknown}")
