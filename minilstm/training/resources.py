@@ -83,7 +83,7 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
         # an upper bound: validation has no masks, and its last batch may be small
         wave = model.encoder.wants_wavefront(longest, B=1, masks=None)
         streams = side_by_side.STREAMS + wave * wavefront.MORE_STREAMS
-        fixed += streams * products.WORKSPACE
+        fixed += streams * (products.WORKSPACE + products.OF_HANDLE)
     return Memory(fixed, two - one + 4 * frames)
 
 
