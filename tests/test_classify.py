@@ -13,7 +13,7 @@ from minilstm.config import ClassifySettings, load
 from minilstm.data import Clips, splits, windows
 from minilstm.data.percepts import write_percepts
 from minilstm.data.vectors import scale_of
-from minilstm.errors import ConfigError, DataError
+from minilstm.errors import ConfigError, DataError, NonFiniteError
 from minilstm.evaluation import baselines, clip_scores
 from minilstm.evaluation.baselines import clip_baselines
 from minilstm.evaluation.clip_scores import accuracy, confusion, nats_per_clip
@@ -343,6 +343,15 @@ def test_accuracy_nats_and_confusion_by_hand():
     assert accuracy(p, labels) == 0.75
     assert nats_per_clip(p, labels) == pytest.approx(-np.log([0.5, 0.8, 0.3, 0.6]).mean())
     assert confusion(p, labels).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("judge", [accuracy, nats_per_clip, confusion])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_probabilities_that_are_not_finite_are_not_judged(judge, value):
+    p = np.full((4, 3), 1 / 3)
+    p[2, 1] = value
+    with pytest.raises(NonFiniteError, match="probabilities: expected finite numbers"):
+        judge(p, np.array([0, 1, 1, 2]))
 
 
 def test_a_class_without_a_clip_has_no_recall():

@@ -11,7 +11,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, uniform_filter
 
 from minilstm.data import MovingMNIST, as_vectors, load_digits
-from minilstm.errors import DataError, ShapeError
+from minilstm.errors import DataError, NonFiniteError, ShapeError
 from minilstm.evaluation import metrics
 from minilstm.evaluation.metrics import (
     SHARP,
@@ -338,6 +338,17 @@ def test_probabilities_outside_0_to_1_are_refused(value):
         cross_entropy(truth, p)
     with pytest.raises(DataError, match=r"truth: expected values in \[0, 1\]"):
         cross_entropy(p, truth)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_pixel_that_is_not_finite_has_no_sharpness(value):
+    truth, prediction = random_frames(2, 3, 16), random_frames(2, 3, 16)
+    prediction[1, 2, 3] = value
+    for measure in (sharpness, equivalent_blur):
+        with pytest.raises(NonFiniteError, match="prediction: expected finite numbers"):
+            measure(truth, prediction, (4, 4))
+        with pytest.raises(NonFiniteError, match="truth: expected finite numbers"):
+            measure(prediction, truth, (4, 4))
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (16,), (2, 2, 2, 2)])

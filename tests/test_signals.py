@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minilstm.backend import use_backend
-from minilstm.errors import ConfigError
+from minilstm.errors import ConfigError, NonFiniteError
 from minilstm.evaluation import activations
 from minilstm.layers.losses import SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
@@ -160,6 +160,16 @@ def test_input_weights_are_what_an_input_adds_before_the_squashing(cell):
 
     added = before_squashing(x) - before_squashing(0 * x)
     np.testing.assert_allclose(added, x[0] @ activations.input_weights(layer), atol=1e-10)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_signal_that_is_not_finite_has_no_rhythm_and_no_saturation(value):
+    signal = np.random.default_rng(0).random((40, 2))
+    signal[30, 1] = value
+    with pytest.raises(NonFiniteError, match="signal: expected finite numbers"):
+        activations.periodicity(signal)
+    with pytest.raises(NonFiniteError, match="signal: expected finite numbers"):
+        activations.saturation(signal, (0, 1))
 
 
 def test_the_largest_come_first():

@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from ..layers.rnn import ElmanRNN, Recurrent, SlidesRNN
 from ..models import Decoder, Encoder, EncoderDecoder
+from .metrics import expect_finite
 
 PACKAGE_CELLS = (PeepholeLSTM, LSTM, SlidesLSTM, ElmanRNN, SlidesRNN)
 WORDS = {
@@ -107,8 +108,9 @@ def periodicity(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     below. `period` is the first k at which r is within 5 % of the peak, so that no multiple of the
     period is taken. Peak and period are 0 where there is no such maximum, and where the last
     quarter of the signal has a standard deviation below STILL_DEVIATION. White noise of 100 steps
-    has a peak of 0.27 on average.
+    has a peak of 0.27 on average. Raises NonFiniteError for a signal with NaN or infinity.
     """
+    expect_finite(signal, "signal")
     T, *shape = signal.shape
     x = signal[min(SETTLING_STEPS, T // 2) :].reshape(-1, signal[0].size).astype(float)
     T = len(x)
@@ -134,8 +136,9 @@ def _correlation(a, b):
 def saturation(signal: np.ndarray, limits: tuple[float, float]) -> float:
     """Return the share of a gate's values within a tenth of its range from either end.
 
-    There the gate's slope is small.
+    There the gate's slope is small. Raises NonFiniteError for a signal with NaN or infinity.
     """
+    expect_finite(signal, "signal")
     low, high = limits
     tenth = (high - low) / 10
     return float(((signal < low + tenth) | (signal > high - tenth)).mean())

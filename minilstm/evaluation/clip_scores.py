@@ -1,6 +1,7 @@
 """Judge a classifier of clips: accuracy, nats per clip, recall and confusion of the classes.
 
-Probabilities are (N, K): N clips, K classes. Labels are (N,), indices of classes.
+Probabilities are (N, K): N clips, K classes. Labels are (N,), indices of classes. Probabilities
+that are not finite raise NonFiniteError, because the largest of them is not defined.
 
 Paper: section 4, Tables 1 and 3. Read next: baselines.py.
 """
@@ -11,15 +12,17 @@ import numpy as np
 
 from ..data import Clips
 from ..errors import number_of
+from .metrics import expect_finite
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of clips whose most probable class is their label."""
-    return float((probabilities.argmax(axis=1) == labels).mean())
+    return float((_most_probable(probabilities) == labels).mean())
 
 
 def nats_per_clip(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean cross-entropy in nats per clip with p >= 1e-12."""
+    expect_finite(probabilities, "probabilities")
     p = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(p, 1e-12)).mean())
 
@@ -27,8 +30,13 @@ def nats_per_clip(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Count clips by class (row) and predicted class (column): (K, K)."""
     counts = np.zeros((probabilities.shape[1],) * 2, int)
-    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    np.add.at(counts, (labels, _most_probable(probabilities)), 1)
     return counts
+
+
+def _most_probable(probabilities):
+    expect_finite(probabilities, "probabilities")
+    return probabilities.argmax(axis=1)
 
 
 def results_of(name: str, rows: dict[str, np.ndarray], test: Clips) -> dict:

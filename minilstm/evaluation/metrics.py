@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, ShapeError
+from ..errors import DataError, NonFiniteError, ShapeError
 
 # the least probability that a baseline gives: at 0 one wrong pixel would cost infinity
 MIN_PROBABILITY = 1e-4
@@ -196,7 +196,7 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...])
 
     A prediction is called sharp from `SHARP` on. tests/test_metrics.py has a table of the scores of
     true frames that were blurred, moved or made noisy. If truth and prediction are both flat the
-    result is 1. Raises ShapeError.
+    result is 1. Raises ShapeError, and NonFiniteError for frames with NaN or infinity.
     """
     _check_frames(truth, prediction)
     T, N, D = truth.shape
@@ -207,7 +207,9 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...])
         )
 
     def measure(block):
-        return _agreement_and_energy(_edges(truth[:, block], shape), prediction[:, block], shape)
+        t, p = truth[:, block], prediction[:, block]
+        expect_finite(t, "truth"), expect_finite(p, "prediction")
+        return _agreement_and_energy(_edges(t, shape), p, shape)
 
     return _sharpness_of(in_blocks(measure, truth))
 
@@ -222,7 +224,8 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
     """Return how much the truth must be blurred to have the sharpness of the prediction.
 
     truth, prediction (T, N, D); `shape` as in `sharpness` -> standard deviation of a Gaussian in
-    pixels, 0 to MAX_BLUR_PIXELS. Measured on the first hundred sequences. Raises ShapeError.
+    pixels, 0 to MAX_BLUR_PIXELS. Measured on the first hundred sequences. Raises ShapeError, and
+    NonFiniteError for frames with NaN or infinity.
     """
     truth, prediction = truth[:, :BLUR_SEQUENCES], prediction[:, :BLUR_SEQUENCES]
     wanted = sharpness(truth, prediction, shape).mean()
@@ -314,6 +317,15 @@ def _check_frames(truth, prediction):
         raise ShapeError(f"truth: expected (T, N, D), none of them 0, got {truth.shape}")
     if prediction.shape not in (truth.shape, truth.shape[1:], truth.shape[2:]):
         raise ShapeError(f"prediction: expected {truth.shape} like truth, got {prediction.shape}")
+
+
+def expect_finite(values: np.ndarray, name: str) -> None:
+    """Raise NonFiniteError if `values` have NaN or infinity, which a comparison would hide."""
+    if values.size and not np.isfinite([values.min(), values.max()]).all():  # without a copy
+        raise NonFiniteError(
+            f"{name}: expected finite numbers, got NaN or infinity: the weights are too large, "
+            "train again with a lower --learning-rate"
+        )
 
 
 def _check_range(values, name):
