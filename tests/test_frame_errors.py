@@ -9,7 +9,7 @@ import pytest
 
 from minilstm import config, evaluate
 from minilstm.data import MovingMNIST
-from minilstm.errors import ConfigError, RunError
+from minilstm.errors import ConfigError, DataError, RunError, ShapeError
 from minilstm.evaluation import judging, kept_predictions
 from minilstm.evaluation.frame_errors import frame_errors, in_words
 from minilstm.runs import build
@@ -84,6 +84,24 @@ def test_errors_stand_below_the_table_of_evaluate(run, capsys):
     assert evaluate.main([str(run), "--sequences", "20"]) == 0
     said = capsys.readouterr().out
     assert "squared error" in said and "per frame, summed over pixels, 20 sequences" in said
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, np.nan])
+def test_pixels_outside_0_to_1_are_refused_before_they_wrap_around_as_bytes(pair, value):
+    t, p = pair
+    p[1, 2, 3] = value
+    for name, frames in (("prediction", (t, p)), ("truth", (p, t))):
+        with pytest.raises(DataError, match=rf"{name}: expected values in \[0, 1\]"):
+            frame_errors(*frames, SHAPE)
+
+
+def test_bytes_and_frames_of_another_shape_have_no_errors(pair):
+    t, p = pair
+    with pytest.raises(ShapeError, match="got uint8: divide bytes by 255"):
+        frame_errors(t, (255 * p).astype(np.uint8), SHAPE)
+    for wrong, shape in ((p[0], SHAPE), (p, (9, 9))):
+        with pytest.raises(ShapeError, match="expected truth and prediction"):
+            frame_errors(t, wrong, shape)
 
 
 def test_one_sequence_has_no_standard_error(pair):

@@ -22,7 +22,7 @@ import math
 import numpy as np
 
 from ..errors import number_of
-from .metrics import in_blocks
+from .metrics import check_pictures, check_range, in_blocks
 
 WINDOW = 7  # pixels
 
@@ -32,8 +32,11 @@ def frame_errors(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ..
 
     truth, prediction (T, N, D) in [0, 1], `shape` (H, W) of a frame. A sequence counts as one
     number, the mean over its frames. The standard error is that of the mean of these numbers. It is
-    None if there is only one sequence.
+    None if there is only one sequence. Raises ShapeError, and DataError for values outside [0, 1].
     """
+    check_pictures(truth, prediction, shape, dimensions=(1, 2, 3))
+    check_range(truth, "truth")
+    check_range(prediction, "prediction")
 
     def per_sequence(block):
         error = truth[:, block].astype(np.float64) - prediction[:, block]

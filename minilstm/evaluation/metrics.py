@@ -59,7 +59,7 @@ def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """
 
     def nats(t, p):
-        _check_range(t, "truth"), _check_range(p, "probability")
+        check_range(t, "truth"), check_range(p, "probability")
         return -(_x_log_y(t, p) + _x_log_y(1 - t, 1 - p)).sum(axis=-1)
 
     return _mean_over_sequences(nats, truth, probability)
@@ -198,13 +198,7 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int, ...])
     true frames that were blurred, moved or made noisy. If truth and prediction are both flat the
     result is 1. Raises ShapeError, and NonFiniteError for frames with NaN or infinity.
     """
-    _check_frames(truth, prediction)
-    T, N, D = truth.shape
-    if prediction.shape != truth.shape or len(shape) not in (2, 3) or np.prod(shape) != D:
-        raise ShapeError(
-            f"expected truth and prediction (T, N, {' * '.join(map(str, shape))}) for frames of "
-            f"shape {shape}, got {truth.shape} and {prediction.shape}"
-        )
+    check_pictures(truth, prediction, shape)
 
     def measure(block):
         t, p = truth[:, block], prediction[:, block]
@@ -328,7 +322,27 @@ def expect_finite(values: np.ndarray, name: str) -> None:
         )
 
 
-def _check_range(values, name):
+def check_pictures(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    shape: tuple[int, ...],
+    dimensions: tuple[int, ...] = (2, 3),
+) -> None:
+    """Raise ShapeError unless both are floats (T, N, D) of frames of `shape`.
+
+    `dimensions` are the lengths that `shape` may have: 2 for (H, W), 3 for (H, W, channels).
+    """
+    _check_frames(truth, prediction)
+    D = truth.shape[2]
+    if prediction.shape != truth.shape or len(shape) not in dimensions or np.prod(shape) != D:
+        raise ShapeError(
+            f"expected truth and prediction (T, N, {' * '.join(map(str, shape))}) for frames of "
+            f"shape {shape}, got {truth.shape} and {prediction.shape}"
+        )
+
+
+def check_range(values: np.ndarray, name: str) -> None:
+    """Raise DataError unless all values are in [0, 1]."""
     if not (values.min() >= 0 and values.max() <= 1):  # written so that NaN is refused too
         raise DataError(
             f"{name}: expected values in [0, 1], got {values.min():g} to {values.max():g}; "
