@@ -135,6 +135,16 @@ def test_baselines_copy_the_last_frame_of_the_past_and_clip_only_what_they_must(
     np.testing.assert_allclose(mean_image_loss(past[-1, 0], future), [wrong] * 3, rtol=1e-12)
 
 
+def test_the_baselines_of_half_precision_frames_are_finite_and_those_of_single_precision():
+    frames = (random_frames(4, 2, 9) > 0.5).astype(np.float16)
+    single = frames.astype(np.float32)
+    past, future = frames[:2], frames[2:]
+    np.testing.assert_array_equal(copy_last(past, future), copy_last(single[:2], single[2:]))
+    found, expected = mean_image_loss(past[0, 0], future), mean_image_loss(single[0, 0], future)
+    np.testing.assert_array_equal(found, expected)
+    assert np.isfinite(found).all()
+
+
 def test_half_costs_ln_2_per_pixel_whatever_happens():
     future = random_frames(3, 2, 7)
     np.testing.assert_allclose(half(future), cross_entropy(future, np.full(7, 0.5)), rtol=1e-13)
@@ -260,6 +270,11 @@ def test_the_equivalent_blur_of_a_blurred_truth_is_its_blur(digits, blur):
     assert found == pytest.approx(blur, abs=0.02)
 
 
+def test_black_frames_that_are_predicted_black_are_not_blurred():
+    black = np.zeros((2, 3, 16))
+    assert equivalent_blur(black, black, (4, 4)) == 0
+
+
 def test_what_is_blurred_beyond_the_widest_blur_has_that(digits):
     frames = digits[:, :5].reshape(10, 5, -1)
     assert equivalent_blur(frames, np.full_like(frames, 0.1), digits.shape[-2:]) == 10.0
@@ -310,10 +325,14 @@ def test_a_flat_prediction_of_a_flat_truth_is_sharp_and_of_edges_is_not():
 
 
 def test_bytes_are_refused_with_the_way_out():
-    frames = np.zeros((2, 3, 4), np.uint8)
+    frames, future = np.zeros((2, 3, 4), np.uint8), np.zeros((2, 3, 4))
     for measure in (cross_entropy, squared_error):
         with pytest.raises(ShapeError, match="got uint8: divide bytes by 255"):
             measure(frames, frames)
+    with pytest.raises(ShapeError, match="past: expected floats, got uint8"):
+        copy_last(frames, future)
+    with pytest.raises(ShapeError, match="mean: expected floats, got uint8"):
+        mean_image_loss(frames[0, 0], future)
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 3, 5), (1, 3, 4), (3, 2, 4), ()])

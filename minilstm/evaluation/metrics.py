@@ -135,7 +135,7 @@ def copy_last(past: np.ndarray, future: np.ndarray) -> np.ndarray:
 
     past (Tp, N, D), future (T, N, D) -> (T,). For patches: `squared_error(future, past[-1])`.
     """
-    return cross_entropy(future, np.clip(past[-1], MIN_PROBABILITY, 1 - MIN_PROBABILITY))
+    return cross_entropy(future, _clipped(past[-1], "past"))
 
 
 def mean_image_loss(mean: np.ndarray, future: np.ndarray) -> np.ndarray:
@@ -143,7 +143,14 @@ def mean_image_loss(mean: np.ndarray, future: np.ndarray) -> np.ndarray:
 
     mean (D,), future (T, N, D) -> (T,). For patches: `squared_error(future, mean)`.
     """
-    return cross_entropy(future, np.clip(mean, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
+    return cross_entropy(future, _clipped(mean, "mean"))
+
+
+def _clipped(frame, name):
+    """Return a frame with probabilities that are neither 0 nor 1, in float32 or better."""
+    _check_floats(frame, name)
+    p = frame.astype(np.promote_types(frame.dtype, np.float32))  # float16 would round up to 1
+    return np.clip(p, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
 
 
 def entropy_bound(future: np.ndarray) -> np.ndarray:
@@ -223,6 +230,8 @@ def equivalent_blur(truth: np.ndarray, prediction: np.ndarray, shape: tuple[int,
     """
     truth, prediction = truth[:, :BLUR_SEQUENCES], prediction[:, :BLUR_SEQUENCES]
     wanted = sharpness(truth, prediction, shape).mean()
+    if wanted >= 1:  # black frames have this at any blur
+        return 0.0
     T, N, D = truth.shape
     H, W = shape[:2]
     channels = np.moveaxis(truth.reshape(T, N, H, W, -1), -1, 2)  # (T, N, channels, H, W)
@@ -303,10 +312,14 @@ def _best_shift(true_edges, edges, shape):
 # ---------------------------------------------------------------- refusals
 
 
+def _check_floats(array, name):
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ShapeError(f"{name}: expected floats, got {array.dtype}: divide bytes by 255")
+
+
 def _check_frames(truth, prediction):
     for name, array in (("truth", truth), ("prediction", prediction)):
-        if not np.issubdtype(array.dtype, np.floating):
-            raise ShapeError(f"{name}: expected floats, got {array.dtype}: divide bytes by 255")
+        _check_floats(array, name)
     if truth.ndim != 3 or truth.size == 0:
         raise ShapeError(f"truth: expected (T, N, D), none of them 0, got {truth.shape}")
     if prediction.shape not in (truth.shape, truth.shape[1:], truth.shape[2:]):
