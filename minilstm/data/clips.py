@@ -177,7 +177,7 @@ def clip_vectors(frames: np.ndarray, scale: Scale | None) -> np.ndarray:
     return x if scale is None else (x - scale.mean) / scale.std
 
 
-def clip_scale(clips: Clips) -> Scale | None:
+def scale_of_clips(clips: Clips) -> Scale | None:
     """Return the scale of the frames of `clips`: mean and standard deviation of each number.
 
     For bytes it is `clips.scale`. That is None for clips of digits, which stay in [0, 1].

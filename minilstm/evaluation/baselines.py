@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..data import Clips
-from ..data.clips import clip_scale, clip_vectors
+from ..data.clips import clip_vectors, scale_of_clips
 from .clip_scores import nats_per_clip
 from .logistic import Logistic, choose_logistic
 
@@ -25,7 +25,7 @@ def clip_baselines(train: Clips, validation: Clips, test: Clips) -> dict[str, np
     By design, one frame of an action says nothing about its class. The mean over frames says
     something: its pixels are brighter where a digit stays and fainter where it moves.
     """
-    scale, K = clip_scale(train), len(train.classes)
+    scale, K = scale_of_clips(train), len(train.classes)
     parts = (train, validation, test)
 
     def frames(clips):

@@ -25,7 +25,7 @@ from .. import threads
 from ..backend import asarray, current_backend, to_numpy, use_backend, xp
 from ..config import ClassifySettings
 from ..data import Clips, Scale, windows
-from ..data.clips import clip_scale, clip_vectors
+from ..data.clips import clip_vectors, scale_of_clips
 from ..data.rng import Purpose, keyed_rng
 from ..errors import ConfigError, DataError
 from ..evaluation.baselines import logistic_of_clips
@@ -330,7 +330,7 @@ def _scale(train, run):
     trained = run and build.read_config(run)
     if trained and trained.data.source in ("patches", "percepts"):
         return build.open_source(trained, "train").scale
-    return clip_scale(train)
+    return scale_of_clips(train)
 
 
 def _chunks(count):
