@@ -20,7 +20,7 @@ from minilstm import config, report
 from minilstm.command import run_command
 from minilstm.experiments import live_page
 from minilstm.experiments.live_page import numbers
-from minilstm.experiments.report_page import gradient_norms
+from minilstm.experiments.report_page import layer_gradients
 from minilstm.experiments.tensorboard_log import TensorBoardLog
 from minilstm.runs.run_folder import RunFolder
 
@@ -217,7 +217,7 @@ def test_speed_and_time_left_come_from_the_newest_rows_of_the_log():
 
 
 def test_the_norm_of_a_layer_is_that_of_all_its_parameters(run):
-    found = gradient_norms(run.rows())
+    found = layer_gradients(run.rows())
     assert list(found) == [
         "encoder.0", "reconstruct.stack.0", "reconstruct.readout", "predict.stack.0",
         "predict.readout",

@@ -181,7 +181,7 @@ def test_the_largest_come_first():
 def test_no_gradient_reaches_an_input_of_the_slides_rnn():
     rng = np.random.default_rng(0)
     encoder = randomize(Encoder(4, 6, 1, rng, SlidesRNN), rng)
-    assert not activations.gradient_norms(encoder, rng.random((5, 3, 4)), rng).any()
+    assert not activations.gradient_over_time(encoder, rng.random((5, 3, 4)), rng).any()
 
 
 def test_a_gradient_shrinks_by_the_factor_of_the_recurrent_matrix():
@@ -190,7 +190,16 @@ def test_a_gradient_shrinks_by_the_factor_of_the_recurrent_matrix():
     layer = encoder.layers[0]
     layer.Wh.value[...] = 0.5 * np.linalg.qr(rng.standard_normal((6, 6)))[0]
     layer.Wx.value[...] = 1e-9 * np.linalg.qr(rng.standard_normal((6, 4)))[0].T  # tanh stays linear
-    norms = activations.gradient_norms(encoder, rng.random((8, 300, 4)), rng)
+    norms = activations.gradient_over_time(encoder, rng.random((8, 300, 4)), rng)
     assert norms[0] == 1
     np.testing.assert_allclose(norms[1:] / norms[:-1], 0.5, rtol=0.05)
-    assert not layer.Wh.grad.any(), "it leaves no gradient behind"
+
+
+def test_measuring_a_gradient_over_time_keeps_the_gradients_that_were_accumulated():
+    rng = np.random.default_rng(0)
+    encoder = randomize(Encoder(4, 6, 2, rng), rng)
+    grad = encoder.flat().grad
+    grad[...] = rng.standard_normal(grad.shape)
+    before = grad.copy()
+    activations.gradient_over_time(encoder, rng.random((5, 3, 4)), rng)
+    np.testing.assert_array_equal(grad, before)

@@ -3,8 +3,8 @@
 Figure 7 of the paper shows six signals of an LSTM while it predicts: the gates i, f, o, the
 candidate g, the cell c and the output h. In a trained model they follow the rhythm of the motion.
 With random weights they become constant. `periodicity` measures the difference. Figures 9 and 10
-show `input_weights` and `output_weights`. `gradient_norms` measures how a gradient vanishes on its
-way back through time.
+show `input_weights` and `output_weights`. `gradient_over_time` measures how a gradient vanishes on
+its way back through time.
 
 All of it runs on NumPy, from the results of forward and backward.
 
@@ -169,16 +169,20 @@ def largest(weights: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(-np.linalg.norm(weights, axis=1), kind="stable")[:count]
 
 
-def gradient_norms(encoder: Encoder, past: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def gradient_over_time(encoder: Encoder, past: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Measure how a gradient at the end fades on its way back: past (T, B, D) -> (T,).
 
     A random gradient enters at h of the top layer after the last frame. Returns the norm of dL/dx
-    at the last frame, at the one before, and so on, each divided by the first.
+    at the last frame, at the one before, and so on, each divided by the first. The gradients of the
+    encoder's parameters stay as they were.
     """
+    params = encoder.params().values()
+    accumulated = [param.grad.copy() for param in params]
     code, cache = encoder.forward(past)
     dcode = tuple(tuple(np.zeros_like(state) for state in layer) for layer in code)
     dcode[-1][0][...] = rng.standard_normal(dcode[-1][0].shape)
     dpast, _ = encoder.backward(dcode, cache)
-    encoder.zero_grad()
+    for param, grad in zip(params, accumulated, strict=True):
+        param.grad[...] = grad
     norms = np.linalg.norm(dpast.astype(float), axis=(1, 2))[::-1]
     return norms / (norms[0] or 1.0)  # 0 for the slides' RNN, whose state sees no input

@@ -274,7 +274,7 @@ def training_section(run: TrainedRun, rows: list[dict]) -> str:
     series = curves.series_from_rows(rows, LOSSES)
     if not series:
         return ""
-    norms = gradient_norms(rows)
+    norms = layer_gradients(rows)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "curves.png")
         curves.plot_curves(series, path, ylabel=run.trained.loss.unit)
@@ -295,7 +295,7 @@ def training_section(run: TrainedRun, rows: list[dict]) -> str:
     return text
 
 
-def gradient_norms(rows: list[dict]) -> dict[str, tuple[list, list]]:
+def layer_gradients(rows: list[dict]) -> dict[str, tuple[list, list]]:
     """Return the norm of each layer's gradient as curves: {layer: (steps, norms)}.
 
     The log has the norm for every parameter, such as "gradient_norm encoder.0.Wx". A layer's norm

@@ -413,7 +413,7 @@ def gradients(run: TrainedRun, folder: FigureFolder) -> None:
             encoders[f"{other.model.cell_name}, {weights} start"] = model.encoder
     series, reaching = {}, []
     for name, encoder in encoders.items():
-        norms = activations.gradient_norms(encoder, past, keyed_rng(Purpose.FIGURE, 1))
+        norms = activations.gradient_over_time(encoder, past, keyed_rng(Purpose.FIGURE, 1))
         series[name] = (np.arange(len(norms)), np.where(norms < VANISHED, np.nan, norms))
         left = f"{norms[-1]:.1g}" if norms[-1] >= VANISHED else f"below {VANISHED:g}"
         reaching.append(f"{name} {left}")
