@@ -162,6 +162,19 @@ def test_input_weights_are_what_an_input_adds_before_the_squashing(cell):
     np.testing.assert_allclose(added, x[0] @ activations.input_weights(layer), atol=1e-10)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_that_are_shown_are_copies(cell):
+    rng = np.random.default_rng(0)
+    model = Composite(4, 3, 1, rng, cell=cell)
+    before = model.flat().value.copy()
+    for weights in (
+        activations.input_weights(model.encoder.layers[0]),
+        activations.output_weights(model.predict),
+    ):
+        weights[...] = 7
+    np.testing.assert_array_equal(model.flat().value, before)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_signal_that_is_not_finite_has_no_rhythm_and_no_saturation(value):
     signal = np.random.default_rng(0).random((40, 2))

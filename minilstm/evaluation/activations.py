@@ -150,18 +150,18 @@ def saturation(signal: np.ndarray, limits: tuple[float, float]) -> float:
 def input_weights(layer: Recurrent) -> np.ndarray | None:
     """Return the weights from each input to each unit: (D, G * H), gates in the order i f g o.
 
-    Returns None for a cell whose input weights are not called Wx.
+    They are a copy. Returns None for a cell whose input weights are not called Wx.
     """
     if isinstance(layer, SlidesLSTM):  # the input is first projected to Ix
         return layer.Wi.value @ layer.W.value[: layer.H]
     weight = layer.params().get("Wi" if isinstance(layer, SlidesRNN) else "Wx")
     fits = weight is not None and weight.value.shape == (layer.D, layer.num_gates * layer.H)
-    return weight.value if fits else None
+    return weight.value.copy() if fits else None
 
 
 def output_weights(decoder: Decoder) -> np.ndarray:
-    """Return the weights from each unit of the top layer to each pixel: (H, D)."""
-    return decoder.readout.W.value
+    """Return a copy of the weights from each unit of the top layer to each pixel: (H, D)."""
+    return decoder.readout.W.value.copy()
 
 
 def largest(weights: np.ndarray, count: int) -> np.ndarray:
