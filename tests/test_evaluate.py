@@ -284,6 +284,18 @@ def test_predictions_do_not_depend_on_how_many_are_made_at_a_time(runs, monkeypa
         np.testing.assert_allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.parametrize("N", [1, 3, 4, 6, 8])
+def test_the_mean_image_is_that_of_as_many_sequences_as_asked_for(N, monkeypatch):
+    monkeypatch.setattr(judging, "CHUNK_SEQUENCES", 4)
+    settings = config.load(overrides=TINY)
+    source = build.open_source(settings, "train")
+    frames = np.concatenate([as_vectors(source.batch(k, 4)) for k in range(2)], axis=1)
+    expected = frames[:, :N].mean(axis=(0, 1))
+    np.testing.assert_allclose(judging.mean_image(settings, N), expected, atol=1e-6)
+    with pytest.raises(ConfigError, match="expected N >= 1, got 0"):
+        judging.mean_image(settings, 0)
+
+
 def test_a_trained_model_beats_half_and_a_table_says_above_where_it_is_above(runs, capsys):
     result = judged(capsys, runs / "unconditional", "--sequences", 50)
     future = result["future"]["free_running"]["mean"]

@@ -19,6 +19,7 @@ import numpy as np
 from ..backend import asarray, current_backend, free_host_memory, to_numpy, use_backend, xp
 from ..config import Config
 from ..data import Source, as_vectors
+from ..data.rng import whole_number
 from ..errors import ConfigError, NonFiniteError, number_of
 from ..layers.losses import Loss, SquaredError
 from ..layers.workspace import Fresh, use_workspace
@@ -52,13 +53,16 @@ def sequences(source: Source, N: int) -> np.ndarray:
 
 
 def mean_image(config: Config, N: int = 2000) -> np.ndarray:
-    """Return the mean frame (D,) of N sequences of the training data."""
+    """Return the mean frame (D,) of N sequences of the training data. Raises ConfigError."""
+    whole_number("N", N, 1)
     source = build.open_source(config, "train")
+    counts = [min(CHUNK_SEQUENCES, N - n) for n in range(0, N, CHUNK_SEQUENCES)]
     chunks = (
-        as_vectors(source.batch(k, CHUNK_SEQUENCES), source.scale)
-        for k in range(N // CHUNK_SEQUENCES)
+        as_vectors(source.batch(k, CHUNK_SEQUENCES), source.scale) for k in range(len(counts))
     )
-    return np.mean([frames.mean(axis=(0, 1)) for frames in chunks], axis=0)
+    means = [x[:, :count].mean(axis=(0, 1)) for x, count in zip(chunks, counts, strict=True)]
+    equal = counts[-1] == counts[0]
+    return np.average(means, axis=0, weights=None if equal else np.array(counts, np.float32))
 
 
 def loss_of_mean_image(loss: Loss, mean: np.ndarray, future: np.ndarray) -> float:
