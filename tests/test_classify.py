@@ -19,8 +19,9 @@ from minilstm.evaluation.baselines import clip_baselines
 from minilstm.evaluation.clip_scores import accuracy, confusion, nats_per_clip
 from minilstm.evaluation.logistic import fit_logistic
 from minilstm.models import Classifier
+from minilstm.optim import Adam
 from minilstm.runs import build
-from minilstm.training.classifier import draw_balanced, draw_classifier_masks, fit
+from minilstm.training.classifier import classify_step, draw_balanced, draw_classifier_masks, fit
 from minilstm.training.progress import Progress
 
 SIZE, H = 6, 4
@@ -352,6 +353,25 @@ def test_probabilities_that_are_not_finite_are_not_judged(judge, value):
     p[2, 1] = value
     with pytest.raises(NonFiniteError, match="probabilities: expected finite numbers"):
         judge(p, np.array([0, 1, 1, 2]))
+
+
+@pytest.mark.parametrize("judge", [accuracy, nats_per_clip, confusion])
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_not_judged_as_another_class(judge, label):
+    with pytest.raises(DataError, match=f"expected labels 0 to 2, got {label}: leave out clips"):
+        judge(np.eye(3), np.array([0, 1, label]))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_step_refuses_a_label_that_is_no_class_before_it_changes_a_weight(label):
+    rng = np.random.default_rng(0)
+    classifier = Classifier(5, H, 1, 3, rng)
+    optimizer = Adam(classifier.flat())
+    before = classifier.flat().value.copy()
+    x = rng.standard_normal((4, 2, 5)).astype(np.float32)
+    with pytest.raises(DataError, match=f"expected labels 0 to 2, got {label}"):
+        classify_step(classifier, optimizer, x, np.array([1, label]), None, 0.1, 0.0)
+    np.testing.assert_array_equal(classifier.flat().value, before)
 
 
 def test_a_class_without_a_clip_has_no_recall():

@@ -134,6 +134,16 @@ class Clips:
         return self.frames[self.starts[which] + np.minimum(t, self.lengths[which] - 1)]
 
 
+def expect_labels(labels: np.ndarray, K: int) -> None:
+    """Raise DataError unless all labels are 0 to K - 1. A label of -1 would be the last class."""
+    wrong = (labels < 0) | (labels >= K)
+    if wrong.any():
+        raise DataError(
+            f"expected labels 0 to {K - 1}, got {labels[wrong].flat[0]}: leave out clips without a "
+            "label, or name all classes"
+        )
+
+
 def check_classes(classes: Iterable[str]) -> None:
     """Raise DataError if two class names differ only by spaces at their ends, or not at all.
 

@@ -1,7 +1,8 @@
 """Judge a classifier of clips: accuracy, nats per clip, recall and confusion of the classes.
 
-Probabilities are (N, K): N clips, K classes. Labels are (N,), indices of classes. Probabilities
-that are not finite raise NonFiniteError, because the largest of them is not defined.
+Probabilities are (N, K): N clips, K classes. Labels are (N,), indices of classes from 0 to K - 1.
+The functions raise NonFiniteError for probabilities with NaN or infinity, and DataError for other
+labels, such as -1, which means unlabelled.
 
 Paper: section 4, Tables 1 and 3. Read next: baselines.py.
 """
@@ -11,32 +12,35 @@ from __future__ import annotations
 import numpy as np
 
 from ..data import Clips
+from ..data.clips import expect_labels
 from ..errors import number_of
 from .metrics import expect_finite
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of clips whose most probable class is their label."""
-    return float((_most_probable(probabilities) == labels).mean())
+    _check(probabilities, labels)
+    return float((probabilities.argmax(axis=1) == labels).mean())
 
 
 def nats_per_clip(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean cross-entropy in nats per clip with p >= 1e-12."""
-    expect_finite(probabilities, "probabilities")
+    _check(probabilities, labels)
     p = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(p, 1e-12)).mean())
 
 
 def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Count clips by class (row) and predicted class (column): (K, K)."""
+    _check(probabilities, labels)
     counts = np.zeros((probabilities.shape[1],) * 2, int)
-    np.add.at(counts, (labels, _most_probable(probabilities)), 1)
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
     return counts
 
 
-def _most_probable(probabilities):
+def _check(probabilities, labels):
     expect_finite(probabilities, "probabilities")
-    return probabilities.argmax(axis=1)
+    expect_labels(np.asarray(labels), probabilities.shape[1])
 
 
 def results_of(name: str, rows: dict[str, np.ndarray], test: Clips) -> dict:
