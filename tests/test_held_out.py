@@ -8,7 +8,7 @@ import pytest
 from small import small
 
 from minilstm import config
-from minilstm.data import Clips, load_digits, write_percepts
+from minilstm.data import Clips, Patches, Percepts, SequenceFile, load_digits, write_percepts
 from minilstm.errors import ConfigError
 from minilstm.evaluation import judging
 from minilstm.experiments import action_fit
@@ -41,6 +41,30 @@ def test_training_and_validation_digits_share_none_and_are_all_of_mnists_trainin
     assert not digits[0] & digits[1]
     everything = {image.tobytes() for image in load_digits("bundled", "train")[0]}
     assert digits[0] | digits[1] == everything
+
+
+@pytest.mark.parametrize("split", ["val", "Test", "all", "", None])
+def test_a_misspelled_split_is_refused_and_gives_no_training_data(split, tmp_path):
+    np.save(tmp_path / "own.npy", np.ones((20, 30, 6, 4), np.uint8))
+    for source in ("moving-mnist", "actions", str(tmp_path / "own.npy")):
+        with pytest.raises(ConfigError, match="expected split train, validation or test, got"):
+            build.open_source(tiny(data={"source": source}), split)
+    for part_of in (build.split_digits, lambda _, split: build.seed_of(split, 0)):
+        with pytest.raises(ConfigError, match="expected split train, validation or test, got"):
+            part_of("bundled", split)
+
+
+@pytest.mark.parametrize("split", ["val", "Test", None, ["train"]])
+def test_files_and_percepts_refuse_a_misspelled_split(split, tmp_path):
+    clips = Clips(np.zeros((20, 3)), np.full(10, 2), np.zeros(10, int), ("a",))
+    np.save(tmp_path / "own.npy", np.ones((20, 30, 6, 4), np.uint8))
+    for open_source in (
+        lambda: SequenceFile(tmp_path / "own.npy", split=split),
+        lambda: Patches(tmp_path / "own.npy", split=split),
+        lambda: Percepts(clips, 2, split=split),
+    ):
+        with pytest.raises(ConfigError, match="expected split train, validation, test or all, got"):
+            open_source()
 
 
 @pytest.mark.parametrize("source", ["moving-mnist", "actions"])

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, DataError, ShapeError, named
-from .rng import whole_number
+from .rng import expect_split, whole_number
 
 SPLITS = ("train", "test")
 SIZE = 28  # MNIST digits are 28 x 28 pixels
@@ -46,8 +46,7 @@ def load_digits(
     ConfigError for an unknown split, DataError for a file that is missing, damaged or not the
     original.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"expected split {' or '.join(SPLITS)}, got {split!r}: choose one")
+    expect_split(split, SPLITS)
     if source == "bundled":
         return _bundled(split)
     images, labels = (

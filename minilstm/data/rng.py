@@ -16,6 +16,8 @@ import numpy as np
 
 from ..errors import ConfigError, ShapeError
 
+PARTS = ("train", "validation", "test")
+
 
 @unique
 class Purpose(IntEnum):
@@ -77,11 +79,19 @@ def part(groups: np.ndarray, split: str) -> np.ndarray:
     `groups` (N,) holds an integer for each member. Members that are alike, such as pieces of one
     film, have the same number; without such groups they are numbered 0, ..., N - 1. Groups whose
     number ends in 8 are for "test", in 9 for "validation", and the others for "train". "all" is
-    every member. Raises ShapeError for other groups.
+    every member. Raises ShapeError for other groups, ConfigError for another split.
     """
+    expect_split(split, (*PARTS, "all"))
     tenth = group_numbers(groups) % 10
     wanted = {"all": tenth >= 0, "train": tenth < 8, "test": tenth == 8, "validation": tenth == 9}
     return np.flatnonzero(wanted[split])
+
+
+def expect_split(split: str, known: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `split` is one of the `known` names."""
+    if split not in known:
+        names = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise ConfigError(f"expected split {names}, got {split!r}: choose one")
 
 
 def group_numbers(groups: np.ndarray) -> np.ndarray:

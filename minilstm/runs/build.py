@@ -35,7 +35,7 @@ from ..data import (
     read_percepts,
 )
 from ..data.fingerprint import fingerprint
-from ..data.rng import Purpose, keyed_rng, part
+from ..data.rng import PARTS, Purpose, expect_split, keyed_rng, part
 from ..data.splits import few_per_class, grouped_folds
 from ..errors import ConfigError, RunError
 from ..layers.init import Init
@@ -108,7 +108,8 @@ def open_source(config: Config, split: str) -> Source:
 
     Moving MNIST and actions draw from MNIST's own training and test digits; every tenth training
     digit is kept for validation. The validation and test sequences are the same for every seed.
-    Raises ConfigError without a path that is needed, DataError for files that can't be used.
+    Raises ConfigError for another split and without a path that is needed, DataError for files that
+    can't be used.
     """
     data, T = config.data, config.data.past + config.data.future
     seed = seed_of(split, config.run.seed)
@@ -152,8 +153,10 @@ def data_fingerprints(config: Config) -> dict[str, str]:
 def seed_of(split: str, seed: int) -> int:
     """Return the seed of a split's motions: `seed` for training, a fixed one for the other two.
 
-    Raises ConfigError for a `seed` that would train on the motions of validation or test.
+    Raises ConfigError for another split, and for a `seed` that would train on the motions of
+    validation or test.
     """
+    expect_split(split, PARTS)
     if seed in SEEDS.values():
         raise ConfigError(
             f"expected a seed other than those of the validation and test motions, got {seed}: "
@@ -193,7 +196,11 @@ def open_test_source(config: Config, data: str | None) -> Source:
 
 
 def split_digits(digits: str, split: str) -> np.ndarray:
-    """Return the digits of one split, uint8 (N, 28, 28). No two splits share one."""
+    """Return the digits of one split, uint8 (N, 28, 28). No two splits share one.
+
+    Raises ConfigError for another split, and what `load_digits` raises.
+    """
+    expect_split(split, PARTS)
     images, _ = load_digits(digits, "test" if split == "test" else "train")
     if split == "test":
         return images
