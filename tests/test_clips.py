@@ -36,6 +36,12 @@ def test_a_window_repeats_the_last_frame_of_its_own_clip_and_never_sees_the_next
     assert x[:, 1, 0].tolist() == [3, 3, 3]
 
 
+@pytest.mark.parametrize("which, first", [(2, -1), (2, 4), (-1, 0), (3, 0)])
+def test_a_window_that_begins_outside_of_its_clip_is_refused(which, first):
+    with pytest.raises(DataError, match=f"got frame {first} of clip {which}: take them from"):
+        some_clips().cut(np.array([0, which]), np.array([0, first]), 2)
+
+
 def test_windows_by_hand():
     which, first = windows(np.array([10, 2, 4]), window=4, stride=4)
     assert which.tolist() == [0, 0, 0, 1, 2]
@@ -64,6 +70,9 @@ def test_windows_cover_every_frame_of_every_clip_once_at_least(lengths, window, 
         ({"labels": np.array([0, 1])}, "expected labels of 3 clips"),
         ({"labels": np.array([0, 1, 2])}, "expected labels -1 to 1, got 2 in clip 2"),
         ({"labels": np.array([0.0, 1, 1])}, "expected whole numbers for labels"),
+        ({"sizes": np.array([1, 2, 3])}, r"expected sizes of shape \(N, 2\), got \(3,\)"),
+        ({"sizes": np.ones((3, 3), int)}, r"expected sizes of shape \(N, 2\), got \(3, 3\)"),
+        ({"groups": np.ones((3, 1), int)}, r"expected groups of shape \(N,\), got \(3, 1\)"),
         ({"names": ("a",)}, "expected names of 3 clips"),
     ],
 )

@@ -65,6 +65,13 @@ class Clips:
                 object.__setattr__(self, name, default)
         for name in ("lengths", "labels", "groups", "sizes"):
             object.__setattr__(self, name, _whole_numbers(name, getattr(self, name)))
+        for name, wanted in (("lengths", ()), ("labels", ()), ("groups", ()), ("sizes", (2,))):
+            shape = getattr(self, name).shape
+            if shape[1:] != wanted or not shape:
+                raise DataError(
+                    f"expected {name} of shape {'(N, 2)' if wanted else '(N,)'}, got {shape}: give "
+                    f"{'width and height' if wanted else 'a number'} for each clip"
+                )
         for name in ("labels", "groups", "sizes", "names"):
             if len(getattr(self, name)) != N:
                 raise DataError(
@@ -128,8 +135,19 @@ class Clips:
     def cut(self, which: np.ndarray, first: np.ndarray, window: int) -> np.ndarray:
         """Cut windows out of clips `which` (B,), from frame `first` (B,) of each: (window, B, ...).
 
-        A window that reaches beyond the end of its clip repeats the clip's last frame.
+        A window that reaches beyond the end of its clip repeats the clip's last frame. Raises
+        DataError for a window that begins outside of its clip.
         """
+        which, first = np.broadcast_arrays(which, first)
+        outside = (which < 0) | (which >= len(self))
+        if not outside.any():
+            outside = (first < 0) | (first >= self.lengths[which])
+        if outside.any():
+            b = outside.argmax()
+            raise DataError(
+                f"expected windows that begin inside a clip, got frame {first[b]} of clip "
+                f"{which[b]}: take them from data.windows"
+            )
         t = first + np.arange(window)[:, None]
         return self.frames[self.starts[which] + np.minimum(t, self.lengths[which] - 1)]
 
