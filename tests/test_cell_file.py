@@ -223,6 +223,13 @@ def test_a_class_takes_the_place_of_the_file(run, tmp_path):
     np.testing.assert_array_equal(again.flat().value, model.flat().value)
 
 
+def test_a_cell_that_is_no_class_is_refused_and_not_ignored(run):
+    cell = minilstm.load(run).encoder.layers[0]
+    for wrong, got in ((cell, "an object of Twin"), (dict, "dict"), (3, "an object of int")):
+        with pytest.raises(ConfigError, match=f"subclass of Recurrent, got {got}: pass the class"):
+            minilstm.load(run, cell=wrong)
+
+
 def test_a_moved_file_is_named_to_go_on_and_a_changed_one_needs_force(run, tmp_path, capsys):
     moved = tmp_path / "elsewhere" / "mycell.py"
     moved.parent.mkdir()
@@ -272,6 +279,8 @@ def test_a_cell_is_not_named_for_a_run_that_has_one_of_the_package(tmp_path, tra
     cell = cell_at(tmp_path / "mycell.py")
     with pytest.raises(ConfigError, match="whose cell is 'peephole'.*leave it out"):
         minilstm.load(tmp_path / "run", cell=cell)
+    with pytest.raises(ConfigError, match="whose cell is 'peephole', got PeepholeLSTM: leave it"):
+        minilstm.load(tmp_path / "run", cell=minilstm.PeepholeLSTM)
     with pytest.raises(ConfigError, match="whose cell is 'peephole'.*leave it out"):
         train.main(["--resume", str(tmp_path / "run"), "--cell", cell])
 

@@ -45,7 +45,7 @@ from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from ..layers.rnn import ElmanRNN, Recurrent, SlidesRNN
 from ..optim import SGD, Adam, Optimizer, RMSProp, schedule
 from . import checkpoint
-from .own_cell import read_cell, refuse_inside, with_cell
+from .own_cell import expect_class, expect_own_cell, read_cell, refuse_inside, with_cell
 from .trained import find_run
 
 MODELS = {
@@ -305,10 +305,14 @@ def load_run(
     `run` may also be the name of a trained model in the package, "one-digit". The weights are the
     newest, or with `best` those with the smallest validation loss. A run with a cell of the user's
     own executes the file of the cell. If that file was changed or moved, give the class, or the
-    text FILE.py:CLASS, as `cell`.
+    text FILE.py:CLASS, as `cell`. Raises RunError for a folder that can't be loaded. Raises
+    ConfigError for a `cell` that is no cell, or that is given for a run with the package's cell.
     """
     run = find_run(run)
     config = read_config(run, cell if isinstance(cell, str) else None)
+    if cell is not None and not isinstance(cell, str):
+        expect_class(cell)
+        expect_own_cell(config, cell, run)
     path = Path(run) / ("best.safetensors" if best else "checkpoint.safetensors")
     if best and not path.exists():
         raise RunError(

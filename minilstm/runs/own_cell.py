@@ -54,11 +54,7 @@ def with_cell(config: Config, cell: str, run: str | Path) -> Config:
     If the file was changed since the run was made, a line on stderr says so. Raises ConfigError for
     text that names no file, and for a run whose cell is the package's.
     """
-    if config.model.cell_file is None:
-        raise ConfigError(
-            f"expected no cell for {run}, whose cell is {config.model.cell!r}, got {cell!r}: leave "
-            "it out"
-        )
+    expect_own_cell(config, cell, run)
     if cell_file(cell) is None:
         refuse_no_class(cell)
         raise ConfigError(f"expected a cell as FILE.py:CLASS, got {cell!r}: name a class in a file")
@@ -72,6 +68,26 @@ def with_cell(config: Config, cell: str, run: str | Path) -> Config:
             f"{own.sha256[:12]}..., not {before[:12]}...): its weights may not fit the new text"
         )
     return config
+
+
+def expect_own_cell(config: Config, cell: object, run: str | Path) -> None:
+    """Raise ConfigError if `cell` is given for a run whose cell is the package's."""
+    if config.model.cell_file is None:
+        got = cell.__name__ if isinstance(cell, type) else repr(cell)
+        raise ConfigError(
+            f"expected no cell for {run}, whose cell is {config.model.cell!r}, got {got}: leave "
+            "it out"
+        )
+
+
+def expect_class(cell: object) -> None:
+    """Raise ConfigError unless `cell` is a subclass of Recurrent."""
+    if not (isinstance(cell, type) and issubclass(cell, Recurrent)):
+        got = cell.__name__ if isinstance(cell, type) else f"an object of {type(cell).__name__}"
+        raise ConfigError(
+            f"expected a cell as FILE.py:CLASS or as a subclass of Recurrent, got {got}: pass the "
+            "class itself"
+        )
 
 
 def refuse_inside(config: Config, run: str | Path) -> None:
