@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BackendError
+from .errors import BackendError, ShapeError
 
 BACKENDS = ("numpy", "cupy")
 DTYPES = ("float32", "float64", "complex128")  # complex128 serves the complex-step gradient check
@@ -127,8 +127,15 @@ def asarray(array, dtype=None):
 
 
 def to_numpy(array) -> np.ndarray:
-    """Device -> host: return `array` as a NumPy array. Waits for the device."""
-    return np.asarray(array) if isinstance(array, np.ndarray | np.generic) else array.get()
+    """Device -> host: return an array of NumPy or CuPy as a NumPy array. Waits for the device."""
+    if isinstance(array, np.ndarray | np.generic):
+        return np.asarray(array)
+    if not (hasattr(array, "dtype") and hasattr(array, "get")):
+        raise ShapeError(
+            f"expected an array of NumPy or CuPy, got {type(array).__name__}: convert it with "
+            "asarray"
+        )
+    return array.get()
 
 
 def synchronize() -> None:

@@ -20,7 +20,7 @@ from minilstm.backend import (
     use_backend,
     xp,
 )
-from minilstm.errors import BackendError
+from minilstm.errors import BackendError, ShapeError
 from minilstm.layers.workspace import Reused, current_workspace, use_workspace
 from minilstm.training import batches
 
@@ -63,6 +63,12 @@ def test_use_backend_chooses_for_its_block_and_its_thread():
             assert asarray([1]).dtype == "complex128"
         assert asarray([1]).dtype == "float64"
     assert asarray([1]).dtype == "float32"
+
+
+@pytest.mark.parametrize("value", [[1], 1.0, None, {}])
+def test_what_is_no_array_has_no_numpy_array(value):
+    with pytest.raises(ShapeError, match=f"got {type(value).__name__}: convert it with asarray"):
+        to_numpy(value)
 
 
 def test_the_choice_before_a_block_is_in_force_after_an_exception():

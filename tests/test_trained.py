@@ -157,6 +157,12 @@ def test_an_unknown_run_is_refused_with_the_names_that_there_are(package):
         minilstm.load("tiny-digits")
 
 
+@pytest.mark.parametrize("run", [None, 3, b"one-digit", ["one-digit"]])
+def test_a_run_that_is_neither_a_path_nor_a_name_is_refused(run):
+    with pytest.raises(RunError, match="expected the path or the name of a run, got"):
+        minilstm.load(run)
+
+
 def test_packing_never_overwrites_a_run(package, made):
     with pytest.raises(RunError, match="expected a new run folder"):
         pack_model.pack_model(made / "run", package, "command", "commit")

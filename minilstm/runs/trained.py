@@ -38,6 +38,8 @@ def find_run(run: str | Path, or_trained: bool = True) -> Path:
     says so. Raises RunError for a path that is no run folder, and for a trained model whose weights
     are not those that were packed. Unless `or_trained`, it raises RunError for every trained model.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise RunError(f"expected the path or the name of a run, got {run!r:.80}: pass a text")
     path, names = Path(run), trained_models()
     if str(run) in names and path.is_dir():
         print(
