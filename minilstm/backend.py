@@ -98,7 +98,8 @@ class use_backend:  # noqa: N801  (reads like a function)
 
     The arguments are those of `set_backend`. Other threads keep the choice that they had. At the
     end of the block the choice before it is in force again. Without `with`, the next use of the
-    backend raises BackendError, because such a call would have no effect.
+    backend raises BackendError, because such a call would have no effect. After this error the
+    choice before the call is in force again.
     """
 
     def __init__(self, name: str = "numpy", dtype: str = "float32", fused: bool = True):
@@ -108,6 +109,12 @@ class use_backend:  # noqa: N801  (reads like a function)
         _of_context.set(self)
 
     def __getattr__(self, name):  # called for `name`, `dtype`, ..., which only a Backend has
+        if name not in Backend.__dataclass_fields__:  # a notebook asks how to show this object
+            raise AttributeError(name)
+        previous = self._previous
+        while isinstance(previous, use_backend):  # more calls without `with`: one error for all
+            previous = previous._previous
+        _of_context.set(previous)
         raise BackendError(
             "expected `with use_backend(...):`, got use_backend(...) without `with`: write "
             "set_backend(...) to choose for the whole process"

@@ -103,6 +103,29 @@ def test_use_backend_without_with_is_refused_at_the_next_use(cupy, library, use)
     assert asarray([1]).dtype == "float64"
 
 
+def test_after_the_error_of_calls_without_with_the_backend_can_be_used_again():
+    use_backend("numpy", "float64")
+    use_backend("numpy", "float64")
+    with use_backend("numpy", "complex128"):
+        assert asarray([1]).dtype == "complex128"
+    with pytest.raises(BackendError, match="without `with`"):
+        asarray([1])
+    assert asarray([1]).dtype == "float32"
+    with use_backend("numpy", "float64"):
+        use_backend("numpy", "complex128")
+        with pytest.raises(BackendError, match="without `with`"):
+            current_backend().name  # noqa: B018
+        assert asarray([1]).dtype == "float64"
+    assert asarray([1]).dtype == "float32"
+
+
+def test_a_notebook_that_shows_the_result_of_use_backend_does_not_use_up_the_error():
+    shown = use_backend("numpy", "float64")
+    assert not hasattr(shown, "_repr_html_")
+    with pytest.raises(BackendError, match="without `with`"):
+        asarray([1])
+
+
 def test_set_backend_inside_a_block_is_refused():
     with use_backend("numpy", "float64"):
         with pytest.raises(BackendError, match="outside `with use_backend"):
