@@ -440,6 +440,33 @@ def test_writing_a_checkpoint_makes_no_second_copy_of_the_model(tmp_path):
     assert peak < size / 10
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_numbers_of_either_byte_order_are_written_as_what_they_are(tmp_path, dtype):
+    numbers = np.linspace(-2, 3, 6).astype(dtype).reshape(2, 3)
+    arrays = {order: numbers.astype(numbers.dtype.newbyteorder(order)) for order in "<>"}
+    checkpoint.write(tmp_path / "x.safetensors", arrays, {"minilstm": "{}"})
+    found, _ = checkpoint.read(tmp_path / "x.safetensors")
+    for array in found.values():
+        np.testing.assert_array_equal(array, numbers)
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "int64", "bool"])
+def test_an_array_that_is_not_of_floats_is_refused_by_its_name(tmp_path, dtype):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(RunError, match=f"float16, float32, float64, got {dtype} in encoder.Wx"):
+        checkpoint.write(path, {"encoder.Wx": np.ones(2, dtype)}, {"minilstm": "{}"})
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.zeros(2), {1, 2}])
+def test_a_description_that_json_cannot_hold_is_refused(tmp_path, value):
+    path = tmp_path / "x.safetensors"
+    model = minilstm.Linear(2, 3, np.random.default_rng(0))
+    with pytest.raises(RunError, match="in `about`, got TypeError.*: convert others"):
+        checkpoint.save(path, model, None, {"step": value})
+    assert not path.exists()
+
+
 def test_checkpoints_are_as_readable_to_others_as_any_new_file(tmp_path):
     main(*FLAGS, "--steps", 1, "--out", tmp_path / "run")
     (tmp_path / "file").touch()

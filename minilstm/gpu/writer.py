@@ -77,9 +77,13 @@ def _write(write, copies, copied, device):
 
 
 def in_pieces(array) -> Iterator[np.ndarray]:
-    """Yield the bytes of an array, (n,) of uint8 on the host, in one piece or more."""
+    """Yield the bytes of an array, (n,) of uint8 on the host, in one piece or more.
+
+    The bytes of a number are in the order of a file: the least significant byte is the first.
+    """
     if isinstance(array, np.ndarray):
-        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        in_order = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        yield in_order.reshape(-1).view(np.uint8)
         return
     whole = array.reshape(-1).view(np.uint8)
     for start in range(0, len(whole), PIECE):

@@ -24,6 +24,8 @@ from ..gpu.writer import in_pieces
 from ..layers.layer import Layer
 from ..optim import Optimizer
 
+KINDS = {"float16": "F16", "float32": "F32", "float64": "F64"}  # safetensors' names
+
 
 def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dict) -> None:
     """Write the parameters, the optimizer's state and `about` (JSON types), whole or not at all.
@@ -36,13 +38,20 @@ def save(path: str | Path, model: Layer, optimizer: Optimizer | None, about: dic
 def contents(model: Layer, optimizer: Optimizer | None, about: dict) -> tuple[dict, dict]:
     """Return the arrays and the metadata of a checkpoint, as `write` takes them.
 
-    The arrays are those of the model and the optimizer themselves, not copies.
+    The arrays are those of the model and the optimizer themselves, not copies. Raises RunError for
+    an `about` that JSON can't hold.
     """
     arrays = {name: param.value for name, param in model.params().items()}
     if optimizer is not None:
         about = about | {"optimizer_steps": int(optimizer.steps)}
         arrays |= {f"optimizer.{name}": array for name, array in optimizer.state.items()}
-    return arrays, {"minilstm": json.dumps(about)}
+    try:
+        return arrays, {"minilstm": json.dumps(about)}
+    except (TypeError, ValueError) as error:
+        raise RunError(
+            f"expected Python's numbers, texts, lists and dicts in `about`, got {named(error)}: "
+            "convert others, such as NumPy's numbers with int() or float()"
+        ) from error
 
 
 def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
@@ -55,7 +64,12 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
     end = 0
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
-        kind = {"float16": "F16", "float32": "F32", "float64": "F64"}[array.dtype.name]
+        kind = KINDS.get(array.dtype.name)
+        if kind is None:
+            raise RunError(
+                f"{path}: expected arrays of {', '.join(KINDS)}, got {array.dtype} in {name}: "
+                "convert it, a model with model.astype"
+            )
         header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (start, end)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that arrays start at a multiple of 8 bytes
