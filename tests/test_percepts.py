@@ -14,6 +14,7 @@ import h5py
 from minilstm import config, evaluate, train, visualize
 from minilstm.command import run_command
 from minilstm.data import Clips, Percepts, Scale, as_vectors, read_percepts, write_percepts
+from minilstm.data.clips import clip_vectors
 from minilstm.errors import ConfigError, DataError, RunError, ShapeError
 from minilstm.evaluation import judging
 from minilstm.experiments.report_page import write_report
@@ -233,6 +234,12 @@ def test_vectors_of_percepts_are_only_normalised():
     np.testing.assert_array_equal(found, np.broadcast_to([0.5, 0, -0.5, -1], (2, 3, 4)))
     with pytest.raises(ShapeError):
         as_vectors(x)
+
+
+def test_vectors_are_float32_whatever_the_scale_was_computed_in():
+    scale = Scale(np.arange(4.0), np.full(4, 2.0))
+    frames = np.ones((2, 3, 4), np.float32)
+    assert as_vectors(frames, scale).dtype == clip_vectors(frames, scale).dtype == np.float32
 
 
 def test_pictures_are_no_percepts():

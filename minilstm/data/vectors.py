@@ -22,11 +22,16 @@ from ..errors import ShapeError
 class Scale:
     """Mean and standard deviation of frames in [0, 1]: float32 (colours,), (1,) for grey frames.
 
-    Percepts have one of each for every number: (D,).
+    Percepts have one of each for every number: (D,). Other floats are rounded to float32, so that
+    vectors are float32 whatever the scale was computed in.
     """
 
     mean: np.ndarray
     std: np.ndarray
+
+    def __post_init__(self):
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
 
 
 CHUNK_FRAMES = 1000  # summed at a time
