@@ -101,6 +101,13 @@ def test_a_digit_is_drawn_where_and_how_it_should_be():
     np.testing.assert_array_equal(cut, np.roll(expected, 14, axis=0))
 
 
+def test_digits_that_are_no_bytes_are_not_drawn():
+    """Floats in [0, 1] would be rounded to the bytes 0 and 1, which are almost black."""
+    one = np.ones((1, 1))
+    with pytest.raises(ShapeError, match=r"expected digits uint8 \(N, S, S\), got float64"):
+        draw_digits(np.ones((1, 28, 28)), States(one / 2, one / 2, one / 2, 0 * one, one), 28)
+
+
 def test_a_digit_turns_clockwise():
     bar = np.zeros((1, 14, 14), np.uint8)
     bar[0, 2:7, 6:8] = 200  # from the middle up

@@ -337,6 +337,21 @@ def test_where_digits_overlap_the_brighter_pixel_wins():
     assert swapped[0, 0].tolist() == expected
 
 
+@pytest.mark.parametrize("corner", [(-1, 0), (0, 6)])
+def test_a_digit_that_is_not_whole_in_its_frame_is_refused_and_does_not_wrap_around(corner):
+    with pytest.raises(DataError) as refusal:
+        draw_frames(np.ones((1, 1, 3, 3), np.uint8), np.array([[[corner]]]), 8)
+    assert_one_line(refusal, "corners 0 to 5", "see trajectories")
+
+
+@pytest.mark.parametrize("digits", [np.ones((1, 1, 3, 3)), np.ones((1, 3, 3), np.uint8)])
+def test_digits_that_are_no_bytes_are_not_drawn(digits):
+    """Floats in [0, 1] would be rounded to the bytes 0 and 1, which are almost black."""
+    with pytest.raises(ShapeError) as refusal:
+        draw_frames(digits, np.zeros((1, 1, 1, 2), int), 8)
+    assert_one_line(refusal, "expected digits uint8 (B, n, S, S)")
+
+
 def test_batches_are_the_same_in_any_order_and_for_any_history(images):
     forward = MovingMNIST(images, seed=7)
     batches = [forward.batch(k, 5) for k in range(4)]

@@ -28,7 +28,7 @@ import numpy as np
 from ..backend import free_host_memory
 from ..errors import ConfigError, DataError
 from .clips import Clips
-from .digits import resize_digits
+from .digits import expect_bytes, resize_digits
 from .rng import Purpose, keyed_rng, whole_number
 from .vectors import Scale
 
@@ -139,7 +139,9 @@ def draw_digits(digits: np.ndarray, at: States, frame_size: int) -> np.ndarray:
     """Paint digits uint8 (N, side, side) on black as `at` says: uint8 (T, N, height, width).
 
     A pixel of the frame gets the bilinear interpolation of the four nearest pixels of the digit.
+    Raises ShapeError for digits that are no bytes.
     """
+    expect_bytes(digits, "(N, S, S)")
     N, side, _ = digits.shape
     padded = np.zeros((N, side + 2, side + 2), np.float32)  # nothing but black around it
     padded[:, 1:-1, 1:-1] = digits

@@ -157,6 +157,15 @@ def _uncompressed(path):
     return raw
 
 
+def expect_bytes(digits: np.ndarray, axes: str) -> None:
+    """Raise ShapeError unless `digits` are square bytes with these axes, such as "(N, S, S)"."""
+    ndim = 1 + axes.count(",")
+    if digits.ndim != ndim or digits.shape[-2] != digits.shape[-1] or digits.dtype != np.uint8:
+        raise ShapeError(
+            f"expected digits uint8 {axes}, got {digits.dtype} {digits.shape}: see load_digits"
+        )
+
+
 def resize_digits(images: np.ndarray, size: int) -> np.ndarray:
     """Scale digits uint8 (N, S, S) down to (N, size, size). Each new pixel is the mean of its area.
 
@@ -165,10 +174,7 @@ def resize_digits(images: np.ndarray, size: int) -> np.ndarray:
     rounds halves up, so the result is the same on every machine. Raises ShapeError unless `images`
     are square bytes, ConfigError unless 1 <= size <= S.
     """
-    if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
-        raise ShapeError(
-            f"expected digits uint8 (N, S, S), got {images.dtype} {images.shape}: see load_digits"
-        )
+    expect_bytes(images, "(N, S, S)")
     side = images.shape[1]
     if whole_number("digit_size", size, 1) > side:
         raise ConfigError(

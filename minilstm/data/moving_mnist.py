@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import ConfigError, DataError
-from .digits import SIZE, resize_digits
+from .digits import SIZE, expect_bytes, resize_digits
 from .rng import Purpose, endless_shuffle, keyed_rng, whole_number
 
 SPEEDS = ("constant", "random")
@@ -65,10 +65,17 @@ def trajectories(
 def draw_frames(digits: np.ndarray, corners: np.ndarray, frame_size: int) -> np.ndarray:
     """Paint digits uint8 (B, n, S, S) at corners (T, B, n, 2) on black: uint8 (T, B, size, size).
 
-    Where digits overlap, the brighter pixel is kept, so their order does not matter.
+    Where digits overlap, the brighter pixel is kept, so their order does not matter. Raises
+    ShapeError for digits that are no bytes, DataError for a digit that is not whole in the frame.
     """
+    expect_bytes(digits, "(B, n, S, S)")
     T, B, n, _ = corners.shape
     side = digits.shape[-1]
+    if corners.size and not 0 <= corners.min() <= corners.max() <= frame_size - side:
+        raise DataError(
+            f"expected corners 0 to {frame_size - side} of digits of {side} pixels in a frame of "
+            f"{frame_size}, got {corners.min()} to {corners.max()}: see trajectories"
+        )
     frames = np.zeros((T, B, frame_size, frame_size), np.uint8)
     # windows[t, b, row, column] is the side x side piece of frame (t, b) with that top-left
     # corner. It is a view, so writing to it writes to the frame.
