@@ -135,14 +135,19 @@ def asarray(array, dtype=None):
 
 def to_numpy(array) -> np.ndarray:
     """Device -> host: return an array of NumPy or CuPy as a NumPy array. Waits for the device."""
+    return np.asarray(array) if library_of(array) == "numpy" else array.get()
+
+
+def library_of(array) -> str:
+    """Return the library of an array, "numpy" or "cupy". Raises ShapeError for other values."""
     if isinstance(array, np.ndarray | np.generic):
-        return np.asarray(array)
+        return "numpy"
     if not (hasattr(array, "dtype") and hasattr(array, "get")):
         raise ShapeError(
             f"expected an array of NumPy or CuPy, got {type(array).__name__}: convert it with "
             "asarray"
         )
-    return array.get()
+    return "cupy"
 
 
 def synchronize() -> None:

@@ -275,6 +275,38 @@ def test_a_certain_and_wrong_pixel_costs_its_logit_and_not_infinity():
     np.testing.assert_allclose(loss, [100 + np.log(2)] * 2, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda z, y: (z.tolist(), y), "expected an array of NumPy or CuPy, got list: convert it"),
+        (lambda z, y: (z, y.tolist()), r"expected truth of shape \(3, 2, 4\), got list"),
+        (lambda z, y: (z, y[1:]), r"expected truth of shape \(3, 2, 4\), got \(2, 2, 4\)"),
+        (lambda z, y: (z, (255 * y).astype(np.uint8)), "got uint8: divide bytes by 255"),
+    ],
+)
+def test_losses_of_lists_bytes_or_another_number_of_steps_are_refused(change, said):
+    frames = np.random.default_rng(0).random((3, 2, 4), np.float32)
+    with pytest.raises(ShapeError, match=said):
+        judging.loss_per_step(minilstm.BernoulliCrossEntropy(), *change(frames, frames))
+
+
+@pytest.mark.parametrize("past, said", [(0, "past >= 1"), (-10, "past >= 1"), (7, "past 1 to 6")])
+def test_a_past_that_leaves_no_frame_to_see_or_to_predict_is_refused(past, said):
+    model = build.build_model(config.load(overrides=TINY), 64)
+    frames = np.random.default_rng(0).random((7, 2, 64), np.float32)
+    with pytest.raises(ConfigError, match=f"expected {said}"):
+        judging.evaluate(model, frames, past, frames[0, 0], (8, 8))
+    for judge in (judging.decode, judging.losses_and_means):
+        with pytest.raises(ConfigError, match="expected past"):
+            judge(model, frames, 8 if past == 7 else past)
+
+
+def test_no_sequences_are_refused():
+    source = build.open_source(config.load(overrides=TINY), "test")
+    with pytest.raises(ConfigError, match="expected sequences >= 1, got 0"):
+        judging.sequences(source, 0)
+
+
 def test_predictions_do_not_depend_on_how_many_are_made_at_a_time(runs, monkeypatch):
     model = minilstm.load(runs / "conditional")
     frames = np.random.default_rng(0).random((7, 11, 64), np.float32)

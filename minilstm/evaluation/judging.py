@@ -16,11 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import asarray, current_backend, free_host_memory, to_numpy, use_backend, xp
+from ..backend import (
+    asarray,
+    current_backend,
+    free_host_memory,
+    library_of,
+    to_numpy,
+    use_backend,
+    xp,
+)
 from ..config import Config
 from ..data import Source, as_vectors
 from ..data.rng import whole_number
-from ..errors import ConfigError, NonFiniteError, number_of
+from ..errors import ConfigError, NonFiniteError, ShapeError, number_of
+from ..layers.layer import expect
 from ..layers.losses import Loss, SquaredError
 from ..layers.workspace import Fresh, use_workspace
 from ..models import EncoderDecoder
@@ -35,9 +44,9 @@ COPIES = 6  # `evaluate` needs about this many times the memory of the frames
 def sequences(source: Source, N: int) -> np.ndarray:
     """Return the first N sequences of a source, or all it has, as vectors: float32 (T, N, D).
 
-    Raises ConfigError if judging so many would need more memory than is free.
+    Raises ConfigError if judging so many would need more memory than is free, or for N < 1.
     """
-    N = int(min(N, source.num_sequences))
+    N = whole_number("sequences", int(min(N, source.num_sequences)), 1)
     numbers = source.num_frames * math.prod(source.frame_shape)
     fit = free_host_memory() // (np.dtype(np.float32).itemsize * numbers * COPIES)
     if N > fit:
@@ -78,8 +87,9 @@ def decode(
     """Return the logits of both decoders for frames (T, N, D), the first `past` of them the past.
 
     They are the reconstruction (past, N, D) in forward order and the prediction (T - past, N, D),
-    on the host. A decoder that the model lacks gives None.
+    on the host. A decoder that the model lacks gives None. Raises ConfigError for another `past`.
     """
+    _expect_past(past, len(frames))
     found = ([], [])
     for outputs, _ in _decoded_in_chunks(model, frames, past, feed_truth):
         for chunks, logits in zip(found, outputs, strict=True):
@@ -87,6 +97,11 @@ def decode(
                 chunks.append(to_numpy(logits))
     reconstruction, future = (np.concatenate(c, axis=1) if c else None for c in found)
     return reconstruction, future
+
+
+def _expect_past(past, most):
+    if whole_number("past", past, 1) > most:
+        raise ConfigError(f"expected past 1 to {most} for these frames, got {past}: lower past")
 
 
 def _decoded_in_chunks(model, frames, past, feed_truth):
@@ -112,8 +127,10 @@ def losses_and_means(
 
     The names are "reconstruction" and "future". Arguments as in `decode`. The losses are float64
     (T,). The mean frames are (T, N, D), on the host and in forward order. Without `with_means` they
-    are None. A GPU computes the losses, so that no logits are brought to the host.
+    are None. A GPU computes the losses, so that no logits are brought to the host. Raises
+    ConfigError for a `past` that is not 1 to T.
     """
+    _expect_past(past, len(frames))
     if current_backend().name == "numpy":  # all sequences at once: one sum for each step
         chunks = [(decode(model, frames, past, feed_truth), frames)]
     else:
@@ -141,9 +158,14 @@ def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarr
     """Return the loss of every step: logits, truth (T, N, D) of one library -> float64 (T,).
 
     It is computed from logits, because probabilities round to 0 and 1. The logarithm of 0 is
-    infinite. Arrays on a GPU stay there: only the losses are brought to the host.
+    infinite. Arrays on a GPU stay there: only the losses are brought to the host. Raises ShapeError
+    for other arrays, such as bytes, which would give a loss of another unit.
     """
-    library = _library_of(logits)
+    library = library_of(logits)
+    expect("logits", logits, ("T", "N", "D"), logits.dtype)
+    expect("truth", truth, logits.shape, getattr(truth, "dtype", None))
+    if truth.dtype.kind != "f":
+        raise ShapeError(f"truth: expected floats, got {truth.dtype}: divide bytes by 255")
     with use_backend(library, "float64"), use_workspace(Fresh()):
         losses = xp.empty(len(logits), np.float64)
 
@@ -164,12 +186,8 @@ def mean_frames(loss: Loss, logits: np.ndarray | None) -> Any:
     """Return the mean frames of logits (T, N, D), on the host; None for a missing decoder."""
     if logits is None:
         return logits
-    with use_backend(_library_of(logits)):
+    with use_backend(library_of(logits)):
         return to_numpy(loss.mean(logits, out=xp.empty(logits.shape, logits.dtype)))
-
-
-def _library_of(array):
-    return "numpy" if isinstance(array, np.ndarray) else "cupy"
 
 
 def evaluate(
@@ -179,8 +197,9 @@ def evaluate(
 
     `mean` (D,) is the mean frame of the training data. `shape` is the shape of a frame: (H, W),
     (H, W, C) in colour, (D,) for percepts. `table` makes a text of the result. Raises
-    NonFiniteError for losses that are not finite.
+    NonFiniteError for losses that are not finite, ConfigError for a `past` that leaves no future.
     """
+    _expect_past(past, len(frames) - 1)
     free, forced = losses_and_means(model, frames, past), {}
     decoders = {"reconstruction": model.reconstruct, "future": model.predict}
     if any(decoders[name].conditional for name in free):
