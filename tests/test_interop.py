@@ -351,6 +351,16 @@ def test_what_we_do_not_have_is_refused_by_name(torch, keywords):
         from_torch(stack_of_two(), module.state_dict())
 
 
+def test_parameters_serve_as_a_state_dict_does_and_a_type_that_numpy_lacks_is_refused(torch):
+    module, one, two = torch.nn.LSTM(2, 3, 2), stack_of_two(), stack_of_two()
+    from_torch(one, dict(module.named_parameters()))
+    from_torch(two, module.state_dict())
+    assert values(one) == values(two)
+    with pytest.raises(RunError, match=r"BFloat16.* in weight_ih_l0: convert it.*\.float\(\)"):
+        from_torch(one, module.bfloat16().state_dict())
+    assert values(one) == values(two)
+
+
 def test_nn_lstm_needs_an_input_as_the_docstring_says(torch):
     with pytest.raises(ValueError, match="input_size must be greater than zero"):
         torch.nn.LSTM(0, 3)

@@ -113,11 +113,11 @@ def to_torch(layer: Layer, keep_peepholes: bool = False) -> dict[str, np.ndarray
 def from_torch(layer: Layer, arrays: Mapping[str, np.ndarray]) -> None:
     """Fill the parameters of a layer, stack or model from PyTorch's arrays, in their own dtype.
 
-    `arrays` may also be a `state_dict()` on the CPU. Raises RunError, which names every array that
-    does not fit; then all parameters keep their values.
+    `arrays` may also be a `state_dict()` or `dict(named_parameters())` on the CPU. Raises RunError,
+    which names every array that does not fit; then all parameters keep their values.
     """
     expected = to_torch(layer, keep_peepholes=True)
-    given = {name: np.asarray(array) for name, array in arrays.items()}
+    given = {name: _on_host(name, array) for name, array in arrays.items()}
     wrong = [f"{name} is unknown" for name in given.keys() - expected.keys()]
     for name, own in expected.items():
         if name not in given:
@@ -173,6 +173,18 @@ def _parts(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
             f"expected LSTM, PeepholeLSTM, ElmanRNN or Linear, got {type(layer).__name__}, which "
             "has no equivalent in PyTorch: use --cell standard, peephole or elman"
         )
+
+
+def _on_host(name, array):
+    """Return an array, or a tensor of PyTorch on the CPU, as a NumPy array."""
+    try:
+        # a parameter of PyTorch belongs to its graph of gradients until it is detached
+        return np.asarray(array.detach() if hasattr(array, "detach") else array)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise RunError(
+            f"expected arrays of NumPy, or tensors on the CPU of a type that NumPy has, got "
+            f"{named(error)} in {name}: convert it, a tensor with .float().cpu()"
+        ) from error
 
 
 def _may_be_absent(name, given):
