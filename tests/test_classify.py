@@ -293,6 +293,12 @@ def test_logistic_regression_finds_the_minimum():
     np.testing.assert_allclose(np.exp(x @ W + b).argmax(1), p.argmax(1))
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_logistic_regression_refuses_a_label_that_is_no_class(label):
+    with pytest.raises(DataError, match=f"expected labels 0 to 2, got {label}"):
+        fit_logistic(np.random.default_rng(0).random((4, 2)), np.array([0, 1, 2, label]), 3, 0.1)
+
+
 def test_validation_clips_choose_the_strength_of_a_logistic_regression(monkeypatch):
     monkeypatch.setattr(baselines, "choose_logistic", lambda x, labels, K, nats: nats)
     rng = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import use_backend
+from ..data.clips import expect_labels
 from ..data.vectors import scale_of
 from ..layers.init import Blank
 from ..layers.linear import Linear, affine_dw
@@ -50,8 +51,10 @@ def fit_logistic(x: np.ndarray, labels: np.ndarray, K: int, l2: float, start=Non
     """Minimise the mean cross-entropy + l2/2 |W|^2 for x (N, D), labels (N,) of K classes.
 
     Every column is brought to mean 0 and variance 1 first, so that one `l2` suits them all. `start`
-    is another fit of the same x and only saves time. In float32, on the host.
+    is another fit of the same x and only saves time. In float32, on the host. Raises DataError for
+    labels that are no class.
     """
+    expect_labels(labels, K)
     from scipy.optimize import minimize
 
     scale = scale_of(x)
