@@ -829,7 +829,7 @@ def test_the_workspace_of_every_stream_is_counted_as_memory(monkeypatch):
             training_step(model, build.build_optimizer(model, settings), batch, settings, 0.01)
             used.append(len(set(streams)))
     assert used == [STREAMS, STREAMS + wavefront.MORE_STREAMS]
-    assert fixed[1] - fixed[0] == wavefront.MORE_STREAMS * products.WORKSPACE
+    assert fixed[1] - fixed[0] == wavefront.MORE_STREAMS * (products.WORKSPACE + products.OF_HANDLE)
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "squared error"])
