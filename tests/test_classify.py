@@ -375,7 +375,7 @@ def test_a_step_refuses_a_label_that_is_no_class_before_it_changes_a_weight(labe
     optimizer = Adam(classifier.flat())
     before = classifier.flat().value.copy()
     x = rng.standard_normal((4, 2, 5)).astype(np.float32)
-    with pytest.raises(DataError, match=f"expected labels 0 to 2, got {label}"):
+    with pytest.raises(DataError, match="expected labels from 0 to 2, got"):
         classify_step(classifier, optimizer, x, np.array([1, label]), None, 0.1, 0.0)
     np.testing.assert_array_equal(classifier.flat().value, before)
 

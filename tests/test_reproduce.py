@@ -422,7 +422,7 @@ def test_action_tables_are_written_as_text_numbers_and_pictures(out, target, see
 
 def test_a_fit_of_other_settings_in_the_same_out_is_refused(out, tmp_path):
     fits = action_experiments.Plan(out, SCALES["smoke"].actions, "bundled", "numpy")
-    name, fit = fits.fit("baseline", "rgb", 3, 0)
+    name, fit = fits.fit("baselines", "rgb", 3, 0)  # which needs no run
     action_experiments.fit_all({name: fit}, tmp_path, 1)
     action_experiments.fit_all({name: fit}, tmp_path, 1)  # found, and left alone
     other = dataclasses.replace(fit, settings=fit.settings | {"dropout": 0.25})
