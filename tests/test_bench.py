@@ -56,10 +56,10 @@ def test_a_quick_run_prints_every_row_that_is_asked_for(tmp_path, capsys, only):
     for row in saved["rows"]:
         absent = "is not installed" in row["note"]
         assert absent == (row["ratio"] is None), row
-        assert not absent or row["rival"] != "products"
+        assert not absent or row["contender"] != "products"
         if not absent and row["kind"] != "memory":
             assert row["ratio"] > 0 and row["kept"] + row["dropped"] == timing.QUICK.pairs
-            assert row["rival"] == "products" or row["difference"] <= timing.TOLERANCE
+            assert row["contender"] == "products" or row["difference"] <= timing.TOLERANCE
         if not absent and row["kind"] == "memory" and sys.platform == "linux":
             assert 1e7 < row["ours"] < 1e9 and 1e7 < row["other"] < 1e10
 
@@ -433,8 +433,9 @@ def test_bench_gpu_prints_a_table_with_its_targets():
     rows = [
         {
             "row": row.name, "precision": row.precision, "targets": None, "without a graph": 2.0,
-            "milliseconds": dict.fromkeys(("ours", *gpu.RIVALS), 1.0), "floor": 0.5, "idle": 0.01,
-            "ratios": {f"{name} / ours": 1.5 for name in gpu.RIVALS}, "idle, host busy": 0.02,
+            "milliseconds": dict.fromkeys(("ours", *gpu.CONTENDERS), 1.0), "floor": 0.5,
+            "idle": 0.01,
+            "ratios": {f"{name} / ours": 1.5 for name in gpu.CONTENDERS}, "idle, host busy": 0.02,
             "launches": None, "products": 7,
         }
         for row in gpu.ROWS

@@ -90,7 +90,7 @@ TARGETS = {
     ("1x512", "tf32"): (1.8, 1.1, None),
     ("default", "float32"): (2.5, 1.0, None),
 }
-RIVALS = ("PyTorch as used", "PyTorch captured", "own products")
+CONTENDERS = ("PyTorch as used", "PyTorch captured", "own products")
 
 
 class Training:
@@ -288,7 +288,7 @@ def floor(training: Training, row: Row, limit: dict[str, float]) -> float:
 
 
 def measure(row: Row, limit: dict[str, float]) -> dict:
-    """Return milliseconds of a row's step and of its rivals, ratios, counts and idle shares."""
+    """Return milliseconds of the step of a row and of its contenders, ratios, counts and idle shares."""
     with use_backend("cupy", row.precision), on_stream():
         training = Training(row.settings(), Blank())
         weights = training.model.flat().value  # to draw 200 million numbers would take seconds
@@ -329,7 +329,7 @@ def measure(row: Row, limit: dict[str, float]) -> dict:
             one_by_one = median(lambda: training.step(packed), max(2, row.repeats // 4), 2)
         finally:
             batches.stop()
-        ratios = {f"{name} / ours": found[name] / found["ours"] for name in RIVALS}
+        ratios = {f"{name} / ours": found[name] / found["ours"] for name in CONTENDERS}
         return {
             "row": row.name, "precision": row.precision, "milliseconds": found, "ratios": ratios,
             "targets": TARGETS.get((row.name, row.precision)),
@@ -405,20 +405,20 @@ def in_words(found: dict) -> str:
         f"{found['device']}: {limits_}. Milliseconds per step; other / ours (target).",
         "",
         "| step | ours | without a graph | "
-        + " | ".join(RIVALS)
+        + " | ".join(CONTENDERS)
         + " | floor | idle | idle, host busy | launches | products |",
         "| --- " * 11 + "|",
     ]
     for row in found["rows"]:
         times, targets = row["milliseconds"], row["targets"] or (None, None, None)
-        rivals = (
+        contenders = (
             f"{times[name]:.2f}: {row['ratios'][name + ' / ours']:.2f}"
             + (f" (>= {target:.2f})" if target else "")
-            for name, target in zip(RIVALS, targets, strict=True)
+            for name, target in zip(CONTENDERS, targets, strict=True)
         )
         words = (
             f"{row['row']}, {row['precision']}", f"{times['ours']:.2f}",
-            f"{row['without a graph']:.2f}", *rivals, f"{row['floor']:.2f}",
+            f"{row['without a graph']:.2f}", *contenders, f"{row['floor']:.2f}",
             f"{100 * row['idle']:.1f} %", f"{100 * row['idle, host busy']:.1f} %",
             row["launches"] or "-", row["products"],
         )  # fmt: skip

@@ -39,7 +39,7 @@ DEFAULT = (10, 40, 1600, 128, 2)  # with the number of layers: the step of the d
 QUICK_SIZE, QUICK_COMPOSITE, QUICK_DEFAULT = (3, 4, 6, 5), (3, 4, 16, 5), (3, 4, 16, 5, 2)
 
 # kind of work, contender that we are compared with, the ratio aimed at by H
-LAYER_RIVALS: tuple[tuple[str, str, dict[int, float]], ...] = (
+LAYER_CONTENDERS: tuple[tuple[str, str, dict[int, float]], ...] = (
     ("standard", "products", {2048: 0.95, 512: 0.88, 128: 0.78, 64: 0.52}),
     ("standard", "torch", {2048: 1.40, 512: 1.08, 128: 1.0, 64: 0.85}),
     ("standard", "torch tuned", {2048: 0.92, 512: 0.90, 128: 0.95, 64: 0.85}),
@@ -48,10 +48,10 @@ LAYER_RIVALS: tuple[tuple[str, str, dict[int, float]], ...] = (
     ("peephole", "torch loop tuned", {}),
     ("peephole", "jax", {2048: 1.2, 512: 1.2, 128: 1.2, 64: 1.2}),
 )
-COMPOSITE_RIVALS = (("products", None), ("torch", None), ("torch tuned", 1.4))
-DEFAULT_RIVALS = ("products", "torch")
-ONE_THREAD_RIVALS = ("products", "torch")  # of the smallest standard layer, with one thread
-MEMORY_RIVALS = (("torch", 2.0), ("jax", None))
+COMPOSITE_CONTENDERS = (("products", None), ("torch", None), ("torch tuned", 1.4))
+DEFAULT_CONTENDERS = ("products", "torch")
+ONE_THREAD_CONTENDERS = ("products", "torch")  # of the smallest standard layer, with one thread
+MEMORY_CONTENDERS = (("torch", 2.0), ("jax", None))
 
 PAUSE_SECONDS = 0.05  # between turns: idle threads spin for up to 30 ms before they sleep
 TURN_SECONDS = 0.3  # a turn takes at least this long, because the system counts in units of 10 ms
@@ -66,7 +66,7 @@ class Comparison:
 
     kind: str  # of Work, or "memory": the peak memory of a standard layer
     size: tuple  # T, B, D, H, and the number of layers where it is not 1
-    rival: str  # the name of the contender that we are compared with
+    contender: str  # the name of the contender that we are compared with
     target: float | None
     ratio: float | None = None  # other / ours
     quartiles: tuple = ()
@@ -81,7 +81,7 @@ class Comparison:
     @property
     def against(self) -> str:
         """The name of the contender, with the number of threads if the row sets its own."""
-        return self.rival + f", {self.threads} thread" * (self.threads is not None)
+        return self.contender + f", {self.threads} thread" * (self.threads is not None)
 
     @property
     def name(self) -> str:
@@ -99,20 +99,21 @@ def all_comparisons(quick: bool = False) -> list[Comparison]:
     sizes = (QUICK_SIZE,) if quick else SIZES
     composite, default = (QUICK_COMPOSITE, QUICK_DEFAULT) if quick else (COMPOSITE, DEFAULT)
     rows = [
-        Comparison(kind, size, rival, targets.get(size[-1]))
+        Comparison(kind, size, contender, targets.get(size[-1]))
         for size in sizes
-        for kind, rival, targets in LAYER_RIVALS
+        for kind, contender, targets in LAYER_CONTENDERS
     ]
-    rows += [Comparison("composite", composite, *rival) for rival in COMPOSITE_RIVALS]
+    rows += [Comparison("composite", composite, *contender) for contender in COMPOSITE_CONTENDERS]
     rows += [
-        Comparison("composite", default, rival, None, threads=threads)
-        for rival in DEFAULT_RIVALS
+        Comparison("composite", default, contender, None, threads=threads)
+        for contender in DEFAULT_CONTENDERS
         for threads in (None, 1)
     ]
     rows += [
-        Comparison("standard", sizes[-1], rival, None, threads=1) for rival in ONE_THREAD_RIVALS
+        Comparison("standard", sizes[-1], contender, None, threads=1)
+        for contender in ONE_THREAD_CONTENDERS
     ]
-    rows += [Comparison("memory", sizes[0], *rival) for rival in MEMORY_RIVALS]
+    rows += [Comparison("memory", sizes[0], *contender) for contender in MEMORY_CONTENDERS]
     if quick:
         for row in rows:
             row.target = None
@@ -138,10 +139,10 @@ def compare(row: Comparison, threads: int, duration: Duration) -> dict:
     """
     threads = row.threads or threads
     with contextlib.ExitStack() as processes:
-        other = processes.enter_context(Process(row.rival, row.work, threads))
+        other = processes.enter_context(Process(row.contender, row.work, threads))
         if other.missing:
             row.note = other.missing
-            return {row.rival: {}}
+            return {row.contender: {}}
         ours = processes.enter_context(Process("ours", row.work, threads))
         if row.kind == "memory":
             row.ours, row.other = (side.ask("peak")["bytes"] for side in (ours, other))
@@ -150,7 +151,7 @@ def compare(row: Comparison, threads: int, duration: Duration) -> dict:
             else:
                 row.note = "peak memory is not known on this system"
         else:
-            if row.rival != "products":
+            if row.contender != "products":
                 tolerance = CLIPPED if row.kind == "composite" else TOLERANCE
                 row.difference = largest_difference(ours, other, tolerance)
             subnormal = [side.ask("subnormals")["count"] for side in (ours, other)]
@@ -159,7 +160,7 @@ def compare(row: Comparison, threads: int, duration: Duration) -> dict:
             if any(subnormal):
                 found = f"up to {max(subnormal)} subnormal gradients"
                 row.note = ", ".join(filter(None, (row.note, found)))
-        return {"ours": ours.about, row.rival: other.about}
+        return {"ours": ours.about, row.contender: other.about}
 
 
 def largest_difference(ours: Process, other: Process, tolerance: float = TOLERANCE) -> float:
