@@ -229,9 +229,9 @@ def test_an_encoder_for_other_frames_is_refused_by_name(run):
 def test_a_frozen_classifier_says_what_its_logistic_regression_says(run):
     train_clips, validation = few("train"), few("validation")
     fitted = fit(ClassifySettings(**SMALL | {"encoder": "frozen"}), train_clips, validation, run)
-    x, which = fitted.codes(validation)
+    x, which = fitted.outputs_of_all_steps(validation)
     logistic = baselines.logistic_of_clips(
-        fitted.codes(train_clips), train_clips, (x, which), validation
+        fitted.outputs_of_all_steps(train_clips), train_clips, (x, which), validation
     )
     expected = baselines.mean_by(logistic.probabilities(x), which)
     np.testing.assert_allclose(fitted.predict(validation), expected, atol=1e-5)

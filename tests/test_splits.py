@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minilstm.data.rng import part
+from minilstm.data.rng import members_of_split
 from minilstm.data.splits import grouped_folds, hmdb51_split, ucf101_split
 from minilstm.errors import MinilstmError, ShapeError
 
@@ -155,4 +155,4 @@ def test_more_folds_than_groups_or_fewer_than_two_are_refused():
 def test_groups_that_are_no_numbers_one_for_each_are_refused(groups):
     assert "expected groups (N,)" in refused(grouped_folds, groups, 2)
     with pytest.raises(ShapeError, match="expected groups"):
-        part(groups, "train")
+        members_of_split(groups, "train")

@@ -26,7 +26,7 @@ from minilstm import config, threads
 from minilstm.backend import use_backend
 from minilstm.data import Source
 from minilstm.data.mobilenet import STRIDES, MobileNetV2, read_mobilenet
-from minilstm.data.rng import part
+from minilstm.data.rng import members_of_split
 from minilstm.evaluation import judging
 from minilstm.figures import diagrams
 from minilstm.figures.style import FAINT, INK, PALETTE
@@ -173,7 +173,7 @@ def camera_films(N: int, T: int = 29, side: int = 16) -> np.ndarray:
     width, height = picture.size
     rng = np.random.default_rng(0)
     films = np.empty((N, T, side, side, 3), np.uint8)
-    test = set(part(np.arange(N), "test"))
+    test = set(members_of_split(np.arange(N), "test"))
     for n in range(N):
         left, right = (0.6 * width, width) if n in test else (0, 0.6 * width)
         while True:

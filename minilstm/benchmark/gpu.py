@@ -288,7 +288,7 @@ def floor(training: Training, row: Row, limit: dict[str, float]) -> float:
 
 
 def measure(row: Row, limit: dict[str, float]) -> dict:
-    """Return milliseconds of the step of a row and of its contenders, ratios, counts and idle shares."""
+    """Return milliseconds of a row's step and of the contenders, ratios, counts, idle shares."""
     with use_backend("cupy", row.precision), on_stream():
         training = Training(row.settings(), Blank())
         weights = training.model.flat().value  # to draw 200 million numbers would take seconds

@@ -15,8 +15,9 @@ set.
 Patches of one film are alike, so they must not be in training and test at once. An .npz file of
 data_tools/extract_patches.py therefore has an array `groups`, int64 (N,), with the number of each
 patch's group. The program cuts every film into stretches of time. The patches of one stretch are
-one group. A split takes whole groups, by the rule of `part` in rng.py. Without `groups`, every
-sequence is a group of its own, and eight of every ten, in the order of the file, are for training.
+one group. A split takes whole groups, by the rule of `members_of_split` in rng.py. Without
+`groups`, every sequence is a group of its own, and eight of every ten, in the order of the file,
+are for training.
 
 Read next: ../config/presets/patches.toml.
 """
@@ -29,7 +30,7 @@ import numpy as np
 
 from ..errors import DataError, named
 from ..files import refuse_pipe
-from .rng import part
+from .rng import members_of_split
 from .sequences import MAX_HEADER, SequenceFile, map_npy
 from .vectors import Scale
 
@@ -132,7 +133,7 @@ class Patches(SequenceFile):
         """Return mean and standard deviation of each colour, from exact counts of the 256 bytes."""
         colours = self.frame_shape[2] if len(self.frame_shape) == 3 else 1
         counts = np.zeros((colours, 256))
-        members = part(self._groups, "train")
+        members = members_of_split(self._groups, "train")
         if not len(members):
             raise DataError(
                 f"{path}: expected patches to train on, got only groups for validation and test "

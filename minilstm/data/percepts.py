@@ -29,7 +29,7 @@ import numpy as np
 from ..errors import ConfigError, DataError, named, one_line
 from ..files import replacing, write_file
 from .clips import Clips, windows
-from .rng import endless_shuffle, part, whole_number
+from .rng import endless_shuffle, members_of_split, whole_number
 from .vectors import Scale
 
 ARRAY = "features"
@@ -218,7 +218,7 @@ class Percepts:
     def _windows(self, split):
         """Return (clip, first frame) of every window of a split, int64 (W,) each."""
         long_enough = self._clips.lengths >= self.num_frames
-        chosen = part(self._clips.groups, split)
+        chosen = members_of_split(self._clips.groups, split)
         chosen = chosen[long_enough[chosen]]
         which, first = windows(self._clips.lengths[chosen], self.num_frames, self.stride)
         return chosen[which], first

@@ -73,7 +73,7 @@ def endless_shuffle(n: int, seed: int, start: int, count: int) -> np.ndarray:
     return order[start - first * n :][:count]
 
 
-def part(groups: np.ndarray, split: str) -> np.ndarray:
+def members_of_split(groups: np.ndarray, split: str) -> np.ndarray:
     """Return the members of one split of a set that has no official split: indices, int64.
 
     `groups` (N,) holds an integer for each member. Members that are alike, such as pieces of one

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, named, one_line
 from ..files import refuse_pipe
-from .rng import endless_shuffle, part, whole_number
+from .rng import endless_shuffle, members_of_split, whole_number
 
 MAX_HEADER = 1000  # bytes: NumPy writes 118. To read a damaged header of 10,000 takes a minute
 PUBLIC_T = 20  # frames per sequence of both public files; the axis of that length is time
@@ -131,7 +131,7 @@ class SequenceFile:
             )
         self._frames = frames[: self.num_frames]
         self._groups = np.arange(N) if groups is None else groups
-        self._members = part(self._groups, split)
+        self._members = members_of_split(self._groups, split)
         if not len(self._members) and groups is None:
             raise DataError(
                 f"{path}: expected at least 10 sequences to split, got {N} and none for {split}: "

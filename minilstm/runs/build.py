@@ -35,7 +35,7 @@ from ..data import (
     read_percepts,
 )
 from ..data.fingerprint import fingerprint
-from ..data.rng import PARTS, Purpose, expect_split, keyed_rng, part
+from ..data.rng import PARTS, Purpose, expect_split, keyed_rng, members_of_split
 from ..data.splits import few_per_class, grouped_folds
 from ..errors import ConfigError, RunError
 from ..layers.init import Init
@@ -204,7 +204,7 @@ def split_digits(digits: str, split: str) -> np.ndarray:
     images, _ = load_digits(digits, "test" if split == "test" else "train")
     if split == "test":
         return images
-    held_out = part(np.arange(len(images)), "validation")
+    held_out = members_of_split(np.arange(len(images)), "validation")
     return images[held_out] if split == "validation" else np.delete(images, held_out, axis=0)
 
 

@@ -144,7 +144,7 @@ class RunFolder:
             f"{there[-1]}: {remedy}"
         )
 
-    def empty(self) -> None:
+    def remove_files(self) -> None:
         """Remove every file of the run from the folder."""
         try:
             for name in (*(path.name for path in self.numbered()), self.report.name, *NAMES):
@@ -226,7 +226,7 @@ class Watched(RunFolder):
     def _leave_it(self, *_):
         """Do nothing: the first rank does it."""
 
-    refuse = empty = keep = append = sync_log = cut_log = _leave_it
+    refuse = remove_files = keep = append = sync_log = cut_log = _leave_it
 
 
 def read_log(path: str | Path) -> list[dict]:

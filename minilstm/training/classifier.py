@@ -95,7 +95,7 @@ class Fitted:
                 np.add.at(total, which[part], p)
         return total / np.bincount(which)[:, None]
 
-    def codes(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+    def outputs_of_all_steps(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         """Return the encoder's output at every step of every window, and the clip of each.
 
         They are (T * W, H) and (T * W,) for W windows of T steps.
@@ -174,11 +174,11 @@ def _trial(settings, fitted, train):
 
 
 def _fit_readout(fitted, train, validation):
-    """Set the readout to a logistic regression on the encoder's codes.
+    """Set the readout to a logistic regression on the encoder's outputs at every step.
 
     This is the whole training of a frozen encoder, and the start of finetuning.
     """
-    parts = fitted.codes(train), fitted.codes(validation)
+    parts = fitted.outputs_of_all_steps(train), fitted.outputs_of_all_steps(validation)
     logistic = logistic_of_clips(parts[0], train, parts[1], validation)
     W, b = logistic.folded()
     fitted.classifier.readout.W.value[...] = asarray(W)

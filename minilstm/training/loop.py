@@ -126,7 +126,7 @@ def train(
     with folder.claim(), threads.restored():
         progress = Progress(config, folder, model, optimizer, source, validation, quiet, ranks)
         if not resume:
-            folder.empty()
+            folder.remove_files()
         if resume and folder.checkpoint.exists():
             progress.restore(force, new_threads)
         else:
