@@ -30,16 +30,18 @@ def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
     data = ["encoder.0."]
     if config.feeding.inputs == "truth":
         data += ["reconstruct.stack.0.", "predict.stack.0."]
-    products = 0
+    total = 0
     for name, param in model.params().items():
         if param.value.ndim == 2 and not name.endswith("Wp"):
             # forward, gradient of the weight, gradient of the input; data needs no gradient
             passes = 2 if name in [prefix + W for prefix in data for W in ("Wx", "Wi")] else 3
-            passes += config.run.recompute > 0 and "readout" not in name  # forward again
+            if config.run.recompute > 0 and "readout" not in name:
+                passes += 1  # forward again
             uses = steps[name.partition(".")[0]]
-            uses -= config.model.start == "read" and ".stack." in name
-            products += passes * param.value.size * uses
-    return 2 * products * config.run.batch_size / 1e9
+            if config.model.start == "read" and ".stack." in name:
+                uses -= 1  # its first frame needs no step
+            total += passes * param.value.size * uses
+    return 2 * total * config.run.batch_size / 1e9
 
 
 @dataclass(frozen=True)
