@@ -262,14 +262,9 @@ def _expect_trainable(name, items):
 
 
 def expect(name: str, array, shape: tuple, dtype) -> None:
-    """Raise ShapeError unless `array` has this shape and dtype.
-
-    A letter in `shape` matches any size, and the same size wherever it occurs again.
-    """
-    sizes: dict[str, int] = {}
+    """Raise ShapeError unless `array` has this shape and dtype. A letter matches any size."""
     fits = getattr(array, "ndim", None) == len(shape) and all(
-        size == (sizes.setdefault(want, size) if isinstance(want, str) else want)
-        for size, want in zip(array.shape, shape, strict=True)
+        isinstance(want, str) or size == want for size, want in zip(array.shape, shape, strict=True)
     )
     if not fits:
         wanted = ", ".join(str(want) for want in shape)
