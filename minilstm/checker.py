@@ -139,18 +139,19 @@ def numeric_gradient(layer: Layer, inputs: dict, array: str, doutputs: list, h: 
         outputs = _leaves(outputs).values()
         return sum((w * to_numpy(y)).sum() for w, y in zip(doutputs, outputs, strict=True))
 
-    for k in range(flat.size):
+    def at(k, offset):
+        """Return the weighted sum with `offset` added to element k."""
         value = flat[k].copy()
-
-        def at(offset, k=k, value=value):
-            flat[k] = value + offset
-            return weighted_sum()
-
-        if isinstance(h, complex):
-            slope = at(h).imag / h.imag
-        else:
-            slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+        flat[k] = value + offset
+        found = weighted_sum()
         flat[k] = value
+        return found
+
+    for k in range(flat.size):
+        if isinstance(h, complex):
+            slope = at(k, h).imag / h.imag
+        else:
+            slope = (8 * (at(k, h) - at(k, -h)) - (at(k, 2 * h) - at(k, -2 * h))) / (12 * h)
         derivative.reshape(-1)[k] = slope
     return derivative
 
