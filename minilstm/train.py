@@ -30,7 +30,7 @@ from .training import loop
 from .training.distributed import ALONE, Ranks
 
 PLACES = ("data.path", "data.source", "data.digits")  # settings that say where the data are
-CELL = "model.cell"  # the setting by which it finds the file of a cell of the user's own
+CELL = "model.cell"  # names the cell, or a file with the user's own cell
 THREADS = "run.threads"  # the setting that changes the speed, and results only by rounding
 
 

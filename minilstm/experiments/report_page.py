@@ -123,8 +123,8 @@ def player_page(
     `result` is that of `evaluated`. `summary` is text. A section without a text is left out.
     `numbers` are (number, words), large at the top; by default the loss, the best baseline and the
     sharpness. With `refresh` the browser loads the page again after so many seconds. The page plays
-    `played`, by default test sequences. `weights` is a sentence about the weights, beside all that
-    they have computed.
+    `played`, by default test sequences. `weights` is a sentence about the weights, shown with the
+    predictions and the chart.
     """
     played = _test_sequences(run) if played is None else played
     tag = f'\n<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""

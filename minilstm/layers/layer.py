@@ -191,7 +191,8 @@ class Layer:
     @property
     def dtype(self):
         """Return the dtype of the parameters, which inputs must share."""
-        return next(self._named_params())[1].value.dtype  # every forward asks: of the first alone
+        # every forward pass calls this, so it looks only at the first parameter: all share a dtype
+        return next(self._named_params())[1].value.dtype
 
     def flat(self) -> Flat:
         """Join all parameters in one array and all gradients in another; params become views.
