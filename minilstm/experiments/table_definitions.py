@@ -65,15 +65,16 @@ def table_1(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Need
         claims[f"composite beats LSTM, {of}"] = _gain("composite", "baseline", stream)
     table = Table(
         "Table 1 of the slides: action recognition", rows, streams, {"the slides'": claims},
-        {
+        published={
             ("single frame", "rgb"): 72.2, ("single frame", "flow"): 72.2,
             ("baseline", "rgb"): 74.5, ("baseline", "flow"): 74.3,
             ("composite", "rgb"): 75.8, ("composite", "flow"): 74.9,
         },
-        {"rgb": "UCF-101 RGB", "flow": "UCF-101 1-frame flow"},
-        [("Single Frame", 40.1), ("LSTM classifier", 42.8),
-         ("Composite LSTM Model + Finetuning", 44.1)],
-        ("method", "HMDB-51 RGB"), {"baseline": "LSTM"},
+        as_published={"rgb": "UCF-101 RGB", "flow": "UCF-101 1-frame flow"},
+        quoted=[("Single Frame", 40.1), ("LSTM classifier", 42.8),
+                ("Composite LSTM Model + Finetuning", 44.1)],
+        quoted_columns=("method", "HMDB-51 RGB"),
+        names={"baseline": "LSTM"},
     )  # fmt: skip
     return table, needed
 
@@ -105,10 +106,11 @@ def table_3(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Need
     families["labels"] = {"the composite's gain shrinks as labels grow": _shrinks("small", "full")}
     table = Table(
         "Table 3 of the slides: pretraining methods",
-        {row: title for row, (title, _) in METHOD_ROWS.items()}, columns, families, slides,
-        {"small": "UCF-101 small", "full": "UCF-101"},
-        [(title, *published[2:]) for title, published in METHOD_ROWS.values()],
-        ("method", "HMDB-51 small", "HMDB-51"),
+        {row: title for row, (title, _) in METHOD_ROWS.items()}, columns, families,
+        published=slides,
+        as_published={"small": "UCF-101 small", "full": "UCF-101"},
+        quoted=[(title, *published[2:]) for title, published in METHOD_ROWS.values()],
+        quoted_columns=("method", "HMDB-51 small", "HMDB-51"),
     )  # fmt: skip
     return table, needed
 
@@ -148,8 +150,11 @@ def table_4(scale: ActionScale, streams: Mapping[str, str]) -> tuple[Table, Need
     slides = {("composite", "rgb"): 75.8, ("composite", "flow"): 77.7, ("composite", "both"): 84.3}
     table = Table(
         "Table 4 of the slides: beside other methods", rows, columns, {"the slides'": claims},
-        slides, {name: f"UCF-101, {name}" for name in columns}, quoted,
-        ("input", "method", "UCF-101", "HMDB-51"), {"baseline": "LSTM"},
+        published=slides,
+        as_published={name: f"UCF-101, {name}" for name in columns},
+        quoted=quoted,
+        quoted_columns=("input", "method", "UCF-101", "HMDB-51"),
+        names={"baseline": "LSTM"},
     )  # fmt: skip
     return table, needed
 

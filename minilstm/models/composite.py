@@ -72,7 +72,10 @@ class EncoderDecoder(Layer, abstract=True):
         self.encoder = Encoder(D, H, layers, encode_rng, cell, init, dropout)
 
         def decoder(rng, conditional):
-            return Decoder(D, H, layers, rng, conditional, start, self.loss, cell, init, dropout)
+            return Decoder(
+                D, H, layers, rng, conditional,
+                start=start, loss=self.loss, cell=cell, init=init, dropout=dropout,
+            )  # fmt: skip
 
         self.reconstruct = self.predict = None
         if self.reconstructs:

@@ -92,12 +92,12 @@ def build_model(
             c.hidden,
             c.layers,
             rng,
-            c.conditional,
-            c.start,
-            build_loss(config),
-            cell or cell_of(config),
-            init,
-            c.dropout,
+            conditional=c.conditional,
+            start=c.start,
+            loss=build_loss(config),
+            cell=cell or cell_of(config),
+            init=init,
+            dropout=c.dropout,
         )
     model.set_unrolling(config.run.recompute, config.run.tbptt)
     return model
