@@ -260,7 +260,9 @@ def beside(path: Path) -> Iterator[str]:
         except ValueError:
             yield f"{text.name}: {number_of(len(lines), 'line')}, such as {lines[0][:60]!r}"
         else:
-            of = f", {min(numbers):g} to {max(numbers):g}, sum {sum(numbers):g}" * bool(numbers)
+            of = ""
+            if numbers:
+                of = f", {min(numbers):g} to {max(numbers):g}, sum {sum(numbers):g}"
             yield f"{text.name}: {number_of(len(lines), 'number')}{of}"
 
 

@@ -338,10 +338,12 @@ def film_of(folder: Path, plan: Plan) -> Film:
     ends, count = facts["ends"], facts["squares"]
     n, height, width, _ = frames.shape
     past = load(["film"]).data.past
-    longest = f": the longest of {cuts + 1} shots, from {facts['start'] / rate:.1f} s on"
+    longest = ""
+    if cuts:
+        longest = f": the longest of {cuts + 1} shots, from {facts['start'] / rate:.1f} s on"
     told = [
         f"The film: {n} frames in {n / rate:.1f} seconds, scaled to {width}x{height} pixels"
-        f"{longest * bool(cuts)}.",
+        f"{longest}.",
         f"Training: {count['train']:,} squares of {SIZE}x{SIZE} pixels from the first "
         f"{ends['train'] / rate:.1f} seconds. Something moves in each. They are mirrored, turned "
         "and reversed in time at random.",
@@ -378,9 +380,11 @@ def in_words(value: float | list) -> str:
 def command_of(video: str | Path, minutes: float, seed: int, folder: Path) -> str:
     """Return the whole command for these settings, to be pasted."""
     words = [f"python -m data_tools.learn_video {shlex.quote(str(video))}"]
-    words += [f"--minutes {in_words(minutes)}"]
-    words += [f"--seed {seed}"] * bool(seed)
-    words += [f"--out {shlex.quote(str(folder))}"] * (folder != default_folder(Path(video)))
+    words.append(f"--minutes {in_words(minutes)}")
+    if seed:
+        words.append(f"--seed {seed}")
+    if folder != default_folder(Path(video)):
+        words.append(f"--out {shlex.quote(str(folder))}")
     return " ".join(words)
 
 

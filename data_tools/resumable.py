@@ -187,4 +187,4 @@ def of_videos(
         for remark in remarks:
             tqdm.write(remark, file=sys.stderr)
     counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    return found, f"; left out: {counted}" * bool(counted)
+    return found, f"; left out: {counted}" if counted else ""

@@ -256,7 +256,7 @@ def _decoded(path, container, stream, remarks):
         raise VideoError(path, "no frames", why or "none that can be decoded")
     said = []
     if lost:
-        after = f" after {number_of(before, 'frame')}" * bool(before)
+        after = f" after {number_of(before, 'frame')}" if before else ""
         said.append(f"{why}{after}; {number_of(lost, 'frame')} left out, {used} used")
     end = ((container.duration or 0) + (container.start_time or 0)) / 1e6
     missing = end - float(reached[0])

@@ -244,8 +244,9 @@ def _positive(kind, most=math.inf):
             raise ValueError
         return value
 
-    parse.__name__ = f"{'whole ' * (kind is int)}number above 0"  # the parser prints it
-    parse.__name__ += f" and at most {most}" * (most < math.inf)
+    whole = "whole " if kind is int else ""
+    limit = f" and at most {most}" if most < math.inf else ""
+    parse.__name__ = f"{whole}number above 0{limit}"  # the parser prints it
     return parse
 
 

@@ -100,8 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
         results[name], seen = judge(name, run, options, several)
         frames.add(seen)
         if not options.json:
-            print(f"{name}\n\n" * several + judging.table(results[name]))
-            print(end="\n" * several, flush=True)
+            found = judging.table(results[name])
+            print(f"{name}\n\n{found}\n" if several else found, flush=True)
     if options.json:
         print(json.dumps(results if several else results[name], indent=2))
     elif several:

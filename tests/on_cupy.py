@@ -304,7 +304,7 @@ def test_frames_made_on_the_device_are_those_of_the_host_to_the_bit(case, precis
 @pytest.mark.parametrize("colours", [0, 3])
 def test_bytes_are_normalised_on_the_device_as_on_the_host(colours):
     rng = np.random.default_rng(0)
-    bytes_ = rng.integers(0, 256, (3, 4, 5, 6, *[colours] * (colours > 0)), np.uint8)
+    bytes_ = rng.integers(0, 256, (3, 4, 5, 6, *([colours] if colours else [])), np.uint8)
     mean, std = (rng.random(max(colours, 1), np.float32) for _ in range(2))
     expected = as_vectors(bytes_, Scale(mean, std))
     with use_backend("cupy", "float32"):

@@ -481,7 +481,7 @@ def test_a_folder_or_an_archive_will_do(tmp_path, mnist, kind):
         for name, raw in mnist.items():
             name = name.replace("-idx", ".idx") if kind == "dotted" else f"{name}.gz"
             raw = raw if kind == "folder" else gzip.decompress(raw)
-            (source / name.removesuffix(".gz" * (kind == "plain"))).write_bytes(raw)
+            (source / (name.removesuffix(".gz") if kind == "plain" else name)).write_bytes(raw)
     assert call(fetch_mnist, folder, "--from", source) == 0
     assert {n: gzip.decompress(raw) for n, raw in fetched(folder).items()} == {
         n: gzip.decompress(raw) for n, raw in mnist.items()

@@ -85,7 +85,7 @@ def chosen(names: list[str]) -> list[Path]:
     for name in names:
         if not name.isdecimal() or int(name) not in by_number:
             known = ", ".join(map(str, by_number))
-            beside = " beside others" * (name in ("all", "stale"))
+            beside = " beside others" if name in ("all", "stale") else ""
             raise ConfigError(
                 f"expected all, stale, or numbers of {known}, got {name!r}{beside}: choose from "
                 "them"

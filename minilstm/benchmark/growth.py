@@ -85,7 +85,7 @@ def stored_set(size: dict) -> dict[str, float]:
     """
     H, layers = size["H"], size["layers"]
     forward = 6 * H * layers
-    return {"forward": forward, "peak": forward + 4 * H + 4 * H + H * (layers > 1)}
+    return {"forward": forward, "peak": forward + 4 * H + 4 * H + (H if layers > 1 else 0)}
 
 
 def growth_in_words(base: dict, sweeps: list[Sweep], threads: int) -> str:

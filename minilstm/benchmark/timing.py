@@ -251,7 +251,7 @@ def table(rows: list[Comparison]) -> str:
     ]
     for row in rows:
         ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
-        pairs = f"{row.kept}" + f" ({row.dropped} dropped)" * (row.dropped > 0)
+        pairs = f"{row.kept} ({row.dropped} dropped)" if row.dropped else f"{row.kept}"
         words = (
             row.kind,
             ",".join(map(str, row.size)),

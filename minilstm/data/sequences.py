@@ -62,7 +62,9 @@ def _time_axis(path, lengths, num_frames):
                 f"{path}: expected {length} frames on one of the first two axes, got {length} on "
                 "both: add or remove a sequence (in Python pass time_axis)"
             )
-    expected = f"{PUBLIC_T} frames" + f" or {num_frames}" * (num_frames not in (None, PUBLIC_T))
+    expected = f"{PUBLIC_T} frames"
+    if num_frames not in (None, PUBLIC_T):
+        expected += f" or {num_frames}"
     raise DataError(
         f"{path}: expected {expected} on one of the first two axes, got {lengths[0]} and "
         f"{lengths[1]}: choose --past and --future so that their sum is the length of a sequence "

@@ -289,9 +289,9 @@ def verdict(result: dict) -> str:
     if "sharpness" not in future:
         return said
     sharp = future["sharpness"]
-    sample = f", measured on the first {metrics.BLUR_SEQUENCES} sequences" * (
-        result["sequences"] > metrics.BLUR_SEQUENCES
-    )
+    sample = ""
+    if result["sequences"] > metrics.BLUR_SEQUENCES:
+        sample = f", measured on the first {metrics.BLUR_SEQUENCES} sequences"
     word = "sharp" if sharp >= metrics.SHARP else "too blurred"
     return (
         f"{said}\n"
@@ -314,7 +314,8 @@ def table(result: dict) -> str:
     heading = f"{number_of(result['sequences'], 'sequence')}, {result['unit']}"
     lines = [heading, "", line("", columns)]
     for title, rows in groups:
-        lines += ["", title] * bool(title)
+        if title:
+            lines += ["", title]
         lines += [line(name, values) for name, values in rows]
     if said := verdict(result):
         lines += ["", said]

@@ -49,7 +49,8 @@ def table2_chart(found: dict) -> tuple[list, str, list[str]]:
         left = f"{DATA_TITLES[data]}:\nloss, share of the mean image"
         right = f"{DATA_TITLES[data]}:\ngain, % of the mean image"
         rows.append({left: levels} | ({right: gains} if gains else {}))
-        zero += [right] * bool(gains)
+        if gains:
+            zero.append(right)
     caption = (
         f"Slides, Table 2, at scale {found['about']['scale']}: free-running prediction of the "
         "future. Left: the loss as a share of the mean image's loss; smaller is better."
@@ -73,7 +74,9 @@ def accuracy_chart(table: Table, found: dict) -> tuple[list, str, list[str]]:
     }
     gains: dict[str, dict] = {}
     for name, claim in found["claims"].items():
-        family = claim["family"] + " claims" * claim["family"].endswith("'")
+        family = claim["family"]
+        if family.endswith("'"):  # the slides'
+            family += " claims"
         gains.setdefault(f"{family}:\ngain, percentage points", {})[name] = gain_dots(claim)
     about = found["about"]
     caption = (

@@ -141,8 +141,8 @@ def about_weights(config: Config, step: int) -> str:
     """Say of which step the newest checkpoint is, and when the next follows."""
     every, last = config.run.checkpoint_every, config.run.steps
     following = min(last, (step // every + 1) * every) if every else last
-    untrained = ", before training" * (step == 0)
-    then = f"; the next are saved at step {following:,}" * (step < last)
+    untrained = ", before training" if step == 0 else ""
+    then = f"; the next are saved at step {following:,}" if step < last else ""
     return f"Computed with the weights of step {step:,}{untrained}{then}."
 
 

@@ -68,19 +68,19 @@ class RealClipsPlan(Plan):
 
     def _draw_name(self, stream, n):
         draw = n // len(self.folds)
-        return self._fold_name(stream, n) + f"-draw{draw + 1}" * (draw > 0)
+        return self._fold_name(stream, n) + (f"-draw{draw + 1}" if draw else "")
 
     def about(self) -> dict[str, str]:
         """Describe what was trained, what the pairs share, and how to read the numbers."""
         trial = self.pretraining("composite", next(iter(self.folders)), 0).config
         s = ClassifySettings(**self.fit("baseline", next(iter(self.folders)), ALL, 0)[1].settings)
         recordings = len(np.unique(self.clips.groups))
+        missing = " (listed clips that are missing are left out)" if self.partly else ""
         return {
             "trained": f"{number_of(len(self.clips), 'clip')} of "
             f"{number_of(len(self.clips.classes), 'class')}, "
             f"{number_of(recordings, 'recording')}. Each fold holds out some recordings and is "
-            f"judged on them{' (listed clips that are missing are left out)' * self.partly}. Only "
-            "the other recordings are used for pretraining "
+            f"judged on them{missing}. Only the other recordings are used for pretraining "
             f"({trial.run.steps * trial.run.batch_size:,} sequences, {trial.model.layers} layer of "
             f"{trial.model.hidden} units), for the scale of the inputs, and for the choice of "
             f"settings ({len(self.scale.candidates)} candidates, {INNER} folds of the other "

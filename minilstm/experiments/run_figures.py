@@ -201,12 +201,12 @@ def fig8(runs: list[TrainedRun], folder: FigureFolder) -> None:
             loss = judging.loss_per_step(model.loss, logits, frames[data.past :]).mean()
             losses.append(f"{n}: {loss:.0f}")
         if n != own:
-            shown.append((_digits(n), frames[:, :1]))
+            shown.append((number_of(n, "digit"), frames[:, :1]))
     words = " and ".join(name for name, _ in shown)
     caption = (
-        f"Paper, Figure 8: out-of-domain input. The model was trained on {_digits(own)} and is "
-        f"given {words}. See whether it still draws {own}. If so, it has learned how many digits "
-        "there are, and not only how they move."
+        f"Paper, Figure 8: out-of-domain input. The model was trained on "
+        f"{number_of(own, 'digit')} and is given {words}. See whether it still draws {own}. If so, "
+        "it has learned how many digits there are, and not only how they move."
     )
     if losses:
         caption += f" Nats per predicted frame of {first.name} by number of digits: "
@@ -214,10 +214,6 @@ def fig8(runs: list[TrainedRun], folder: FigureFolder) -> None:
     title = f"{words.capitalize()} given to a model trained on {own}"
     frames = np.concatenate([frames for _, frames in shown], axis=1)
     _strip(folder, "fig8", title, caption, runs, frames, 0)
-
-
-def _digits(n):
-    return f"{n} digit{'s' * (n > 1)}"
 
 
 def _test_frames(config):

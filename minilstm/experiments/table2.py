@@ -205,7 +205,7 @@ def _section(data, part, about):
             ours.append(plus_minus(mean_of(forced)) if forced else "")
         published = title.published.get(data)
         lines.append(table_row(
-            title.short, title.title + " (ours)" * title.ours, *ours,
+            title.short, f"{title.title} (ours)" if title.ours else title.title, *ours,
             published or "", f"{published / MEAN_IMAGE[data]:.3f}" if published else "",
         ))  # fmt: skip
     for name, value in part["baselines"].items():

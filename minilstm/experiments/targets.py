@@ -220,7 +220,7 @@ def make_table2(request: Request) -> str:
 
     A row that is not asked for is in the table if all its runs are finished.
     """
-    kinds = ["digits", *["patches"] * bool(request.patches)]
+    kinds = ["digits", "patches"] if request.patches else ["digits"]
     keys = [
         (data, row, seed)
         for data in kinds

@@ -249,7 +249,8 @@ def _room_for(caption, canvas, size):
     """Return the canvas with white space below for a caption, and the lines of the caption."""
     width = int(canvas.shape[1] / (0.62 * size))  # a letter is about that wide
     lines = textwrap.wrap(caption, max(20, width))
-    room = np.full((40 * len(lines) + 16 * bool(lines), *canvas.shape[1:]), PAPER, np.uint8)
+    height = 40 * len(lines) + 16 if lines else 0
+    room = np.full((height, *canvas.shape[1:]), PAPER, np.uint8)
     return np.concatenate([canvas, room]), lines
 
 

@@ -319,9 +319,10 @@ def _expect_what_was_learned(clips, run):
     learned = build.read_config(run).data.source
     changes = clips.frames.dtype == np.uint8 and clips.scale is not None
     if changes != (learned == "action-changes") and learned not in ("patches", "percepts"):
+        got = "changes of pixels: remove" if changes else "pixels: add"
         raise ConfigError(
-            f"expected clips such as the encoder in {run} was trained on, {learned}, got "
-            f"{'changes of' * changes} pixels: {'remove' if changes else 'add'} --changes"
+            f"expected clips such as the encoder in {run} was trained on, {learned}, got {got} "
+            "--changes"
         )
 
 

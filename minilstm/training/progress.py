@@ -64,7 +64,7 @@ def announce(
     rows = rows.stop - rows.start
     memory = resources.in_words(memory.needed(rows))
     gflop = resources.gflop_per_step(model, config) * rows / r.batch_size
-    each = f" for each of {ranks.count} ranks" * (ranks.count > 1)
+    each = f" for each of {ranks.count} ranks" if ranks.count > 1 else ""
     advice = ""
     if r.backend == "cupy" and r.precision == "float32" and tf32_is_offered():
         advice = (
@@ -96,7 +96,7 @@ def _in_words(shape):
     """Return the shape of a frame in words."""
     if len(shape) == 1:
         return f"{number_of(shape[0], 'number')} each"
-    return f"{shape[0]}x{shape[1]} pixels{' in colour' * (len(shape) == 3)}"
+    return f"{shape[0]}x{shape[1]} pixels{' in colour' if len(shape) == 3 else ''}"
 
 
 class Progress:
@@ -247,7 +247,7 @@ class Progress:
         arrays = [name.removeprefix(OF_ARRAY) for name in wrong if name.startswith(OF_ARRAY)]
         arrays = ", ".join(arrays[:3]) + (" and others" if len(arrays) > 3 else "")
         found = ", ".join(f"{k} = {x}" for k, x in wrong.items() if not k.startswith(OF_ARRAY))
-        in_a_row = f", for {self.unusable} steps in a row" * (self.unusable > 1)
+        in_a_row = f", for {self.unusable} steps in a row" if self.unusable > 1 else ""
         raise NonFiniteError(
             f"expected finite losses and gradients, got {found} in step {self.step + 1}{in_a_row}"
             f"{arrays and f' (gradients of {arrays})'}; {self.saved_name()} is good: lower "

@@ -83,8 +83,9 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
     if not on_host:
         longest = max(config.data.past, config.data.future)
         # an upper bound: validation has no masks, and its last batch may be small
-        wave = model.encoder.wants_wavefront(longest, B=1, masks=None)
-        streams = side_by_side.STREAMS + wave * wavefront.MORE_STREAMS
+        streams = side_by_side.STREAMS
+        if model.encoder.wants_wavefront(longest, B=1, masks=None):
+            streams += wavefront.MORE_STREAMS
         fixed += streams * (products.WORKSPACE + products.OF_HANDLE)
     return Memory(fixed, two - one + 4 * frames)
 
