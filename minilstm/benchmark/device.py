@@ -28,6 +28,7 @@ from ..training.packing import packing_of
 from ..training.step import training_step
 
 PARITY = {"float32": 1e-4, "float64": 1e-10}  # relative; sums in another order round differently
+STEPS = 5  # of training, after which weights are compared
 REPORT = "report this with the lines above: nothing that this GPU computes can be trusted"
 
 
@@ -73,7 +74,7 @@ def check_graphs() -> str:
     return "training steps recorded as CUDA graphs change no bit"
 
 
-def _trained(name, precision, recorded=None, steps=5):
+def _trained(name, precision, recorded=None):
     small = {"frame_size": 8, "digit_size": 5, "past": 3, "future": 3}
     run = {"batch_size": 4, "precision": precision}
     settings = config.load(overrides={"data": small, "model": {"hidden": 16}, "run": run})
@@ -86,9 +87,9 @@ def _trained(name, precision, recorded=None, steps=5):
         def step(packed):
             training_step(model, optimizer, packing.open(packed), settings, 1e-2)
 
-        step, batches = recorded(step) if recorded else step, BatchesAhead(packing, 0, steps)
+        step, batches = recorded(step) if recorded else step, BatchesAhead(packing, 0, STEPS)
         try:
-            for _ in range(steps):
+            for _ in range(STEPS):
                 step(batches.receive())
         finally:
             batches.stop()
@@ -166,8 +167,9 @@ def measure(megabytes: int = 64) -> Iterator[tuple[str, str]]:
         yield f"an LSTM forward and back, {how}", f"{1e6 * seconds:,.0f} us per step"
 
 
-def _seconds_of_a_step(T=10, B=32, D=64, H=128):
+def _seconds_of_a_step():
     """Return the seconds per time step of a layer so small that launches take most of the time."""
+    T, B, D, H = 10, 32, 64, 128
     rng = np.random.default_rng(0)
     layer, x, dy = PeepholeLSTM(D, H, rng), *(asarray(rng.random((T, B, N))) for N in (D, H))
 

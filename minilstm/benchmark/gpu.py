@@ -264,9 +264,9 @@ def expect_same_results(row: Row) -> float:
     return worst
 
 
-def limits(size: int = 8192, copied: int = 1 << 28) -> dict[str, float]:
+def limits() -> dict[str, float]:
     """Measure the limits of the GPU: TFLOP/s of a large product by precision, TB/s of a copy."""
-    found = {}
+    size, copied, found = 8192, 1 << 28, {}
     for precision in ("float32", "tf32"):
         with use_backend("cupy", precision):
             a, b, c = (xp.zeros((size, size), "float32") for _ in range(3))

@@ -428,9 +428,9 @@ def gradients(run: TrainedRun, folder: FigureFolder) -> None:
     )  # fmt: skip
 
 
-def _long_past(run, T=50):
-    """Return T frames if the source can draw them, else all frames of the file's sequences."""
-    data = run.config.data
+def _long_past(run):
+    """Return 50 frames if the source can draw them, else all frames of the file's sequences."""
+    data, T = run.config.data, 50
     if data.source != "moving-mnist":
         return run.frames
     config = dataclasses.replace(run.config, data=dataclasses.replace(data, past=T - 1, future=1))

@@ -57,8 +57,8 @@ class Finding(NamedTuple):
     verdict: str
 
 
-def mean_of(values: ArrayLike, level: float = LEVEL, largest: float = 0.0) -> Mean:
-    """Return the mean of independent values, with its interval at confidence 1 - level.
+def mean_of(values: ArrayLike, largest: float = 0.0) -> Mean:
+    """Return the mean of independent values, with its 95 % interval.
 
     Where the values are differences, `largest` is the largest number that was subtracted.
     Differences that are equal within its rounding have no scatter: their error is 0.
@@ -73,20 +73,18 @@ def mean_of(values: ArrayLike, level: float = LEVEL, largest: float = 0.0) -> Me
     if deviation <= ROUNDING * max(largest, float(abs(x).max())):
         deviation = 0.0
     error = deviation / math.sqrt(n)
-    reach = float(stats.t.ppf(1 - level / 2, n - 1)) * error
+    reach = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
     return Mean(mean, error, mean - reach, mean + reach, n)
 
 
-def judge(
-    claims: Mapping[str, ArrayLike], level: float = LEVEL, largest: float = 0.0
-) -> dict[str, Finding]:
+def judge(claims: Mapping[str, ArrayLike], largest: float = 0.0) -> dict[str, Finding]:
     """Test a family of claims: each claims that its differences have a positive mean.
 
     `largest` is the largest number that was subtracted, as in `mean_of`.
 
     Holm's method (1979) multiplies the smallest p by the number m of claims, the next one by m - 1,
     and so on. No product may be smaller than the one before it. So if no claim is true, the
-    probability of any verdict other than OPEN is at most `level`.
+    probability of any verdict other than OPEN is at most LEVEL.
     """
     means = {name: mean_of(differences, largest=largest) for name, differences in claims.items()}
     ps = {name: _p(mean) for name, mean in means.items()}
@@ -97,9 +95,9 @@ def judge(
     found = {}
     for name, mean in means.items():
         verdict = OPEN
-        if adjusted[name] < level:
+        if adjusted[name] < LEVEL:
             verdict = HOLDS if mean.mean > 0 else FAILS
-        least = detectable(mean.error, mean.n, level / len(claims))
+        least = detectable(mean.error, mean.n, LEVEL / len(claims))
         found[name] = Finding(mean, ps[name], adjusted[name], least, verdict)
     return found
 
@@ -113,8 +111,8 @@ def _p(mean):
     return float(2 * stats.t.sf(abs(mean.mean) / mean.error, mean.n - 1))
 
 
-def detectable(error: float, n: int, level: float = LEVEL, power: float = POWER) -> float:
-    """Return the true mean that a two-sided t test of n values detects with the given power.
+def detectable(error: float, n: int, level: float = LEVEL) -> float:
+    """Return the true mean that a two-sided t test of n values detects with 80 % power.
 
     `error` is the standard error of the mean. Returns NaN where n = 1 or nothing scatters.
     """
@@ -128,6 +126,6 @@ def detectable(error: float, n: int, level: float = LEVEL, power: float = POWER)
     v = stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, n - 1) / (n - 1)
 
     def missing(shift):  # power that is missing if the true mean is `shift` standard errors
-        return stats.norm.sf(limit * np.sqrt(v) - shift).mean() - power
+        return stats.norm.sf(limit * np.sqrt(v) - shift).mean() - POWER
 
     return float(error * optimize.brentq(missing, 0, 10 * limit + 10))

@@ -78,11 +78,11 @@ class Canvas:
                             "shrinkA": 0, "shrinkB": 0, "mutation_scale": 13},
             )  # fmt: skip
 
-    def wire(self, *points, dashed=False, back=True, side=1):
+    def wire(self, *points, back=True, side=1):
         """Draw an arrow forward and, beside it, the arrow of its gradient."""
-        self.line(points, FORWARD, dashed)
+        self.line(points)
         if back:
-            self.line(beside(points, side * APART)[::-1], BACK, dashed)
+            self.line(beside(points, side * APART)[::-1], BACK)
 
     def legend(self, x, y, back=True):
         """Explain the two colours."""
@@ -268,20 +268,20 @@ def gru() -> Canvas:
 WIDE = 1.5  # units from one time step to the next
 
 
-def _row(c, x, y, count, words="LSTM", colour=CELL):
+def _row(c, x, y, count):
     """Draw boxes side by side with the state going from one to the next; return their middles."""
     at = [x + k * WIDE for k in range(count)]
     for k, place in enumerate(at):
-        c.box(place, y, words, colour, 1.05, 0.75, LETTERS - 1)
+        c.box(place, y, "LSTM", CELL, 1.05, 0.75, LETTERS - 1)
         if k:
             c.wire((at[k - 1] + 0.525, y), (place - 0.525, y))
     return at
 
 
-def _in(c, at, y, names, back=False):
+def _in(c, at, y, names):
     for x, name in zip(at, names, strict=True):
         c.text(x, y - 1.35, name)
-        c.wire((x, y - 1.1), (x, y - 0.375), back=back)
+        c.wire((x, y - 1.1), (x, y - 0.375), back=False)
 
 
 def _out(c, at, y, names):
@@ -294,10 +294,10 @@ def _frames(*numbers, hat=False):
     return [f"$\\hat x_{n}$" if hat else f"$x_{n}$" for n in numbers]
 
 
-def _code(c, start, end, y, words="code"):
+def _code(c, start, end, y):
     """Draw the code: the final state of the encoder on its way to a decoder."""
     c.wire((start + 0.525, y), (end - 0.525, y))
-    c.text((start + end) / 2, y + 0.42, words, size=LETTERS - 1)
+    c.text((start + end) / 2, y + 0.42, "code", size=LETTERS - 1)
 
 
 def network() -> Canvas:

@@ -73,11 +73,11 @@ def new_page(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def write_caption(figure: Figure, caption: str, size: int = 14) -> None:
-    """Make room below a figure and write the caption there. `size` is in points."""
-    lines = textwrap.wrap(caption, int(figure.get_figwidth() * 72 / (0.54 * size)))
-    figure.set_figheight(figure.get_figheight() + len(lines) * 1.3 * size / 72)
-    figure.supxlabel("\n".join(lines), fontsize=size, color=INK, x=0.01, ha="left")
+def write_caption(figure: Figure, caption: str) -> None:
+    """Make room below a figure and write the caption there."""
+    lines = textwrap.wrap(caption, int(figure.get_figwidth() * 72 / (0.54 * SMALL)))
+    figure.set_figheight(figure.get_figheight() + len(lines) * 1.3 * SMALL / 72)
+    figure.supxlabel("\n".join(lines), fontsize=SMALL, color=INK, x=0.01, ha="left")
 
 
 def write_figure(figure: Figure, path: str | os.PathLike) -> None:
