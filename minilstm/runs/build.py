@@ -60,6 +60,7 @@ CELLS = {
     "elman": ElmanRNN,
     "slides-rnn": SlidesRNN,
 }
+RULES: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam}
 SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of the motions; --seed can't be one
 
 
@@ -224,12 +225,10 @@ def start_readouts(model: models.EncoderDecoder, mean: np.ndarray) -> None:
 def build_optimizer(model: Layer, config: Config) -> Optimizer:
     """Build the optimizer of a configuration for all parameters of a model."""
     o = config.optimizer
-    settings = {"momentum": o.momentum, "l2": o.l2, "clamp_update": o.clamp_update}
-    flat = model.flat()
-    if o.rule == "sgd":  # it has no mean square of gradients
-        return SGD(flat, **settings)
-    rule = {"adam": Adam, "rmsprop": RMSProp}[o.rule]
-    return rule(flat, decay=o.mean_square_decay, epsilon=o.epsilon, **settings)
+    settings: dict = {"momentum": o.momentum, "l2": o.l2, "clamp_update": o.clamp_update}
+    if o.rule != "sgd":  # it has no mean square of gradients
+        settings |= {"decay": o.mean_square_decay, "epsilon": o.epsilon}
+    return RULES[o.rule](model.flat(), **settings)
 
 
 def build_schedule(config: Config):

@@ -66,7 +66,7 @@ def weights_memory(config: Config, D: int) -> int:
     with use_backend("numpy", config.run.dtype):
         blank = build.build_model(config, D, Blank())
         size = sum(param.value.nbytes for param in blank.params().values())
-    saved = 1 + {"adam": 2, "rmsprop": 2, "sgd": 1}[config.optimizer.rule]
+    saved = 1 + len(build.RULES[config.optimizer.rule].starts)
     return (1 + (saved if on_host else 2 * saved)) * size
 
 
