@@ -143,7 +143,7 @@ def test_texts_may_begin_with_a_byte_order_mark(folder):
 
 def test_classes_that_look_alike_are_refused(folder):
     (folder / "classes.txt").write_text("walk\nwalk \nsit\n")
-    assert "got 'walk' twice" in refused(read_percepts, folder)
+    assert "got 'walk' and 'walk '" in refused(read_percepts, folder)
 
 
 @pytest.mark.parametrize("what", ARRAYS)

@@ -89,11 +89,7 @@ class Clips:
                 f"expected {self.lengths.sum()} frames, the sum of all lengths, got "
                 f"{len(self.frames)}: are lengths and frames of the same file?"
             )
-        known = [name.strip() for name in self.classes]  # " walk" is "walk" to a reader
-        if twice := [name for name in known if known.count(name) > 1]:
-            raise DataError(
-                f"expected classes of different names, got {twice[0]!r} twice: rename one of them"
-            )
+        check_classes(self.classes)
         wrong = (self.labels < UNLABELLED) | (self.labels >= len(self.classes))
         if wrong.any():
             n = int(wrong.argmax())
@@ -101,8 +97,6 @@ class Clips:
                 f"expected labels -1 to {len(self.classes) - 1}, got {self.labels[n]} in "
                 f"{self.names[n]}: name all classes"
             )
-
-        check_classes(self.classes)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -199,10 +193,9 @@ def clip_vectors(frames: np.ndarray, scale: Scale | None) -> np.ndarray:
     Bytes are scaled to [0, 1], or normalised by `scale`. Floats are normalised by `scale` if it is
     given.
     """
-    if frames.dtype == np.uint8:
-        return as_vectors(frames, scale)
-    x = frames.astype(np.float32)
-    return x if scale is None else (x - scale.mean) / scale.std
+    if frames.dtype != np.uint8 and scale is None:
+        return frames.astype(np.float32)
+    return as_vectors(frames, scale)
 
 
 def scale_of_clips(clips: Clips) -> Scale | None:
