@@ -28,7 +28,7 @@ from ..data import Clips, Scale, windows
 from ..data.clips import clip_vectors, scale_of_clips
 from ..data.rng import Purpose, keyed_rng
 from ..errors import ConfigError, DataError
-from ..evaluation.baselines import logistic_of_clips
+from ..evaluation.baselines import logistic_of_clips, mean_by
 from ..evaluation.clip_scores import accuracy, nats_per_clip
 from ..gpu.capture import Captured, on_stream
 from ..gpu.transfers import Uploads
@@ -86,14 +86,14 @@ class Fitted:
     def predict(self, clips: Clips) -> np.ndarray:
         """Return probabilities (N, K): means over steps, then over the windows of each clip."""
         which, first = windows(clips.lengths, self.window, self.stride)
-        total = np.zeros((len(clips), self.classifier.readout.b.value.size))
+        found = []
         with use_backend(self.backend, "float32"):  # the caller may use another by now
             for part in _chunks(len(which)):
                 x = self.inputs(clips, which[part], first[part])
                 logits, _ = self.classifier.forward(x)
-                p = to_numpy(self.classifier.loss.mean(logits, out=logits)).mean(axis=0)
-                np.add.at(total, which[part], p)
-        return total / np.bincount(which)[:, None]
+                p = self.classifier.loss.mean(logits, out=logits)
+                found.append(to_numpy(p).mean(axis=0))
+        return mean_by(np.concatenate(found), which)
 
     def outputs_of_all_steps(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         """Return the encoder's output at every step of every window, and the clip of each.
