@@ -25,6 +25,8 @@ from minilstm.backend import use_backend
 from minilstm.command import Parser, run_command
 from minilstm.errors import RunError
 from minilstm.evaluation import judging
+from minilstm.experiments.report_page import evaluated
+from minilstm.experiments.run_figures import open_run
 from minilstm.files import make_folder, text_of, write_file
 from minilstm.runs import build, checkpoint
 from minilstm.runs.run_folder import RunFolder
@@ -89,14 +91,11 @@ def _short_log(source):
     ]
 
 
-def _table(path, sequences=1000):
+def _table(path):
     """Return what `minilstm.evaluate` prints for a run folder."""
-    config = build.read_config(path)
-    with use_backend("numpy", config.run.dtype):
-        model, source = build.load_run(path), build.open_source(config, "test")
-        frames, mean = judging.sequences(source, sequences), judging.mean_image(config)
-        result = judging.evaluate(model, frames, config.data.past, mean, source.frame_shape)
-    return judging.table(result)
+    run = open_run(path)
+    with use_backend("numpy", run.config.run.dtype):
+        return judging.table(evaluated(run, 1000))
 
 
 def main(arguments: list[str] | None = None) -> int:
