@@ -201,15 +201,14 @@ def evaluate(
     """
     _expect_past(past, len(frames) - 1)
     free, forced = losses_and_means(model, frames, past), {}
-    decoders = {"reconstruction": model.reconstruct, "future": model.predict}
-    if any(decoders[name].conditional for name in free):
+    if any(decoder.conditional for decoder in model.decoders.values()):
         forced = losses_and_means(model, frames, past, feed_truth=True)
     future = frames[past:]
     truth = {"reconstruction": frames[:past], "future": future}
     result = {"sequences": frames.shape[1], "frame_shape": list(shape), "unit": model.loss.unit}
     for name in free:
         result[name] = {"free_running": _judged(*free[name], truth[name], shape)}
-        if decoders[name].conditional:
+        if model.decoders[name].conditional:
             result[name]["teacher_forced"] = _judged(*forced[name], truth[name], shape)
     if isinstance(model.loss, SquaredError):
         per_step = {

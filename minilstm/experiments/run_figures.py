@@ -335,13 +335,11 @@ def fig10(run: TrainedRun, folder: FigureFolder) -> None:
         return folder.leave_out("fig10", NO_PICTURES)
     rows = {}
     for name, model in run.models.items():
-        decoders = {"reconstruction": model.reconstruct, "future": model.predict}
         rows[name] = {}
-        for title, decoder in decoders.items():
-            if decoder is not None:
-                found = activations.output_weights(decoder)
-                chosen = activations.largest(found, UNITS)
-                rows[name][f"{title} decoder"] = found[chosen]
+        for title, decoder in model.decoders.items():
+            found = activations.output_weights(decoder)
+            chosen = activations.largest(found, UNITS)
+            rows[name][f"{title} decoder"] = found[chosen]
     caption = (
         "Paper, Figure 10. The output weights of each unit of a decoder, as images of a frame: the "
         f"{number_of(len(chosen), 'unit')} with the largest weights. Grey is 0. See whether they "

@@ -83,6 +83,12 @@ class EncoderDecoder(Layer, abstract=True):
         if self.predicts:
             self.predict = decoder(predict_rng, conditional in ("future", "both"))
 
+    @property
+    def decoders(self) -> dict[str, Decoder]:
+        """The decoders that the model has, by the names of their outputs."""
+        both = zip(self.output_names, (self.reconstruct, self.predict), strict=True)
+        return {name: decoder for name, decoder in both if decoder}
+
     def set_unrolling(self, recompute: int = 0, tbptt: int = 0) -> None:
         """Recompute every stack in segments, or truncate its gradient.
 
@@ -90,8 +96,7 @@ class EncoderDecoder(Layer, abstract=True):
         truncation the gradient of the code reaches only the last window of the encoder. If a
         decoder's own frame is the input of the next window, its gradient is not passed back.
         """
-        decoders = (self.reconstruct, self.predict)
-        for stack in (self.encoder, *(decoder.stack for decoder in decoders if decoder)):
+        for stack in (self.encoder, *(decoder.stack for decoder in self.decoders.values())):
             stack.unrolling = Unrolling(recompute, tbptt)
 
     def forward(self, past, future=None, T=None, feed_truth=False, masks=None):

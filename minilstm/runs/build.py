@@ -217,9 +217,8 @@ def start_readouts(model: models.EncoderDecoder, mean: np.ndarray) -> None:
     else.
     """
     bias = model.loss.logits(asarray(mean, model.dtype))
-    for decoder in (model.reconstruct, model.predict):
-        if decoder is not None:
-            decoder.readout.b.value[...] = bias
+    for decoder in model.decoders.values():
+        decoder.readout.b.value[...] = bias
 
 
 def build_optimizer(model: Layer, config: Config) -> Optimizer:
