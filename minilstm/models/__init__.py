@@ -6,8 +6,9 @@ the gradient check.
 
 from .classifier import Classifier
 from .composite import Autoencoder, Composite, EncoderDecoder, FuturePredictor
-from .decoder import STARTS, Decoder, decoder_steps
+from .decoder import STARTS, Decoder
 from .encoder import Encoder
+from .feedback import decoder_steps
 
 __all__ = [
     "STARTS",

@@ -23,13 +23,9 @@ from ..layers.rnn import Recurrent
 from ..layers.segments import SegmentedStack
 from ..layers.workspace import empty, zeros
 from . import feedback, samples
+from .feedback import decoder_steps
 
 STARTS = ("step", "read")
-
-
-def decoder_steps(start: str, T: int) -> int:
-    """Return the number of steps for T frames: with start "read" the first frame needs none."""
-    return T if start == "step" else T - 1
 
 
 class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
@@ -82,8 +78,8 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
         if self.conditional:
             feed_truth = self._checked(feed_truth, truth, T, len(code[0][0]))
             if feed_truth is not True:
-                logits, own = feedback.forward(self, code, T, truth, feed_truth, masks)
-                return logits, Cache(feedback=own, shape=logits.shape)
+                logits, feedback_cache = feedback.forward(self, code, T, truth, feed_truth, masks)
+                return logits, Cache(feedback=feedback_cache, shape=logits.shape)
         x = self._inputs(code, T, truth)
         (y, _), stack_cache = self.stack.forward(x, code, masks)
         if self.start == "read":

@@ -24,6 +24,11 @@ from ..layers.workspace import empty, zeros
 LAG = {"step": 1, "read": 0}
 
 
+def decoder_steps(start: str, T: int) -> int:
+    """Return the number of steps for T frames: with start "read" the first frame needs none."""
+    return T if start == "step" else T - 1
+
+
 def forward(decoder, code, T, truth, feed_truth, masks):
     """Decode T frames, free-running or by scheduled sampling -> logits (T, B, D), cache.
 
@@ -31,8 +36,8 @@ def forward(decoder, code, T, truth, feed_truth, masks):
     (free-running) or (T, B) of bool (scheduled sampling).
     """
     B, read = len(code[0][0]), decoder.start == "read"
-    steps = T - 1 if read else T
-    decoder.stack.expect_masks(masks, steps, B)
+    count = decoder_steps(decoder.start, T)
+    decoder.stack.expect_masks(masks, count, B)
     if read:
         first, first_cache = decoder.readout.forward(code[-1][0][None])
         frame = decoder.loss.mean(first[0], out=empty(first[0].shape, decoder.dtype))
@@ -40,10 +45,10 @@ def forward(decoder, code, T, truth, feed_truth, masks):
         first, first_cache = None, None
         frame = zeros((B, decoder.D), decoder.dtype)
 
-    def run(part, carried):
-        return _forward_steps(decoder, truth, feed_truth, part_of(masks, part), part, carried)
+    def run(steps, carried):
+        return _forward_steps(decoder, truth, feed_truth, part_of(masks, steps), steps, carried)
 
-    segments = Segments(decoder.stack.unrolling, steps, run)
+    segments = Segments(decoder.stack.unrolling, count, run)
     logits, _ = segments.forward((code, frame))
     if read:
         logits = xp.concatenate((first, logits))
@@ -57,9 +62,9 @@ def backward(decoder, dlogits, cache, want_dtruth):
     want_dtruth = want_dtruth and feed_truth is not False
     dlogits_of_steps = dlogits[1:] if read else dlogits
 
-    def run_backward(part, dcarried, cache):
-        dpart = dlogits_of_steps[part]
-        return _backward_steps(decoder, dpart, feed_truth, want_dtruth, part, dcarried, cache)
+    def run_backward(steps, dcarried, cache):
+        dpart = dlogits_of_steps[steps]
+        return _backward_steps(decoder, dpart, feed_truth, want_dtruth, steps, dcarried, cache)
 
     dfed, (dcode, dframe) = values.segments.backward(run_backward, None)
     if read:
@@ -75,18 +80,18 @@ def backward(decoder, dlogits, cache, want_dtruth):
     return dcode, dtruth
 
 
-def _forward_steps(decoder, truth, feed_truth, masks, part, carried):
+def _forward_steps(decoder, truth, feed_truth, masks, steps, carried):
     """Run a slice of the steps. `carried` is (state, own frame) before the slice.
 
     Returns the logits of the slice, (state, own frame) after it, cache.
     """
     state, frame = carried
-    T, (B, D) = part.stop - part.start, frame.shape
+    T, (B, D) = steps.stop - steps.start, frame.shape
     W, b = decoder.readout.W.value, decoder.readout.b.value
     x, logits, own = (empty((T, B, D), decoder.dtype) for _ in range(3))
     stack = StackByStep(decoder.stack, x, state, masks)
     for t in range(T):
-        seen = part.start + t - LAG[decoder.start]
+        seen = steps.start + t - LAG[decoder.start]
         if seen < 0 or feed_truth is False:
             x[t] = frame
         else:
@@ -96,7 +101,7 @@ def _forward_steps(decoder, truth, feed_truth, masks, part, carried):
     return logits, (stack.final_state(), frame), Cache(stack=stack, own=own)
 
 
-def _backward_steps(decoder, dlogits, feed_truth, want_dtruth, part, dcarried, cache):
+def _backward_steps(decoder, dlogits, feed_truth, want_dtruth, steps, dcarried, cache):
     """Run the same slice back. dlogits are those of the slice.
 
     `dcarried` are the gradients of (state, own frame) after the slice, or None for zeros. Returns
@@ -116,7 +121,7 @@ def _backward_steps(decoder, dlogits, feed_truth, want_dtruth, part, dcarried, c
             dlogits_total[t] += decoder.loss.mean_backward(dframe, own[t])
         affine_dx(dlogits_total[t], decoder.readout.W.value, out=dy)
         dframe = stack.step_backward(t, dy)
-        seen = part.start + t - LAG[decoder.start]
+        seen = steps.start + t - LAG[decoder.start]
         if seen >= 0 and feed_truth is not False:
             if want_dtruth:
                 dfed[t] = dframe * feed_truth[seen][:, None]

@@ -12,6 +12,7 @@ from ..layers.layer import Sample
 from ..layers.losses import SquaredError
 from ..layers.samples import randomize
 from ..layers.segments import Unrolling
+from .feedback import decoder_steps
 
 
 def encoder(cls, rng) -> Sample:
@@ -41,7 +42,7 @@ def decoders(cls, rng) -> dict[str, Sample]:
         ):
             layer = randomize(cls(D, H, 2, rng, conditional, start, dropout=0.3), rng)
             code = tuple(tuple(rng.standard_normal((2, B, H))) for _ in range(2))
-            masks = (_kept_units(rng, _steps(start, T), B, H),)
+            masks = (_kept_units(rng, decoder_steps(start, T), B, H),)
             truth = rng.random((T, B, D)) if conditional and feed_truth is not False else None
             found[f"{name} {start}"] = Sample(
                 layer, (code, T, truth, feed_truth, masks), zeros={"truth": (T - 1,)}
@@ -109,14 +110,10 @@ def _model(cls, rng, conditional, start, feed_truth=None, loss=None, layers=2):
             mixed[:, 0], mixed[:, 1] = True, False
     if model.predict is None or not model.predict.conditional or feed_truth is False:
         future = None
-    lengths = (T_past, _steps(start, T_past), _steps(start, T_future))
+    lengths = (T_past, decoder_steps(start, T_past), decoder_steps(start, T_future))
     masks = tuple((_kept_units(rng, T, B, H),) * (layers - 1) for T in lengths)
     inputs = (past, future, T_future, feed_truth, masks)
     return Sample(model, inputs, zeros={"future": (T_future - 1,)})
-
-
-def _steps(start, T):
-    return T if start == "step" else T - 1  # "read" has the first frame without a step
 
 
 def _kept_units(rng, T, B, H):
