@@ -33,12 +33,11 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.backend import use_backend
-from minilstm.command import Parser, run_command
+from minilstm.command import Parser, at_least, run_command
 from minilstm.errors import DataError, number_of
 from minilstm.files import MAX_NAME_BYTES, path_of
 
 from .extract_percepts import Video, add_arguments, extract, list_videos, of_network, seeing
-from .options import at_least
 from .resumable import as_they_are, of_videos, parts_of
 from .video import VideoError, library, not_too_narrow, read_frames
 

@@ -46,12 +46,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minilstm.command import Parser, run_command
+from minilstm.command import Parser, at_least, run_command
 from minilstm.data.rng import Purpose, keyed_rng
 from minilstm.errors import ConfigError, DataError, number_of
 from minilstm.files import replacing, text_of
 
-from .options import add_file, add_fps, add_numbers, at_least, new_file, settings_of
+from .options import add_file, add_fps, add_numbers, new_file, settings_of
 from .resumable import as_they_are, of_videos, parts_of, read_part, unfinished
 from .video import VideoError, find_videos, read_frames
 

@@ -23,12 +23,10 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from minilstm.command import Parser, run_command
+from minilstm.command import Parser, at_least, run_command
 from minilstm.data.digits import MAX_BYTES, MD5, find_idx, read_idx, spellings
 from minilstm.errors import DataError, one_line
 from minilstm.files import make_folder, refuse_pipe, remove_temporaries, replacing
-
-from .options import at_least
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

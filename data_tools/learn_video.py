@@ -47,7 +47,7 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.backend import use_backend
-from minilstm.command import Parser, run_command
+from minilstm.command import Parser, at_least, run_command
 from minilstm.config import Config, load
 from minilstm.data.rng import Purpose, keyed_rng
 from minilstm.errors import DataError, RunError, named, number_of
@@ -58,7 +58,7 @@ from minilstm.streams import progress_bar
 from minilstm.training import loop, pace
 
 from .extract_patches import motion, resized, shots
-from .options import add_numbers, at_least
+from .options import add_numbers
 from .resumable import as_they_are
 from .video import frame_rate, read_frames
 

@@ -1,33 +1,15 @@
-"""Options that the commands of this folder share: numbers in a range, digits, a file to write."""
+"""Options that the commands of this folder share: whole numbers, digits, a file to write."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
+from minilstm.command import at_least
 from minilstm.errors import RunError
 from minilstm.files import SUFFIX, temporary_prefix
-
-MOST = 10**9
-
-
-def at_least(kind: type, least: float, most: float = MOST) -> Callable[[str], float]:
-    """Return a `type` for argparse: an int or float from `least` to `most`."""
-
-    def parsed(text):
-        with contextlib.suppress(ValueError):
-            if least <= (value := kind(text)) <= most:
-                return value
-        raise argparse.ArgumentTypeError(
-            f"expected a {'whole ' * (kind is int)}number from {least} to {most:,}, got {text!r}: "
-            "change it"
-        )
-
-    return parsed
 
 
 def add_numbers(parser: argparse.ArgumentParser, *rows: tuple[str, int, int, str]) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import sys
 from dataclasses import asdict
 
@@ -38,7 +37,7 @@ from .benchmark.processes import TUNED, UNSET
 from .benchmark.profile import profile, profile_in_words
 from .benchmark.ranks import ranks_in_words
 from .benchmark.timing import QUICK, Duration, all_comparisons, compare, conditions, table
-from .command import Parser, run_command
+from .command import Parser, at_least, run_command
 from .errors import ConfigError
 from .files import expect_writable, write_file
 from .threads import cpus
@@ -84,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     if action in ("profile", "ranks"):
         parser.add_argument(
-            "--count", metavar="STEPS", type=_positive(int), default=10, help="steps to time (10)"
+            "--count", metavar="STEPS", type=at_least(int, 1), default=10, help="steps to time (10)"
         )
         config.add_arguments(parser)
         options = parser.parse_intermixed_args(arguments[1:])
@@ -105,14 +104,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--threads",
         metavar="N",
-        type=_positive(int, available),
+        type=at_least(int, 1, available),
         default=available,
         help=f"threads of every library (default: all {available} CPUs)",
     )
     parser.add_argument(
         "--seconds",
         metavar="S",
-        type=_positive(float),
+        type=at_least(float, 0.001),
         default=Duration.seconds,
         help="time for each row (default: %(default)g)",
     )
@@ -235,19 +234,6 @@ def _chosen(rows, words, name_of):
 
 def _duration(options):
     return QUICK if options.quick else Duration(options.seconds)
-
-
-def _positive(kind, most=math.inf):
-    def parse(text):
-        value = kind(text)
-        if not 0 < value <= most:
-            raise ValueError
-        return value
-
-    whole = "whole " if kind is int else ""
-    limit = f" and at most {most}" if most < math.inf else ""
-    parse.__name__ = f"{whole}number above 0{limit}"  # the parser prints it
-    return parse
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ USUAL = {  # how other programs spell a flag: how it is spelled here
     "--weight-decay": "--l2",
 }
 
+MOST = 10**9  # for the number of a flag
 
 SAID = {  # argparse's message about a wrong value, as a pattern: our message
     r"invalid int value: (.*)": r"expected a whole number, got \1: change it",
@@ -160,6 +161,21 @@ class Parser(argparse.ArgumentParser):
             flags.discard("--version")  # --verbose does not mean it
         near = difflib.get_close_matches(unknown, sorted(flags), n=1)
         return near[0] if near else ""
+
+
+def at_least(kind: type, least: float, most: float = MOST) -> Callable[[str], float]:
+    """Return a `type` for argparse: an int or float from `least` to `most`."""
+
+    def parsed(text):
+        with contextlib.suppress(ValueError):
+            if least <= (value := kind(text)) <= most:
+                return value
+        number = "whole number" if kind is int else "number"
+        raise argparse.ArgumentTypeError(
+            f"expected a {number} from {least} to {most:,}, got {text!r}: change it"
+        )
+
+    return parsed
 
 
 class Interrupted(KeyboardInterrupt):

@@ -15,8 +15,8 @@ from __future__ import annotations
 import sys
 import webbrowser
 
-from .command import Parser, run_command
-from .errors import ConfigError, number_of
+from .command import Parser, at_least, run_command
+from .errors import number_of
 from .experiments.demo_page import make_demo, what_next
 from .runs.own_cell import add_cell_argument
 
@@ -40,15 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--sequences",
         metavar="N",
-        type=int,
+        type=at_least(int, 1),
         default=200,
         help="test sequences to judge by (default: 200)",
     )
     add_cell_argument(parser)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     options = parser.parse_args(arguments)
-    if options.sequences < 1:
-        raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     demo = make_demo(options.run, options.out, options.sequences, options.cell)
     N, unit = demo.result["sequences"], demo.result["unit"]
     print(f"model   {demo.summary}")

@@ -22,7 +22,7 @@ import numpy as np
 
 from . import threads
 from .backend import use_backend
-from .command import Parser, run_command
+from .command import Parser, at_least, run_command
 from .errors import ConfigError, RunError
 from .evaluation import judging, kept_predictions
 from .files import expect_writable
@@ -54,7 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--digits", metavar="DIR", help="a folder of MNIST's full IDX files")
     parser.add_argument(
-        "--sequences", metavar="N", type=int, default=1000, help="how many (default: 1000)"
+        "--sequences",
+        metavar="N",
+        type=at_least(int, 1),
+        default=1000,
+        help="how many (default: 1000)",
     )
     parser.add_argument(
         "--backend", default="numpy", choices=("numpy", "cupy"), help="array library"
@@ -92,8 +96,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(
                 f"expected --keep with one RUN, got {len(runs)}: judge them one by one"
             )
-    if options.sequences < 1:
-        raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     threads.checked(options.threads)
     results, frames = {}, set()
     for name, run in runs.items():

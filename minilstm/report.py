@@ -17,7 +17,7 @@ import math
 import shlex
 import sys
 
-from .command import Parser, run_command
+from .command import Parser, at_least, run_command
 from .errors import ConfigError
 from .experiments.live_page import wait_for_run, watch
 from .experiments.report_page import write_report
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--sequences",
         metavar="N",
-        type=int,
+        type=at_least(int, 1),
         default=1000,
         help="test sequences to judge by (default: 1000)",
     )
@@ -75,8 +75,6 @@ def main(arguments: list[str] | None = None) -> int:
         raise ConfigError(
             f"expected --every > 0, in seconds, got {options.every:g}: take 15, for instance"
         )
-    if options.sequences < 1:
-        raise ConfigError(f"expected --sequences >= 1, got {options.sequences}: ask for more")
     if options.watch and options.best:
         raise ConfigError("expected --watch or --best, got both: leave one out")
     folder = RunFolder(wait_for_run(options.run) if options.watch else find_run(options.run))

@@ -19,14 +19,11 @@ Slides: all tables and figures. Read next: experiments/targets.py, which does th
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import math
 import os
 import sys
 from pathlib import Path
 
-from .command import Parser, run_command
+from .command import Parser, at_least, run_command
 from .experiments.scales import SCALES
 from .experiments.table2 import ROWS
 from .experiments.targets import FIGURES, MOST_HOURS, TARGETS, Request, reproduce
@@ -49,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         "paper: the slides' size, for a GPU",
     )  # fmt: skip
     parser.add_argument(
-        "--seeds", type=_positive, metavar="N", default=0,
+        "--seeds", type=at_least(int, 1), metavar="N", default=0,
         help="repetitions of a table, seeds 0 to N - 1 (default: "
         f"{_each(lambda scale: scale.seeds)}; on patches {_each(lambda scale: scale.patch_seeds)}; "
         f"for fig12 {_each(lambda scale: scale.actions.draws)}; for table2 with --backend cupy 1)",
@@ -59,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder for runs, tables and figures (default: runs/reproduce-SCALE)",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", default=0,
+        "--workers", type=at_least(int, 1), metavar="N", default=0,
         help="runs at a time, of one thread each (default: the number of cores; with --backend "
         "cupy 1)",
     )  # fmt: skip
@@ -76,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             "place of the synthetic clips; with both, a third stream joins them",
         )  # fmt: skip
     parser.add_argument(
-        "--folds", type=_positive, metavar="N", default=10,
+        "--folds", type=at_least(int, 1), metavar="N", default=10,
         help="with percepts: parts of the recordings, each held out once (default: 10)",
     )  # fmt: skip
     parser.add_argument(
@@ -103,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"trained before. ROW is one of {', '.join(ROWS)}",
     )  # fmt: skip
     parser.add_argument(
-        "--minutes-per-run", type=_minutes, metavar="M", default=0,
+        "--minutes-per-run", type=at_least(float, 0.001), metavar="M", default=0,
         help="with --backend cupy, for table2 and fig5 to fig9: a run makes the steps that this "
         "GPU makes in M minutes. They are timed before the first run of a row and written to "
         "runs/steps.json, so that all seeds of the row make as many (default: the steps of the "
@@ -184,22 +181,6 @@ def _absolute(path):
 
 def _each(number):
     return ", ".join(f"{name} {number(scale)}" for name, scale in SCALES.items())
-
-
-def _minutes(text):
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"expected a number of minutes > 0, got {text!r}: change it")
-
-
-def _positive(text):
-    # Python refuses to convert a text of thousands of digits, so it gets the first 20 only.
-    if text.isdecimal() and 0 < int(text[:20]) <= 10**9:
-        return int(text)
-    raise argparse.ArgumentTypeError(
-        f"expected a whole number from 1 to {10**9:,}, got {text!r}: change it"
-    )
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ def test_impossible_reports_are_refused_in_one_line(runs, tmp_path, capsys, monk
 
     assert "RUN" in refusal()
     assert "config.toml" in refusal(tmp_path)
-    assert ">= 1" in refusal(runs / "predictor", "--sequences", 0)
+    assert "number from 1 to" in refusal(runs / "predictor", "--sequences", 0)
     shutil.copytree(runs / "predictor", tmp_path / "run")
     (tmp_path / "run/report.html").unlink()
     (tmp_path / "run/metrics.jsonl").write_text("no row\n")
