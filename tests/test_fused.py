@@ -31,6 +31,7 @@ KERNELS = {  # by the file of their text
     ),
     "frames.cuh": ("from_bytes", "moving_digits", "acting_digits"),
     "log.cuh": ("append",),
+    "loops.cuh": (),
     "norms.cuh": ("squares", "roots"),
     "cross_entropy.cuh": ("bernoulli", "mean_loss", "bernoulli_backward"),
     "sums.cuh": (),

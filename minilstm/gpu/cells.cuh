@@ -4,12 +4,12 @@
 // a whole array. Here a thread makes all operations for unit j of sequence row, and then goes on to
 // its next unit. REAL is float or double. Read cells.py first. kernels.py launches these kernels.
 
+#include "loops.cuh"
+
 __device__ inline REAL sigmoid(REAL a) { return REAL(0.5) * tanh(REAL(0.5) * a) + REAL(0.5); }
 
-// Every unit k = row * H + j of (B, H) is visited once, by any number of threads.
-#define FOR_EVERY_UNIT(k)                                                                          \
-    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < (long long)B * H;     \
-         k += (long long)gridDim.x * blockDim.x)
+// Every unit k = row * H + j of (B, H) is visited once.
+#define FOR_EVERY_UNIT(k) FOR_EVERY(k, (long long)B * H)
 
 // The index of gate i of unit k in (B, 4H); the gates f, g and o lie H, 2H and 3H further on.
 __device__ inline long long gate_i(long long k, int H) { return k / H * 4 * H + k % H; }
@@ -89,8 +89,7 @@ extern "C" __global__ void lstm_cell_backward(int B, int H, const REAL* dy, cons
 extern "C" __global__ void peephole_sums(int T, int B, int H, int rows, const REAL* da,
                                          const REAL* c, REAL* sums) {
     const long long parts = ((long long)T * B + rows - 1) / rows;
-    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < parts * H;
-         k += (long long)gridDim.x * blockDim.x) {
+    FOR_EVERY(k, parts * H) {
         const long long part = k / H, j = k % H, first = part * rows;
         const long long stop = first + rows < (long long)T * B ? first + rows : (long long)T * B;
         REAL dWp_i = 0, dWp_f = 0, dWp_o = 0;

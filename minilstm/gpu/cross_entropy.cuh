@@ -4,11 +4,8 @@
 // a thread makes all operations for one pixel k, and then goes on to its next pixel. REAL is float
 // or double. Read losses.py first. cross_entropy.py launches these kernels.
 
+#include "loops.cuh"
 #include "sums.cuh"
-
-#define FOR_EVERY_PIXEL(k)                                                                         \
-    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < size;                 \
-         k += (long long)gridDim.x * blockDim.x)
 
 // p = sigmoid(z), and the loss max(z, 0) - log(max(p, 1 - p)) - y z, added up for each block.
 //
@@ -16,7 +13,7 @@
 extern "C" __global__ void bernoulli(long long size, const REAL* z, const REAL* y, REAL* p,
                                      double* sums) {
     double mine = 0;
-    FOR_EVERY_PIXEL(k) {
+    FOR_EVERY(k, size) {
         const REAL logit = z[k], mean = REAL(0.5) * tanh(REAL(0.5) * logit) + REAL(0.5);
         const REAL likely = fabs(mean - REAL(0.5)) + REAL(0.5);  // max(p, 1 - p)
         mine += (logit + fabs(logit)) * REAL(0.5) - log(likely) - y[k] * logit;
@@ -39,5 +36,5 @@ extern "C" __global__ void mean_loss(long long count, double frames, const doubl
 extern "C" __global__ void bernoulli_backward(long long size, const REAL* dloss, REAL given,
                                               REAL frames, const REAL* y, REAL* p) {
     const REAL scale = (dloss ? *dloss : given) / frames;
-    FOR_EVERY_PIXEL(k) p[k] = (p[k] - y[k]) * scale;
+    FOR_EVERY(k, size) p[k] = (p[k] - y[k]) * scale;
 }

@@ -6,10 +6,7 @@
 // draw_frames in data/moving_mnist.py, draw_digits and changes_of in data/actions.py, as_vectors in
 // data/vectors.py. frames.py launches these kernels.
 
-// Every pixel k of `size` is visited once, by any number of threads.
-#define FOR_EVERY_PIXEL(k)                                                                         \
-    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < size;                 \
-         k += (long long)gridDim.x * blockDim.x)
+#include "loops.cuh"
 
 // Products and sums that the compiler must not join into one operation with one rounding.
 #ifdef __CUDA_ARCH__
@@ -30,7 +27,7 @@ __device__ inline REAL scaled(unsigned char byte, const float* mean, const float
 // x[k] = frames[k], scaled; the last axis holds `colours` numbers, each with its mean and std.
 extern "C" __global__ void from_bytes(long long size, int colours, const unsigned char* frames,
                                       const float* mean, const float* std, REAL* x) {
-    FOR_EVERY_PIXEL(k) x[k] = scaled(frames[k], mean, std, k % colours);
+    FOR_EVERY(k, size) x[k] = scaled(frames[k], mean, std, k % colours);
 }
 
 // Moving MNIST: digits (N, side, side), chosen (B, n), corners (T, B, n, 2) -> x (T, B, frame,
@@ -38,7 +35,7 @@ extern "C" __global__ void from_bytes(long long size, int colours, const unsigne
 extern "C" __global__ void moving_digits(long long size, int B, int n, int side, int frame,
                                          const unsigned char* digits, const int* chosen,
                                          const int* corners, REAL* x) {
-    FOR_EVERY_PIXEL(k) {
+    FOR_EVERY(k, size) {
         const int column = k % frame, row = k / frame % frame;
         const long long tb = k / frame / frame;
         unsigned char brightest = 0;
@@ -96,7 +93,7 @@ extern "C" __global__ void acting_digits(long long size, int B, int side, int fr
                                          const unsigned char* digits, const int* chosen,
                                          const float* at, const float* middle, const float* mean,
                                          const float* std, REAL* x) {
-    FOR_EVERY_PIXEL(k) {
+    FOR_EVERY(k, size) {
         const int column = k % frame, row = k / frame % frame;
         const long long tb = k / frame / frame;
         const unsigned char* digit = digits + (long long)chosen[tb % B] * side * side;

@@ -6,10 +6,7 @@
 // gradient and state are each read once and written once. REAL is float or double. Read optim.py
 // first. optimizers.py launches these kernels.
 
-// Every element k of `size` is visited once, by any number of threads.
-#define FOR_EVERY_WEIGHT(k)                                                                        \
-    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < size;                 \
-         k += (long long)gridDim.x * blockDim.x)
+#include "loops.cuh"
 
 // Indices of the numbers that `decide` passes to the rules, and of its two counts.
 enum { USABLE, SCALE, RATE, ROOT, STEP };
@@ -60,7 +57,7 @@ extern "C" __global__ void sgd(long long size, long long decayed, const double* 
                                REAL* v) {
     if (shared[USABLE] == 0) return;
     const REAL scale = (REAL)shared[SCALE], rate = (REAL)shared[RATE];
-    FOR_EVERY_WEIGHT(k) {
+    FOR_EVERY(k, size) {
         const REAL g = decay_weight(w[k], dw[k], scale, l2, k < decayed);
         v[k] = bound(momentum * v[k] - rate * g, clamp, c);
         w[k] += v[k];
@@ -73,7 +70,7 @@ extern "C" __global__ void rmsprop(long long size, long long decayed, const doub
                                    REAL epsilon, const REAL* dw, REAL* w, REAL* v, REAL* s) {
     if (shared[USABLE] == 0) return;
     const REAL scale = (REAL)shared[SCALE], rate = (REAL)shared[RATE];
-    FOR_EVERY_WEIGHT(k) {
+    FOR_EVERY(k, size) {
         const REAL g = decay_weight(w[k], dw[k], scale, l2, k < decayed);
         const REAL s_new = flush(decay * s[k] + new_share * (g * g), c);
         const REAL v_new = momentum * v[k] - rate * (g / (sqrt(s_new) + epsilon));
@@ -92,7 +89,7 @@ extern "C" __global__ void adam(long long size, long long decayed, const double*
     if (shared[USABLE] == 0) return;
     const REAL scale = (REAL)shared[SCALE], step = (REAL)shared[STEP];
     const REAL least = (REAL)(shared[ROOT] * epsilon);
-    FOR_EVERY_WEIGHT(k) {
+    FOR_EVERY(k, size) {
         const REAL g = decay_weight(w[k], dw[k], scale, l2, k < decayed);
         const REAL s_new = flush(decay * s[k] + new_share_s * (g * g), c);
         const REAL m_new = flush(momentum * m[k] + new_share_m * g, c);
