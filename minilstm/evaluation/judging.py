@@ -26,7 +26,7 @@ from ..backend import (
     xp,
 )
 from ..config import Config
-from ..data import Source, as_vectors
+from ..data import Scale, Source, as_frames, as_vectors
 from ..data.rng import whole_number
 from ..errors import ConfigError, NonFiniteError, ShapeError, number_of
 from ..layers.layer import expect
@@ -188,6 +188,19 @@ def mean_frames(loss: Loss, logits: np.ndarray | None) -> Any:
         return logits
     with use_backend(library_of(logits)):
         return to_numpy(loss.mean(logits, out=xp.empty(logits.shape, logits.dtype)))
+
+
+def pictures(
+    model: EncoderDecoder, frames: np.ndarray, past: int, shape: tuple, scale: Scale | None = None
+) -> tuple[Any, Any]:
+    """Return what the model makes of frames (T, N, D): its reconstruction and its prediction.
+
+    They are mean frames (past, N, *shape) and (T - past, N, *shape), 0 black to 1 white. `shape`
+    and `scale` are those of the source. A decoder that the model lacks gives None.
+    """
+    means = (mean_frames(model.loss, logits) for logits in decode(model, frames, past))
+    rebuilt, predicted = (x if x is None else as_frames(x, shape, scale) for x in means)
+    return rebuilt, predicted
 
 
 def evaluate(

@@ -79,13 +79,12 @@ def keep(
             f"expected a run on pixels in [0, 1] for --keep, got one on {config.data.source}: "
             "leave --keep out"
         )
-    frames, shape = frames[:, :SEQUENCES], result["frame_shape"]
-    past = config.data.past
-    logits = judging.decode(model, frames, past)
-    means = [judging.mean_frames(model.loss, z) for z in logits]
+    frames, shape, past = frames[:, :SEQUENCES], tuple(result["frame_shape"]), config.data.past
+    truth = as_frames(frames, shape)
+    made = judging.pictures(model, frames, past, shape)
     arrays = {
-        name: np.rint(255 * as_frames(x, tuple(shape))).astype(np.uint8)
-        for name, x in zip(FRAMES, (frames[:past], frames[past:], *means), strict=True)
+        name: np.rint(255 * x).astype(np.uint8)
+        for name, x in zip(FRAMES, (truth[:past], truth[past:], *made), strict=True)
         if x is not None
     }
     _, made = checkpoint.read(RunFolder(run).checkpoint, arrays=False)

@@ -68,15 +68,11 @@ def make_demo(name: str, out: str | Path, sequences: int, cell: str | None = Non
 
 def _film(run, path):
     """Predict some test sequences, and write the film."""
-    past, shape = run.config.data.past, run.source.frame_shape
+    past, shape, scale = run.config.data.past, run.source.frame_shape, run.source.scale
     frames = run.frames[:, :FILMED]
-    logits = judging.decode(run.trained, frames, past)
-    means = (judging.mean_frames(run.trained.loss, z) for z in logits)
-    drawn = [
-        x if x is None else as_frames(x, shape, run.source.scale)
-        for x in (frames[:past], frames[past:], *means)
-    ]
-    strips.prediction_gif(*drawn[:2], {"model": tuple(drawn[2:])}, path)
+    truth = as_frames(frames, shape, scale)
+    made = judging.pictures(run.trained, frames, past, shape, scale)
+    strips.prediction_gif(truth[:past], truth[past:], {"model": made}, path)
 
 
 def _full_size():

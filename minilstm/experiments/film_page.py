@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..backend import use_backend
-from ..data import as_frames, as_vectors
+from ..data import as_vectors
 from ..evaluation import judging
 from ..figures import strips
 from ..files import write_file
@@ -97,14 +97,14 @@ def whole_frames(
     corners = [(start, y, x) for y in _covering(height, size) for x in _covering(width, size)]
     squares = cut_squares(film.frames, np.array(corners), T, film.step, size).swapaxes(0, 1)
     vectors = as_vectors(np.ascontiguousarray(squares), run.source.scale).astype(config.run.dtype)
-    logits = judging.decode(run.trained, vectors, past)
+    shape, scale = run.source.frame_shape, run.source.scale
+    pictures = judging.pictures(run.trained, vectors, past, shape, scale)
     truth = film.frames[start + film.step * np.arange(T)][:, None] / np.float32(255)
     window = np.minimum(np.arange(size) + 1, size - np.arange(size)).astype(np.float32)
     weight = (window[:, None] * window)[..., None]  # of a square's pixels: small at its border
     found = []
-    for z in logits:  # of the past and of the future
-        made = judging.mean_frames(run.trained.loss, z)
-        made = np.clip(as_frames(made, run.source.frame_shape, run.source.scale), 0, 1)
+    for made in pictures:  # of the past and of the future
+        made = np.clip(made, 0, 1)
         total = np.zeros((len(made), height, width, 3), np.float32)
         weights = np.zeros((height, width, 1), np.float32)
         for k, (_, y, x) in enumerate(corners):

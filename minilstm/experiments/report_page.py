@@ -379,10 +379,8 @@ def _test_sequences(run):
     """Return the first test sequences, for the page to play."""
     past, shape, scale = run.config.data.past, run.source.frame_shape, run.source.scale
     frames = run.frames[:, :PLAYED_SEQUENCES]
-    logits = judging.decode(run.trained, frames, past)
-    found = (frames, *(judging.mean_frames(run.trained.loss, z) for z in logits))
-    found = (x if x is None else as_frames(x, shape, scale) for x in found)
-    return Played(_introduction(run), *found)
+    made = judging.pictures(run.trained, frames, past, shape, scale)
+    return Played(_introduction(run), as_frames(frames, shape, scale), *made)
 
 
 def _data(run, played):

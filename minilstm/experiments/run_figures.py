@@ -226,19 +226,14 @@ def _strip(folder, name, title, caption, runs, frames, hidden):
     """Draw one truth and a row for every run. The first `hidden` frames are not shown."""
     first = runs[0]
     past, shape, scale = first.config.data.past, first.source.frame_shape, first.source.scale
-
-    def picture(vectors):
-        return None if vectors is None else as_frames(vectors, shape, scale)
-
     models = {}
     for run in runs:
-        logits = judging.decode(run.trained, frames, past)
-        means = (judging.mean_frames(run.trained.loss, z) for z in logits)
-        reconstruction, prediction = map(picture, means)
+        reconstruction, prediction = judging.pictures(run.trained, frames, past, shape, scale)
         if reconstruction is not None:
             reconstruction = reconstruction[hidden:]
         models["model" if len(runs) == 1 else run.name] = (reconstruction, prediction)
-    drawn = picture(frames[hidden:past]), picture(frames[past:]), models
+    truth = as_frames(frames, shape, scale)
+    drawn = truth[hidden:past], truth[past:], models
     folder.draw(
         name, title, caption,
         lambda path, text: strips.prediction_strip(*drawn, path, hidden + 1, text),

@@ -57,11 +57,8 @@ def draw_predictions(
     """Draw prediction.png and prediction.gif of the first `count` test sequences."""
     test, past = build.open_source(config, "test"), config.data.past
     frames = judging.sequences(test, count)
-    outputs = (judging.mean_frames(model.loss, z) for z in judging.decode(model, frames, past))
-    rebuilt, predicted = (
-        x if x is None else as_frames(x, test.frame_shape, test.scale) for x in outputs
-    )
     truth = as_frames(frames, test.frame_shape, test.scale)
-    shown = truth[:past], truth[past:], {"model": (rebuilt, predicted)}
+    made = judging.pictures(model, frames, past, test.frame_shape, test.scale)
+    shown = truth[:past], truth[past:], {"model": made}
     strips.prediction_strip(*shown, folder.path / "prediction.png")
     strips.prediction_gif(*shown, folder.path / "prediction.gif")
