@@ -229,32 +229,42 @@ def _torch_loop(torch, work, layer, x, dy):
     return step, lambda: {name: tensor.grad.numpy() for name, tensor in p.items()}
 
 
-def _torch_training_step(torch, work, model, past, future):
-    nn, config = torch.nn, settings(work)
+def torch_composite(torch, D, H, layers):
+    """Return the composite model in PyTorch: module(past, nothing) -> both logits.
+
+    past (T, B, D). `nothing` (T, B, 1) is zeros, the input of both decoders: see torch_names.py.
+    """
+    nn = torch.nn
 
     class Decoder(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stack = nn.LSTM(1, work.H, work.layers)  # an input of zeros: see torch_names.py
-            self.readout = nn.Linear(work.H, work.D)
+            self.stack, self.readout = nn.LSTM(1, H, layers), nn.Linear(H, D)
 
-        def forward(self, code, T):
-            return self.readout(self.stack(code[0].new_zeros(T, work.B, 1), code)[0])
+        def forward(self, nothing, code):
+            return self.readout(self.stack(nothing, code)[0])
 
     class Composite(nn.Module):
         def __init__(self):
             super().__init__()
-            self.encoder = nn.LSTM(work.D, work.H, work.layers)
+            self.encoder = nn.LSTM(D, H, layers)
             self.reconstruct, self.predict = Decoder(), Decoder()
 
-        def forward(self, past, T):
+        def forward(self, past, nothing):
             _, code = self.encoder(past)
-            return self.reconstruct(code, len(past)), self.predict(code, T)
+            return self.reconstruct(nothing, code), self.predict(nothing, code)
 
-    module = _loaded(torch, Composite(), model)
+    module = Composite()
     for name, p in module.named_parameters():
         p.requires_grad_("bias_hh" not in name)  # a second bias would get the same gradient again
+    return module
+
+
+def _torch_training_step(torch, work, model, past, future):
+    config = settings(work)
+    module = _loaded(torch, torch_composite(torch, work.D, work.H, work.layers), model)
     past, future = torch.from_numpy(past), torch.from_numpy(future)
+    nothing = past.new_zeros(work.T, work.B, 1)
     o, frames = config.optimizer, work.T * work.B
     optimizer = torch.optim.Adam(
         module.parameters(),
@@ -268,11 +278,11 @@ def _torch_training_step(torch, work, model, past, future):
         optimizer.zero_grad()
         targets = past.flip(0), future
         losses = [
-            nn.functional.binary_cross_entropy_with_logits(z, y, reduction="sum") / frames
-            for z, y in zip(module(past, work.T), targets, strict=True)
+            torch.nn.functional.binary_cross_entropy_with_logits(z, y, reduction="sum") / frames
+            for z, y in zip(module(past, nothing), targets, strict=True)
         ]
         sum(losses).backward()
-        norm = nn.utils.clip_grad_norm_(module.parameters(), o.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), o.clip_norm)
         optimizer.step()
         found = zip(("reconstruction", "future", "gradient_norm"), (*losses, norm), strict=True)
         return {name: value.item() for name, value in found}

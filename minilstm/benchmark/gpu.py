@@ -36,6 +36,7 @@ from ..training import resources
 from ..training.batches import BatchesAhead
 from ..training.packing import packing_of
 from ..training.step import Batch, training_step
+from .contenders import torch_composite
 
 DEVICE = "cuda"  # of PyTorch's contenders
 ROUNDS = 5
@@ -139,26 +140,13 @@ class Torch:
 
     def __init__(self, row: Row, captured: bool = False, weights: dict | None = None):
         self._torch = torch = find_torch()
-        tf32, nn, frames = row.precision == "tf32", torch.nn, 10
+        tf32 = row.precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        D, T, B = row.frame**2, frames, row.sequences
-
-        def decoder():
-            parts = {
-                "stack": nn.LSTM(1, row.hidden, row.layers),
-                "readout": nn.Linear(row.hidden, D),
-            }
-            return nn.ModuleDict(parts)
-
-        self.module = nn.ModuleDict(
-            {"encoder": nn.LSTM(D, row.hidden, row.layers, device=DEVICE)}
-            | {name: decoder() for name in ("reconstruct", "predict")}
-        )
+        T, B, D = 10, row.sequences, row.frame**2
+        self.module = torch_composite(torch, D, row.hidden, row.layers).to(DEVICE)
         if weights is not None:
             weights = {name: torch.from_numpy(x.copy()) for name, x in weights.items()}
             self.module.load_state_dict(weights)
-        for name, parameter in self.module.named_parameters():
-            parameter.requires_grad_("bias_hh" not in name)  # a second bias: the same gradient
         self.past, self.future = (torch.rand(T, B, D, device=DEVICE) for _ in range(2))
         self._nothing = torch.zeros(T, B, 1, device=DEVICE)
         self._parameters = [p for p in self.module.parameters() if p.requires_grad]
@@ -179,13 +167,12 @@ class Torch:
 
     def losses(self) -> list:
         """Return both losses, in nats per frame."""
-        _, code = self.module["encoder"](self.past)
-        loss, found = self._torch.nn.functional.binary_cross_entropy_with_logits, []
-        for name, target in (("reconstruct", self.past.flip(0)), ("predict", self.future)):
-            part = self.module[name]
-            z = part["readout"](part["stack"](self._nothing, code)[0])
-            found.append(loss(z, target, reduction="sum") / math.prod(target.shape[:2]))
-        return found
+        loss = self._torch.nn.functional.binary_cross_entropy_with_logits
+        targets = self.past.flip(0), self.future
+        return [
+            loss(z, target, reduction="sum") / math.prod(target.shape[:2])
+            for z, target in zip(self.module(self.past, self._nothing), targets, strict=True)
+        ]
 
     def step(self) -> Any:
         """Make one step -> the norm of the gradient."""
