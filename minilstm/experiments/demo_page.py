@@ -9,7 +9,6 @@ Read next: report_page.py, which lays the page out.
 from __future__ import annotations
 
 import shlex
-import tempfile
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -25,10 +24,17 @@ from ..files import expect_writable, make_folder, write_file
 from ..runs import checkpoint
 from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run
-from .report_page import evaluated, evaluation_table, image, open_pictures, player_page, summary_of
+from .report_page import (
+    commands_section,
+    evaluated,
+    evaluation_table,
+    full_size_picture,
+    open_pictures,
+    player_page,
+    summary_of,
+)
 
 FILMED = 4  # test sequences in the film
-KEPT_SHOWN = 3  # test sequences of the model of the slides' size
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def make_demo(name: str, out: str | Path, sequences: int, cell: str | None = Non
         sections = {
             "Evaluation": evaluation_table(result),
             "Full size": _full_size(),
-            "Yours": _next(name),
+            "Yours": commands_section(what_next(name)),
         }
         text = player_page(run, result, summary_of(run, about), sections)
     write_file(page, text)
@@ -80,16 +86,6 @@ def _full_size():
     if not KEPT.is_file():
         return ""
     kept = read_kept(KEPT)
-    some = [
-        x if x is None else x[:, :KEPT_SHOWN]
-        for x in (kept.past, kept.future, kept.reconstruction, kept.prediction)
-    ]
-    with tempfile.TemporaryDirectory() as scratch:
-        strip = Path(scratch, "strip.png")
-        strips.prediction_strip(*some[:2], {"model": tuple(some[2:])}, strip)
-        picture = image(
-            strip, "truth, reconstruction and prediction of a model of the slides' size"
-        )
     model, result = kept.config.model, kept.result
     future, mean = result["future"]["free_running"], result["baselines"]["mean image"]
     words = (
@@ -98,7 +94,7 @@ def _full_size():
         "made when it was trained, not now. The loss of its predicted future is "
         f"{future['mean']:.1f} {result['unit']}, that of the mean image {mean['mean']:.1f}."
     )
-    return f"<p>{escape(words)}</p>{picture}"
+    return f"<p>{escape(words)}</p>{full_size_picture(kept)}"
 
 
 def what_next(name: str | Path) -> dict[str, str]:
@@ -111,10 +107,3 @@ def what_next(name: str | Path) -> dict[str, str]:
         f"python -m minilstm.report {run}": "see more about this model",
         "python -m minilstm": "list all commands",
     }
-
-
-def _next(name):
-    return "".join(
-        f"<p>To {escape(why)}:</p><pre>{escape(command)}</pre>"
-        for command, why in what_next(name).items()
-    )

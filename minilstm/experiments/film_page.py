@@ -28,6 +28,7 @@ from ..runs.run_folder import RunFolder
 from . import run_figures
 from .report_page import (
     Played,
+    commands_section,
     evaluated,
     evaluation_table,
     image,
@@ -146,10 +147,7 @@ def write_film_page(
             "Memory": _memory_section(run, film, result),
             "Limits": LIMITS,
             "Training": training_section(run, RunFolder(path).rows()),
-            "Next": "".join(
-                f"<p>To {escape(why)}:</p><pre>{escape(command)}</pre>"
-                for command, why in next_commands.items()
-            ),
+            "Next": commands_section(next_commands),
         }
         page = player_page(
             run, result, summary_of(run, about), sections,

@@ -323,15 +323,6 @@ def full_size_section(run: TrainedRun) -> str:
     if run.config.data.source != "moving-mnist" or not kept_predictions.KEPT.is_file():
         return ""
     kept = kept_predictions.read_kept(kept_predictions.KEPT)
-    past, future = (x[:, :FULL_SIZE_SEQUENCES] for x in (kept.past, kept.future))
-    model = (
-        None if frames is None else frames[:, :FULL_SIZE_SEQUENCES]
-        for frames in (kept.reconstruction, kept.prediction)
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "full.png")
-        strips.prediction_strip(past, future, {"model": tuple(model)}, path)
-        picture = image(path, "predictions of a model of the slides' size")
     about, size, took = kept.about, kept.config.model, kept_predictions.FROM_START_TO_END
     text = (
         f"These predictions are not of this run. A model of the slides' size made them: "
@@ -342,8 +333,28 @@ def full_size_section(run: TrainedRun) -> str:
     )
     errors = in_words(kept.result["frame_errors"]) if "frame_errors" in kept.result else []
     return (
-        f"<p>{escape(text)}</p>{picture}{evaluation_table(kept.result)}"
+        f"<p>{escape(text)}</p>{full_size_picture(kept)}{evaluation_table(kept.result)}"
         f"<pre>{escape(chr(10).join(errors))}</pre>"
+    )
+
+
+def full_size_picture(kept: kept_predictions.KeptPredictions) -> str:
+    """Return kept predictions of the first test sequences as an HTML image."""
+    past, future = (x[:, :FULL_SIZE_SEQUENCES] for x in (kept.past, kept.future))
+    model = (
+        None if frames is None else frames[:, :FULL_SIZE_SEQUENCES]
+        for frames in (kept.reconstruction, kept.prediction)
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "full.png")
+        strips.prediction_strip(past, future, {"model": tuple(model)}, path)
+        return image(path, "truth and predictions of a model of the slides' size")
+
+
+def commands_section(commands: dict[str, str]) -> str:
+    """Return the commands to type next, {command: why}, as HTML."""
+    return "".join(
+        f"<p>To {escape(why)}:</p><pre>{escape(command)}</pre>" for command, why in commands.items()
     )
 
 
