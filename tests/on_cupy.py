@@ -727,7 +727,7 @@ def held_back(monkeypatch, until):
 def test_training_goes_on_while_a_checkpoint_is_written(undrawn, monkeypatch):
     """The files are those of a run that waits for each of them."""
     words = f"{SMALL} --quiet --validate-every 2 --checkpoint-every 2 --keep 9 --steps 6"
-    start, account, go_on = Writer.start, Progress.account, threading.Event()
+    start, finish_step, go_on = Writer.start, Progress.finish_step, threading.Event()
 
     def start_and_wait(self, write, arrays):
         start(self, write, arrays)
@@ -736,12 +736,12 @@ def test_training_goes_on_while_a_checkpoint_is_written(undrawn, monkeypatch):
     def two_steps_later(run, *arguments):
         if run.step == 3:
             go_on.set()
-        return account(run, *arguments)
+        return finish_step(run, *arguments)
 
     with monkeypatch.context() as context:
         context.setattr(Writer, "start", start_and_wait)
         assert call(train, f"{words} --backend cupy --out waited") == 0
-    monkeypatch.setattr(Progress, "account", two_steps_later)
+    monkeypatch.setattr(Progress, "finish_step", two_steps_later)
     held_back(monkeypatch, go_on)
     assert call(train, f"{words} --backend cupy --out run") == 0
     names = sorted(path.name for path in Path("run").glob("*.safetensors"))
@@ -757,10 +757,10 @@ def test_a_signal_waits_for_a_checkpoint_that_is_being_written(undrawn, monkeypa
         if run.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             threading.Timer(0.3, go_on.set).start()
-        return account(run, *arguments)
+        return finish_step(run, *arguments)
 
-    account, go_on = Progress.account, threading.Event()
-    monkeypatch.setattr(Progress, "account", stop)
+    finish_step, go_on = Progress.finish_step, threading.Event()
+    monkeypatch.setattr(Progress, "finish_step", stop)
     done = held_back(monkeypatch, go_on)
     words = f"{SMALL} --quiet --validate-every 0 --checkpoint-every 2 --keep 9 --steps 6"
     assert call(train, f"{words} --backend cupy --out run") == 128 + signal.SIGTERM

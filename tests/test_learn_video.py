@@ -134,19 +134,19 @@ def test_the_same_command_again_trains_nothing_and_draws_the_page(
 
 
 def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(made, clip, monkeypatch, capsys):
-    account = Progress.account
+    finish_step = Progress.finish_step
 
     def interrupted(self, rate, stop):
         if self.step == 2:
             signal.raise_signal(signal.SIGINT)
-        return account(self, rate, stop)
+        return finish_step(self, rate, stop)
 
     monkeypatch.setattr(learn_video.time, "monotonic", lambda: 0.0)
     monkeypatch.setattr(Progress, "draw", lambda self: None)
     monkeypatch.setattr(learn_video, "write_film_page", lambda *_: PAGE)
     words = clip, "--minutes", 21 / 60, "--out", "film"
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "account", interrupted)
+        patch.setattr(Progress, "finish_step", interrupted)
         assert learn(*words) == 128 + signal.SIGINT
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.endswith("  go on")]
     shown = line.removeprefix("next").removesuffix("go on").strip()

@@ -31,7 +31,7 @@ from . import resources
 from .batches import BatchesAhead, draw_batch
 from .distributed import ALONE, Alone
 from .packing import packing_of
-from .progress import Progress, announce
+from .progress import Progress
 from .step import training_step, trial_step
 
 
@@ -55,7 +55,7 @@ def make_steps(progress: Progress, stop: SimpleNamespace) -> None:
             packed = batches.receive()
             progress.is_step_complete = False  # an error in this step must not save a part of it
             step(packed)
-            if not progress.account(rate_at(progress.step), stop):
+            if not progress.finish_step(rate_at(progress.step), stop):
                 batches.stop()  # the run went back to an earlier step: draw from there again
                 batches = BatchesAhead(packing, progress.step, last)
     finally:
@@ -122,7 +122,7 @@ def train(
     memory = resources.memory_of(model, config)
     resources.refuse_memory(memory, config, ranks)
     optimizer = build.build_optimizer(model, config)
-    description = announce(model, config, memory, source.frame_shape, out, ranks)
+    description = resources.announce(model, config, memory, source.frame_shape, out, ranks)
     with folder.claim(), threads.restored():
         progress = Progress(config, folder, model, optimizer, source, validation, quiet, ranks)
         if not resume:

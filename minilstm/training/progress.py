@@ -23,7 +23,6 @@ from ..config import Config, differences, from_toml
 from ..data import Source
 from ..errors import NonFiniteError, RunError, number_of
 from ..evaluation import judging
-from ..gpu.diagnosis import tf32_is_offered
 from ..gpu.transfers import Readings
 from ..gpu.writer import Writer
 from ..models import EncoderDecoder
@@ -31,9 +30,8 @@ from ..optim import Optimizer
 from ..runs import build, checkpoint
 from ..runs.run_folder import NAMES, RunFolder, environment
 from ..streams import progress_bar, warn_instead
-from . import pictures, resources
+from . import pictures
 from .distributed import ALONE, Alone
-from .resources import Memory
 from .step import OF_ARRAY
 
 VALIDATION_SEQUENCES = 200
@@ -46,57 +44,6 @@ MAX_STEPS_AHEAD = 100  # steps that a device may be ahead of the log
 MAY_CHANGE = ("run.steps", "run.minutes", "run.keep", "run.graph")
 # parts of the environment that another number of ranks changes
 CHANGED_BY_RANKS = ("ranks", "blas num_threads")
-
-
-def announce(
-    model: EncoderDecoder,
-    config: Config,
-    memory: Memory,
-    shape: tuple[int, ...],
-    out: Path,
-    ranks: Alone = ALONE,
-) -> str:
-    """Describe the run in five lines, and in further lines what would make it faster."""
-    c, d, r = config.model, config.data, config.run
-    conditional = {"none": "", "both": ", both decoders conditional"}
-    conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
-    rows = ranks.rows(r.batch_size)
-    rows = rows.stop - rows.start
-    memory = resources.in_words(memory.needed(rows))
-    gflop = resources.gflop_per_step(model, config) * rows / r.batch_size
-    each = f" for each of {ranks.count} ranks" if ranks.count > 1 else ""
-    advice = ""
-    if r.backend == "cupy" and r.precision == "float32" and tf32_is_offered():
-        advice = (
-            "\nadvice    --precision tf32 is faster on this GPU: its products use a 10-bit mantissa"
-        )
-    if r.backend == "cupy" and r.graph and ranks.count > 1:
-        advice += "\ngraphs    none: steps of several ranks are not recorded as CUDA graphs"
-    length = number_of(r.steps, "step", ",")
-    if r.minutes:
-        length += f" or {number_of(r.minutes, 'minute', 'g')}"
-    return "\n".join(
-        (
-            f"model     {c.kind}{conditional}: {number_of(c.layers, 'layer')} of "
-            f"{number_of(c.hidden, 'unit')} ({c.cell_name}), {model.flat().value.size:,} "
-            "parameters",
-            f"data      {d.source}: {number_of(d.past, 'frame')} in, {d.future} to predict, "
-            f"{_in_words(shape)}",
-            f"training  {length} of {number_of(r.batch_size, 'sequence')}, "
-            f"{config.optimizer.rule}, "
-            f"seed {r.seed}",
-            f"cost      {memory} of memory, {gflop:.3g} GFLOP per step{each}, on {r.backend} in "
-            f"{r.precision}",
-            f"run       {out}{advice}",
-        )
-    )
-
-
-def _in_words(shape):
-    """Return the shape of a frame in words."""
-    if len(shape) == 1:
-        return f"{number_of(shape[0], 'number')} each"
-    return f"{shape[0]}x{shape[1]} pixels{' in colour' if len(shape) == 3 else ''}"
 
 
 class Progress:
@@ -151,7 +98,7 @@ class Progress:
         self.is_finished = self.step >= run.steps
         self.clock = StepClock(self.folder.path, self.trial_seconds)
 
-    def account(self, rate: float, stop: SimpleNamespace) -> bool:
+    def finish_step(self, rate: float, stop: SimpleNamespace) -> bool:
         """Count one more step, and log, validate and save when that is due.
 
         Returns False if the run is back at an earlier step, so that its batch has to be drawn
@@ -187,11 +134,11 @@ class Progress:
         Returns False if a result took the run back to an earlier step.
         """
         made = self.step
-        for (step, rate, seconds), now in self.readings.take(wait):
-            if all(map(math.isfinite, now.values())):
-                self.learned(step, now)
+        for (step, rate, seconds), results in self.readings.take(wait):
+            if all(map(math.isfinite, results.values())):
+                self.learned(step, results)
             else:
-                self.not_finite(step, now)
+                self.not_finite(step, results)
             if _every(self.config.run.log_every, step):
                 self.write_interval(step, rate, seconds)
             if self.step < made:
@@ -204,10 +151,10 @@ class Progress:
         if not self.quiet:
             self.bar.write(text, file=sys.stderr)
 
-    def learned(self, step: int, now: dict[str, float]) -> None:
+    def learned(self, step: int, results: dict[str, float]) -> None:
         """Count a step that changed the weights. Report a loss that stands out."""
         self.unusable = 0
-        loss = sum(_losses(now).values())
+        loss = sum(_losses(results).values())
         if loss > SPIKE_RATIO * self.usual:
             if self.interval.spikes == 0:  # one line per interval is enough
                 self.say(
@@ -215,9 +162,9 @@ class Progress:
                     "average before",
                 )
             self.interval.spikes += 1
-        self.interval.add(now)
+        self.interval.add(results)
 
-    def not_finite(self, step: int, now: dict[str, float]) -> None:
+    def not_finite(self, step: int, results: dict[str, float]) -> None:
         """Handle a step whose loss or gradient was not finite; it did not change the weights.
 
         With --on-nan skip the next step follows. With rewind the newest checkpoint is restored.
@@ -226,7 +173,7 @@ class Progress:
         self.unusable += 1
         if self.config.run.on_nan == "stop" or self.unusable > PATIENCE_STEPS:
             self.step = step - 1
-            self.stop_not_finite(now)
+            self.stop_not_finite(results)
         what = "left out"
         if self.config.run.on_nan == "rewind":
             what = f"back to {self.saved_name()}"
@@ -239,11 +186,11 @@ class Progress:
         self.say(f"step {step}: not finite, {what}")
         self.interval.skipped += 1
 
-    def stop_not_finite(self, now: dict[str, float]) -> NoReturn:
+    def stop_not_finite(self, results: dict[str, float]) -> NoReturn:
         """Raise NonFiniteError with the step, the numbers, the arrays and the remedy."""
         self.readings.clear()
         self.save()
-        wrong = {name: x for name, x in now.items() if not math.isfinite(x)}
+        wrong = {name: x for name, x in results.items() if not math.isfinite(x)}
         arrays = [name.removeprefix(OF_ARRAY) for name in wrong if name.startswith(OF_ARRAY)]
         arrays = ", ".join(arrays[:3]) + (" and others" if len(arrays) > 3 else "")
         found = ", ".join(f"{k} = {x}" for k, x in wrong.items() if not k.startswith(OF_ARRAY))
@@ -486,15 +433,15 @@ class StepClock:
         self.fastest = min(seconds, self.fastest)
         if self.said or self.seconds < SLOWER_SECONDS:
             return ""
-        now = self.seconds / self.steps
+        mean = self.seconds / self.steps
         self.steps, self.seconds = 0, 0.0
         if self.first is None:
-            self.first = now if self.trial is None else max(self.trial, self.fastest)
-        if now < SLOWER * self.first:
+            self.first = mean if self.trial is None else max(self.trial, self.fastest)
+        if mean < SLOWER * self.first:
             return ""
         self.said = True
         said = (
-            f"a step takes {1e3 * now:.3g} ms by now, {1e3 * self.first:.3g} ms "
+            f"a step takes {1e3 * mean:.3g} ms by now, {1e3 * self.first:.3g} ms "
             f"{'at first' if self.trial is None else 'at best'}: other programs use the CPUs"
         )
         if threads.blas().get("num_threads", 1) == 1:
@@ -515,10 +462,10 @@ class Interval:
     rewound: int = 0
     spikes: int = 0
 
-    def add(self, now: dict[str, float]) -> None:
+    def add(self, results: dict[str, float]) -> None:
         """Count one step."""
         self.steps += 1
-        self.sums = {name: self.sums.get(name, 0.0) + x for name, x in now.items()}
+        self.sums = {name: self.sums.get(name, 0.0) + x for name, x in results.items()}
 
     def means(self) -> dict[str, float]:
         """Return the means over the steps that were not skipped."""

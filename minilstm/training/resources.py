@@ -1,6 +1,6 @@
-"""Arithmetic and memory of a training step, computed before the first step is made.
+"""Arithmetic and memory of a training step, computed and announced before the first step is made.
 
-Read next: progress.py, which announces both.
+Read next: progress.py.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ..backend import asarray, current_backend, free_host_memory, use_backend, xp
 from ..config import Config
-from ..errors import ConfigError
+from ..errors import ConfigError, number_of
 from ..gpu import products, side_by_side, wavefront
+from ..gpu.diagnosis import tf32_is_offered
 from ..layers import linear
 from ..layers.init import Blank
 from ..layers.workspace import Reused, use_workspace
@@ -198,6 +200,57 @@ def refuse_memory(memory: Memory, config: Config, ranks: Alone = ALONE) -> None:
         f"expected a step that fits into the {in_words(free)} of memory that are free, got one of "
         f"{in_words(needed)}: {', '.join(advice)}"
     )
+
+
+def announce(
+    model: EncoderDecoder,
+    config: Config,
+    memory: Memory,
+    shape: tuple[int, ...],
+    out: Path,
+    ranks: Alone = ALONE,
+) -> str:
+    """Describe the run in five lines, and in further lines what would make it faster."""
+    c, d, r = config.model, config.data, config.run
+    conditional = {"none": "", "both": ", both decoders conditional"}
+    conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
+    rows = ranks.rows(r.batch_size)
+    rows = rows.stop - rows.start
+    memory = in_words(memory.needed(rows))
+    gflop = gflop_per_step(model, config) * rows / r.batch_size
+    each = f" for each of {ranks.count} ranks" if ranks.count > 1 else ""
+    advice = ""
+    if r.backend == "cupy" and r.precision == "float32" and tf32_is_offered():
+        advice = (
+            "\nadvice    --precision tf32 is faster on this GPU: its products use a 10-bit mantissa"
+        )
+    if r.backend == "cupy" and r.graph and ranks.count > 1:
+        advice += "\ngraphs    none: steps of several ranks are not recorded as CUDA graphs"
+    length = number_of(r.steps, "step", ",")
+    if r.minutes:
+        length += f" or {number_of(r.minutes, 'minute', 'g')}"
+    return "\n".join(
+        (
+            f"model     {c.kind}{conditional}: {number_of(c.layers, 'layer')} of "
+            f"{number_of(c.hidden, 'unit')} ({c.cell_name}), {model.flat().value.size:,} "
+            "parameters",
+            f"data      {d.source}: {number_of(d.past, 'frame')} in, {d.future} to predict, "
+            f"{_shape_in_words(shape)}",
+            f"training  {length} of {number_of(r.batch_size, 'sequence')}, "
+            f"{config.optimizer.rule}, "
+            f"seed {r.seed}",
+            f"cost      {memory} of memory, {gflop:.3g} GFLOP per step{each}, on {r.backend} in "
+            f"{r.precision}",
+            f"run       {out}{advice}",
+        )
+    )
+
+
+def _shape_in_words(shape):
+    """Return the shape of a frame in words."""
+    if len(shape) == 1:
+        return f"{number_of(shape[0], 'number')} each"
+    return f"{shape[0]}x{shape[1]} pixels{' in colour' if len(shape) == 3 else ''}"
 
 
 def in_words(size: int) -> str:
