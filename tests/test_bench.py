@@ -423,6 +423,15 @@ def test_a_profile_obeys_its_number_of_threads(monkeypatch, capfd, words, allowe
     assert capfd.readouterr().err.startswith("threads   ") == said
 
 
+def test_every_part_of_pytorchs_model_is_on_the_gpu(monkeypatch):
+    torch = pytest.importorskip("torch", reason="torch is not installed: an optional witness")
+    monkeypatch.setattr(gpu, "find_torch", lambda: torch)
+    monkeypatch.setattr(gpu, "DEVICE", "meta")  # a device that has shapes and no numbers
+    other = gpu.Torch(gpu.TINY[0])
+    tensors = [*other.module.parameters(), *other.losses()]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
 def test_bench_gpu_without_pytorch_says_so_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match="expected PyTorch .*: pip install torch"):
