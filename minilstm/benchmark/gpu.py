@@ -143,7 +143,8 @@ class Torch:
         tf32 = row.precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         T, B, D = 10, row.sequences, row.frame**2
-        self.module = torch_composite(torch, D, row.hidden, row.layers).to(DEVICE)
+        with torch.device(DEVICE):  # to draw 200 million weights on the host would take seconds
+            self.module = torch_composite(torch, D, row.hidden, row.layers)
         if weights is not None:
             weights = {name: torch.from_numpy(x.copy()) for name, x in weights.items()}
             self.module.load_state_dict(weights)
