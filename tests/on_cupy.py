@@ -46,7 +46,7 @@ from minilstm.layers.layer import Flat
 from minilstm.layers.linear import add_product
 from minilstm.layers.losses import SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
-from minilstm.layers.memory_order import multiply
+from minilstm.layers.memory_order import matmul
 from minilstm.layers.rnn import ElmanRNN, SlidesRNN
 from minilstm.layers.samples import randomize
 from minilstm.layers.stack import Stack
@@ -963,7 +963,7 @@ def test_products_are_what_the_precision_says():
             a = asarray(np.ones((2, 2)))
             fakegpu.logging(True)
             fakegpu.reset()
-            multiply(a, a)
+            matmul(a, a)
             fakegpu.logging(False)
         assert f"GemmEx computeType={kinds[precision]}" in fakegpu.log()
 

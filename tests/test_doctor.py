@@ -181,7 +181,7 @@ WRONG = {  # pieces that compute wrongly: only the doctor looks for these
     ),
     "a product that fails": (
         lambda fake, monkeypatch: monkeypatch.setattr(
-            products, "multiply", raising(RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"))
+            products, "matmul", raising(RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"))
         ),
         "gradients",
         ["RuntimeError (CUBLAS_STATUS_EXECUTION_FAILED)"],

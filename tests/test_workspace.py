@@ -9,7 +9,7 @@ from threads import run_in_threads
 from minilstm.errors import ConfigError
 from minilstm.layers import memory_order
 from minilstm.layers.lstm import PeepholeLSTM
-from minilstm.layers.memory_order import loop_array, multiply, product_array, product_copy, rows
+from minilstm.layers.memory_order import loop_array, matmul, product_array, product_copy, rows
 from minilstm.layers.workspace import (
     Fresh,
     Reused,
@@ -76,7 +76,7 @@ def test_a_product_reads_and_writes_arrays_in_any_order(new, shape):
         None,
         *(of((*shape[:-1], 6), "float64") for of in (loop_array, product_array, empty)),
     ):
-        got = multiply(x, W, out)
+        got = matmul(x, W, out)
         assert out is None or got is out
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-14, strict=True)
 

@@ -124,13 +124,13 @@ class Training:
 
     def products(self, packed) -> list:
         """Return the arguments of all matrix products of a step, with arrays that stay."""
-        calls, multiply = [], products.multiply
+        calls, matmul = [], products.matmul
 
         def noting(*arguments, **keywords):
             calls.append((arguments, keywords))
-            multiply(*arguments, **keywords)
+            matmul(*arguments, **keywords)
 
-        with mock.patch.object(products, "multiply", noting):
+        with mock.patch.object(products, "matmul", noting):
             self.forward_and_backward(packed)
         return calls
 
@@ -258,7 +258,7 @@ def limits() -> dict[str, float]:
     for precision in ("float32", "tf32"):
         with use_backend("cupy", precision):
             a, b, c = (xp.zeros((size, size), "float32") for _ in range(3))
-            ms = median(lambda a=a, b=b, c=c: products.multiply(a, b, c), 3, 3)
+            ms = median(lambda a=a, b=b, c=c: products.matmul(a, b, c), 3, 3)
             found[f"{precision}, TFLOP/s"] = 2 * size**3 / ms / 1e9
     x, y = (xp.zeros(copied, "float32") for _ in range(2))
     ms = median(lambda: xp.copyto(y, x), 3, 3)
@@ -292,7 +292,7 @@ def measure(row: Row, limit: dict[str, float]) -> dict:
 
             def multiply_all():
                 for arguments, keywords in calls:
-                    products.multiply(*arguments, **keywords)
+                    products.matmul(*arguments, **keywords)
 
             alone = Captured(multiply_all)
             for _ in range(2):

@@ -1,6 +1,6 @@
 """Matrix products by cuBLAS that a CUDA graph can record and that can add to their result.
 
-`multiply(a, b, out)` makes out = a b, and with `add` out += a b in the same pass over memory.
+`matmul(a, b, out)` makes out = a b, and with `add` out += a b in the same pass over memory.
 
 CuPy has no product that adds, and refuses its own products while a graph is recorded. The library
 itself allows both, so this file calls `cublasGemmEx` of the cuBLAS that CuPy has loaded, by ctypes.
@@ -37,7 +37,7 @@ def wanted(dtype) -> bool:
     return current_backend().name == "cupy" and dtype.kind == "f" and not xp.cuda.runtime.is_hip
 
 
-def multiply(a, b, out, add: bool = False) -> None:
+def matmul(a, b, out, add: bool = False) -> None:
     """out = a b, or out += a b. a (M, K), b (K, N), out (M, N), of one dtype.
 
     a and b may be transposed views or slices, which are read where they are. The rows of `out`
@@ -70,7 +70,7 @@ def multiply(a, b, out, add: bool = False) -> None:
 def dot(a, b):
     """Return the sum of a b, for a and b (K,) of one dtype, as a 0-d array."""
     out = xp.empty((1, 1), a.dtype)
-    multiply(a[None], b[:, None], out)
+    matmul(a[None], b[:, None], out)
     return out[0, 0]
 
 

@@ -17,7 +17,7 @@ from ..gpu.side_by_side import aside
 from . import samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect
-from .memory_order import multiply, rows
+from .memory_order import matmul, rows
 from .workspace import empty
 
 BLOCK = 1 << 22  # elements of a weight's gradient that are computed at a time: 16 MB in float32
@@ -25,7 +25,7 @@ BLOCK = 1 << 22  # elements of a weight's gradient that are computed at a time: 
 
 def affine(x, W, b, out):
     """out = x W + b. x (..., D), W (D, K), b (K,) or None -> out (..., K). D = 0 gives b."""
-    multiply(x, W, out)
+    matmul(x, W, out)
     if b is not None:
         out += b
     return out
@@ -33,7 +33,7 @@ def affine(x, W, b, out):
 
 def affine_dx(dy, W, out=None):
     """dx = dy W^T. dy (..., K), W (D, K) -> dx (..., D), written to `out` if it is given."""
-    return multiply(dy, W.T, out)
+    return matmul(dy, W.T, out)
 
 
 def affine_dw(x, dy, dW, db):
@@ -59,7 +59,7 @@ def blocks(D, K):
 def add_product(a, b, out, scratch=None):
     """out += a b, for a (M, K) and b (K, N). `scratch` (M, N) may be used for the product."""
     if products.wanted(out.dtype):
-        products.multiply(a, b, out, add=True)
+        products.matmul(a, b, out, add=True)
         return
     if scratch is None:
         scratch = empty(out.shape, out.dtype)
@@ -72,7 +72,7 @@ def add_sum_of_rows(x, out):
     ones = empty((1, len(x)), x.dtype)
     ones.fill(1)
     if products.wanted(x.dtype):
-        products.multiply(ones, x, out[None], add=True)
+        products.matmul(ones, x, out[None], add=True)
     else:
         out += xp.matmul(ones[0], x, out=empty(out.shape, x.dtype))  # faster than x.sum(axis=0)
 

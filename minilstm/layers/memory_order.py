@@ -58,7 +58,7 @@ def rows(x):
     return (x if _is_a_matrix(x) else product_copy(x)).reshape(T * B, D)
 
 
-def multiply(x, W, out=None):
+def matmul(x, W, out=None):
     """out = x W, for all time steps at once. x (..., D), W (D, K) -> out (..., K).
 
     D = 0 gives zeros. Without `out` the result is a new array.
@@ -69,7 +69,7 @@ def multiply(x, W, out=None):
         out.fill(0)
         return out
     if products.wanted(out.dtype):
-        products.multiply(rows(x), W, rows(out))
+        products.matmul(rows(x), W, rows(out))
         return out
     result = out if _is_a_matrix(out) else product_array(out.shape, out.dtype)
     xp.matmul(rows(x), W, out=rows(result))

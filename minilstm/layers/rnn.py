@@ -25,7 +25,7 @@ from . import cells, samples
 from .init import PAPER_INIT, Init
 from .layer import Cache, Layer, expect, expect_entries
 from .linear import add_product, affine, affine_dw, affine_dx
-from .memory_order import multiply
+from .memory_order import matmul
 from .unrolled import Unrolled, UnrolledSlidesRNN
 
 
@@ -266,7 +266,7 @@ class SlidesRNN(Recurrent):
 
     def step(self, run, t):
         """h = h_prev W, o = sigmoid(a + h)."""
-        multiply(run.h[t], self.W.value, out=run.h[t + 1])
+        matmul(run.h[t], self.W.value, out=run.h[t + 1])
         cells.slides_rnn_cell(run.a[t], run.h[t + 1], out=run.y[t])
 
     def begin_backward(self, run, dfinal):
