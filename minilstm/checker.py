@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .backend import asarray, current_backend, to_numpy, use_backend
-from .errors import MinilstmError
+from .errors import ConfigError, MinilstmError
 from .layers.layer import Layer, Sample
 
 TOLERANCE = {"difference": 1e-6, "complex": 1e-12, "float32": 1e-4}
@@ -70,7 +70,15 @@ def _below(cls):
 
 
 def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
-    """Return one Comparison for every parameter and differentiable input of a sample."""
+    """Return one Comparison for every parameter and differentiable input of a sample.
+
+    Raises ConfigError for what is no Sample(layer, inputs).
+    """
+    if not isinstance(sample, Sample) or not isinstance(sample.inputs, tuple):
+        raise ConfigError(
+            f"expected Sample(layer, (x, ...)), got {sample!r:.60}: pass the layer and a tuple of "
+            "all inputs of its forward"
+        )
     layer = copy.deepcopy(sample.layer)  # its dtype will change
     inputs = _by_name(layer, sample.inputs)
     claimed, doutputs = analytic_gradients(layer, inputs, "float64", seed)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import minilstm
+from minilstm.checker import check
 from minilstm.errors import ConfigError, DataError, ShapeError, StaleCache
 from minilstm.layers.dropout import Dropout
-from minilstm.layers.layer import Layer, Param
+from minilstm.layers.layer import Layer, Param, Sample
 from minilstm.layers.linear import Linear
 from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy
 from minilstm.layers.lstm import LSTM
@@ -66,6 +67,24 @@ def test_a_model_says_which_gradients_it_expects():
     _, cache = predictor.forward(past, future)
     with pytest.raises(ShapeError, match="expected a tuple: 2 gradients, one for each decoder"):
         predictor.backward(future, cache)
+
+
+def test_lists_and_whole_numbers_are_no_logits():
+    z, target = numbers(T, B, H), np.zeros((T, B), int)
+    for loss, y in ((BernoulliCrossEntropy(), abs(z)), (SoftmaxCrossEntropy(), target)):
+        with pytest.raises(ShapeError, match="expected logits of shape .*, got list"):
+            loss.forward(z.tolist(), y)
+        with pytest.raises(ShapeError, match="expected logits of floats, got int"):
+            loss.forward(z.astype(int), y)
+        with pytest.raises(ShapeError, match="expected target of shape .*, got list"):
+            loss.forward(z, y.tolist())
+
+
+def test_the_gradient_check_says_what_it_expects():
+    layer, x = Linear(D, H, rng()), numbers(T, B, D)
+    for given in (layer, Sample(layer, x)):
+        with pytest.raises(ConfigError, match="pass the layer and a tuple of all inputs"):
+            check(given)
 
 
 def test_linear_and_dropout_refuse_a_gradient_of_another_shape():

@@ -263,7 +263,11 @@ def _expect_trainable(name, items):
 
 
 def expect(name: str, array, shape: tuple, dtype) -> None:
-    """Raise ShapeError unless `array` has this shape and dtype. A letter matches any size."""
+    """Raise ShapeError unless `array` has this shape and dtype.
+
+    A letter in the shape matches any size. The dtype None stands for all real and complex numbers,
+    but no integers.
+    """
     fits = getattr(array, "ndim", None) == len(shape) and all(
         isinstance(want, str) or size == want for size, want in zip(array.shape, shape, strict=True)
     )
@@ -271,7 +275,10 @@ def expect(name: str, array, shape: tuple, dtype) -> None:
         wanted = ", ".join(str(want) for want in shape)
         got = getattr(array, "shape", None) or type(array).__name__
         raise ShapeError(f"expected {name} of shape ({wanted}), got {got}: see its docstring")
-    if array.dtype != dtype:
+    if dtype is None:
+        if array.dtype.kind not in "fc":
+            raise ShapeError(f"expected {name} of floats, got {array.dtype}: use asarray(array)")
+    elif array.dtype != dtype:
         raise ShapeError(
             f"expected {name} of dtype {np.dtype(dtype)}, got {array.dtype}: "
             f'convert it with .astype("{np.dtype(dtype)}")'

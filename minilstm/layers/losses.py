@@ -68,7 +68,7 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
 
     def forward(self, logits, target):
         """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
-        expect("logits", logits, ("T", "B", "D"), logits.dtype)
+        expect("logits", logits, ("T", "B", "D"), None)
         expect("target", target, logits.shape, logits.dtype)
         _expect_between("target", target, 0, 1, "divide bytes by 255")
         if kernels.wanted(logits.dtype):
@@ -124,7 +124,7 @@ class SquaredError(Loss, sample=samples.squared):
 
     def forward(self, logits, target):
         """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
-        expect("logits", logits, ("T", "B", "D"), logits.dtype)
+        expect("logits", logits, ("T", "B", "D"), None)
         expect("target", target, logits.shape, logits.dtype)
         error = xp.subtract(logits, target, out=empty(logits.shape, logits.dtype))
         square = xp.multiply(error, error, out=empty(error.shape, error.dtype))
@@ -159,10 +159,9 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
 
     def forward(self, logits, target):
         """logits (T, B, K), target (T, B) of integers -> loss (0-d array), cache."""
-        expect("logits", logits, ("T", "B", "K"), logits.dtype)
-        expect(
-            "target", target, logits.shape[:2], target.dtype if target.dtype.kind in "iu" else int
-        )
+        expect("logits", logits, ("T", "B", "K"), None)
+        kind = getattr(target, "dtype", np.dtype(int))
+        expect("target", target, logits.shape[:2], kind if kind.kind in "iu" else int)
         _expect_between("labels", target, 0, logits.shape[-1] - 1, "leave unlabelled clips out")
         # subtracting the largest logit avoids overflow; the result does not depend on it
         largest = logits.real.max(axis=-1, keepdims=True)
