@@ -144,8 +144,7 @@ def library_of(array) -> str:
         return "numpy"
     if not (hasattr(array, "dtype") and hasattr(array, "get")):
         raise ShapeError(
-            f"expected an array of NumPy or CuPy, got {type(array).__name__}: convert it with "
-            "asarray"
+            f"expected an array of NumPy or CuPy, got {type(array).__name__}: pass an array"
         )
     return "cupy"
 

@@ -87,7 +87,7 @@ class Optimizer:
     def __reduce__(self):  # of copy and pickle
         raise ConfigError(
             "expected no copy of an optimizer, got one, which would not update the copied model: "
-            "make a new optimizer for copy.flat() and copy the arrays of `state`"
+            "make one for the new model's flat(), copy the arrays of `state`, and set `steps`"
         )
 
     @property
@@ -134,7 +134,7 @@ class Optimizer:
         """
         if self.flat.replaced:
             raise ConfigError(
-                "expected the arrays of the model, got those from before astype: make a new "
+                "expected the model's arrays, got its old ones, from before astype: make a new "
                 "optimizer for model.flat()"
             )
         if self._on_device:

@@ -9,7 +9,7 @@ Sections, in their order:
     doctor    python -m minilstm.doctor --backend cupy
     bench     python -m minilstm.bench gpu: the rows that have targets
     choices   the default model's step as it is; with its two layers one after the other; with
-              gradients of weights after all other work; with 32 hardware queues in place of 8; and
+              less priority for gradients of weights; with 32 hardware queues in place of 8; and
               with other sizes of cuBLAS's scratch memory
     streams   gradients computed in several streams against those in one, bit by bit, 20 times
     presets   100 steps of each preset. With few units each is also trained with and without a CUDA

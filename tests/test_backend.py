@@ -66,8 +66,8 @@ def test_use_backend_chooses_for_its_block_and_its_thread():
 
 
 @pytest.mark.parametrize("value", [[1], 1.0, None, {}])
-def test_what_is_no_array_has_no_numpy_array(value):
-    with pytest.raises(ShapeError, match=f"got {type(value).__name__}: convert it with asarray"):
+def test_to_numpy_refuses_what_is_no_array(value):
+    with pytest.raises(ShapeError, match=f"got {type(value).__name__}: pass an array"):
         to_numpy(value)
 
 

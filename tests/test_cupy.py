@@ -56,9 +56,9 @@ def compiling_alone():
     """Wait until no other test uses the emulation's cache of kernels.
 
     The emulation writes its cache without a lock. So one process could load a kernel that another
-    one still writes. Calls inside each other wait for ever.
+    one still writes. A call inside another one waits for ever.
     """
-    import fcntl  # only on Linux, like the emulation
+    import fcntl  # not on Windows
 
     lock = Path(tempfile.gettempdir(), f"minilstm-emulation-{os.getuid()}.lock")
     with lock.open("w") as file:

@@ -341,7 +341,7 @@ def test_where_digits_overlap_the_brighter_pixel_wins():
 def test_a_digit_that_is_not_whole_in_its_frame_is_refused_and_does_not_wrap_around(corner):
     with pytest.raises(DataError) as refusal:
         draw_frames(np.ones((1, 1, 3, 3), np.uint8), np.array([[[corner]]]), 8)
-    assert_one_line(refusal, "corners 0 to 5", "see trajectories")
+    assert_one_line(refusal, "corners 0 to 5", "use those of trajectories")
 
 
 @pytest.mark.parametrize("digits", [np.ones((1, 1, 3, 3)), np.ones((1, 3, 3), np.uint8)])

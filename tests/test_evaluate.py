@@ -278,7 +278,10 @@ def test_a_certain_and_wrong_pixel_costs_its_logit_and_not_infinity():
 @pytest.mark.parametrize(
     "change, said",
     [
-        (lambda z, y: (z.tolist(), y), "expected an array of NumPy or CuPy, got list: convert it"),
+        (
+            lambda z, y: (z.tolist(), y),
+            "expected an array of NumPy or CuPy, got list: pass an array",
+        ),
         (lambda z, y: (z, y.tolist()), r"expected truth of shape \(3, 2, 4\), got list"),
         (lambda z, y: (z, y[1:]), r"expected truth of shape \(3, 2, 4\), got \(2, 2, 4\)"),
         (lambda z, y: (z, (255 * y).astype(np.uint8)), "got uint8: divide bytes by 255"),

@@ -338,7 +338,7 @@ def test_the_decay_of_a_historical_preset_acts():
         ("constant", {"warmup_steps": -5}, "expected warmup_steps of 0 or more, got -5"),
     ],
 )
-def test_a_schedule_that_can_not_be_is_refused(kind, lengths, expected):
+def test_an_impossible_schedule_is_refused(kind, lengths, expected):
     with pytest.raises(ConfigError, match=expected):
         schedule(kind, 0.1, **lengths)
 
@@ -406,7 +406,7 @@ def test_an_optimizer_is_not_copied_because_the_copy_would_not_move_the_copied_m
 
 @pytest.mark.parametrize("name", ("value", "grad"))
 def test_an_array_of_a_model_with_an_optimizer_is_filled_and_not_replaced(name):
-    """A new array would be used by the model, and the old one would be updated."""
+    """The model would use the new array, and the optimizer would update the old one."""
     model = minilstm.Linear(4, 3, np.random.default_rng(0))
     Adam(model.flat())
     with pytest.raises(ConfigError, match=rf"write param.{name}\[...\] = array"):

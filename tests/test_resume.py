@@ -441,7 +441,7 @@ def test_writing_a_checkpoint_makes_no_second_copy_of_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_numbers_of_either_byte_order_are_written_as_what_they_are(tmp_path, dtype):
+def test_numbers_of_either_byte_order_keep_their_values_in_a_file(tmp_path, dtype):
     numbers = np.linspace(-2, 3, 6).astype(dtype).reshape(2, 3)
     arrays = {order: numbers.astype(numbers.dtype.newbyteorder(order)) for order in "<>"}
     checkpoint.write(tmp_path / "x.safetensors", arrays, {"minilstm": "{}"})
@@ -462,7 +462,7 @@ def test_an_array_that_is_not_of_floats_is_refused_by_its_name(tmp_path, dtype):
 def test_a_description_that_json_cannot_hold_is_refused(tmp_path, value):
     path = tmp_path / "x.safetensors"
     model = minilstm.Linear(2, 3, np.random.default_rng(0))
-    with pytest.raises(RunError, match="in `about`, got TypeError.*: convert others"):
+    with pytest.raises(RunError, match="in `about`, got TypeError.*: use int"):
         checkpoint.save(path, model, None, {"step": value})
     assert not path.exists()
 

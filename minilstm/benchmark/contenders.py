@@ -5,9 +5,8 @@ A contender is a function that takes a `Work` and returns two functions, `step` 
 parameters, by our names and in our layouts. So the benchmark can compare the numbers before it
 compares the times. All contenders start from the same weights and inputs, drawn from one seed.
 
-In minilstm/ only this file and gpu.py import autograd libraries, and only to time them. This
-package does not use them to train. Read next: processes.py, which runs each contender in a process
-of its own.
+In minilstm/ only this file and gpu.py import autograd libraries, as a comparison. This package does
+not use them to train. Read next: processes.py, which runs each contender in a process of its own.
 """
 
 from __future__ import annotations

@@ -359,7 +359,7 @@ def busy_host() -> Iterator[None]:
 
 def _spin():
     parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive():  # it may be killed, and then ends no child
+    while parent is not None and parent.is_alive():  # a killed parent cannot stop this
         pass
 
 

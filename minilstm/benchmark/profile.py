@@ -115,7 +115,7 @@ def profile(settings: config.Config, steps: int) -> tuple[dict[str, float], str]
 
 
 def _cell_functions():
-    """Return the names of the cells' functions, without their parts, which losses call too."""
+    """Return the names of the cells' functions, without helpers such as sigmoid."""
     steps = ("_cell", "_slopes", "_backward")
     return [name for name in vars(cells) if name[0] != "_" and name.endswith(steps)]
 

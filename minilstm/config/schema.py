@@ -1,8 +1,8 @@
 """Settings of a run: name, type, default, range and help of each, said once.
 
 The sections are frozen dataclasses. Their defaults are those of the commands that train. A class of
-the library, such as Adam, has its own. A value of the wrong type or out of range raises ConfigError
-with one line: expected, got, what to do.
+the library, such as Adam, has other defaults. A value of the wrong type or out of range raises
+ConfigError with one line: expected, got, what to do.
 
 Read next: loading.py, which reads settings from TOML files and command-line flags.
 """

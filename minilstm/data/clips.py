@@ -140,7 +140,7 @@ class Clips:
             b = outside.argmax()
             raise DataError(
                 f"expected windows that begin inside a clip, got frame {first[b]} of clip "
-                f"{which[b]}: take them from data.windows"
+                f"{which[b]}: call minilstm.data.windows"
             )
         t = first + np.arange(window)[:, None]
         return self.frames[self.starts[which] + np.minimum(t, self.lengths[which] - 1)]

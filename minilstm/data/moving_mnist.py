@@ -73,8 +73,8 @@ def draw_frames(digits: np.ndarray, corners: np.ndarray, frame_size: int) -> np.
     side = digits.shape[-1]
     if corners.size and not 0 <= corners.min() <= corners.max() <= frame_size - side:
         raise DataError(
-            f"expected corners 0 to {frame_size - side} of digits of {side} pixels in a frame of "
-            f"{frame_size}, got {corners.min()} to {corners.max()}: see trajectories"
+            f"expected corners 0 to {frame_size - side} (frame {frame_size}, digit {side}), got "
+            f"{corners.min()} to {corners.max()}: use those of trajectories()"
         )
     frames = np.zeros((T, B, frame_size, frame_size), np.uint8)
     # windows[t, b, row, column] is the side x side piece of frame (t, b) with that top-left

@@ -79,7 +79,7 @@ def members_of_split(groups: np.ndarray, split: str) -> np.ndarray:
     `groups` (N,) holds an integer for each member. Members that are alike, such as pieces of one
     film, have the same number; without such groups they are numbered 0, ..., N - 1. Groups whose
     number ends in 8 are for "test", in 9 for "validation", and the others for "train". "all" is
-    every member. Raises ShapeError for other groups, ConfigError for another split.
+    every member. Raises ShapeError for other groups, ConfigError for an unknown split.
     """
     expect_split(split, (*PARTS, "all"))
     tenth = group_numbers(groups) % 10

@@ -150,7 +150,7 @@ def saturation(signal: np.ndarray, limits: tuple[float, float]) -> float:
 def input_weights(layer: Recurrent) -> np.ndarray | None:
     """Return the weights from each input to each unit: (D, G * H), gates in the order i f g o.
 
-    They are a copy. Returns None for a cell whose input weights are not called Wx.
+    They are a copy. Returns None for a cell without such weights.
     """
     if isinstance(layer, SlidesLSTM):  # the input is first projected to Ix
         return layer.Wi.value @ layer.W.value[: layer.H]

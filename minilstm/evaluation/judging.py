@@ -62,7 +62,7 @@ def sequences(source: Source, N: int) -> np.ndarray:
 
 
 def mean_image(config: Config, N: int = 2000) -> np.ndarray:
-    """Return the mean frame (D,) of N sequences of the training data. Raises ConfigError."""
+    """Return the mean frame (D,) of N >= 1 sequences of the training data."""
     whole_number("N", N, 1)
     source = build.open_source(config, "train")
     counts = [min(CHUNK_SEQUENCES, N - n) for n in range(0, N, CHUNK_SEQUENCES)]
@@ -87,7 +87,7 @@ def decode(
     """Return the logits of both decoders for frames (T, N, D), the first `past` of them the past.
 
     They are the reconstruction (past, N, D) in forward order and the prediction (T - past, N, D),
-    on the host. A decoder that the model lacks gives None. Raises ConfigError for another `past`.
+    on the host. A decoder that the model lacks gives None. `past` is 1 to T - 1.
     """
     _expect_past(past, len(frames))
     found = ([], [])
@@ -159,7 +159,7 @@ def loss_per_step(loss: Loss, logits: np.ndarray, truth: np.ndarray) -> np.ndarr
 
     It is computed from logits, because probabilities round to 0 and 1. The logarithm of 0 is
     infinite. Arrays on a GPU stay there: only the losses are brought to the host. Raises ShapeError
-    for other arrays, such as bytes, which would give a loss of another unit.
+    for other shapes and for bytes, which are 255 times too large.
     """
     library = library_of(logits)
     expect("logits", logits, ("T", "N", "D"), logits.dtype)
@@ -195,8 +195,9 @@ def pictures(
 ) -> tuple[Any, Any]:
     """Return what the model makes of frames (T, N, D): its reconstruction and its prediction.
 
-    They are mean frames (past, N, *shape) and (T - past, N, *shape), 0 black to 1 white. `shape`
-    and `scale` are those of the source. A decoder that the model lacks gives None.
+    They have the shapes (past, N, *shape) and (T - past, N, *shape). 0 is black and 1 is white; a
+    predicted number may lie outside. `shape` and `scale` are those of the source. A decoder that
+    the model lacks gives None.
     """
     means = (mean_frames(model.loss, logits) for logits in decode(model, frames, past))
     rebuilt, predicted = (x if x is None else as_frames(x, shape, scale) for x in means)

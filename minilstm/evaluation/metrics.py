@@ -330,8 +330,8 @@ def expect_finite(values: np.ndarray, name: str) -> None:
     """Raise NonFiniteError if `values` have NaN or infinity, which a comparison would hide."""
     if values.size and not np.isfinite([values.min(), values.max()]).all():  # without a copy
         raise NonFiniteError(
-            f"{name}: expected finite numbers, got NaN or infinity: the weights are too large, "
-            "train again with a lower --learning-rate"
+            f"{name}: expected finite numbers, got NaN or infinity: look for them in the data; if "
+            "it is clean, train again with a lower --learning-rate"
         )
 
 

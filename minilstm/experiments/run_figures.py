@@ -422,7 +422,7 @@ def gradients(run: TrainedRun, folder: FigureFolder) -> None:
 
 
 def _long_past(run):
-    """Return 50 frames if the source can draw them, else all frames of the file's sequences."""
+    """Return 50 frames of moving digits, or the run's own test sequences for other sources."""
     data, T = run.config.data, 50
     if data.source != "moving-mnist":
         return run.frames

@@ -35,7 +35,7 @@ class Captured:
         step = Captured(step)
         step(batch)         first call for a kind of `batch`: runs without a graph
         step(batch)         second call: recorded, then launched
-        step(batch)         later calls: only launched
+        step(batch)         later calls: only launched (after a full GPU once more from the start)
 
     The kind of `batch` is the address, shape and dtype of each array, and the value of everything
     that is not an array. The function returns nothing. Arrays that are not arguments must stay at
@@ -54,7 +54,7 @@ class Captured:
             if kind not in self._graphs:
                 held = self._pool.total_bytes()
                 self._function(*arguments)  # compiles kernels and fills the pool
-                if self._pool.total_bytes() < held:  # without room the pool frees what graphs use
+                if self._pool.total_bytes() < held:  # a full GPU: what graphs use was freed
                     self._graphs.clear()
                 self._graphs[kind] = None
                 return

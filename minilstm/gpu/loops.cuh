@@ -1,6 +1,6 @@
 // A loop over all elements of an array, shared by all threads.
 //
-// Every k from 0 to size - 1 is visited once, by any number of threads. A thread starts at its own
+// However many threads there are, each k from 0 to size - 1 is visited once. A thread starts at its own
 // number and goes on by the number of threads. Files with kernels include this text.
 #define FOR_EVERY(k, size)                                                                         \
     for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < (size);               \

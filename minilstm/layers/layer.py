@@ -8,8 +8,8 @@ in order, and `None` for inputs without a gradient (masks, labels, targets, abse
 among the doutputs means that the loss does not depend on that output. Gradients of parameters
 accumulate (`+=`) until `zero_grad`. Random numbers are inputs, so `forward` is a pure function.
 
-A cache may hold the inputs and outputs themselves, without a copy. So before `backward` write to
-none of them, and to no parameter. To change an output, or a state for the next call, copy it first.
+A cache may hold the inputs and outputs themselves, without a copy. Do not change them, nor a
+parameter, before `backward`. To change an output, or a state for the next call, copy it first.
 
 Read next: cells.py (the mathematics), then linear.py, rnn.py, lstm.py, stack.py.
 """
@@ -31,8 +31,8 @@ class Param:
     An array of the backend's dtype is used itself: pass a copy if yours must not be trained.
 
     decayed    True for weights, which L2 regularisation shrinks; False for biases
-    flat       None, until `Layer.flat` was called. Then value and grad are views into its arrays,
-               to be filled and not replaced. Otherwise the optimizer would update other arrays
+    flat       None, until `Layer.flat` was called. Then value and grad are views into its arrays.
+               Fill them; to replace them raises ConfigError
     """
 
     flat: Flat | None = None
@@ -65,8 +65,8 @@ class Cache:
 
     def __deepcopy__(self, memo):
         raise StaleCache(
-            "expected no copy of a cache, got one, whose backward would fill the gradients of "
-            "copied layers: run forward again for every backward"
+            "expected no copy of a cache, got one: backward would add gradients to copied layers. "
+            "Run forward again for every backward"
         )
 
     def consume(self) -> SimpleNamespace:
@@ -162,7 +162,7 @@ class Layer:
         """Return all parameters by readable names such as `encoder.0.Wx`.
 
         A parameter that several layers share is listed once, by its first name. Raises ConfigError
-        for two parameters of one name, and for an attribute in which parameters are not found.
+        for two parameters of one name, and for parameters in a list, a dict or a bare tuple.
         """
         found, seen = {}, set()
         for name, param in self._named_params(prefix):
@@ -265,8 +265,7 @@ def _expect_trainable(name, items):
 def expect(name: str, array, shape: tuple, dtype) -> None:
     """Raise ShapeError unless `array` has this shape and dtype.
 
-    A letter in the shape matches any size. The dtype None stands for all real and complex numbers,
-    but no integers.
+    A letter in the shape matches any size. The dtype None allows every float and complex dtype.
     """
     fits = getattr(array, "ndim", None) == len(shape) and all(
         isinstance(want, str) or size == want for size, want in zip(array.shape, shape, strict=True)
@@ -291,6 +290,6 @@ def expect_entries(name: str, entries: tuple | None, count: int) -> None:
         return
     if not isinstance(entries, tuple | list):
         got = getattr(entries, "shape", type(entries).__name__)
-        raise ShapeError(f"expected a tuple: {count} {name}, got {got}: see its docstring")
+        raise ShapeError(f"expected a tuple of {count} {name}, got {got}: see help(forward)")
     if len(entries) != count:
-        raise ShapeError(f"expected {count} {name}, got {len(entries)}: see its docstring")
+        raise ShapeError(f"expected {count} {name}, got {len(entries)}: see help(forward)")

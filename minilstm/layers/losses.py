@@ -70,7 +70,7 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
         """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
         expect("logits", logits, ("T", "B", "D"), None)
         expect("target", target, logits.shape, logits.dtype)
-        _expect_between("target", target, 0, 1, "divide bytes by 255")
+        _expect_between("target", target, 0, 1, "scale it, bytes by 1 / 255")
         if kernels.wanted(logits.dtype):
             target = kernels.in_rows(target)  # if this makes a copy, backward uses the copy too
             loss, p = cross_entropy.bernoulli(logits, target)
@@ -162,7 +162,9 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
         expect("logits", logits, ("T", "B", "K"), None)
         kind = getattr(target, "dtype", np.dtype(int))
         expect("target", target, logits.shape[:2], kind if kind.kind in "iu" else int)
-        _expect_between("labels", target, 0, logits.shape[-1] - 1, "leave unlabelled clips out")
+        _expect_between(
+            "labels", target, 0, logits.shape[-1] - 1, "leave unlabelled ones out, or raise K"
+        )
         # subtracting the largest logit avoids overflow; the result does not depend on it
         largest = logits.real.max(axis=-1, keepdims=True)
         p = xp.subtract(logits, largest, out=empty(logits.shape, logits.dtype))
@@ -200,9 +202,9 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
 
 
 def _expect_between(name, array, low, high, advice):
-    """Raise DataError for a finite number below `low` or above `high`. On a CPU only.
+    """Raise DataError if a number is below `low` or above `high`.
 
-    A number that is not finite makes the loss so, and training has rules for that.
+    Do nothing on a GPU, or if any number is not finite: training has rules for such losses.
     """
     if not isinstance(array, np.ndarray) or array.dtype.kind == "c" or not array.size:
         return

@@ -147,7 +147,7 @@ class EncoderDecoder(Layer, abstract=True):
         if not decode_back or decode_back.keys() - values.decoders.keys():
             raise ShapeError(
                 f"expected gradients of {' or '.join(values.decoders)}, got gradients of "
-                f"{' and '.join(decode_back) or 'none'}: give one of them or both"
+                f"{' and '.join(decode_back) or 'none'}: pass None for others"
             )
         dcodes, dtruths = [], {}
         for name, (dcode, _, dtruth, _, _) in side_by_side(decode_back).items():

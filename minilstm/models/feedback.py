@@ -142,9 +142,9 @@ class StackByStep:
         for layer in stack.layers:
             if not has_shared_loop(layer):
                 raise ConfigError(
-                    "expected a cell that takes one step at a time, got "
-                    f"{type(layer).__name__}, which has a forward or backward of its own: replace "
-                    "other methods, such as step and final_state, or feed the true frames"
+                    "expected a cell with the forward and backward of Recurrent, got "
+                    f"{type(layer).__name__}, which has its own: move that code to step and "
+                    "step_backward, or pass feed_truth=True"
                 )
         self.layers, self.dropout, self.masks, self.runs = stack.layers, stack.dropout, masks, []
         for k, layer in enumerate(self.layers):

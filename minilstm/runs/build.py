@@ -109,8 +109,8 @@ def open_source(config: Config, split: str) -> Source:
 
     Moving MNIST and actions draw from MNIST's own training and test digits; every tenth training
     digit is kept for validation. The validation and test sequences are the same for every seed.
-    Raises ConfigError for another split and without a path that is needed, DataError for files that
-    can't be used.
+    Raises ConfigError for an unknown split and without a path that is needed, DataError for files
+    that can't be used.
     """
     data, T = config.data, config.data.past + config.data.future
     seed = seed_of(split, config.run.seed)
@@ -154,7 +154,7 @@ def data_fingerprints(config: Config) -> dict[str, str]:
 def seed_of(split: str, seed: int) -> int:
     """Return the seed of a split's motions: `seed` for training, a fixed one for the other two.
 
-    Raises ConfigError for another split, and for a `seed` that would train on the motions of
+    Raises ConfigError for an unknown split, and for a `seed` that would train on the motions of
     validation or test.
     """
     expect_split(split, PARTS)
@@ -199,7 +199,7 @@ def open_test_source(config: Config, data: str | None) -> Source:
 def split_digits(digits: str, split: str) -> np.ndarray:
     """Return the digits of one split, uint8 (N, 28, 28). No two splits share one.
 
-    Raises ConfigError for another split, and what `load_digits` raises.
+    Raises ConfigError for an unknown split, and what `load_digits` raises.
     """
     expect_split(split, PARTS)
     images, _ = load_digits(digits, "test" if split == "test" else "train")
@@ -304,7 +304,7 @@ def load_run(
     newest, or with `best` those with the smallest validation loss. A run with a cell of the user's
     own executes the file of the cell. If that file was changed or moved, give the class, or the
     text FILE.py:CLASS, as `cell`. Raises RunError for a folder that can't be loaded. Raises
-    ConfigError for a `cell` that is no cell, or that is given for a run with the package's cell.
+    ConfigError if `cell` is no class of cells, or if the run's cell is the package's.
     """
     run = find_run(run)
     config = read_config(run, cell if isinstance(cell, str) else None)

@@ -49,8 +49,8 @@ def contents(model: Layer, optimizer: Optimizer | None, about: dict) -> tuple[di
         return arrays, {"minilstm": json.dumps(about)}
     except (TypeError, ValueError) as error:
         raise RunError(
-            f"expected Python's numbers, texts, lists and dicts in `about`, got {named(error)}: "
-            "convert others, such as NumPy's numbers with int() or float()"
+            f"expected numbers, strings, lists and dicts of Python in `about`, got {named(error)}: "
+            "use int() or float() for NumPy's numbers"
         ) from error
 
 
@@ -68,7 +68,7 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
         if kind is None:
             raise RunError(
                 f"{path}: expected arrays of {', '.join(KINDS)}, got {array.dtype} in {name}: "
-                "convert it, a model with model.astype"
+                "for a model call model.astype first"
             )
         header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (start, end)}
     text = json.dumps(header).encode()

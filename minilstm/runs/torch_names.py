@@ -113,8 +113,8 @@ def to_torch(layer: Layer, keep_peepholes: bool = False) -> dict[str, np.ndarray
 def from_torch(layer: Layer, arrays: Mapping[str, np.ndarray]) -> None:
     """Fill the parameters of a layer, stack or model from PyTorch's arrays, in their own dtype.
 
-    `arrays` may also be a `state_dict()` or `dict(named_parameters())` on the CPU. Raises RunError,
-    which names every array that does not fit; then all parameters keep their values.
+    `arrays` may also be a `state_dict()` or `dict(named_parameters())` on the CPU. Raises RunError
+    that names arrays that do not fit; then all parameters keep their values.
     """
     expected = to_torch(layer, keep_peepholes=True)
     given = {name: _on_host(name, array) for name, array in arrays.items()}
@@ -182,8 +182,8 @@ def _on_host(name, array):
         return np.asarray(array.detach() if hasattr(array, "detach") else array)
     except (TypeError, RuntimeError, ValueError) as error:
         raise RunError(
-            f"expected arrays of NumPy, or tensors on the CPU of a type that NumPy has, got "
-            f"{named(error)} in {name}: convert it, a tensor with .float().cpu()"
+            "expected arrays of NumPy or tensors on the CPU, of a dtype that NumPy has, got "
+            f"{named(error)} in {name}: convert tensors by .float().cpu()"
         ) from error
 
 

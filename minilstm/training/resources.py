@@ -210,7 +210,7 @@ def announce(
     out: Path,
     ranks: Alone = ALONE,
 ) -> str:
-    """Describe the run in five lines, and in further lines what would make it faster."""
+    """Describe the run in five lines. Further lines give advice and limits."""
     c, d, r = config.model, config.data, config.run
     conditional = {"none": "", "both": ", both decoders conditional"}
     conditional = conditional.get(c.conditional, f", {c.conditional} conditional")
