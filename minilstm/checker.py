@@ -74,10 +74,10 @@ def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
 
     Raises ConfigError for what is no Sample(layer, inputs).
     """
-    if not isinstance(sample, Sample) or not isinstance(sample.inputs, tuple):
+    if not isinstance(sample, Sample) or not isinstance(sample.inputs, tuple | list):
         raise ConfigError(
-            f"expected Sample(layer, (x, ...)), got {sample!r:.60}: pass the layer and a tuple of "
-            "all inputs of its forward"
+            f"expected Sample(layer, (x, ...)), got {type(sample).__name__}: pass the layer and a "
+            "tuple of all inputs of its forward"
         )
     layer = copy.deepcopy(sample.layer)  # its dtype will change
     inputs = _by_name(layer, sample.inputs)

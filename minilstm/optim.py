@@ -347,7 +347,7 @@ def clip_scale(norm, limit: float):
     bounds the update.
     """
     _expect_at_least(0, limit=limit)
-    if limit == 0 or limit > np.finfo(norm.dtype).max:
+    if limit == 0 or limit > np.finfo(getattr(norm, "dtype", float)).max:
         return None
     return float(limit) / xp.maximum(norm, float(limit))
 
@@ -416,7 +416,10 @@ def schedule(
     not to the run: a run stopped early or resumed sees the same rates. Raises ConfigError for
     another kind, and for lengths that are too short.
     """
-    _expect_at_least(1, steps=steps, decay_every=decay_every)
+    if kind == "cosine":
+        _expect_at_least(1, steps=steps)
+    if kind == "exponential":
+        _expect_at_least(1, decay_every=decay_every)
     _expect_at_least(0, warmup_steps=warmup_steps)
     curves = {
         "constant": lambda step: constant(step, learning_rate),
@@ -437,5 +440,5 @@ def _expect_at_least(low, **numbers):
 
 def _expect_share(**numbers):
     for name, number in numbers.items():
-        if not 0 <= number < 1:
+        if number is None or not 0 <= number < 1:
             raise ConfigError(f"expected {name} in [0, 1), got {number}: choose another")

@@ -7,7 +7,7 @@ import pytest
 
 import minilstm
 from minilstm.checker import check
-from minilstm.errors import ConfigError, DataError, ShapeError, StaleCache
+from minilstm.errors import ConfigError, DataError, ShapeError
 from minilstm.layers.dropout import Dropout
 from minilstm.layers.layer import Layer, Param, Sample
 from minilstm.layers.linear import Linear
@@ -99,6 +99,7 @@ def test_linear_and_dropout_refuse_a_gradient_of_another_shape():
 
 def test_bytes_that_were_not_divided_by_255_are_no_targets():
     loss, z = BernoulliCrossEntropy(), numbers(T, B, D)
+    loss.forward(z, np.full_like(z, 1.0000001))  # a rounded sum of products
     for target in (np.full_like(z, 255), np.full_like(z, -0.1)):
         with pytest.raises(
             DataError, match="expected target from 0 to 1.*scale it, bytes by 1 / 255"
@@ -124,6 +125,25 @@ def test_two_tuples_of_layers_do_not_hide_parameters_behind_one_name():
         model.params()
 
 
+class Remembering(LSTM, abstract=True):
+    """It has lists, dicts and tuples of things that are found elsewhere, or are no parameters."""
+
+    def __init__(self, D, H, rng):
+        super().__init__(D, H, rng)
+        self.history, self.rates = [], {self: 0.1}
+        self.by_name, self.pair = {"Wx": self.Wx}, (self.Wx, self.Wh)
+
+
+def test_what_is_found_elsewhere_may_also_stand_in_a_list_or_a_dict():
+    layers = Remembering(D, H, rng()), Remembering(H, H, rng())
+    model = Two(layers=layers, top=layers[1:], back=layers[::-1], first={"layer": layers[0]})
+    assert len(model.params()) == 6
+    SGD(model.flat()).step(0.1)
+    assert list(Two(keys={Linear(D, H, rng()): 1}, one=layers[0]).params()) == [
+        "one.Wx", "one.Wh", "one.b",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "hidden",
     (
@@ -135,8 +155,10 @@ def test_two_tuples_of_layers_do_not_hide_parameters_behind_one_name():
     ids=("list", "dict", "tuple of parameters", "list of parameters"),
 )
 def test_parameters_where_they_are_not_found_are_refused(hidden):
-    with pytest.raises(ConfigError, match="Two.inside, which would not be trained"):
-        Two(inside=hidden(), plain=[1, 2], named={"a": "b"}).params()
+    model = Two(whole=Linear(D, H, rng()), inside=hidden(), plain=[1, 2], named={"a": "b"})
+    for found in (model, Two(parts=(model,))):
+        with pytest.raises(ConfigError, match="Two.inside, which would not be trained"):
+            found.flat()
 
 
 def test_a_shared_parameter_counts_once_and_sums_both_gradients():
@@ -155,11 +177,26 @@ def test_a_shared_parameter_counts_once_and_sums_both_gradients():
     assert float(norm) == pytest.approx(float(clip_norm(model.flat().grad.copy(), 0)))
 
 
-def test_a_cache_is_not_copied_because_its_gradients_would_go_to_copied_layers():
+def test_a_copied_cache_gives_the_same_gradients_once_more():
+    """Those of a decoder that sees its own frames went to copies of its layers."""
+    model = minilstm.Composite(D, H, 2, rng(), "future")
+    outputs, cache = model.forward(abs(numbers(3, B, D)), abs(numbers(3, B, D)))
+    again = copy.deepcopy(cache)
+    model.backward(outputs, cache)
+    once = {name: param.grad.copy() for name, param in model.params().items()}
+    assert all(grad.any() for name, grad in once.items() if name != "reconstruct.stack.0.Wx")
+    model.backward(outputs, again)
+    for name, param in model.params().items():
+        np.testing.assert_allclose(param.grad, 2 * once[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_copied_model_that_kept_its_cache_has_the_cache_of_its_own_layers():
     model = minilstm.Composite(D, H, 1, rng(), "future")
-    _, cache = model.forward(abs(numbers(3, B, D)), abs(numbers(3, B, D)))
-    with pytest.raises(StaleCache, match="expected no copy of a cache"):
-        copy.deepcopy(cache)
+    outputs, model.last = model.forward(abs(numbers(3, B, D)), abs(numbers(3, B, D)))
+    other = copy.deepcopy(model)
+    other.backward(outputs, other.last)
+    assert other.predict.stack.layers[0].Wh.grad.any()
+    assert not model.predict.stack.layers[0].Wh.grad.any()
 
 
 class Doubled(LSTM, abstract=True):
@@ -183,6 +220,11 @@ def test_a_seed_in_place_of_a_generator_is_refused(given):
     for make in (LSTM, Linear, lambda D, H, rng: minilstm.Composite(D, H, 1, rng)):
         with pytest.raises(ConfigError, match="use np.random.default_rng"):
             make(D, H, given)
+
+
+def test_a_function_that_makes_a_cell_serves_as_its_class():
+    model = minilstm.Composite(D, H, 1, rng(), cell=lambda *sizes: LSTM(*sizes))
+    assert isinstance(model.encoder.layers[0], LSTM)
 
 
 def test_the_name_of_a_cell_in_place_of_its_class_is_refused():

@@ -343,10 +343,14 @@ def test_an_impossible_schedule_is_refused(kind, lengths, expected):
         schedule(kind, 0.1, **lengths)
 
 
+def test_lengths_of_other_schedules_are_not_looked_at():
+    assert schedule("constant", 0.1, steps=None, decay_every=0)(5) == 0.1
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_refuses_numbers_that_would_spoil_the_weights(rule):
     share = "momentum" if rule is SGD else "decay"
-    for settings in ({"momentum": 1.5}, {"momentum": -0.5}, {share: 1.0}, {"l2": -1}):
+    for settings in ({"momentum": 1.5}, {"momentum": None}, {share: 1.0}, {"l2": -1}):
         with pytest.raises(ConfigError, match="expected .* got"):
             rule(stand_in([1.0]), **settings)
     with pytest.raises(ConfigError, match="expected clamp_update of 0 or more, got -1"):

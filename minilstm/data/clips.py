@@ -148,6 +148,7 @@ class Clips:
 
 def expect_labels(labels: np.ndarray, K: int) -> None:
     """Raise DataError unless all labels are 0 to K - 1. A label of -1 would be the last class."""
+    labels = np.asarray(labels)
     wrong = (labels < 0) | (labels >= K)
     if wrong.any():
         raise DataError(

@@ -40,7 +40,7 @@ def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _check(probabilities, labels):
     expect_finite(probabilities, "probabilities")
-    expect_labels(np.asarray(labels), probabilities.shape[1])
+    expect_labels(labels, probabilities.shape[1])
 
 
 def results_of(name: str, rows: dict[str, np.ndarray], test: Clips) -> dict:

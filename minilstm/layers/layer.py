@@ -63,12 +63,6 @@ class Cache:
     def __init__(self, **values):
         self._values = values
 
-    def __deepcopy__(self, memo):
-        raise StaleCache(
-            "expected no copy of a cache, got one: backward would add gradients to copied layers. "
-            "Run forward again for every backward"
-        )
-
     def consume(self) -> SimpleNamespace:
         """Return the values as attributes. Raises StaleCache if called twice."""
         if self._values is None:
@@ -162,18 +156,19 @@ class Layer:
         """Return all parameters by readable names such as `encoder.0.Wx`.
 
         A parameter that several layers share is listed once, by its first name. Raises ConfigError
-        for two parameters of one name, and for parameters in a list, a dict or a bare tuple.
+        for two parameters of one name.
         """
         found, seen = {}, set()
         for name, param in self._named_params(prefix):
-            if name in found and found[name] is not param:
+            if param in seen:
+                continue
+            if name in found:
                 raise ConfigError(
                     f"expected one parameter of each name, got two of the name {name}: keep all "
                     "layers in one tuple, or make an attribute for each"
                 )
-            if param not in seen:
-                found[name] = param
-                seen.add(param)
+            found[name] = param
+            seen.add(param)
         return found
 
     def _named_params(self, prefix=""):
@@ -182,8 +177,7 @@ class Layer:
                 yield prefix + name, item
             elif isinstance(item, Layer):
                 yield from item._named_params(f"{prefix}{name}.")
-            elif isinstance(item, tuple | list | dict):
-                _expect_trainable(f"{type(self).__name__}.{name}", item)
+            elif isinstance(item, tuple):
                 for k, layer in enumerate(item):  # the layers of a stack are known by their number
                     if isinstance(layer, Layer):
                         yield from layer._named_params(f"{prefix}{k}.")
@@ -198,7 +192,8 @@ class Layer:
         """Join all parameters in one array and all gradients in another; params become views.
 
         A parameter can be a view into one array only, so call this on the whole model and never on
-        its parts as well. Raises ConfigError.
+        its parts as well. Raises ConfigError, also for parameters that `params` does not find, such
+        as those of layers in a list.
         """
         params = list(self.params().values())
         flat = params[0].flat if params else None
@@ -208,7 +203,10 @@ class Layer:
                 "expected all parameters of one flat array, or parameters of none, got others: "
                 "call flat on the whole model only"
             )
-        return _flatten(params) if flat is None else flat
+        if flat is None:
+            _expect_all_found(self, set(params))
+            flat = _flatten(params)
+        return flat
 
     def zero_grad(self) -> None:
         """Set all accumulated gradients to zero."""
@@ -251,15 +249,23 @@ def _flatten(named):
     return flat
 
 
-def _expect_trainable(name, items):
-    """Raise ConfigError if a tuple, list or dict hides parameters from `Layer.params`."""
-    inside = items.values() if isinstance(items, dict) else items
-    hidden = Param if isinstance(items, tuple) else (Param, Layer)
-    if any(isinstance(item, hidden) for item in inside):
-        raise ConfigError(
-            f"expected layers in a tuple, and each parameter in an attribute of its own, got a "
-            f"{type(items).__name__} {name}, which would not be trained: change it"
-        )
+def _expect_all_found(layer, found):
+    """Raise ConfigError if a tuple, list or dict has a parameter that is not in `found`."""
+    for name, item in vars(layer).items():
+        if isinstance(item, Layer):
+            _expect_all_found(item, found)
+        if not isinstance(item, tuple | list | dict):
+            continue
+        for part in item.values() if isinstance(item, dict) else item:
+            params = part.params().values() if isinstance(part, Layer) else (part,)
+            if any(isinstance(param, Param) and param not in found for param in params):
+                raise ConfigError(
+                    "expected layers in a tuple, and each parameter in an attribute of its own, "
+                    f"got a {type(item).__name__} {type(layer).__name__}.{name}, which would not "
+                    "be trained: change it"
+                )
+            if isinstance(part, Layer):
+                _expect_all_found(part, found)
 
 
 def expect(name: str, array, shape: tuple, dtype) -> None:

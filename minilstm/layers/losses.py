@@ -24,6 +24,8 @@ from . import cells, samples
 from .layer import Cache, Layer, expect
 from .workspace import empty
 
+ROUNDING = 1e-5  # by which a target may leave [0, 1]: a sum of products may give 1.0000001
+
 
 class Loss(Layer, abstract=True):
     """A loss of logits against a target that has no gradient."""
@@ -202,14 +204,15 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
 
 
 def _expect_between(name, array, low, high, advice):
-    """Raise DataError if a number is below `low` or above `high`.
+    """Raise DataError if a number is below `low` or above `high` by more than rounding.
 
     Do nothing on a GPU, or if any number is not finite: training has rules for such losses.
     """
     if not isinstance(array, np.ndarray) or array.dtype.kind == "c" or not array.size:
         return
     least, largest = array.min(), array.max()
-    if (least < low or largest > high) and np.isfinite(least + largest):
+    outside = least < low - ROUNDING or largest > high + ROUNDING
+    if outside and np.isfinite(least + largest):
         raise DataError(f"expected {name} from {low} to {high}, got {least} to {largest}: {advice}")
 
 

@@ -42,7 +42,7 @@ class Stack(Layer, sample=samples.stack):
     ):
         if layers < 1:
             raise ConfigError(f"expected at least 1 layer, got {layers}: add one")
-        if not isinstance(cell, type):
+        if not callable(cell):
             raise ConfigError(f"expected the class of a cell, got {cell!r}: pass LSTM, for example")
         self.layers = tuple(cell(D if k == 0 else H, H, rng, init) for k in range(layers))
         self.dropout = Dropout(dropout)

@@ -11,6 +11,8 @@ Paper: section 2.4, "Conditional Decoder". Scheduled sampling: Bengio et al. 201
 
 from __future__ import annotations
 
+import copy
+
 from ..backend import xp
 from ..errors import ConfigError
 from ..layers.layer import Cache
@@ -152,6 +154,14 @@ class StackByStep:
                 x = empty((*x.shape[:2], layer.D), x.dtype)
             self.runs.append(layer.begin(x, state and state[k]))
         self.y = self.runs[-1].y
+
+    def __deepcopy__(self, memo):  # of a cache, to run backward twice
+        other = copy.copy(self)
+        other.masks, other.runs = copy.deepcopy((self.masks, self.runs), memo)
+        other.y = other.runs[-1].y
+        # the layers are copied only with their model. Otherwise their gradients would be lost
+        other.layers = tuple(memo.get(id(layer), layer) for layer in self.layers)
+        return other
 
     def step(self, t):
         """Run step t of all layers -> output (B, H) of the top layer."""
