@@ -108,6 +108,11 @@ def test_bytes_that_were_not_divided_by_255_are_no_targets():
     assert np.isnan(loss.forward(z, np.full_like(z, np.nan))[0])  # training has rules for NaN
 
 
+def test_a_layer_without_parameters_has_the_dtype_of_the_backend():
+    layers = LSTM(D, H, rng()), Dropout(0.5), Linear(H, D, rng())
+    assert [layer.dtype for layer in layers] == [np.float32] * 3
+
+
 @pytest.mark.parametrize("label", (-1, H))
 def test_a_label_that_is_no_class_is_not_taken_for_another_class(label):
     with pytest.raises(DataError, match=f"expected labels from 0 to {H - 1}"):

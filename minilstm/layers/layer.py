@@ -184,9 +184,13 @@ class Layer:
 
     @property
     def dtype(self):
-        """Return the dtype of the parameters, which inputs must share."""
-        # every forward pass calls this, so it looks only at the first parameter: all share a dtype
-        return next(self._named_params())[1].value.dtype
+        """Return the dtype of the parameters, which inputs must share.
+
+        A layer without parameters has the dtype of the backend.
+        """
+        for _, param in self._named_params():
+            return param.value.dtype  # of the first: all share it, and every forward pass asks
+        return np.dtype(current_backend().dtype)
 
     def flat(self) -> Flat:
         """Join all parameters in one array and all gradients in another; params become views.
