@@ -156,11 +156,14 @@ def print_gpu(options) -> int:
         expect_writable(options.json)
     rows = gpu.TINY if options.quick else gpu.ROWS
     rows = _chosen(rows, options.only, lambda row: f"{row.name}, {row.precision}")
+
+    def keep(found):
+        if options.json is not None:
+            write_file(options.json, json.dumps(found, indent=1) + "\n")
+
     with use_backend("cupy"):
-        found = gpu.measure_all(rows, lambda text: print(text, file=sys.stderr, flush=True))
+        found = gpu.measure_all(rows, lambda text: print(text, file=sys.stderr, flush=True), keep)
     print(gpu.in_words(found))
-    if options.json is not None:
-        write_file(options.json, json.dumps(found, indent=1) + "\n")
     return 0
 
 

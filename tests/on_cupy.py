@@ -1132,6 +1132,7 @@ def test_the_doctor_records_a_step_and_says_if_it_cannot(monkeypatch):
     "fakegpu" in sys.modules,
     reason="the emulation need not import PyTorch: test_strict_cupy.py does the same",
 )
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # PyTorch's own
 def test_a_training_step_of_pytorch_finds_the_same_losses_and_gradient(monkeypatch):
     expect_the_step_of_pytorch(monkeypatch)
 

@@ -432,6 +432,28 @@ def test_every_part_of_pytorchs_model_is_on_the_gpu(monkeypatch):
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
+def test_a_graph_that_pytorch_can_not_record_costs_one_column_and_no_row(monkeypatch):
+    said = []
+
+    def fails(*arguments, **keywords):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(gpu, "Torch", fails)
+    assert gpu._captured(gpu.TINY[0], said.append) is None
+    assert said == [
+        "PyTorch captured is not measured: RuntimeError (operation not permitted when stream is "
+        "capturing)"
+    ]
+    ours = {"ours": 1.0, "PyTorch as used": 2.0, "own products": 0.5}
+    row = {
+        "row": "tiny", "precision": "tf32", "targets": None, "without a graph": 2.0, "floor": 0.5,
+        "milliseconds": ours, "ratios": {f"{name} / ours": x for name, x in ours.items()},
+        "idle": 0.01, "idle, host busy": 0.02, "launches": None, "products": 7,
+    }  # fmt: skip
+    text = gpu.in_words({"device": "A GPU", "limits": {}, "rows": [row]})
+    assert "| 2.00: 2.00 | - | 0.50: 0.50 |" in text
+
+
 def test_bench_gpu_without_pytorch_says_so_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match="expected PyTorch .*: pip install torch"):

@@ -7,6 +7,7 @@ NVRTC, and the emulation executes them on the CPU. The emulation is not part of 
 
 import contextlib
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from minilstm.backend import use_backend
+from minilstm.benchmark import gpu
 from minilstm.errors import BackendError
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +99,21 @@ def test_gradients_steps_runs_and_checkpoints_on_the_device(tmp_path):
 @pytest.mark.slow
 def test_every_gradient_agrees_with_differences_on_the_device(tmp_path):
     assert pytest_on_device(tmp_path, "-m", "slow") > 30
+
+
+@pytest.mark.slow
+def test_bench_gpu_runs_from_its_comparison_of_results_to_its_table(tmp_path):
+    """CuPy is on the emulated GPU, PyTorch on the CPU. The times mean nothing."""
+    pytest.importorskip("torch", reason="torch is not installed: an optional witness")
+    if launcher() == []:
+        pytest.skip("a real GPU runs `python -m minilstm.bench gpu` itself")
+    words = [ROOT / "tests" / "harness" / "bench_gpu.py", "--quick", "--only", "1x512"]
+    done = on_device(*words, "--json", tmp_path / "found.json", cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert row["launches"] == 2 and row["products"] > 50
+    assert {f"{name} / ours" for name in gpu.CONTENDERS} == set(row["ratios"])
+    assert "| 1x512, tf32 |" in done.stdout
 
 
 def in_any_order(*words):

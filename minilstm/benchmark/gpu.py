@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +22,9 @@ from unittest import mock
 
 import numpy as np
 
-from .. import config
+from .. import config, threads
 from ..backend import asarray, use_backend, xp
-from ..errors import BackendError
+from ..errors import BackendError, named
 from ..gpu import products
 from ..gpu.capture import Captured, on_stream
 from ..gpu.transfers import Readings
@@ -41,6 +40,7 @@ from .contenders import torch_composite
 DEVICE = "cuda"  # of PyTorch's contenders
 ROUNDS = 5
 PASSES = 8  # over the parameters: Adam reads w, dw, m, s and writes w, m, s; the norm reads dw
+MOST_BUSY = 16  # processes, where a machine names more CPUs than it lends
 AGREE = 1e-3  # relative: losses and gradient norms of ours and PyTorch's, in float32
 
 
@@ -162,7 +162,7 @@ class Torch:
                     self.step()
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 self.step()
             self.step = graph.replay
 
@@ -275,13 +275,22 @@ def floor(training: Training, row: Row, limit: dict[str, float]) -> float:
     )
 
 
-def measure(row: Row, limit: dict[str, float]) -> dict:
+def _captured(row, say):
+    """Return the function that times PyTorch's step as a graph, or None if that fails."""
+    try:
+        return Torch(row, captured=True).milliseconds
+    except RuntimeError as error:
+        say(f"PyTorch captured is not measured: {named(error)}")
+        return None
+
+
+def measure(row: Row, limit: dict[str, float], say: Callable[[str], None]) -> dict:
     """Return milliseconds of a row's step and of the contenders, ratios, counts, idle shares."""
     with use_backend("cupy", row.precision), on_stream():
         training = Training(row.settings(), Blank())
         weights = training.model.flat().value  # to draw 200 million numbers would take seconds
         weights[...] = 0.02 * xp.sin(xp.arange(weights.size, dtype=weights.dtype))
-        used, captured = Torch(row), Torch(row, captured=True)
+        used, captured = Torch(row).milliseconds, _captured(row, say)
         batches = BatchesAhead(training.packing, 0, 10**9)
         try:
             run = Captured(training.step)
@@ -299,10 +308,11 @@ def measure(row: Row, limit: dict[str, float]) -> dict:
                 alone()
             contenders = {
                 "ours": lambda count: milliseconds(lambda: run(batches.receive()), count),
-                "PyTorch as used": used.milliseconds,
-                "PyTorch captured": captured.milliseconds,
+                "PyTorch as used": used,
+                "PyTorch captured": captured,
                 "own products": lambda count: milliseconds(alone, count),
             }
+            contenders = {name: timed for name, timed in contenders.items() if timed is not None}
             times = {name: [] for name in contenders}
             for timed in contenders.values():
                 timed(2)
@@ -317,7 +327,9 @@ def measure(row: Row, limit: dict[str, float]) -> dict:
             one_by_one = median(lambda: training.step(packed), max(2, row.repeats // 4), 2)
         finally:
             batches.stop()
-        ratios = {f"{name} / ours": found[name] / found["ours"] for name in CONTENDERS}
+        ratios = {
+            f"{name} / ours": found[name] / found["ours"] for name in CONTENDERS if name in found
+        }
         return {
             "row": row.name, "precision": row.precision, "milliseconds": found, "ratios": ratios,
             "targets": TARGETS.get((row.name, row.precision)),
@@ -334,9 +346,12 @@ def launches(work: Callable) -> int | None:
     activity = torch.profiler.ProfilerActivity.CUDA
     work()
     xp.cuda.get_current_stream().synchronize()
-    with torch.profiler.profile(activities=[activity]) as seen:
-        work()
-        xp.cuda.get_current_stream().synchronize()
+    try:
+        with torch.profiler.profile(activities=[activity]) as seen:
+            work()
+            xp.cuda.get_current_stream().synchronize()
+    except RuntimeError:  # not every machine lets its GPU be profiled
+        return None
     calls = re.compile("cu(da)?[A-Z]|Activity Buffer")  # of the host: not work of the device
     return sum(calls.match(event.name) is None for event in seen.events()) or None
 
@@ -345,14 +360,17 @@ def launches(work: Callable) -> int | None:
 def busy_host() -> Iterator[None]:
     """Keep every CPU at work in a process of its own, as other programs of a machine do."""
     workers = multiprocessing.get_context("spawn")
-    busy = [workers.Process(target=_spin, daemon=True) for _ in range(os.cpu_count() or 1)]
-    for process in busy:
-        process.start()
-    time.sleep(1)  # until they have started
+    count = min(len(threads.cpus()), MOST_BUSY)
+    busy = [workers.Process(target=_spin, daemon=True) for _ in range(count)]
+    started = []
     try:
+        for process in busy:
+            process.start()
+            started.append(process)
+        time.sleep(1)  # until they have started
         yield
     finally:
-        for process in busy:
+        for process in started:
             process.terminate()
             process.join()
 
@@ -363,18 +381,24 @@ def _spin():
         pass
 
 
-def measure_all(rows: tuple[Row, ...], say: Callable[[str], None]) -> dict:
-    """Compare results, then measure all rows. Returns everything that was measured. CuPy only."""
+def measure_all(
+    rows: tuple[Row, ...], say: Callable[[str], None], keep: Callable[[dict], None]
+) -> dict:
+    """Compare results, then measure all rows. Returns everything that was measured. CuPy only.
+
+    After each row keep(everything so far) is called, so that a later error loses nothing.
+    """
     find_torch()
     agreement = expect_same_results(replace(rows[-1], precision="float32"))
     say(f"losses and gradient norm as PyTorch's within {agreement:.0e}")
-    limit, found = limits(), []
+    name = xp.cuda.runtime.getDeviceProperties(xp.cuda.runtime.getDevice())["name"].decode()
+    found = {"device": name, "limits": limits(), "agreement": agreement, "rows": []}
     for row in rows:
         say(f"{row.name}, {row.precision}")
-        found.append(measure(row, limit))
+        found["rows"].append(measure(row, found["limits"], say))
+        keep(found)
         _free()
-    name = xp.cuda.runtime.getDeviceProperties(xp.cuda.runtime.getDevice())["name"].decode()
-    return {"device": name, "limits": limit, "agreement": agreement, "rows": found}
+    return found
 
 
 def _free():
@@ -400,7 +424,9 @@ def in_words(found: dict) -> str:
     for row in found["rows"]:
         times, targets = row["milliseconds"], row["targets"] or (None, None, None)
         contenders = (
-            f"{times[name]:.2f}: {row['ratios'][name + ' / ours']:.2f}"
+            "-"
+            if name not in times
+            else f"{times[name]:.2f}: {row['ratios'][name + ' / ours']:.2f}"
             + (f" (>= {target:.2f})" if target else "")
             for name, target in zip(CONTENDERS, targets, strict=True)
         )
