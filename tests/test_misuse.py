@@ -183,7 +183,7 @@ def test_a_shared_parameter_counts_once_and_sums_both_gradients():
 
 
 def test_a_copied_cache_gives_the_same_gradients_once_more():
-    """Those of a decoder that sees its own frames went to copies of its layers."""
+    """A decoder that sees its own frames had put them into copies of its layers."""
     model = minilstm.Composite(D, H, 2, rng(), "future")
     outputs, cache = model.forward(abs(numbers(3, B, D)), abs(numbers(3, B, D)))
     again = copy.deepcopy(cache)
