@@ -66,7 +66,7 @@ class Comparison:
 
     kind: str  # of Work, or "memory": the peak memory of a standard layer
     size: tuple  # T, B, D, H, and the number of layers where it is not 1
-    contender: str  # the name of the contender that we are compared with
+    contender: str  # its name in contenders.py
     target: float | None
     ratio: float | None = None  # other / ours
     quartiles: tuple = ()

@@ -35,7 +35,9 @@ class Captured:
         step = Captured(step)
         step(batch)         first call for a kind of `batch`: runs without a graph
         step(batch)         second call: recorded, then launched
-        step(batch)         later calls: only launched (after a full GPU once more from the start)
+        step(batch)         later calls: only launched
+
+    If the GPU was full and memory of the graphs was freed, all kinds begin again with a first call.
 
     The kind of `batch` is the address, shape and dtype of each array, and the value of everything
     that is not an array. The function returns nothing. Arrays that are not arguments must stay at
@@ -93,7 +95,7 @@ def _kind_of(tree):
 def on_stream():
     """Use a stream that can be recorded. Wait for all earlier work first, and for its own work.
 
-    It is waited for after an error, too: other streams would not wait before they read the weights.
+    Wait after an error, too. Otherwise another stream could read the weights too early.
     """
     xp.cuda.get_current_stream().synchronize()
     with _stream(xp.cuda.runtime.getDevice()) as stream:

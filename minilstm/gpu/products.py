@@ -23,7 +23,7 @@ from ..backend import current_backend, xp
 from ..errors import BackendError
 
 WORKSPACE = 64 << 20  # bytes of scratch memory for each stream
-OF_HANDLE = 32 << 20  # bytes that a new handle takes for itself on an H100, by NVIDIA's manual
+OF_HANDLE = 32 << 20  # bytes that a new handle takes for itself (NVIDIA's manual, for an H100)
 
 # names of the header cublas_api.h: cublasComputeType_t, cudaDataType_t, cublasOperation_t
 COMPUTE = {"float32": 68, "tf32": 77, "float64": 70}

@@ -189,7 +189,7 @@ class Layer:
         A layer without parameters has the dtype of the backend.
         """
         for _, param in self._named_params():
-            return param.value.dtype  # of the first: all share it, and every forward pass asks
+            return param.value.dtype  # the first is enough, because all have one dtype
         return np.dtype(current_backend().dtype)
 
     def flat(self) -> Flat:

@@ -159,7 +159,7 @@ class StackByStep:
         other = copy.copy(self)
         other.masks, other.runs = copy.deepcopy((self.masks, self.runs), memo)
         other.y = other.runs[-1].y
-        # the layers are copied only with their model. Otherwise their gradients would be lost
+        # a layer is copied only with its model: the gradients of other copies would be lost
         other.layers = tuple(memo.get(id(layer), layer) for layer in self.layers)
         return other
 
