@@ -11,7 +11,7 @@ from minilstm.errors import ConfigError, DataError, ShapeError
 from minilstm.layers.dropout import Dropout
 from minilstm.layers.layer import Layer, Param, Sample
 from minilstm.layers.linear import Linear
-from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy
+from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from minilstm.layers.lstm import LSTM
 from minilstm.layers.stack import Stack
 from minilstm.optim import SGD, clip_norm
@@ -235,3 +235,15 @@ def test_a_function_that_makes_a_cell_serves_as_its_class():
 def test_the_name_of_a_cell_in_place_of_its_class_is_refused():
     with pytest.raises(ConfigError, match="expected the class of a cell, got 'elman'"):
         minilstm.Composite(D, H, 1, rng(), cell="elman")
+
+
+def test_a_loss_that_is_assigned_to_a_model_makes_the_frames_of_its_decoders():
+    x = np.abs(numbers(T, B, D))
+    given, assigned = (
+        minilstm.Composite(D, H, 1, rng(), conditional="both", loss=loss)
+        for loss in (SquaredError(), None)
+    )
+    assigned.loss = SquaredError()
+    for wanted, found in zip(given.forward(x, x)[0], assigned.forward(x, x)[0], strict=True):
+        assert (wanted == found).all()
+    assert assigned.loss is assigned.predict.loss is assigned.reconstruct.loss

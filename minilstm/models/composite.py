@@ -21,7 +21,7 @@ from ..errors import ConfigError, DataError, ShapeError
 from ..gpu.side_by_side import joined, side_by_side
 from ..layers.init import PAPER_INIT, Init, expect_generator
 from ..layers.layer import Cache, Layer, expect, expect_entries
-from ..layers.losses import BernoulliCrossEntropy, Loss
+from ..layers.losses import Loss
 from ..layers.lstm import PeepholeLSTM
 from ..layers.rnn import Recurrent
 from ..layers.segments import Unrolling
@@ -66,7 +66,6 @@ class EncoderDecoder(Layer, abstract=True):
             )
         expect_generator(rng)
         self.D = D
-        self.loss = loss or BernoulliCrossEntropy()
         # one generator for each part, so that the same part of two models has the same weights
         encode_rng, reconstruct_rng, predict_rng = rng.spawn(3)
         self.encoder = Encoder(D, H, layers, encode_rng, cell, init, dropout)
@@ -74,7 +73,7 @@ class EncoderDecoder(Layer, abstract=True):
         def decoder(rng, conditional):
             return Decoder(
                 D, H, layers, rng, conditional,
-                start=start, loss=self.loss, cell=cell, init=init, dropout=dropout,
+                start=start, loss=loss, cell=cell, init=init, dropout=dropout,
             )  # fmt: skip
 
         self.reconstruct = self.predict = None
@@ -88,6 +87,16 @@ class EncoderDecoder(Layer, abstract=True):
         """The decoders that the model has, by the names of their outputs."""
         both = zip(self.output_names, (self.reconstruct, self.predict), strict=True)
         return {name: decoder for name, decoder in both if decoder}
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of both decoders: its `mean` turns their logits into frames."""
+        return next(iter(self.decoders.values())).loss
+
+    @loss.setter
+    def loss(self, loss: Loss) -> None:
+        for decoder in self.decoders.values():
+            decoder.loss = loss
 
     def set_unrolling(self, recompute: int = 0, tbptt: int = 0) -> None:
         """Recompute every stack in segments, or truncate its gradient.
