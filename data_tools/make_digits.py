@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.command import Parser, run_command
-from minilstm.data.digits import BUNDLED, SPLITS, load_digits
+from minilstm.data.digits import BUNDLED, MNIST_SPLITS, load_digits
 from minilstm.errors import ConfigError
 from minilstm.files import replacing
 
@@ -47,7 +47,7 @@ def make_digits(folder: str, out: Path) -> None:
     written.
     """
     arrays = {}
-    for split in SPLITS:
+    for split in MNIST_SPLITS:
         images, labels = load_digits(folder, split)
         chosen = evenly_spaced(labels, PER_CLASS[split])
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images[chosen], labels[chosen]

@@ -32,7 +32,7 @@ from .digits import expect_bytes, resize_digits
 from .rng import Purpose, keyed_rng, whole_number
 from .vectors import Scale
 
-UNLABELLED, LABELLED = 0, 1  # two series of draws that share nothing
+SEQUENCES, CLIPS = 0, 1  # two series of draws that share nothing
 INK = 14  # pixels of a digit before it is drawn larger or smaller
 
 # Lengths are shares of the frame's side, rates are per frame; every clip has its own pace.
@@ -233,7 +233,7 @@ class Actions:
         With `changes` there is one more state than there are frames.
         """
         k, B = whole_number("k", k, 0), whole_number("B", B, 1)
-        rng = keyed_rng(Purpose.ACTIONS, self.seed, UNLABELLED, k)
+        rng = keyed_rng(Purpose.ACTIONS, self.seed, SEQUENCES, k)
         return self._plan(rng, rng.integers(len(CLASSES), size=B))
 
     def clips(self, per_class: int, first: int = 0) -> Clips:
@@ -250,7 +250,7 @@ class Actions:
                 f"that are free, got {K} of each class: ask for {fit} or fewer"
             )
         numbers = range(whole_number("first", first, 0), first + K)
-        rngs = (keyed_rng(Purpose.ACTIONS, self.seed, LABELLED, k) for k in numbers)
+        rngs = (keyed_rng(Purpose.ACTIONS, self.seed, CLIPS, k) for k in numbers)
         rounds = [self._drawn(*self._plan(rng, labels)) for rng in rngs]
         frames = np.concatenate(rounds, axis=1).swapaxes(0, 1)
         N = K * len(labels)

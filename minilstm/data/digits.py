@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import ConfigError, DataError, ShapeError, named
 from .rng import expect_split, whole_number
 
-SPLITS = ("train", "test")
+MNIST_SPLITS = ("train", "test")
 SIZE = 28  # MNIST digits are 28 x 28 pixels
 BYTES = np.dtype(np.uint8)
 BUNDLED = Path(__file__).with_name("digits.npz")
@@ -46,7 +46,7 @@ def load_digits(
     ConfigError for an unknown split, DataError for a file that is missing, damaged or not the
     original.
     """
-    expect_split(split, SPLITS)
+    expect_split(split, MNIST_SPLITS)
     if source == "bundled":
         return _bundled(split)
     images, labels = (

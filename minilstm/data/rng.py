@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import ConfigError, ShapeError
 
-PARTS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 
 
 @unique
@@ -81,7 +81,7 @@ def members_of_split(groups: np.ndarray, split: str) -> np.ndarray:
     number ends in 8 are for "test", in 9 for "validation", and the others for "train". "all" is
     every member. Raises ShapeError for other groups, ConfigError for an unknown split.
     """
-    expect_split(split, (*PARTS, "all"))
+    expect_split(split, (*SPLITS, "all"))
     tenth = group_numbers(groups) % 10
     wanted = {"all": tenth >= 0, "train": tenth < 8, "test": tenth == 8, "validation": tenth == 9}
     return np.flatnonzero(wanted[split])

@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import ConfigError, DataError, one_line
 from .rng import Purpose, group_numbers, keyed_rng, whole_number
 
-SPLITS = (1, 2, 3)
+OFFICIAL_SPLITS = (1, 2, 3)
 
 Indices = np.ndarray
 
@@ -119,7 +119,7 @@ def few_per_class(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
 
 def _known(split):
-    if split not in SPLITS:
+    if split not in OFFICIAL_SPLITS:
         raise ConfigError(f"expected split 1, 2 or 3, got {split!r}: choose one")
     return split
 

@@ -22,7 +22,7 @@ import numpy as np
 from .. import config
 from ..config import ClassifySettings
 from ..data import Clips, read_percepts, write_percepts
-from ..data.splits import SPLITS, few_per_class, grouped_folds, hmdb51_split, ucf101_split
+from ..data.splits import OFFICIAL_SPLITS, few_per_class, grouped_folds, hmdb51_split, ucf101_split
 from ..errors import DataError, RunError, number_of
 from ..files import make_folder, write_file
 from .action_experiments import METHODS, Plan
@@ -176,7 +176,7 @@ def plan_real_clips(
     else:
         ucf101 = (Path(lists) / "trainlist01.txt").exists()
         official = ucf101_split if ucf101 else hmdb51_split
-        splits = [official(names, lists, n, partly) for n in SPLITS]
+        splits = [official(names, lists, n, partly) for n in OFFICIAL_SPLITS]
     most = min(np.bincount(first.labels[learn]).max() for learn, _ in splits)
     counts = tuple(n for n in scale.counts if n <= most)
     if len(counts) > 1:

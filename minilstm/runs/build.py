@@ -35,7 +35,7 @@ from ..data import (
     read_percepts,
 )
 from ..data.fingerprint import fingerprint
-from ..data.rng import PARTS, Purpose, expect_split, keyed_rng, members_of_split
+from ..data.rng import SPLITS, Purpose, expect_split, keyed_rng, members_of_split
 from ..data.splits import few_per_class, grouped_folds
 from ..errors import ConfigError, RunError
 from ..layers.init import Init
@@ -77,6 +77,12 @@ def cell_of(config: Config) -> type[Recurrent]:
     return CELLS[config.model.cell] if own is None else read_cell(own)
 
 
+def build_init(config: Config) -> Init:
+    """Return the rule by which a configuration draws the first weights."""
+    settings = config.init
+    return Init(settings.weights, settings.scale, settings.peephole_scale, settings.forget_bias)
+
+
 def build_model(
     config: Config, D: int, init: Init | None = None, cell: type[Recurrent] | None = None
 ) -> models.EncoderDecoder:
@@ -85,20 +91,20 @@ def build_model(
     `init` replaces the configuration's. The model has the dtype of the configuration.
     """
     rng = keyed_rng(Purpose.WEIGHTS, config.run.seed)
-    c, i = config.model, config.init
-    init = init or Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
+    settings = config.model
+    init = init or build_init(config)
     with use_backend(current_backend().name, config.run.dtype):
-        model = MODELS[c.kind](
+        model = MODELS[settings.kind](
             D,
-            c.hidden,
-            c.layers,
+            settings.hidden,
+            settings.layers,
             rng,
-            conditional=c.conditional,
-            start=c.start,
+            conditional=settings.conditional,
+            start=settings.start,
             loss=build_loss(config),
             cell=cell or cell_of(config),
             init=init,
-            dropout=c.dropout,
+            dropout=settings.dropout,
         )
     model.set_unrolling(config.run.recompute, config.run.tbptt)
     return model
@@ -157,7 +163,7 @@ def seed_of(split: str, seed: int) -> int:
     Raises ConfigError for an unknown split, and for a `seed` that would train on the motions of
     validation or test.
     """
-    expect_split(split, PARTS)
+    expect_split(split, SPLITS)
     if seed in SEEDS.values():
         raise ConfigError(
             f"expected a seed other than those of the validation and test motions, got {seed}: "
@@ -201,7 +207,7 @@ def split_digits(digits: str, split: str) -> np.ndarray:
 
     Raises ConfigError for an unknown split, and what `load_digits` raises.
     """
-    expect_split(split, PARTS)
+    expect_split(split, SPLITS)
     images, _ = load_digits(digits, "test" if split == "test" else "train")
     if split == "test":
         return images
@@ -223,24 +229,28 @@ def start_readouts(model: models.EncoderDecoder, mean: np.ndarray) -> None:
 
 def build_optimizer(model: Layer, config: Config) -> Optimizer:
     """Build the optimizer of a configuration for all parameters of a model."""
-    o = config.optimizer
-    settings: dict = {"momentum": o.momentum, "l2": o.l2, "clamp_update": o.clamp_update}
-    if o.rule != "sgd":  # it has no mean square of gradients
-        settings |= {"decay": o.mean_square_decay, "epsilon": o.epsilon}
-    return RULES[o.rule](model.flat(), **settings)
+    settings = config.optimizer
+    numbers: dict = {
+        "momentum": settings.momentum,
+        "l2": settings.l2,
+        "clamp_update": settings.clamp_update,
+    }
+    if settings.rule != "sgd":  # it has no mean square of gradients
+        numbers |= {"decay": settings.mean_square_decay, "epsilon": settings.epsilon}
+    return RULES[settings.rule](model.flat(), **numbers)
 
 
 def build_schedule(config: Config):
     """Return the learning rate as a function of the steps before, skipped ones included."""
-    o = config.optimizer
+    settings = config.optimizer
     return schedule(
-        o.schedule,
-        o.learning_rate,
-        steps=o.schedule_steps,
-        floor=o.schedule_floor,
-        decay_factor=o.decay_factor,
-        decay_every=o.decay_every,
-        warmup_steps=o.warmup_steps,
+        settings.schedule,
+        settings.learning_rate,
+        steps=settings.schedule_steps,
+        floor=settings.schedule_floor,
+        decay_factor=settings.decay_factor,
+        decay_every=settings.decay_every,
+        warmup_steps=settings.warmup_steps,
     )
 
 
@@ -251,34 +261,39 @@ def open_clips(settings: ClassifySettings) -> tuple[Clips, Clips, Clips]:
     test, another is for validation, and the others give at most `labels` clips of each class.
     Raises ConfigError.
     """
-    c = settings
-    if c.source == "percepts":
-        if not c.path:
-            raise ConfigError("expected the folder of percepts, got none: name it by --path")
-        if c.fold >= c.folds:
-            raise ConfigError(
-                f"expected --fold 0 to {c.folds - 1}, one of {c.folds} folds, got {c.fold}: choose "
-                "one of those"
-            )
-        clips = read_percepts(c.path)
-        clips = clips.select(clips.labels >= 0)
-        if not len(clips):
-            raise ConfigError(
-                f"{c.path}: expected clips with labels, got none: extract them with their classes"
-            )
-        rest, test = (clips.select(n) for n in list(grouped_folds(clips.groups, c.folds))[c.fold])
-        train, validation = next(grouped_folds(rest.groups, c.folds - 1))
-        train = train[few_per_class(rest.labels[train], c.labels, c.seed)]
-        return rest.select(train), rest.select(validation), test
-    counts = {"train": c.labels, "validation": c.validation, "test": c.test}
+    if settings.source == "percepts":
+        return _percept_clips(settings)
+    counts = {"train": settings.labels, "validation": settings.validation, "test": settings.test}
     train, validation, test = (
         Actions(
-            split_digits(c.digits, split), c.frame_size, c.length,
-            seed_of(split, c.seed), c.changes,
+            split_digits(settings.digits, split), settings.frame_size, settings.length,
+            seed_of(split, settings.seed), settings.changes,
         ).clips(count)
         for split, count in counts.items()
     )  # fmt: skip
     return train, validation, test
+
+
+def _percept_clips(settings):
+    fold, folds = settings.fold, settings.folds
+    if not settings.path:
+        raise ConfigError("expected the folder of percepts, got none: name it by --path")
+    if fold >= folds:
+        raise ConfigError(
+            f"expected --fold 0 to {folds - 1}, one of {folds} folds, got {fold}: choose one of "
+            "those"
+        )
+    clips = read_percepts(settings.path)
+    clips = clips.select(clips.labels >= 0)
+    if not len(clips):
+        raise ConfigError(
+            f"{settings.path}: expected clips with labels, got none: extract them with their "
+            "classes"
+        )
+    rest, test = (clips.select(n) for n in list(grouped_folds(clips.groups, folds))[fold])
+    train, validation = next(grouped_folds(rest.groups, folds - 1))
+    train = train[few_per_class(rest.labels[train], settings.labels, settings.seed)]
+    return rest.select(train), rest.select(validation), test
 
 
 def read_config(run: str | Path, cell: str | None = None) -> Config:

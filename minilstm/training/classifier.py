@@ -284,10 +284,9 @@ def build_classifier(
             D, settings.hidden, settings.layers, K, rng, init=init, dropout=settings.dropout
         )
     trained = build.read_config(run, cell)
-    c, i = trained.model, trained.init
-    init = Init(i.weights, i.scale, i.peephole_scale, i.forget_bias)
-    cell_class = build.cell_of(trained)
-    classifier = Classifier(D, c.hidden, c.layers, K, rng, cell_class, init, settings.dropout)
+    H, layers = trained.model.hidden, trained.model.layers
+    cell_class, init = build.cell_of(trained), build.build_init(trained)
+    classifier = Classifier(D, H, layers, K, rng, cell_class, init, settings.dropout)
     if settings.encoder != "scratch":
         copy_encoder(classifier, build.load_run(run, cell=cell), run)
     return classifier
