@@ -3,6 +3,8 @@
 Command lines catch `MinilstmError`, print its line and exit with status 2.
 """
 
+from numbers import Integral
+
 
 class MinilstmError(Exception):
     """Base of all errors that minilstm raises on purpose."""
@@ -34,6 +36,15 @@ class StaleCache(MinilstmError, RuntimeError):  # noqa: N818  (named after its c
 
 class NonFiniteError(MinilstmError, ArithmeticError):
     """A loss or gradient that is not a finite number."""
+
+
+def whole_number(name: str, value: int, at_least: int) -> int:
+    """Return `value` as an int. Raises ConfigError unless it is a whole number >= `at_least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"expected a whole number for {name}, got {value!r}: pass an int")
+    if value < at_least:
+        raise ConfigError(f"expected {name} >= {at_least}, got {value}: raise {name}")
+    return int(value)
 
 
 def one_line(error: BaseException | str) -> str:

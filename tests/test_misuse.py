@@ -237,6 +237,29 @@ def test_the_name_of_a_cell_in_place_of_its_class_is_refused():
         minilstm.Composite(D, H, 1, rng(), cell="elman")
 
 
+@pytest.mark.parametrize("loss", (BernoulliCrossEntropy(), SquaredError(), SoftmaxCrossEntropy()))
+def test_the_mean_loss_of_no_frame_is_refused(loss):
+    for empty in (numbers(0, B, D), numbers(T, 0, D)):
+        with pytest.raises(ShapeError, match="expected logits with T, B >= 1"):
+            loss.forward(empty, empty)
+
+
+def test_sizes_may_be_numbers_of_numpy_and_must_be_whole():
+    cells = [LSTM(np.int64(D), np.int32(H), rng()), LSTM(D, H, rng())]
+    assert (cells[0].Wh.value == cells[1].Wh.value).all()
+    minilstm.Composite(D, H, np.int64(2), rng()).set_unrolling(np.int64(2))
+    for sizes in ((2.5, H, 1), (D, 2.5, 1), (D, H, 1.5), (D, H, True)):
+        with pytest.raises(ConfigError, match="expected a whole number for"):
+            minilstm.Composite(*sizes, rng())
+
+
+def test_a_decoder_without_a_code_says_where_a_code_comes_from():
+    for conditional in (False, True):
+        decoder = minilstm.Composite(D, H, 1, rng(), "both" if conditional else "none").predict
+        with pytest.raises(ShapeError, match="expected a code, got None"):
+            decoder.forward(None, 3)
+
+
 def test_a_loss_that_is_assigned_to_a_model_makes_the_frames_of_its_decoders():
     x = np.abs(numbers(T, B, D))
     given, assigned = (

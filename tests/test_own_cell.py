@@ -278,7 +278,7 @@ def test_its_inputs_are_checked_as_those_of_any_layer():
     layer, (x, state) = sample_of(GRU).layer, sample_of(GRU).inputs
     with pytest.raises(ShapeError, match="GRU input x"):
         layer.forward(x[..., :-1], state)
-    with pytest.raises(ConfigError, match="at least 1 layer"):
+    with pytest.raises(ConfigError, match="expected layers >= 1"):
         Stack(4, 3, 0, np.random.default_rng(0), cell=GRU)
 
 

@@ -167,7 +167,7 @@ def test_segments_follow_each_other_from_the_first_step_to_the_last(
 
 @pytest.mark.parametrize("lengths", [{"recompute": -1}, {"tbptt": 2.0}, {"tbptt": True}])
 def test_a_length_that_is_no_number_of_steps_is_refused(lengths):
-    with pytest.raises(ConfigError, match="expected .* of K >= 0 steps, got .*: 0 is off"):
+    with pytest.raises(ConfigError, match="expected .*(recompute|tbptt).*, got"):
         Unrolling(**lengths)
 
 

@@ -26,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import free_host_memory
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, whole_number
 from .clips import Clips
 from .digits import expect_bytes, resize_digits
-from .rng import Purpose, keyed_rng, whole_number
+from .rng import Purpose, keyed_rng
 from .vectors import Scale
 
 SEQUENCES, CLIPS = 0, 1  # two series of draws that share nothing

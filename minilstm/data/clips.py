@@ -20,8 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import DataError
-from .rng import whole_number
+from ..errors import DataError, whole_number
 from .vectors import Scale, as_vectors, scale_of
 
 UNLABELLED = -1

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, ShapeError, named
-from .rng import expect_split, whole_number
+from ..errors import ConfigError, DataError, ShapeError, named, whole_number
+from .rng import expect_split
 
 MNIST_SPLITS = ("train", "test")
 SIZE = 28  # MNIST digits are 28 x 28 pixels

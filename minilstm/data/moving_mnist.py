@@ -21,9 +21,9 @@ import math
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, whole_number
 from .digits import SIZE, expect_bytes, resize_digits
-from .rng import Purpose, endless_shuffle, keyed_rng, whole_number
+from .rng import Purpose, endless_shuffle, keyed_rng
 
 SPEEDS = ("constant", "random")
 STEP = 0.1  # per frame, of the way from wall to wall: 3.6 pixels with 28-pixel digits, 64x64 frames

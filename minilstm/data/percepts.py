@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, named, one_line
+from ..errors import ConfigError, DataError, named, one_line, whole_number
 from ..files import replacing, write_file
 from .clips import Clips, windows
-from .rng import endless_shuffle, members_of_split, whole_number
+from .rng import endless_shuffle, members_of_split
 from .vectors import Scale
 
 ARRAY = "features"

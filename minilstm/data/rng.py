@@ -103,12 +103,3 @@ def group_numbers(groups: np.ndarray) -> np.ndarray:
             f"{groups.shape}: give each its recording's number"
         )
     return groups
-
-
-def whole_number(name: str, value: int, at_least: int) -> int:
-    """Return `value` as an int. Raises ConfigError unless it is a whole number >= `at_least`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise ConfigError(f"expected a whole number for {name}, got {value!r}: pass an int")
-    if value < at_least:
-        raise ConfigError(f"expected {name} >= {at_least}, got {value}: raise {name}")
-    return int(value)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, named, one_line
+from ..errors import ConfigError, DataError, named, one_line, whole_number
 from ..files import refuse_pipe
-from .rng import endless_shuffle, members_of_split, whole_number
+from .rng import endless_shuffle, members_of_split
 
 MAX_HEADER = 1000  # bytes: NumPy writes 118. To read a damaged header of 10,000 takes a minute
 PUBLIC_T = 20  # frames per sequence of both public files; the axis of that length is time

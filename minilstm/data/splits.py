@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..errors import ConfigError, DataError, one_line
-from .rng import Purpose, group_numbers, keyed_rng, whole_number
+from ..errors import ConfigError, DataError, one_line, whole_number
+from .rng import Purpose, group_numbers, keyed_rng
 
 OFFICIAL_SPLITS = (1, 2, 3)
 

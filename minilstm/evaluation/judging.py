@@ -27,8 +27,7 @@ from ..backend import (
 )
 from ..config import Config
 from ..data import Scale, Source, as_frames, as_vectors
-from ..data.rng import whole_number
-from ..errors import ConfigError, NonFiniteError, ShapeError, number_of
+from ..errors import ConfigError, NonFiniteError, ShapeError, number_of, whole_number
 from ..layers.layer import expect
 from ..layers.losses import Loss, SquaredError
 from ..layers.workspace import Fresh, use_workspace

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import current_backend, xp
-from ..errors import ConfigError
+from ..errors import ConfigError, whole_number
 from .layer import Param
 
 
@@ -43,11 +43,8 @@ class Init:
 
     def weight(self, rng: np.random.Generator, rows: int, columns: int) -> Param:
         """Draw a (rows, columns) matrix that maps `rows` inputs to `columns` outputs."""
-        if rows < 0 or columns < 1:
-            raise ConfigError(
-                f"expected at least 0 inputs and 1 output of a weight, got {rows} and {columns}: "
-                "make the layer larger"
-            )
+        whole_number("the inputs of a weight", rows, 0)
+        whole_number("the outputs of a weight", columns, 1)
         expect_generator(rng)
         bound = self.scale if self.weights == "uniform" else max(rows, 1) ** -0.5
         return Param(rng.uniform(-bound, bound, (rows, columns)))

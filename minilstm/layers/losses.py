@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from ..backend import xp
-from ..errors import DataError
+from ..errors import DataError, ShapeError
 from ..gpu import cross_entropy, kernels
 from . import cells, samples
 from .layer import Cache, Layer, expect
@@ -70,7 +70,7 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
 
     def forward(self, logits, target):
         """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
-        expect("logits", logits, ("T", "B", "D"), None)
+        _expect_logits(logits)
         expect("target", target, logits.shape, logits.dtype)
         _expect_between("target", target, 0, 1, "scale it, bytes by 1 / 255")
         if kernels.wanted(logits.dtype):
@@ -126,7 +126,7 @@ class SquaredError(Loss, sample=samples.squared):
 
     def forward(self, logits, target):
         """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
-        expect("logits", logits, ("T", "B", "D"), None)
+        _expect_logits(logits)
         expect("target", target, logits.shape, logits.dtype)
         error = xp.subtract(logits, target, out=empty(logits.shape, logits.dtype))
         square = xp.multiply(error, error, out=empty(error.shape, error.dtype))
@@ -161,7 +161,7 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
 
     def forward(self, logits, target):
         """logits (T, B, K), target (T, B) of integers -> loss (0-d array), cache."""
-        expect("logits", logits, ("T", "B", "K"), None)
+        _expect_logits(logits)
         kind = getattr(target, "dtype", np.dtype(int))
         expect("target", target, logits.shape[:2], kind if kind.kind in "iu" else int)
         _expect_between(
@@ -201,6 +201,13 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
     def logits(self, mean):
         """Return log(mean), with mean at least 1e-4."""
         return xp.log(xp.clip(mean, 1e-4, 1))
+
+
+def _expect_logits(logits):
+    """Raise ShapeError unless there is a frame: the mean over none would not be a number."""
+    expect("logits", logits, ("T", "B", "D"), None)
+    if not _frames(logits):
+        raise ShapeError(f"expected logits with T, B >= 1, got {logits.shape}: give a frame")
 
 
 def _expect_between(name, array, low, high, advice):

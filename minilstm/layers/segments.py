@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..errors import ConfigError
+from ..errors import whole_number
 from ..gpu.side_by_side import joined
 from . import samples
 from .layer import Cache, expect, expect_entries
@@ -44,7 +44,7 @@ class Unrolling:
     """The options of this file: lengths K in steps, 0 for off.
 
     If both are on, each window of `tbptt` steps is cut into segments of `recompute` steps. Raises
-    ConfigError if a length is not an integer >= 0.
+    ConfigError if a length is no whole number >= 0.
     """
 
     recompute: int = 0
@@ -52,8 +52,7 @@ class Unrolling:
 
     def __post_init__(self):
         for name, K in vars(self).items():
-            if type(K) is not int or K < 0:
-                raise ConfigError(f"expected {name} of K >= 0 steps, got {K!r}: 0 is off")
+            whole_number(name, K, 0)
 
     def segments(self, T: int) -> list[slice]:
         """Return the steps of each segment of T steps: all in one if both options are off."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, whole_number
 from ..gpu.wavefront import has_room, wavefront
 from . import samples
 from .dropout import Dropout
@@ -40,8 +40,7 @@ class Stack(Layer, sample=samples.stack):
         init: Init = PAPER_INIT,
         dropout: float = 0.0,
     ):
-        if layers < 1:
-            raise ConfigError(f"expected at least 1 layer, got {layers}: add one")
+        whole_number("layers", layers, 1)
         if not callable(cell):
             raise ConfigError(f"expected the class of a cell, got {cell!r}: pass LSTM, for example")
         self.layers = tuple(cell(D if k == 0 else H, H, rng, init) for k in range(layers))

@@ -75,6 +75,8 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
         """code, T, truth (T, B, D), feed_truth, masks -> logits (T, B, D), cache."""
         if not isinstance(T, int | np.integer) or T < 1:
             raise ShapeError(f"expected T >= 1 frames to decode, got {T!r}: say how many")
+        if code is None:
+            raise ShapeError("expected a code, got None: pass the one that the encoder returns")
         if self.conditional:
             feed_truth = self._checked(feed_truth, truth, T, len(code[0][0]))
             if feed_truth is not True:
