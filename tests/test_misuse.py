@@ -247,7 +247,7 @@ def test_the_mean_loss_of_no_frame_is_refused(loss):
 def test_sizes_may_be_numbers_of_numpy_and_must_be_whole():
     cells = [LSTM(np.int64(D), np.int32(H), rng()), LSTM(D, H, rng())]
     assert (cells[0].Wh.value == cells[1].Wh.value).all()
-    minilstm.Composite(D, H, np.int64(2), rng()).set_unrolling(np.int64(2))
+    minilstm.Composite(D, H, np.int64(2), rng()).set_segments(np.int64(2))
     for sizes in ((2.5, H, 1), (D, 2.5, 1), (D, H, 1.5), (D, H, True)):
         with pytest.raises(ConfigError, match="expected a whole number for"):
             minilstm.Composite(*sizes, rng())

@@ -131,7 +131,7 @@ def test_it_passes_the_gradient_check_inside_a_composite_that_feeds_on_its_outpu
     model = composite_of_grus(rng, 3, 2, 1, "future", "float64")
     with use_backend("numpy", "float64"):
         randomize(model, rng)
-    model.set_unrolling(**lengths)
+    model.set_segments(**lengths)
     fed = np.array([[True, False]] * 4)
     inputs = rng.random((3, 2, 3)), rng.random((4, 2, 3)), 4, (False, fed), None
     rows = check(Sample(model, inputs, zeros={"future": (3,)}))

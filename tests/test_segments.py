@@ -29,7 +29,7 @@ from minilstm.layers.losses import SquaredError
 from minilstm.layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
 from minilstm.layers.rnn import Recurrent
 from minilstm.layers.samples import randomize
-from minilstm.layers.segments import WHOLE, SegmentedStack, Segments, Unrolling
+from minilstm.layers.segments import WHOLE, SegmentedStack, SegmentLengths, Segments
 from minilstm.layers.workspace import Fresh, Reused, use_workspace
 from minilstm.models import STARTS, Autoencoder, Composite, Decoder, Encoder, FuturePredictor
 from minilstm.runs import build
@@ -85,14 +85,14 @@ def identical(got, expected):
         assert got[name].tobytes() == want.tobytes(), name
 
 
-def set_unrolling(layer, **lengths):
+def set_segments(layer, **lengths):
     """For any layer: all stacks in it."""
     if isinstance(layer, SegmentedStack):
-        layer.unrolling = Unrolling(**lengths)
+        layer.lengths = SegmentLengths(**lengths)
     elif isinstance(layer, Decoder):
-        layer.stack.unrolling = Unrolling(**lengths)
+        layer.stack.lengths = SegmentLengths(**lengths)
     else:
-        layer.set_unrolling(**lengths)
+        layer.set_segments(**lengths)
 
 
 def kept_units(rng, steps, layer_count):
@@ -156,19 +156,19 @@ def decoder_with_inputs(mode, start, cell=PeepholeLSTM, layer_count=2, loss=None
 def test_segments_follow_each_other_from_the_first_step_to_the_last(
     steps, recompute, tbptt, lengths
 ):
-    unrolling = Unrolling(recompute, tbptt)
-    found = unrolling.segments(steps)
+    chosen = SegmentLengths(recompute, tbptt)
+    found = chosen.segments(steps)
     assert [part.stop - part.start for part in found] == lengths
     assert [step for part in found for step in range(part.start, part.stop)] == list(range(steps))
     starts = [part.start for part in found]
-    cuts = [step for step in range(steps) if unrolling.cuts(step)]
+    cuts = [step for step in range(steps) if chosen.cuts(step)]
     assert cuts == (list(range(tbptt, steps, tbptt)) if tbptt else []) and set(cuts) <= set(starts)
 
 
 @pytest.mark.parametrize("lengths", [{"recompute": -1}, {"tbptt": 2.0}, {"tbptt": True}])
 def test_a_length_that_is_no_number_of_steps_is_refused(lengths):
     with pytest.raises(ConfigError, match="expected .*(recompute|tbptt).*, got"):
-        Unrolling(**lengths)
+        SegmentLengths(**lengths)
 
 
 # ---------------------------------------------------------------- recomputation is exact
@@ -181,10 +181,10 @@ def test_a_recomputed_stack_has_the_gradients_of_a_whole_one(cell, layer_count, 
     stack, inputs = stack_with_inputs(cell, layer_count, start=start)
     for state, masks in ((inputs[1], inputs[2]), (inputs[1], None)):
         given = (inputs[0], state, masks)
-        stack.unrolling = WHOLE
+        stack.lengths = WHOLE
         expected = step(stack, given)
         for K in LENGTHS:
-            stack.unrolling = Unrolling(recompute=K)
+            stack.lengths = SegmentLengths(recompute=K)
             agree(step(stack, given), expected)
 
 
@@ -195,7 +195,7 @@ def test_a_gradient_of_none_means_zeros_in_segments_too(K, given):
     doutputs = random_like(stack.forward(*inputs)[0])
     doutputs = tuple(d if use else None for d, use in zip(doutputs, given, strict=True))
     expected = step(stack, inputs, doutputs)
-    stack.unrolling = Unrolling(recompute=K)
+    stack.lengths = SegmentLengths(recompute=K)
     agree(step(stack, inputs, doutputs), expected)
 
 
@@ -207,7 +207,7 @@ def test_a_recomputed_decoder_has_the_gradients_of_a_whole_one(cell, mode, start
     decoder, inputs = decoder_with_inputs(mode, start, cell, layer_count)
     expected = step(decoder, inputs)
     for K in LENGTHS:
-        decoder.stack.unrolling = Unrolling(recompute=K)
+        decoder.stack.lengths = SegmentLengths(recompute=K)
         agree(step(decoder, inputs), expected)
 
 
@@ -235,7 +235,7 @@ def test_a_recomputed_model_has_the_gradients_of_a_whole_one(model, conditional,
     inputs = (past, future, T + 1, feed, masks)
     expected = step(layer, inputs)
     for K in LENGTHS:
-        layer.set_unrolling(recompute=K)
+        layer.set_segments(recompute=K)
         agree(step(layer, inputs), expected)
 
 
@@ -246,7 +246,7 @@ def test_a_decoder_of_one_frame_is_recomputed_too(mode, start):
     fed = fed if isinstance(fed, bool) else fed[:1]
     inputs = (state, 1, None if truth is None else truth[:1], fed, None)
     expected = step(decoder, inputs)
-    decoder.stack.unrolling = Unrolling(recompute=2, tbptt=3)
+    decoder.stack.lengths = SegmentLengths(recompute=2, tbptt=3)
     identical(step(decoder, inputs), expected)
 
 
@@ -270,11 +270,11 @@ def segmented(request):
 def test_what_is_recomputed_is_the_same_to_the_bit(segmented, K):
     """In segments of the same lengths: kept caches and recomputed ones, outputs and gradients."""
     layer, inputs = segmented
-    set_unrolling(layer, tbptt=K)
+    set_segments(layer, tbptt=K)
     expected = step(layer, inputs)
-    set_unrolling(layer, tbptt=K, recompute=K)
+    set_segments(layer, tbptt=K, recompute=K)
     identical(step(layer, inputs), expected)
-    set_unrolling(layer, recompute=K)
+    set_segments(layer, recompute=K)
     got = step(layer, inputs)
     outputs = [name for name in expected if name.startswith("output")]
     identical({n: got[n] for n in outputs}, {n: expected[n] for n in outputs})
@@ -282,10 +282,10 @@ def test_what_is_recomputed_is_the_same_to_the_bit(segmented, K):
 
 def test_both_together_recompute_each_window_in_segments_of_its_own(segmented):
     layer, inputs = segmented
-    set_unrolling(layer, tbptt=4)
+    set_segments(layer, tbptt=4)
     expected = step(layer, inputs)
     for K in (1, 3, 5):
-        set_unrolling(layer, tbptt=4, recompute=K)
+        set_segments(layer, tbptt=4, recompute=K)
         agree(step(layer, inputs), expected)
 
 
@@ -295,7 +295,7 @@ def test_both_together_recompute_each_window_in_segments_of_its_own(segmented):
 def test_recomputation_in_reused_buffers_full_of_nan_changes_no_bit(segmented):
     layer, inputs = segmented
     for lengths in ({"recompute": 4}, {"tbptt": 4}, {"recompute": 2, "tbptt": 4}):
-        set_unrolling(layer, **lengths)
+        set_segments(layer, **lengths)
         expected = step(layer, inputs)
         with use_workspace(Reused(poison=True)) as pool:
             counts = []
@@ -308,7 +308,7 @@ def test_recomputation_in_reused_buffers_full_of_nan_changes_no_bit(segmented):
 @pytest.mark.parametrize("workspace", [Fresh, lambda: Reused(poison=True)], ids=["Fresh", "Reused"])
 def test_two_live_caches_and_a_stale_one(segmented, workspace):
     layer, inputs = segmented
-    set_unrolling(layer, recompute=4)
+    set_segments(layer, recompute=4)
     expected = step(layer, inputs)
     before = flat(inputs, "input")
     with use_workspace(workspace()):
@@ -329,7 +329,7 @@ def test_two_live_caches_and_a_stale_one(segmented, workspace):
 @pytest.mark.parametrize("mode", ["free", "scheduled"])
 def test_the_logits_are_the_callers_and_recomputation_does_not_read_them(mode, start):
     decoder, inputs = decoder_with_inputs(mode, start)
-    decoder.stack.unrolling = Unrolling(recompute=2)
+    decoder.stack.lengths = SegmentLengths(recompute=2)
     expected = step(decoder, inputs)
     decoder.zero_grad()
     logits, cache = decoder.forward(*inputs)
@@ -342,7 +342,7 @@ def test_the_logits_are_the_callers_and_recomputation_does_not_read_them(mode, s
 
 def test_a_gradient_of_another_length_is_refused():
     stack, inputs = stack_with_inputs()
-    stack.unrolling = Unrolling(recompute=4)
+    stack.lengths = SegmentLengths(recompute=4)
     (y, _), cache = stack.forward(*inputs)
     with pytest.raises(ShapeError, match="dy"):
         stack.backward((np.concatenate((y, y)), None), cache)
@@ -373,7 +373,7 @@ def test_the_gradient_check_has_recomputed_samples_of_several_segments():
     for name, sample in found.items():
         stacks = [item for item in vars(sample.layer).values() if isinstance(item, SegmentedStack)]
         stacks += [sample.layer] if isinstance(sample.layer, SegmentedStack) else []
-        assert all(len(stack.unrolling.segments(4)) > 1 for stack in stacks), name
+        assert all(len(stack.lengths.segments(4)) > 1 for stack in stacks), name
 
 
 def state_of_the_segment_after(patch):
@@ -390,7 +390,7 @@ def state_of_the_segment_after(patch):
 
 
 def gradient_not_passed_on(patch):
-    patch.setattr(Unrolling, "cuts", lambda self, step: step > 0)
+    patch.setattr(SegmentLengths, "cuts", lambda self, step: step > 0)
 
 
 def wrong_gradients(sample):
@@ -420,7 +420,7 @@ def test_the_gradient_check_catches_segments_that_do_not_fit(plant, monkeypatch)
 def test_one_window_is_the_exact_gradient_to_the_bit(segmented, K):
     layer, inputs = segmented
     expected = step(layer, inputs)
-    set_unrolling(layer, tbptt=K)
+    set_segments(layer, tbptt=K)
     identical(step(layer, inputs), expected)
 
 
@@ -442,7 +442,7 @@ def test_the_truncated_gradient_is_that_of_windows_whose_start_states_are_consta
         dstate = dstart if first == 0 else dstate
     expected = {"dinput.0": np.concatenate(dx)} | flat(dstate, "dinput.1")
     expected |= {name: param.grad.copy() for name, param in stack.params().items()}
-    stack.unrolling = Unrolling(tbptt=K)
+    stack.lengths = SegmentLengths(tbptt=K)
     got = step(stack, (x, state, masks), (dy, dfinal))
     agree({"output.0": got["output.0"]}, {"output.0": y}, 1e-14)  # forward is not truncated
     agree({name: got[name] for name in expected}, expected)
@@ -455,7 +455,7 @@ def test_truncation_cuts_between_windows_and_is_exact_within_the_last(cell, K):
     if cell.__name__ == "SlidesRNN":  # whose inputs never reach a later step in any case
         inputs = (inputs[0], inputs[1], None)
     exact, (outputs, _) = step(stack, inputs), stack.forward(*inputs)
-    stack.unrolling = Unrolling(tbptt=K)
+    stack.lengths = SegmentLengths(tbptt=K)
     truncated = step(stack, inputs)
     last = (T - 1) // K * K
     agree({"x": truncated["dinput.0"][last:]}, {"x": exact["dinput.0"][last:]})
@@ -470,8 +470,8 @@ def test_truncation_cuts_between_windows_and_is_exact_within_the_last(cell, K):
     agree({"x": found["dinput.0"][T - 1 :]}, {"x": step_with(WHOLE, stack, inputs, dy)[T - 1 :]})
 
 
-def step_with(unrolling, stack, inputs, dy):
-    stack.unrolling = unrolling
+def step_with(lengths, stack, inputs, dy):
+    stack.lengths = lengths
     return step(stack, inputs, (dy, None))["dinput.0"]
 
 
@@ -484,12 +484,12 @@ def test_what_decoders_send_into_the_code_reaches_the_last_window_of_the_encoder
     inputs, last = (past, None, 5, False, None), (T - 1) // K * K
     exact = step(model, inputs)["dinput.0"]
     # the decoders whole, the encoder truncated: within its last window the gradient is exact
-    model.encoder.unrolling = Unrolling(tbptt=K)
+    model.encoder.lengths = SegmentLengths(tbptt=K)
     found = step(model, inputs)["dinput.0"]
     agree({"past": found[last:]}, {"past": exact[last:]})
     assert found[last:].any() and not found[:last].any() and exact[:last].any()
     # the decoders truncated as well: only their first windows speak to the encoder
-    model.set_unrolling(tbptt=K)
+    model.set_segments(tbptt=K)
     outputs, _ = model.forward(*inputs)
     doutputs = random_like(outputs)
     for dlogits in doutputs:
@@ -534,7 +534,7 @@ def test_a_decoder_that_feeds_itself_is_cut_where_its_window_starts(K, start):
     expected |= flat(expected_dcode, "dinput.0")
     exact = step(decoder, (code, T), dlogits)
     for lengths in ({"tbptt": K}, {"tbptt": K, "recompute": 1}):
-        set_unrolling(decoder, **lengths)
+        set_segments(decoder, **lengths)
         found = step(decoder, (code, T), dlogits)
         agree({name: found[name] for name in expected}, expected)
         assert np.abs(found["stack.0.Wh"] - exact["stack.0.Wh"]).max() > 1e-3
@@ -543,9 +543,9 @@ def test_a_decoder_that_feeds_itself_is_cut_where_its_window_starts(K, start):
 # ---------------------------------------------------------------- what it takes
 
 
-def peak(stack, inputs, doutputs, unrolling):
+def peak(stack, inputs, doutputs, lengths):
     """Bytes that one forward and backward take at their height, measured."""
-    stack.unrolling = unrolling
+    stack.lengths = lengths
     stack.zero_grad()
     tracemalloc.start()
     try:
@@ -580,7 +580,7 @@ PEAKS = covering(itertools.product((PeepholeLSTM, LSTM), (1, 2), (0, 8, 32, 60, 
 @pytest.mark.parametrize("cell, layer_count, K", PEAKS)
 def test_the_measured_peak_is_the_computed_one(cell, layer_count, K):
     stack, inputs, doutputs, sizes = long_stack(cell, layer_count, 400)
-    measured = peak(stack, inputs, doutputs, Unrolling(recompute=K))
+    measured = peak(stack, inputs, doutputs, SegmentLengths(recompute=K))
     assert measured == pytest.approx(formula(*sizes, K), rel=0.1)
 
 
@@ -589,7 +589,7 @@ def test_a_thousand_steps_take_a_quarter_of_the_memory(cell, layer_count):
     stack, inputs, doutputs, sizes = long_stack(cell, layer_count, 1000)
     K = round(math.sqrt(1000))
     whole = peak(stack, inputs, doutputs, WHOLE)
-    recomputed = peak(stack, inputs, doutputs, Unrolling(recompute=K))
+    recomputed = peak(stack, inputs, doutputs, SegmentLengths(recompute=K))
     assert recomputed < whole / 4
     if cell is not SlidesLSTM:  # which also holds Ix
         assert recomputed == pytest.approx(formula(*sizes, K), rel=0.1)
@@ -599,7 +599,7 @@ def test_a_thousand_steps_take_a_quarter_of_the_memory(cell, layer_count):
 def test_the_measurement_notices_a_state_that_keeps_its_whole_segment(monkeypatch):
     stack, inputs, doutputs, sizes = long_stack(LSTM, 1, 400)
     monkeypatch.setattr("minilstm.layers.segments._copied", lambda state: state)
-    measured = peak(stack, inputs, doutputs, Unrolling(recompute=20))
+    measured = peak(stack, inputs, doutputs, SegmentLengths(recompute=20))
     assert measured > 1.1 * formula(*sizes, 20)
 
 
@@ -629,7 +629,7 @@ def test_decoders_need_a_quarter_too(mode):
 
 def _decoder_peak(decoder, inputs, dlogits, K):
     with use_workspace(Reused()) as pool:
-        set_unrolling(decoder, recompute=K)
+        set_segments(decoder, recompute=K)
         _, cache = decoder.forward(*inputs)
         decoder.backward(dlogits, cache)
         return pool.nbytes
@@ -664,11 +664,11 @@ def configured(**run):
     return load(overrides=overrides)
 
 
-def test_a_model_is_built_with_its_unrolling():
+def test_a_model_is_built_with_the_lengths_of_its_settings():
     model = build.build_model(configured(memory="recompute=7", tbptt=3), 9)
     for stack in (model.encoder, model.reconstruct.stack, model.predict.stack):
-        assert stack.unrolling == Unrolling(recompute=7, tbptt=3)
-    assert build.build_model(configured(), 9).encoder.unrolling == WHOLE
+        assert stack.lengths == SegmentLengths(recompute=7, tbptt=3)
+    assert build.build_model(configured(), 9).encoder.lengths == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -729,6 +729,6 @@ def test_an_encoder_in_segments_needs_neither_masks_nor_state():
         encoder = randomize(Encoder(D, H, 2, rng), rng)
     inputs = {"past": rng.random((T, B, D)), "masks": None}
     expected, _ = analytic_gradients(encoder, inputs, "float64")
-    encoder.unrolling = Unrolling(recompute=4)
+    encoder.lengths = SegmentLengths(recompute=4)
     found, _ = analytic_gradients(encoder, inputs, "float64")
     agree(found, expected)

@@ -95,7 +95,7 @@ def open_run(
         trained = build.load_run(path, best, cell)
         random = build.build_model(config, trained.D)
     for model in (trained, random):
-        model.set_unrolling()  # no truncation, no recomputation
+        model.set_segments()  # no truncation, no recomputation
     source, frames = build.open_source(config, "test"), _test_frames(config)
     if frames.shape[2] != trained.D:
         raise RunError(
@@ -398,7 +398,7 @@ def gradients(run: TrainedRun, folder: FigureFolder) -> None:
                 init=dataclasses.replace(config.init, weights=weights),
             )
             model = build.build_model(other, run.trained.D)
-            model.set_unrolling()
+            model.set_segments()
             encoders[f"{other.model.cell_name}, {weights} start"] = model.encoder
     series, reaching = {}, []
     for name, encoder in encoders.items():

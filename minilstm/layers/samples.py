@@ -60,7 +60,7 @@ def whole_and_recomputed(cls, rng) -> dict[str, Sample]:
     """The sample of a stack, and another one that is recomputed in segments of two steps."""
     found = {"": cls.sample(rng), "recompute=2": cls.sample(rng)}
     layer = found["recompute=2"].layer
-    layer.unrolling = dataclasses.replace(layer.unrolling, recompute=2)
+    layer.lengths = dataclasses.replace(layer.lengths, recompute=2)
     return found
 
 

@@ -40,7 +40,7 @@ from .workspace import empty
 
 
 @dataclass(frozen=True)
-class Unrolling:
+class SegmentLengths:
     """The options of this file: lengths K in steps, 0 for off.
 
     If both are on, each window of `tbptt` steps is cut into segments of `recompute` steps. Raises
@@ -70,7 +70,7 @@ class Unrolling:
         return step > 0 and self.tbptt > 0 and step % self.tbptt == 0
 
 
-WHOLE = Unrolling()
+WHOLE = SegmentLengths()
 
 
 class Segments:
@@ -81,16 +81,16 @@ class Segments:
     segment keeps its cache. If it will be recomputed, it keeps only its start state.
     """
 
-    def __init__(self, unrolling: Unrolling, T: int, run: Callable):
-        self.unrolling, self.T, self.run = unrolling, T, run
+    def __init__(self, lengths: SegmentLengths, T: int, run: Callable):
+        self.lengths, self.T, self.run = lengths, T, run
         self.kept = []
 
     def forward(self, state):
         """Run all segments from `state` -> output (T, ...) of all steps, final state."""
         output = None
-        for steps in self.unrolling.segments(self.T):
+        for steps in self.lengths.segments(self.T):
             part, final, cache = self.run(steps, state)
-            if self.unrolling.recompute:
+            if self.lengths.recompute:
                 self.kept.append((steps, state))
                 final = _copied(final)  # a view would keep the memory of the whole segment
             else:
@@ -106,11 +106,11 @@ class Segments:
         """
         dinput = None
         for steps, kept in reversed(self.kept):
-            cache = self.run(steps, kept)[2] if self.unrolling.recompute else kept
+            cache = self.run(steps, kept)[2] if self.lengths.recompute else kept
             with joined():  # so that the next segment can use the memory of this one
                 part, dstate = run_backward(steps, dstate, cache)
             dinput = self._joined(dinput, steps, part)
-            if self.unrolling.cuts(steps.start):
+            if self.lengths.cuts(steps.start):
                 dstate = None
             del part, cache
         return dinput, dstate
@@ -126,13 +126,13 @@ class Segments:
 
 
 class SegmentedStack(Stack, sample=samples.stack, variants=samples.whole_and_recomputed):
-    """A Stack whose time steps may be cut into segments, as its attribute `unrolling` says."""
+    """A Stack whose time steps may be cut into segments, as its attribute `lengths` says."""
 
-    unrolling = WHOLE
+    lengths = WHOLE
 
     def forward(self, x, state=None, masks=None):
         """x (T, B, D), state, masks -> (y (T, B, H), final state), cache."""
-        if self.unrolling == WHOLE:
+        if self.lengths == WHOLE:
             outputs, cache = super().forward(x, state, masks)
             return outputs, Cache(whole=cache, segments=None)
         self.expect_inputs(x, state, masks)
@@ -141,7 +141,7 @@ class SegmentedStack(Stack, sample=samples.stack, variants=samples.whole_and_rec
             (y, final), cache = Stack.forward(self, x[steps], state, part_of(masks, steps))
             return y, final, cache
 
-        segments = Segments(self.unrolling, len(x), run)
+        segments = Segments(self.lengths, len(x), run)
         outputs = segments.forward(state)
         return outputs, Cache(segments=segments, has_state=state is not None)
 

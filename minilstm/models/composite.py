@@ -24,7 +24,7 @@ from ..layers.layer import Cache, Layer, expect, expect_entries
 from ..layers.losses import Loss
 from ..layers.lstm import PeepholeLSTM
 from ..layers.rnn import Recurrent
-from ..layers.segments import Unrolling
+from ..layers.segments import SegmentLengths
 from . import samples
 from .decoder import Decoder
 from .encoder import Encoder
@@ -98,7 +98,7 @@ class EncoderDecoder(Layer, abstract=True):
         for decoder in self.decoders.values():
             decoder.loss = loss
 
-    def set_unrolling(self, recompute: int = 0, tbptt: int = 0) -> None:
+    def set_segments(self, recompute: int = 0, tbptt: int = 0) -> None:
         """Recompute every stack in segments, or truncate its gradient.
 
         `recompute` and `tbptt` are lengths in time steps. 0 switches off. See segments.py. With
@@ -106,7 +106,7 @@ class EncoderDecoder(Layer, abstract=True):
         decoder's own frame is the input of the next window, its gradient is not passed back.
         """
         for stack in (self.encoder, *(decoder.stack for decoder in self.decoders.values())):
-            stack.unrolling = Unrolling(recompute, tbptt)
+            stack.lengths = SegmentLengths(recompute, tbptt)
 
     def forward(self, past, future=None, T=None, feed_truth=False, masks=None):
         """past (Tp, B, D) -> (reconstruction (Tp, B, D), prediction (T, B, D)), cache."""

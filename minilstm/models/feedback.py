@@ -50,7 +50,7 @@ def forward(decoder, code, T, truth, feed_truth, masks):
     def run(steps, carried):
         return _forward_steps(decoder, truth, feed_truth, part_of(masks, steps), steps, carried)
 
-    segments = Segments(decoder.stack.unrolling, count, run)
+    segments = Segments(decoder.stack.lengths, count, run)
     logits, _ = segments.forward((code, frame))
     if read:
         logits = xp.concatenate((first, logits))

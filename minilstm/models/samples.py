@@ -11,7 +11,7 @@ import copy
 from ..layers.layer import Sample
 from ..layers.losses import SquaredError
 from ..layers.samples import randomize
-from ..layers.segments import Unrolling
+from ..layers.segments import SegmentLengths
 from .feedback import decoder_steps
 
 
@@ -49,7 +49,7 @@ def decoders(cls, rng) -> dict[str, Sample]:
             )
             if start == "read" or name == "conditional scheduled":
                 recomputed = copy.deepcopy(found[f"{name} {start}"])
-                recomputed.layer.stack.unrolling = Unrolling(recompute=2)  # type: ignore[attr-defined]
+                recomputed.layer.stack.lengths = SegmentLengths(recompute=2)  # type: ignore[attr-defined]
                 found[f"{name} {start}, recompute=2"] = recomputed
     return found
 
@@ -87,7 +87,7 @@ def composites(cls, rng) -> dict[str, Sample]:
     free = _model(cls, rng, feed_truth=False, loss=SquaredError(), **both)
     found["both step, free-running, squared error"] = free
     recomputed = _model(cls, rng, "both", "step", layers=2)
-    recomputed.layer.set_unrolling(recompute=2)
+    recomputed.layer.set_segments(recompute=2)
     found["both step, recompute=2"] = recomputed
     return found
 

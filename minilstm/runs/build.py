@@ -106,7 +106,7 @@ def build_model(
             init=init,
             dropout=settings.dropout,
         )
-    model.set_unrolling(config.run.recompute, config.run.tbptt)
+    model.set_segments(config.run.recompute, config.run.tbptt)
     return model
 
 
