@@ -19,7 +19,7 @@ With --weights, OUT becomes a folder of percepts, as extract_percepts.py writes 
 The last frame has no next one and gets the flow of the one before. So there are as many pictures as
 frames, and RGB and flow can be joined frame by frame.
 
-Paper: section 4.2, Table 1 (1-frame flow) and Table 4. Read next: extract_percepts.py.
+Paper: Table 1 (1-frame flow) and Table 4. Read next: extract_percepts.py.
 """
 
 from __future__ import annotations

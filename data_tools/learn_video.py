@@ -26,7 +26,7 @@ frame of these two.
 The number of steps is chosen before training, because the learning rate falls along a curve that
 must end with the run. A few steps are timed. The number is such that the whole command ends after
 about `--minutes`. After Ctrl-C the same command resumes. More minutes need a new run in another
-folder, because the learning rate falls to zero at the last step.
+folder, because the schedule of the learning rate ends with the run.
 
 Read next: minilstm/config/presets/film.toml (the model), minilstm/experiments/film_page.py (the
 page).

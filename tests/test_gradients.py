@@ -347,6 +347,11 @@ def peephole_gradient_of_the_new_cell(patch):
     wrap(patch, PeepholeLSTM, "accumulate", accumulate)
 
 
+def peepholes_never_learn(patch):
+    # another bug of the 2015 code
+    patch.setattr(PeepholeLSTM, "accumulate_peepholes", lambda self, run: None)
+
+
 def peephole_of_unit_zero_for_all(patch):
     # the bug of the 2015 code: every unit back-propagates through unit 0's peephole
     def slopes(f, a, c_prev, Wp, *rest):
@@ -495,6 +500,7 @@ BUGS = [
     (without_peepholes(1), of(PeepholeLSTM), {"Wx", "Wh", "Wp", "b", "x", "state.1"}),
     (without_peepholes(2), of(PeepholeLSTM), {"Wx", "Wh", "Wp", "b", "x", "state.1"}),
     (peephole_gradient_of_the_new_cell, of(PeepholeLSTM), {"Wp"}),
+    (peepholes_never_learn, of(PeepholeLSTM), {"Wp"}),
     (peephole_of_unit_zero_for_all, of(PeepholeLSTM), {"Wx", "Wh", "Wp", "b", "x", "state.1"}),
     (output_gate_sees_the_old_cell, of(PeepholeLSTM), {"Wx", "Wh", "Wp", "b", "x", "state.1"}),
     (wrong_sign, of(ElmanRNN), {"Wx", "Wh", "b", "x", "state.0"}),

@@ -237,7 +237,7 @@ def test_a_run_on_patches_trains_draws_and_is_judged_by_squared_error(tmp_path, 
     coloured = np.ptp(pixels[110:], axis=-1) > 60
     assert coloured.any() == bool(colours), "colours are shown as such, and grey as grey"
     result = judged(capsys, out, "--sequences", 50)
-    assert result["unit"] == "squared error per frame"
+    assert result["unit"] == "half the squared error per frame"
     assert result["sequences"] == 2, "there are two of twenty to test with, each judged once"
     assert list(result["baselines"]) == ["copy of the last frame", "mean image"]
     source = build.open_source(settings, "test")

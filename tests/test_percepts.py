@@ -279,7 +279,7 @@ def test_a_run_on_percepts_trains_evaluates_and_resumes_to_the_bit(folder, tmp_p
     for data in ([], ["--data", str(folder)]):
         assert evaluate.main([str(tmp_path / "whole"), "--json", *data]) == 0
         result = json.loads(capsys.readouterr().out)
-        assert result["unit"] == "squared error per frame" and result["frame_shape"] == [6]
+        assert result["unit"] == "half the squared error per frame" and result["frame_shape"] == [6]
         assert set(result["baselines"]) == {"copy of the last frame", "mean image"}
         # normalised numbers: the mean costs half of each number's variance, 1
         assert 1 < result["baselines"]["mean image"]["mean"] < 9

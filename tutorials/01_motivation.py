@@ -63,7 +63,7 @@ assert wrong["the model"] < wrong["a copy of the last frame"] / 2
 # %% [markdown]
 # `python -m minilstm.train one-digit` trains such a model in a few minutes. The digits are still
 # blurred then: their *sharpness* is 0.28, where 1 is as sharp as the truth (tutorial 09). The model
-# above has 0.58. It was trained for longer, with the same code, on a GPU.
+# above has 0.58. The same code trained it on a GPU with far more films, of all digits of MNIST.
 #
 # ## A film has few causes and many pixels
 #
@@ -72,9 +72,10 @@ assert wrong["the model"] < wrong["a copy of the last frame"] / 2
 #
 # $$20 \times 24 \times 24 = 11520 \text{ pixels.}$$
 #
-# Only five numbers *cause* these pixels: which digit it is (one of 1,000), where it starts (2
-# numbers) and how it moves (2 numbers). Two library functions turn causes into pixels:
-# `trajectories` computes the positions, and `draw_frames` draws the digit there.
+# Only four numbers *cause* these pixels: which digit it is (one of 1,000), where it starts (2
+# numbers) and in which direction it moves. The speed is always the same. Two library functions turn
+# causes into pixels: `trajectories` computes the positions, and `draw_frames` draws the digit
+# there.
 #
 # **Predict:** a film has 11520 pixels. In every frame its digit is moved by one pixel down and one
 # to the right, unless it is at the wall. How many pixels change?
@@ -256,8 +257,8 @@ assert shuffled < 0.1
 # %% [markdown]
 # ## Exercises
 #
-# 1. The causes of a film are five numbers: which digit, where (2), how it moves (2). So a code of
-#    five numbers is enough. Why can a network not easily *learn* such a code?
+# 1. The causes of a film are four numbers: which digit, where (2), in which direction. So a code of
+#    four numbers is enough. Why can a network not easily *learn* such a code?
 # 2. Give the linear probe the pixels of the last *two* frames. Is it better than with one frame? Is
 #    it as good as with the state?
 # 3. Name a task for which the trained state would be a bad representation.

@@ -201,8 +201,9 @@ assert wrong and all(name.startswith("encoder") or name == "past" for name in wr
 # ## How large is the paper's model?
 #
 # It has 2048 units, frames of 64 x 64 = 4096 pixels, one encoder and two unconditional decoders
-# (tutorial 10). `Blank` builds a model without filling its memory. So we can ask for its size
-# without paying for it.
+# (tutorial 10). The slides train it with one layer and with two; we count the one with one layer.
+# `Blank` builds a model without filling its memory. So we can ask for its size without paying for
+# it.
 
 # %%
 paper = Composite(4096, 2048, 1, np.random.default_rng(0), init=Blank())
@@ -217,7 +218,7 @@ assert total == by_hand and round(total / 1e6, 1) == 100.7
 #
 # 1. How many arrays are in the code of a stack of two layers?
 # 2. Why does a decoder without input not draw the same frame for ever?
-# 3. Which weight matrix of the paper's model is the largest?
+# 3. Which weight matrix of this model is the largest?
 #
 # ### Answers
 #
@@ -225,7 +226,8 @@ assert total == by_hand and round(total / 1e6, 1) == 100.7
 #    and layer 2 from layer 2.
 # 2. Its state changes, because $h_{t+1}$ depends on $h_t$ through `Wh`. The motion of the film is
 #    in the state.
-# 3. The encoder's input weights, $4096 \times 8192$. They are a third of all parameters.
+# 3. The encoder's input weights, $4096 \times 8192$. They are a third of all parameters of the
+#    model with one layer, and a sixth with two layers (201.4 million parameters).
 
 # %%
 assert max(param.value.size for param in paper.params().values()) == 4096 * 8192

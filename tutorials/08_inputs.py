@@ -107,7 +107,7 @@ assert np.allclose(lstm.Wx.grad, gradient[order], atol=1e-5 * scale)
 # ## The cost of a larger frame
 #
 # **Predict:** frames of 128 x 128 pixels in place of 64 x 64. How many times more parameters does a
-# composite model of 2048 units have?
+# composite model of one layer of 2048 units have?
 
 # %%
 sizes = {}
@@ -125,8 +125,8 @@ assert 2 < sizes[128] / sizes[64] < 4
 # About 2.5 times more parameters. (1 GFLOP is a billion additions or multiplications.) At 64 x 64,
 # the paper's size, half of all weights are connected to pixels: a third are the encoder's input
 # weights (4096 inputs, four gates), and a sixth are the readouts of the two decoders. At 128 x 128
-# they are four fifths. The paper's natural patches, with 32 x 32 pixels in 3 colours, have 3072
-# numbers.
+# they are four fifths. (A second layer adds weights that no pixel is connected to.) The paper's
+# natural patches, with 32 x 32 pixels in 3 colours, have 3072 numbers.
 #
 # ## The loss must fit the input
 #

@@ -335,7 +335,7 @@ if not kit.FAST:
 # ## Tables 1 and 3, in a small version
 #
 # Table 1 compares a single frame, an LSTM, and an LSTM that was pretrained. Table 3 compares
-# different kinds of *pretraining*. (Ours has three of its seven rows.
+# different kinds of *pretraining*. (Ours has four of its seven rows.
 # `python -m minilstm.reproduce table3` has all.)
 
 # %%

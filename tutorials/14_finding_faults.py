@@ -362,5 +362,5 @@ assert np.isfinite(weights.value).all() and optimizer.state["mean_square"][0] > 
 # %% [markdown]
 # **In the library:** [checker.py](../minilstm/checker.py) `layer_classes`, which finds every
 # layer; [tests/test_gradients.py](../tests/test_gradients.py), which shows that the check finds
-# these faults and two dozen others; [optim.py](../minilstm/optim.py) `clip_norm`, `Optimizer`,
-# `RMSProp`. **Next:** 15, the same code on a GPU.
+# these three faults and thirty others; [optim.py](../minilstm/optim.py)
+# `clip_norm`, `Optimizer`, `RMSProp`. **Next:** 15, the same code on a GPU.

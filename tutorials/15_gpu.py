@@ -46,8 +46,9 @@ with use_backend("numpy", "float64"):
     assert asarray([1, 2]).dtype == np.float64
 
 # %% [markdown]
-# Only two functions copy arrays between the CPU's memory (the *host*) and the GPU's memory (the
-# *device*): `asarray` (host to device) and `to_numpy` (device to host). A test
+# Layers and models copy arrays between the CPU's memory (the *host*) and the GPU's memory (the
+# *device*) with two functions only: `asarray` (host to device) and `to_numpy` (device to host). The
+# files in gpu/ have copies for which the host does not wait. A test
 # ([tests/test_house.py](../tests/test_house.py)) forbids every other way. The reason: a copy to the
 # host makes the CPU *wait* for the GPU. With one copy too many in a loop over time steps, the GPU
 # has nothing to do for most of the time.

@@ -166,8 +166,8 @@ assert np.isclose(alone, (left != right).sum() * np.log(2))
 # %% [markdown]
 # If pixels are predicted alone, each pixel in which the two pictures differ costs $\log 2$. The
 # other model pays $\log 2$ once for the whole frame. VPN can be such a model. It uses the chain
-# rule, $p(y) = \prod_k p(y_k \mid y_1, \dots, y_{k-1})$. The first pixel with ink costs $\log 2$
-# and shows where the digit is. Then the other pixels are certain.
+# rule, $p(y) = \prod_k p(y_k \mid y_1, \dots, y_{k-1})$. The first pixel in which the two
+# pictures differ costs $\log 2$ and shows where the digit is. Then the other pixels are certain.
 #
 # This is one reason why the number of VPN is so low. In nats per frame, on two digits and 64 x 64
 # pixels:

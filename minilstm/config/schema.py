@@ -363,7 +363,7 @@ class RunSettings(Section):
         "full",
         "what forward keeps for backward: full keeps everything; recompute=K keeps the state of "
         "every K-th step, and backward computes the rest again. The gradient is the same, training "
-        "is slower, and K near the square root of the number of frames needs the least memory",
+        "is slower, and K near half the square root of the number of frames needs the least memory",
         metavar="full|recompute=K",
     )
     tbptt: int = setting(

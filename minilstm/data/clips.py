@@ -7,7 +7,7 @@ release. A clip is a slice of that array:
     which, first = windows(clips.lengths, window=16, stride=8)
     x = clips.cut(which[:32], first[:32], 16)      # (16, 32, ...): time first, then the batch
 
-Paper: section 4 (action recognition). Slides: "Transfer Learning for Action Recognition" (Fig 11).
+Slides: "Transfer Learning for Action Recognition" (Fig 11).
 Read next: actions.py, which draws such clips; percepts.py, which reads them;
 training/classifier.py.
 """

@@ -14,7 +14,7 @@ Four more files are optional:
 `read_percepts` and `write_percepts` read and write a folder. `Percepts` is the source of frames
 that models are trained from.
 
-Paper: section 4, "percepts". Slides: "Input at each timestep". Read next: splits.py.
+Slides: "Input at each timestep". Read next: splits.py.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ people, the same room. If some of them are in training and some in test, a model
 recognising the room. The official lists keep recordings apart. `grouped_folds` does so for any
 other set.
 
-Paper: section 4.2 ("the three splits"). Read next: training/classifier.py.
+Paper: "Action Recognition on UCF-101/HMDB-51". Read next: training/classifier.py.
 """
 
 from __future__ import annotations

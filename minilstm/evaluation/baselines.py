@@ -1,6 +1,6 @@
 """Baselines for a classifier of clips: what can be recognised without an LSTM.
 
-Paper: section 4, Table 1 ("Single Frame"). Read next: logistic.py.
+Paper: Table 1 ("Single Frame"). Read next: logistic.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Probabilities are (N, K): N clips, K classes. Labels are (N,), indices of classe
 The functions raise NonFiniteError for probabilities with NaN or infinity, and DataError for other
 labels, such as -1, which means unlabelled.
 
-Paper: section 4, Tables 1 and 3. Read next: baselines.py.
+Paper: Tables 1 and 3. Read next: baselines.py.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Every conditional decoder gets two numbers that must never be confused. FREE-RUNNING: the decoder
 sees only the past and its own output. TEACHER-FORCED: it is given the true frame before each frame
-that it predicts. The slides' Table 2 is free-running. All losses are in nats per frame, or squared
-error per frame for patches and percepts. Baselines, which need no model, are printed with them.
+that it predicts. The slides' Table 2 is free-running. All losses are in nats per frame, or half the
+squared error per frame for patches and percepts. Baselines, which need no model, are printed with
+them.
 
 Slides: "Unsupervised Evaluation Strategy", "Benchmarking" (Table 2). Read next: metrics.py.
 """

@@ -6,7 +6,7 @@ place of frames, it is the classifier of a frozen encoder.
 
 The layer is that of linear.py, the loss that of losses.py. SciPy's L-BFGS uses their gradient.
 
-Paper: section 4, Table 1. Read next: training/classifier.py.
+Paper: Table 1. Read next: training/classifier.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Dropout: set random outputs of a layer to zero in training. Never in the recurrence.
 
-Paper: section 4 (the classifier). Read next: stack.py.
+Paper: "Action Recognition on UCF-101/HMDB-51" (the classifier). Read next: stack.py.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class SquaredError(Loss, sample=samples.squared):
     network computes from a frame.
     """
 
-    unit = "squared error per frame"
+    unit = "half the squared error per frame"
 
     def forward(self, logits, target):
         """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""

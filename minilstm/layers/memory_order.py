@@ -7,7 +7,7 @@ CPU most arrays of a recurrent layer are stored in one of two other orders, with
     for products             (H, T, B)   the rows of all time steps form one matrix, without a copy
 
 Plain order everywhere (PLAIN = True below) is slower. The table says how many times as long a
-training step then takes. From 512 units on there is no difference. On a GPU every array is plain.
+training step then takes. From 512 units on the difference is small. On a GPU every array is plain.
 
     sizes                                    one thread    two threads
     the defaults of minilstm.bench                 1.04           1.10

@@ -19,7 +19,7 @@ needs 4 H more per step, for a second copy of its gates or of their gradients (s
 
 The three terms are one segment, h and c at the start of all segments, and the outputs y of the
 stack. In both cases x, dx and dy of T steps need further memory. The sum of the first two terms is
-smallest for K near the square root of T.
+smallest for K near half the square root of T.
 
 `SegmentedStack` is a stack with these options. models/feedback.py uses `Segments` for a decoder
 whose inputs are its own outputs. Read next: memory_order.py.

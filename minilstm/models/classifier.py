@@ -1,7 +1,7 @@
 """The action classifier: a stack of LSTMs that names a class at every step.
 
-Slides: "Transfer Learning for Action Recognition" (Fig 11). Paper: section 4. Read next:
-training/classifier.py.
+Slides: "Transfer Learning for Action Recognition" (Fig 11). Paper: "Action Recognition on
+UCF-101/HMDB-51". Read next: training/classifier.py.
 """
 
 from __future__ import annotations

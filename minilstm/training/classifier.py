@@ -8,8 +8,8 @@ probabilities of a clip are the mean over the steps of a window, then over the w
     probabilities = fitted.predict(test)                        # (N, classes)
     accuracy(probabilities, test.labels)
 
-Paper: section 4. Slides: "Transfer Learning for Action Recognition" (Fig 11, Fig 12, Tables 1, 3).
-Read next: evaluation/baselines.py.
+Paper: "Action Recognition on UCF-101/HMDB-51". Slides: "Transfer Learning for Action Recognition"
+(Fig 11, Fig 12, Tables 1, 3). Read next: evaluation/baselines.py.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def training_step(
     rate: float | np.ndarray,
     ranks: Alone = ALONE,
 ) -> dict:
-    """Make one update. Return the losses (nats per frame) and the norms of the gradient.
+    """Make one update. Return the losses per frame and the norms of the gradient.
 
     There is one norm for all weights and one for each array. Losses and norms are those of the
     whole batch, over all ranks. If a loss or the norm is not finite, weights and optimizer do not
