@@ -115,7 +115,7 @@ for hidden in (32, 128):
         patches[name].trained, patches[name].frames, 16, mean, patches[name].source.frame_shape
     )
     loss = result["future"]["free_running"]["mean"]
-    print(f"{name}: {loss:.0f} {result['unit']}")
+    print(f"{name}: {loss:.0f} ({result['unit']})")
     assert loss < result["baselines"]["mean image"]["mean"]
 print(*(f"{name}: {baseline['mean']:.0f}   " for name, baseline in result["baselines"].items()))
 caption = draw("fig6", "11_fig6", *patches.values())
