@@ -54,8 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     if "future" in demo.result:
         future = demo.result["future"]["free_running"]
         mean = demo.result["baselines"]["mean image"]["mean"]
-        print(f"future  {future['mean']:.1f} {unit}, sharpness {future['sharpness']:.2f}")
-        print(f"        {mean:.1f} {unit} by the mean image, which needs no model")
+        print(f"future  {future['mean']:.1f} ({unit}), sharpness {future['sharpness']:.2f}")
+        print(f"        {mean:.1f} ({unit}) by the mean image, which needs no model")
     print(f"film    {demo.film.resolve()}")
     print(f"page    {demo.page.resolve()}")
     print("\nwhat to type next:")

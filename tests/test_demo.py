@@ -69,8 +69,8 @@ def test_the_demo_prints_the_loss_beside_that_of_the_mean_image(capsys):
     loss = judging.loss_per_step(BernoulliCrossEntropy(), logits, frames[3:]).mean()
     assert call("--sequences", 20) == 0
     said = capsys.readouterr().out
-    assert f"future  {loss:.1f} nats per frame" in said
-    assert f"{expected:.1f} nats per frame by the mean image" in said
+    assert f"future  {loss:.1f} (nats per frame)" in said
+    assert f"{expected:.1f} (nats per frame) by the mean image" in said
 
 
 def test_the_demo_computes_its_predictions_when_it_runs():
