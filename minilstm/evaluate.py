@@ -138,8 +138,9 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision
     # if numbers overflow, NonFiniteError says so, and NumPy's warnings are not needed
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
-        model = build.load_run(run, options.best, cell)
-        RunFolder(run).warn_if_training(name, options.best)
+        model, about = build.read_run(run, options.best, cell)
+        RunFolder(run).warn_if_training(name, about.get("step"))
+        build.expect_same_data(name, config, about)
         source = build.open_test_source(config, options.data)
         shape, trained = source.frame_shape, build.open_source(config, "train").frame_shape
         if shape != trained:
@@ -160,7 +161,9 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
                 print(f"threads   {said}", file=sys.stderr)
             result = judging.evaluate(model, frames, config.data.past, mean, shape)
         if options.keep is not None:
-            kept_predictions.keep(options.keep, name, model, frames, config, result, options.commit)
+            kept_predictions.keep(
+                options.keep, model, about, frames, config, result, options.commit
+            )
     if not several:
         return result, ""
     seen = hashlib.sha256(np.ascontiguousarray(frames, "float32").data)

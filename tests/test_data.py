@@ -497,6 +497,23 @@ def test_a_layout_that_the_shape_does_not_tell_needs_more_words(tmp_path, shape)
     assert_one_line(refusal)
 
 
+def test_a_file_of_20_sequences_as_long_as_the_run_needs_is_ambiguous(tmp_path):
+    """The 20 could be the frames of the public files."""
+    np.save(tmp_path / "s.npy", sequences(20, 10))
+    with pytest.raises(DataError, match="20 frames or 10 on one of.*got 20 and 10, so that both"):
+        SequenceFile(tmp_path / "s.npy", num_frames=10)
+    assert SequenceFile(tmp_path / "s.npy", 10, time_axis=1).all().shape[:2] == (10, 20)
+    assert SequenceFile(tmp_path / "s.npy", num_frames=9).all().shape[:2] == (9, 10)
+
+
+def test_bytes_that_are_only_0_and_1_are_refused(tmp_path):
+    np.save(tmp_path / "s.npy", sequences() % 2)
+    with pytest.raises(DataError, match="expected bytes 0 to 255, got only 0 and 1: multiply"):
+        SequenceFile(tmp_path / "s.npy")
+    np.save(tmp_path / "s.npy", sequences() * 0)  # black frames are frames
+    assert SequenceFile(tmp_path / "s.npy").num_sequences == sequences().shape[1]
+
+
 @pytest.mark.parametrize("time_axis", [0, 1])
 def test_batches_of_a_file_are_its_sequences_shuffled_without_replacement(tmp_path, time_axis):
     frames = sequences()

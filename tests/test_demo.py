@@ -105,9 +105,9 @@ def test_the_kept_predictions_of_the_model_of_full_size_are_shown_if_there_are_s
 ):
     settings = config.load(overrides=SETTINGS)
     frames = judging.sequences(build.open_source(settings, "test"), 16)
-    model, mean = build.load_run("one-digit"), judging.mean_image(settings)
+    (model, about), mean = build.read_run("one-digit"), judging.mean_image(settings)
     result = judging.evaluate(model, frames, 3, mean, (8, 8))
-    kept_predictions.keep("kept.npz", "one-digit", model, frames, settings, result, "0123abc")
+    kept_predictions.keep("kept.npz", model, about, frames, settings, result, "0123abc")
     monkeypatch.setattr(demo_page, "KEPT", Path("kept.npz"))
     assert call("--sequences", 5) == 0
     text = unescape(Path("demo/demo.html").read_text("utf-8"))

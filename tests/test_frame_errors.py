@@ -12,7 +12,7 @@ from minilstm.data import MovingMNIST
 from minilstm.errors import ConfigError, DataError, RunError, ShapeError
 from minilstm.evaluation import judging, kept_predictions
 from minilstm.evaluation.frame_errors import frame_errors, in_words
-from minilstm.runs import build
+from minilstm.runs import build, checkpoint
 
 T, N, SHAPE = 3, 5, (9, 8)
 TINY = {
@@ -129,6 +129,10 @@ def test_kept_predictions_are_those_of_the_run_with_all_that_was_asked_of_it(run
     assert kept.result == json.loads(capsys.readouterr().out)
     assert kept.config == build.read_config(run)
     assert (kept.about["step"], kept.about["commit"]) == (3, "abc")
+    model, about = build.read_run(run)
+    checkpoint.save(run / "best.safetensors", model, None, about | {"step": 2})
+    assert evaluate.main([*words, "--best"]) == 0
+    assert kept_predictions.read_kept(path).about["step"] == 2
     assert kept.about["seconds"] > 0 and kept.about["numpy"] == np.__version__
 
     settings = config.load(overrides=TINY)
@@ -157,8 +161,8 @@ def test_a_missing_or_damaged_file_of_kept_predictions_is_one_line(tmp_path):
         kept_predictions.read_kept(tmp_path / "bad.npz")
 
 
-def test_predictions_that_are_no_pixels_are_not_kept(run, tmp_path):
+def test_predictions_that_are_no_pixels_are_not_kept(tmp_path):
     settings = config.load(overrides=TINY | {"data": {"source": "action-changes"}})
     model = build.build_model(settings, 9)
     with pytest.raises(ConfigError, match="leave --keep out"):
-        kept_predictions.keep(tmp_path / "k.npz", run, model, np.zeros((7, 1, 9)), settings, {})
+        kept_predictions.keep(tmp_path / "k.npz", model, {}, np.zeros((7, 1, 9)), settings, {})

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minilstm import config, evaluate, train
+from minilstm import config, evaluate, report, train, visualize
 from minilstm.command import run_command
 from minilstm.data import Patches, as_frames, as_vectors, read_patches
 from minilstm.errors import ConfigError, DataError, ShapeError
@@ -259,6 +260,32 @@ def test_another_file_is_normalised_as_the_training_data_were(tmp_path, capsys):
     expected = 0.5 * ((x[4:] - x[3]) ** 2).sum(axis=-1).mean()
     copy = result["baselines"]["copy of the last frame"]["mean"]
     assert copy == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_own_file_of_a_run_and_its_copies_give_the_test_split(tmp_path, capsys):
+    np.save(tmp_path / "my.npy", patches())
+    train.main(flags(tmp_path / "my.npy", tmp_path / "run"))
+    expected = judged(capsys, tmp_path / "run")
+    shutil.copy(tmp_path / "my.npy", tmp_path / "copy.npy")
+    for name in ("my.npy", "copy.npy"):
+        assert judged(capsys, tmp_path / "run", "--data", tmp_path / name) == expected
+
+
+def test_a_run_whose_file_was_replaced_is_not_judged_or_drawn(tmp_path, capsys):
+    np.save(tmp_path / "my.npy", patches())
+    np.save(tmp_path / "other.npy", patches()[::-1])
+    train.main(flags(tmp_path / "my.npy", tmp_path / "run"))
+    shutil.copy(tmp_path / "other.npy", tmp_path / "my.npy")
+    run, out = str(tmp_path / "run"), str(tmp_path / "figures")
+    for command, words in (
+        (evaluate, [run]),
+        (evaluate, [run, "--data", str(tmp_path / "other.npy")]),
+        (report, [run]),
+        (visualize, [run, "--out", out]),
+    ):
+        assert run_command(lambda: command.main(words)) == 2  # noqa: B023
+        said = capsys.readouterr().err
+        assert "was trained on, got other patches" in said and said.count("\n") == 1
 
 
 def test_the_squared_error_of_moving_stripes_falls(tmp_path):

@@ -1,6 +1,7 @@
 """report.html: all in one file, the numbers of evaluate, and a slider that works in a browser."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -22,6 +23,7 @@ from minilstm.data import as_frames
 from minilstm.evaluation import kept_predictions
 from minilstm.experiments import report_page, run_figures
 from minilstm.experiments.report_page import CHART, ticks
+from minilstm.runs import checkpoint
 from minilstm.training import loop
 from minilstm.training.progress import Progress
 
@@ -185,9 +187,25 @@ def test_the_model_of_the_slides_size_stands_after_all_that_is_of_the_run(
 def test_a_run_on_a_gpu_says_so(runs):
     opened = run_figures.open_run(runs / "predictor")
     about = {"step": 78_000, "seconds": 69.0, "environment": {"device": "a card"}}
-    said = report_page.summary_of(opened, about)
+    said = report_page.summary_of(dataclasses.replace(opened, about=about))
     assert "trained 78,000 steps in 1 min 9 s on a GPU, on moving-mnist" in said
-    assert "GPU" not in report_page.summary_of(opened, about | {"environment": {"numpy": "2"}})
+    about["environment"] = {"numpy": "2"}
+    assert "GPU" not in report_page.summary_of(dataclasses.replace(opened, about=about))
+
+
+def test_the_page_of_a_run_that_still_trains_is_about_one_checkpoint(runs, tmp_path, monkeypatch):
+    """Training writes a checkpoint while the figures are drawn. The numbers are of the old one."""
+    shutil.copytree(runs / "predictor", tmp_path / "run")
+
+    def train_meanwhile(opened, figures):
+        about = opened[0].about | {"step": 98_765}
+        checkpoint.save(tmp_path / "run" / "checkpoint.safetensors", opened[0].trained, None, about)
+
+    monkeypatch.setattr(run_figures, "draw", train_meanwhile)
+    assert report.main([str(tmp_path / "run"), *WORDS]) == 0
+    assert "98,765" not in page(tmp_path / "run")
+    assert report.main([str(tmp_path / "run"), *WORDS]) == 0
+    assert "trained 98,765 steps" in page(tmp_path / "run")
 
 
 def test_a_name_that_looks_like_markup_stays_text(runs, tmp_path):

@@ -20,6 +20,7 @@ from ..files import refuse_pipe
 from .rng import endless_shuffle, members_of_split
 
 MAX_HEADER = 1000  # bytes: NumPy writes 118. To read a damaged header of 10,000 takes a minute
+LOOKED_AT = 100  # of the first two axes: enough to see that bytes are 0 and 1
 PUBLIC_T = 20  # frames per sequence of both public files; the axis of that length is time
 
 
@@ -29,8 +30,8 @@ def read_sequences(
     """Map the sequences of an .npy file, uint8 (T, N, height, width), read-only.
 
     Time is axis `time_axis`, 0 or 1. Without it, time is the one of these axes with length 20, as
-    in both public files, or else the one with length `num_frames`. Raises DataError for a file that
-    is missing, damaged, or holds anything but four-dimensional bytes, or if neither axis or both
+    in both public files, or with length `num_frames`. Raises DataError for a file that is missing,
+    damaged, or holds anything but four-dimensional bytes from 0 to 255, or if neither axis or both
     could be time. Pickled objects are refused unread.
     """
     if time_axis not in (None, 0, 1):
@@ -46,6 +47,8 @@ def read_sequences(
             f"{path}: expected shape (T, N, height, width) or (N, T, height, width), none of them "
             f"0, got {frames.shape}: reshape and save again"
         )
+    if frames[:LOOKED_AT, :LOOKED_AT].max() == 1:
+        raise DataError(f"{path}: expected bytes 0 to 255, got only 0 and 1: multiply them by 255")
     if time_axis is None:
         time_axis = _time_axis(path, frames.shape[:2], num_frames)
     return np.moveaxis(frames, time_axis, 0)
@@ -53,18 +56,18 @@ def read_sequences(
 
 def _time_axis(path, lengths, num_frames):
     """Return 0 or 1: the axis of time, by its length."""
-    for length in (PUBLIC_T, num_frames):
-        axes = [axis for axis in (0, 1) if lengths[axis] == length]
-        if len(axes) == 1:
-            return axes[0]
-        if axes:
-            raise DataError(
-                f"{path}: expected {length} frames on one of the first two axes, got {length} on "
-                "both: add or remove a sequence (in Python pass time_axis)"
-            )
     expected = f"{PUBLIC_T} frames"
     if num_frames not in (None, PUBLIC_T):
         expected += f" or {num_frames}"
+    axes = [axis for axis in (0, 1) if lengths[axis] in (PUBLIC_T, num_frames)]
+    if len(axes) == 1:
+        return axes[0]
+    if axes:
+        raise DataError(
+            f"{path}: expected {expected} on one of the first two axes, got {lengths[0]} and "
+            f"{lengths[1]}, so that both could be time: add or remove a sequence (in Python pass "
+            "time_axis)"
+        )
     raise DataError(
         f"{path}: expected {expected} on one of the first two axes, got {lengths[0]} and "
         f"{lengths[1]}: choose --past and --future so that their sum is the length of a sequence "

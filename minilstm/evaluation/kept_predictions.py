@@ -28,8 +28,6 @@ from ..errors import ConfigError, RunError, named
 from ..files import replacing
 from ..layers.losses import SquaredError
 from ..models import EncoderDecoder
-from ..runs import checkpoint
-from ..runs.run_folder import RunFolder
 from . import judging
 
 KEPT = Path(__file__).parents[1] / "data" / "full_size_predictions.npz"
@@ -62,8 +60,8 @@ class KeptPredictions:
 
 def keep(
     path: str | Path,
-    run: str | Path,
     model: EncoderDecoder,
+    about: dict,
     frames: np.ndarray,
     config: Config,
     result: dict,
@@ -71,7 +69,8 @@ def keep(
 ) -> None:
     """Write the predictions for the first 16 of frames (T, N, D) to an .npz file.
 
-    `result` is that of `evaluate` on all frames. `commit` is that of the code. If it is empty, git
+    `about` is what the model's checkpoint says of itself (`build.read_run`). `result` is that of
+    `evaluate` on all frames. `commit` is that of the code. If it is empty, git
     is asked for it. Raises ConfigError for a model whose frames are not pixels in [0, 1].
     """
     if isinstance(model.loss, SquaredError):
@@ -87,14 +86,13 @@ def keep(
         for name, x in zip(FRAMES, (truth[:past], truth[past:], *made), strict=True)
         if x is not None
     }
-    _, made = checkpoint.read(RunFolder(run).checkpoint, arrays=False)
-    about = {
-        "step": made.get("step"),
-        "seconds": made.get("seconds"),
+    told = {
+        "step": about.get("step"),
+        "seconds": about.get("seconds"),
         "commit": commit or _commit(),
-        **made.get("environment", {}),
+        **about.get("environment", {}),
     }
-    texts = {"result": json.dumps(result), "about": json.dumps(about), "config": config.to_toml()}
+    texts = {"result": json.dumps(result), "about": json.dumps(told), "config": config.to_toml()}
     arrays |= {name: np.array(text) for name, text in texts.items()}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)

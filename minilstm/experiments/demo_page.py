@@ -21,8 +21,6 @@ from ..evaluation import judging
 from ..evaluation.kept_predictions import KEPT, read_kept
 from ..figures import strips
 from ..files import expect_writable, make_folder, write_file
-from ..runs import checkpoint
-from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run
 from .report_page import (
     commands_section,
@@ -57,7 +55,6 @@ def make_demo(name: str, out: str | Path, sequences: int, cell: str | None = Non
     film, page = out / "prediction.gif", out / "demo.html"
     expect_writable(page, folders=True)
     run = open_pictures(path, cell=cell)
-    about = checkpoint.read(RunFolder(path).checkpoint, arrays=False)[1]
     with use_backend("numpy", run.config.run.dtype), np.errstate(all="ignore"):
         result = evaluated(run, sequences)
         make_folder(out)
@@ -67,9 +64,9 @@ def make_demo(name: str, out: str | Path, sequences: int, cell: str | None = Non
             "Full size": _full_size(),
             "Yours": commands_section(what_next(name)),
         }
-        text = player_page(run, result, summary_of(run, about), sections)
+        text = player_page(run, result, summary_of(run), sections)
     write_file(page, text)
-    return Demo(film, page, summary_of(run, about), result)
+    return Demo(film, page, summary_of(run), result)
 
 
 def _film(run, path):

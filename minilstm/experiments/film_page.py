@@ -23,7 +23,7 @@ from ..data import as_vectors
 from ..evaluation import judging
 from ..figures import strips
 from ..files import write_file
-from ..runs import build, checkpoint
+from ..runs import build
 from ..runs.run_folder import RunFolder
 from . import run_figures
 from .report_page import (
@@ -131,7 +131,6 @@ def write_film_page(
     and DataError for a run or data that can't be read.
     """
     run = run_figures.open_run(path, film.name)
-    about = checkpoint.read(RunFolder(path).checkpoint, arrays=False)[1]
     with use_backend("numpy", run.config.run.dtype), np.errstate(all="ignore"):
         shown = [whole_frames(run, film, start) for start in film.test]
         truth, rebuilt, predicted = (np.concatenate(x, axis=1) for x in zip(*shown, strict=True))
@@ -150,7 +149,7 @@ def write_film_page(
             "Next": commands_section(next_commands),
         }
         page = player_page(
-            run, result, summary_of(run, about), sections,
+            run, result, summary_of(run), sections,
             played=Played(_told(film, past), truth, rebuilt, predicted),
         )  # fmt: skip
     write_file(out / "film.html", page)

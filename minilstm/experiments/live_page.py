@@ -23,7 +23,7 @@ from ..command import Interrupted, stop_signals
 from ..config import Config
 from ..errors import number_of
 from ..files import write_file
-from ..runs import build, checkpoint
+from ..runs import build
 from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run, trained_models
 from .report_page import (
@@ -121,10 +121,9 @@ class LivePage:
             self.run = open_pictures(self.folder.path, cell=self.cell)
             with use_backend("numpy", self.config.run.dtype), np.errstate(all="ignore"):
                 self.result = evaluated(self.run, JUDGED)
-            self.step = checkpoint.read(self.folder.checkpoint, arrays=False)[1]["step"]
             self.shown = changed
         rows = self.folder.rows() if self.folder.log.exists() else []
-        summary = f"{summary_of(self.run, {})}; written at {time.strftime('%H:%M:%S')}"
+        summary = f"{summary_of(self.run)}; written at {time.strftime('%H:%M:%S')}"
         page = player_page(
             self.run,
             self.result,
@@ -132,7 +131,7 @@ class LivePage:
             {"Training": training_section(self.run, rows)},
             numbers(self.config, rows),
             self.every if refresh else 0,
-            weights=about_weights(self.config, self.step),
+            weights=about_weights(self.config, self.run.about["step"]),
         )
         write_file(self.folder.report, page)
 

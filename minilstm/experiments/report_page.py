@@ -27,7 +27,6 @@ from ..evaluation import judging, kept_predictions
 from ..evaluation.frame_errors import in_words
 from ..figures import curves, strips, style
 from ..files import expect_writable, write_file
-from ..runs import checkpoint
 from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run, is_packed, read_about
 from ..training.pictures import LOSSES
@@ -76,6 +75,7 @@ def write_report(
     out = Path(f"{path.name}-report.html") if is_packed(path) else folder.report
     expect_writable(out, remedy="copy the run to a folder of yours")
     run = open_pictures(path, best, cell)
+    folder.warn_if_training(run.name, run.about.get("step"))
     with (
         use_backend("numpy", run.config.run.dtype),
         np.errstate(all="ignore"),
@@ -84,15 +84,14 @@ def write_report(
         result = evaluated(run, sequences)
         figures = run_figures.FigureFolder(Path(scratch), ("png",), captioned=False)
         run_figures.draw([run], figures)
-        about = checkpoint.read(folder.best if best else folder.checkpoint)[1]
         sections = {
             "Evaluation": evaluation_table(result),
             "Training": training_section(run, folder.rows() if folder.log.exists() else []),
             "Figures": "\n".join(_figure(figure) for figure in figures.drawn),
-            "Settings": _settings(run, about, folder),
+            "Settings": _settings(run, folder),
             "Size of the slides": full_size_section(run),
         }
-        page = player_page(run, result, summary_of(run, about, best), sections)
+        page = player_page(run, result, summary_of(run, best), sections)
     write_file(out, page)
     return out
 
@@ -164,9 +163,9 @@ def evaluated(run: TrainedRun, N: int) -> dict:
 # ---------------------------------------------------------------- words and numbers
 
 
-def summary_of(run: TrainedRun, about: dict, best: bool = False) -> str:
-    """Say what a run is, in one line. `about` is what its checkpoint says of itself."""
-    c, step = run.config, about.get("step")
+def summary_of(run: TrainedRun, best: bool = False) -> str:
+    """Say what a run is, in one line."""
+    c, about, step = run.config, run.about, run.about.get("step")
     conditional = "" if c.model.conditional == "none" else f", conditional: {c.model.conditional}"
     trained = f"trained {number_of(step, 'step', ',')}" if type(step) is int else "trained"
     if type(seconds := about.get("seconds")) in (int, float) and seconds:
@@ -241,11 +240,11 @@ def evaluation_table(result: dict) -> str:
     )
 
 
-def _settings(run, about, folder):
+def _settings(run, folder):
     tables = []
     for section, values in dataclasses.asdict(run.config).items():
         tables.append(_pairs(section, values))
-    environment = about.get("environment")
+    environment = run.about.get("environment")
     if isinstance(environment, dict):
         tables.append(_pairs("environment of the training", environment))
     if is_packed(folder.path):  # its config.toml lies in the package

@@ -60,6 +60,7 @@ class TrainedRun:
     frames    test sequences (T, N, D), in the run's precision
     trained   the model of the run
     random    the same model before training
+    about     what the checkpoint of `trained` says of itself, such as its step
     """
 
     name: str
@@ -68,6 +69,7 @@ class TrainedRun:
     frames: np.ndarray
     trained: EncoderDecoder
     random: EncoderDecoder
+    about: dict
 
     @property
     def past(self) -> np.ndarray:
@@ -92,17 +94,19 @@ def open_run(
     path = find_run(path)
     config = build.read_config(path, cell)
     with use_backend("numpy", config.run.dtype):
-        trained = build.load_run(path, best, cell)
+        trained, about = build.read_run(path, best, cell)
         random = build.build_model(config, trained.D)
     for model in (trained, random):
         model.set_segments()  # no truncation, no recomputation
+    build.expect_same_data(path, config, about)
     source, frames = build.open_source(config, "test"), _test_frames(config)
     if frames.shape[2] != trained.D:
         raise RunError(
             f"{path}: expected frames of {trained.D} numbers, as in training, got "
             f"{frames.shape[2]}: is the data that config.toml names still the same?"
         )
-    return TrainedRun(name or Path(path).resolve().name, config, source, frames, trained, random)
+    name = name or Path(path).resolve().name
+    return TrainedRun(name, config, source, frames, trained, random, about)
 
 
 def open_runs(

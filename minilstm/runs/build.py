@@ -175,10 +175,11 @@ def seed_of(split: str, seed: int) -> int:
 def open_test_source(config: Config, data: str | None) -> Source:
     """Open test sequences: of the run's own data, or of another source or file of its kind.
 
-    Patches or percepts from elsewhere are normalised by the run's training data. Raises ConfigError
-    for data that the run can't be judged on.
+    Patches or percepts from elsewhere are normalised by the run's training data. Of a file that the
+    run was trained on the test split is taken. Raises ConfigError for data that the run can't be
+    judged on.
     """
-    if data is None:
+    if data is None or _is_own_data(config, data):
         return open_source(config, "test")
     if config.data.source == "action-changes":
         raise ConfigError(
@@ -200,6 +201,18 @@ def open_test_source(config: Config, data: str | None) -> Source:
         )
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
     return open_source(other, "test")
+
+
+def _is_own_data(config, data):
+    """Say if `data` is the file or folder that a run was trained on, or a copy of it."""
+    if config.data.source in ("patches", "percepts"):
+        other = dataclasses.replace(config.data, path=data)
+    elif config.data.source.endswith(".npy") and data.endswith(".npy"):
+        other = dataclasses.replace(config.data, source=data)
+    else:
+        return False
+    there = data_fingerprints(dataclasses.replace(config, data=other))
+    return there == data_fingerprints(config)
 
 
 def split_digits(digits: str, split: str) -> np.ndarray:
@@ -321,6 +334,17 @@ def load_run(
     text FILE.py:CLASS, as `cell`. Raises RunError for a folder that can't be loaded. Raises
     ConfigError if `cell` is no class of cells, or if the run's cell is the package's.
     """
+    model, _ = read_run(run, best, cell)
+    return model
+
+
+def read_run(
+    run: str | Path, best: bool = False, cell: str | type[Recurrent] | None = None
+) -> tuple[models.EncoderDecoder, dict]:
+    """Return the model that `load_run` returns, and what its checkpoint says of itself.
+
+    Both are read at once, because a run that still trains may replace the file at any moment.
+    """
     run = find_run(run)
     config = read_config(run, cell if isinstance(cell, str) else None)
     if cell is not None and not isinstance(cell, str):
@@ -343,7 +367,21 @@ def load_run(
         )
     model = build_model(config, D, cell=cell if isinstance(cell, type) else None)
     checkpoint.fill(model, arrays, path)
-    return model
+    return model, about
+
+
+def expect_same_data(run: str | Path, config: Config, about: dict) -> None:
+    """Raise RunError if a run's data files are not those that it was trained on.
+
+    `about` is what its checkpoint says. Generated data have no files, and old runs no fingerprints.
+    """
+    known, there = about.get("data"), data_fingerprints(config)
+    changed = [role for role, was in dict(known or {}).items() if there.get(role) != was]
+    if changed:
+        raise RunError(
+            f"expected the data that {run} was trained on, got other {', '.join(changed)} "
+            f"({there.get(changed[0], 'none')}): restore the file, or train a run on the new one"
+        )
 
 
 def _least_numbers(config, D):

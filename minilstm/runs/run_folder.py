@@ -31,7 +31,6 @@ from ..backend import current_backend
 from ..errors import RunError
 from ..files import flush, make_folder, remove_temporaries, replacing, write_file
 from ..gpu.diagnosis import about_device
-from . import checkpoint
 
 NAMES = (
     "metrics.jsonl",
@@ -114,11 +113,9 @@ class RunFolder:
             return False
         return False
 
-    def warn_if_training(self, name: str, best: bool = False) -> None:
-        """If the run of this name still trains, print the step of its weights to stderr."""
+    def warn_if_training(self, name: str, step: int) -> None:
+        """If the run of this name still trains, print the step of the weights to stderr."""
         if self.is_training():
-            path = self.best if best else self.checkpoint
-            step = checkpoint.read(path, arrays=False)[1].get("step")
             print(f"weights   of step {step:,}: {name} still trains", file=sys.stderr)
 
     def refuse_lost_checkpoint(self) -> None:
