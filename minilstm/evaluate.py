@@ -139,7 +139,7 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
     # if numbers overflow, NonFiniteError says so, and NumPy's warnings are not needed
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
         model, about = build.read_run(run, options.best, cell)
-        RunFolder(run).warn_if_training(name, about.get("step"))
+        RunFolder(run).warn_if_training(name, about)
         build.expect_same_data(name, config, about)
         source = build.open_test_source(config, options.data)
         shape, trained = source.frame_shape, build.open_source(config, "train").frame_shape

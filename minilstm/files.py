@@ -7,12 +7,13 @@ a crash ever finds half a file.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import DataError, RunError, one_line
+from .errors import DataError, RunError, named, one_line
 
 SUFFIX = ".tmp"  # a temporary name is .NAME.PROCESS.tmp
 MAX_NAME_BYTES = 255  # of a file's name, on nearly every file system
@@ -103,6 +104,20 @@ def write_file(path: str | os.PathLike, data: bytes | str) -> None:
         data = text_of(data).encode("utf-8", "backslashreplace")
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def read_json(path: str | os.PathLike) -> dict:
+    """Return the table in a JSON file that this package wrote. Raises RunError."""
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no table")
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"{path}: expected a whole file of JSON, got {named(error)}: remove it, and it is made "
+            "anew"
+        ) from error
+    return found
 
 
 def text_of(name: str) -> str:

@@ -112,8 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
         "paper the settings of the paper",
     )  # fmt: skip
     parser.add_argument(
-        "--plan", action="store_true", help="print the runs and their cost; train nothing"
-    )
+        "--plan", action="store_true", help="print the runs and their cost; train nothing. With "
+        "--rgb or --flow the percepts of each fold are written"
+    )  # fmt: skip
     parser.add_argument(
         "--long", action="store_true", help="start runs that will take a CPU more than "
         f"{MOST_HOURS} hours"

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     folders = [find_run(run) for run in options.runs]
     runs = open_runs(folders, options.best, options.cell)
     for path, run in zip(folders, runs, strict=True):
-        RunFolder(path).warn_if_training(run.name, run.about.get("step"))
+        RunFolder(path).warn_if_training(run.name, run.about)
     here = f"{folders[0].name}-figures" if is_packed(folders[0]) else folders[0] / "figures"
     out = make_folder(options.out or here)
     folder = FigureFolder(out, captioned=options.captions)

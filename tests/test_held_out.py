@@ -45,7 +45,7 @@ def test_training_and_validation_digits_share_none_and_are_all_of_mnists_trainin
 
 @pytest.mark.parametrize("split", ["val", "Test", "all", "", None])
 def test_a_misspelled_split_is_refused_and_gives_no_training_data(split, tmp_path):
-    np.save(tmp_path / "own.npy", np.ones((20, 30, 6, 4), np.uint8))
+    np.save(tmp_path / "own.npy", np.full((20, 30, 6, 4), 9, np.uint8))
     for source in ("moving-mnist", "actions", str(tmp_path / "own.npy")):
         with pytest.raises(ConfigError, match="expected split train, validation or test, got"):
             build.open_source(tiny(data={"source": source}), split)
@@ -57,7 +57,7 @@ def test_a_misspelled_split_is_refused_and_gives_no_training_data(split, tmp_pat
 @pytest.mark.parametrize("split", ["val", "Test", None, ["train"]])
 def test_files_and_percepts_refuse_a_misspelled_split(split, tmp_path):
     clips = Clips(np.zeros((20, 3)), np.full(10, 2), np.zeros(10, int), ("a",))
-    np.save(tmp_path / "own.npy", np.ones((20, 30, 6, 4), np.uint8))
+    np.save(tmp_path / "own.npy", np.full((20, 30, 6, 4), 9, np.uint8))
     for open_source in (
         lambda: SequenceFile(tmp_path / "own.npy", split=split),
         lambda: Patches(tmp_path / "own.npy", split=split),

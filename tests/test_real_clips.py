@@ -110,6 +110,37 @@ def test_streams_are_joined_frame_by_frame_and_only_of_the_same_clips(folders):
         join(rgb, flow.select(np.arange(18)[::-1]))
 
 
+def test_streams_of_other_frame_rates_are_not_joined(folders):
+    rgb, flow = (read_percepts(folder) for folder in folders.values())
+    half = np.concatenate([np.arange(T) % 2 == 0 for T in flow.lengths])
+    slow = dataclasses.replace(flow, frames=flow.frames[half], lengths=(flow.lengths + 1) // 2)
+    for streams in ((rgb, slow), (slow, rgb)):
+        with pytest.raises(DataError, match="two streams of as many frames.*same --fps"):
+            join(*streams)
+
+
+def test_clips_of_one_class_are_refused(folders, tmp_path):
+    clips = read_percepts(folders["rgb"])
+    write_percepts(folders["rgb"], clips.select(clips.labels == 1))
+    with pytest.raises(DataError, match="expected clips of at least 2 classes, got 1"):
+        plan_of({"rgb": folders["rgb"]}, tmp_path / "out")
+    settings = config.ClassifySettings(source="percepts", path=str(folders["rgb"]), folds=3)
+    with pytest.raises(DataError, match="expected clips of at least 2 classes, got 1"):
+        build.open_clips(settings)
+
+
+@pytest.mark.parametrize("target", ["table3", "fig12"])
+def test_few_labels_and_many_must_be_different_numbers_of_clips(folders, tmp_path, target):
+    clips = read_percepts(folders["rgb"])
+    fewest = clips.groups < 3  # so two training clips of each class in each of three folds
+    write_percepts(folders["rgb"], clips.select(fewest))
+    request = Request(target, "smoke", tmp_path / "out", 1, rgb=str(folders["rgb"]), folds=3)
+    assert SMOKE.small == 2 and SMOKE.counts == (2, 4)
+    with pytest.raises(DataError, match="expected at least . training clips in the largest class"):
+        request.action_plan()
+    dataclasses.replace(request, target="table1").action_plan()
+
+
 def test_official_lists_take_the_place_of_folds(folders, tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()

@@ -116,6 +116,45 @@ def test_an_evaluation_is_kept_until_its_run_continues(tmp_path, train_undrawn):
     assert many_runs.evaluate_all([t], 1, 10) == [first]
 
 
+def test_one_process_at_a_time_works_on_the_runs_of_a_folder(tmp_path, train_undrawn):
+    t = trial(tmp_path / "one")
+    with RunFolder(tmp_path).claim():  # by another process
+        with pytest.raises(RunError, match="expected a free run folder"):
+            train_all([t], 1)
+        train_undrawn(SMALLEST, t.path)
+        with pytest.raises(RunError, match="expected a free run folder"):
+            many_runs.evaluate_all([t], 1, 10)
+    found = many_runs.evaluate_all([t], 1, 10)
+    with RunFolder(tmp_path).claim():  # nothing is left to do
+        train_all([t], 1)
+        assert many_runs.evaluate_all([t], 1, 10) == found
+
+
+def test_a_damaged_evaluation_is_refused_by_name(tmp_path, train_undrawn):
+    t = trial(tmp_path / "one")
+    train_undrawn(SMALLEST, t.path)
+    many_runs.evaluate_all([t], 1, 10)
+    kept = tmp_path / "one.evaluation-10.json"
+    for text in ("{", "[]", ""):
+        kept.write_text(text)
+        shutil.copystat(RunFolder(t.path).checkpoint, kept)
+        with pytest.raises(RunError, match="one.evaluation-10.json: expected a whole file of JSON"):
+            many_runs.evaluate_all([t], 1, 10)
+
+
+def test_runs_on_a_file_that_was_replaced_are_no_runs_on_the_new_one(tmp_path, train_undrawn):
+    files = [tmp_path / f"{name}.npy" for name in ("old", "new")]
+    for k, file in enumerate(files):
+        np.save(file, np.random.default_rng(k).integers(0, 256, (30, 20, 8, 8), np.uint8))
+    settings = SMALLEST | {"data": SMALLEST["data"] | {"source": str(files[0])}}
+    t = Trial(tmp_path / "one", config.load(overrides=settings))
+    train_undrawn(settings, t.path)
+    train_all([t], 1)  # nothing is left to do
+    shutil.copy(files[1], files[0])
+    with pytest.raises(RunError, match="expected the data that .* got other sequences"):
+        train_all([t], 1)
+
+
 def test_a_folder_with_other_settings_is_refused_and_they_are_named(tmp_path, train_undrawn):
     train_undrawn(SMALLEST, tmp_path / "one")
     with pytest.raises(RunError, match=r"run\.seed = 7, not 0: choose another --out"):

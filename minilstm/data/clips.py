@@ -26,6 +26,16 @@ from .vectors import Scale, as_vectors, scale_of
 UNLABELLED = -1
 
 
+def expect_classes(clips: Clips) -> None:
+    """Raise DataError unless the labelled clips are of two classes or more."""
+    found = np.unique(clips.labels[clips.labels > UNLABELLED])
+    if len(found) < 2:
+        raise DataError(
+            f"expected clips of at least 2 classes, got {len(found)}: with fewer there is nothing "
+            "to recognise. Name the class of each video, by its folder or in a list"
+        )
+
+
 @dataclass(frozen=True)
 class Clips:
     """N labelled clips of different lengths.

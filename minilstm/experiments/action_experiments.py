@@ -23,7 +23,8 @@ from .. import config
 from ..config import ClassifySettings
 from ..data.actions import CLASSES
 from ..errors import RunError
-from ..files import make_folder, write_file
+from ..files import make_folder, read_json, write_file
+from ..runs.run_folder import RunFolder
 from .action_fit import Fit
 from .many_runs import Task, Trial, run_all
 from .markdown import percent
@@ -132,11 +133,13 @@ def fit_all(fits: Mapping[str, Fit], folder: Path, workers: int) -> dict[str, di
             write_file(folder / f"{name}.json", json.dumps(about, indent=2))
             words = ["minilstm.experiments.action_fit", str(folder / f"{name}.json")]
             tasks.append(Task(name, words, output=paths[name]))
-        elif (there := json.loads(paths[name].read_text("utf-8"))["fit"]) != about:
+        elif (there := read_json(paths[name]).get("fit", {})) != about:
             other = [key for key in about if there.get(key) != about[key]]
             raise RunError(
                 f"expected {paths[name]} to be the fit that this command asks for, got another "
                 f"{', '.join(other)}: choose another --out"
             )
-    run_all(tasks, workers, "recognition", "fit", len(fits) - len(tasks))
-    return {name: json.loads(path.read_text("utf-8")) for name, path in paths.items()}
+    if tasks:
+        with RunFolder(folder).claim():  # for this process alone
+            run_all(tasks, workers, "recognition", "fit", len(fits) - len(tasks))
+    return {name: read_json(path) for name, path in paths.items()}

@@ -17,7 +17,6 @@ Read next: targets.py, which says which runs are needed.
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 import signal
@@ -34,7 +33,7 @@ from typing import IO
 from ..command import Interrupted, stop_signals
 from ..config import Config, differences
 from ..errors import MinilstmError, RunError
-from ..files import make_folder, write_file
+from ..files import make_folder, read_json, write_file
 from ..runs import build, checkpoint
 from ..runs.run_folder import RunFolder, read_log
 from ..streams import progress_bar
@@ -69,7 +68,8 @@ class Task:
 def train_all(trials: Sequence[Trial], workers: int) -> None:
     """Train the trials that are not finished. A trial that was interrupted is resumed.
 
-    Raises RunError for a folder with other settings, and for a run that fails, by name.
+    Raises RunError for a folder with other settings, for a run that fails, by name, and if another
+    process trains or evaluates runs in the same folder.
     """
     tasks, finished = [], 0
     for trial in trials:
@@ -85,13 +85,15 @@ def train_all(trials: Sequence[Trial], workers: int) -> None:
             words[1:] = ["--config", str(settings), "--out", str(trial.path)]
         made = _counter(RunFolder(trial.path).log)
         tasks.append(Task(trial.path.name, [*words, "--quiet"], trial.config.run.steps, made))
-    run_all(tasks, workers, "training", "step", finished)
+    if tasks:
+        with RunFolder(trials[0].path.parent).claim():  # for this process alone
+            run_all(tasks, workers, "training", "step", finished)
 
 
 def steps_made(trial: Trial) -> int | None:
     """Return the step of a trial's checkpoint, 0 without one, or None if there is no run yet.
 
-    Raises RunError if the folder holds a run with other settings.
+    Raises RunError if the folder holds a run with other settings, or on other data.
     """
     folder = RunFolder(trial.path)
     if not folder.config.exists():
@@ -103,7 +105,9 @@ def steps_made(trial: Trial) -> int | None:
         )
     if not folder.checkpoint.exists():
         return 0
-    return checkpoint.read(folder.checkpoint, arrays=False)[1].get("step")
+    _, about = checkpoint.read(folder.checkpoint, arrays=False)
+    build.expect_same_data(trial.path, trial.config, about)
+    return about.get("step")
 
 
 def evaluate_all(
@@ -116,21 +120,31 @@ def evaluate_all(
     current, even if the computer's clock was set back.
     """
     paths = [t.path.with_name(f"{t.path.name}.evaluation-{sequences}.json") for t in trials]
+    if any(_is_old(*pair) for pair in zip(trials, paths, strict=True)):
+        with RunFolder(trials[0].path.parent).claim():  # for this process alone
+            _evaluate_anew(trials, paths, workers, sequences, backend)
+    return [read_json(path) for path in paths]
+
+
+def _evaluate_anew(trials, paths, workers, sequences, backend):
+    old = [pair for pair in zip(trials, paths, strict=True) if _is_old(*pair)]
     tasks = []
-    for trial, path in zip(trials, paths, strict=True):
-        if not path.exists() or _written(path) != _written(RunFolder(trial.path).checkpoint):
-            path.unlink(missing_ok=True)
-            words = ["minilstm.evaluate", str(trial.path), "--sequences", str(sequences), "--json"]
-            words += ["--backend", backend]
-            tasks.append(Task(trial.path.name, words, output=path))
+    for trial, path in old:
+        path.unlink(missing_ok=True)
+        words = ["minilstm.evaluate", str(trial.path), "--sequences", str(sequences), "--json"]
+        tasks.append(Task(trial.path.name, [*words, "--backend", backend], output=path))
     try:
         run_all(tasks, workers, "evaluation", "run", len(trials) - len(tasks))
     finally:
-        for trial, path in zip(trials, paths, strict=True):
+        for trial, path in old:
             if path.exists():
                 written = _written(RunFolder(trial.path).checkpoint)
                 os.utime(path, ns=(written, written))
-    return [json.loads(path.read_text("utf-8")) for path in paths]
+
+
+def _is_old(trial, path):
+    """Say if an evaluation is missing, or older than its run."""
+    return not path.exists() or _written(path) != _written(RunFolder(trial.path).checkpoint)
 
 
 def _written(path):

@@ -22,9 +22,10 @@ import numpy as np
 from .. import config
 from ..config import ClassifySettings
 from ..data import Clips, read_percepts, write_percepts
+from ..data.clips import expect_classes
 from ..data.splits import OFFICIAL_SPLITS, few_per_class, grouped_folds, hmdb51_split, ucf101_split
 from ..errors import DataError, RunError, number_of
-from ..files import make_folder, write_file
+from ..files import make_folder, read_json, write_file
 from .action_experiments import METHODS, Plan
 from .action_fit import Fit
 from .many_runs import Trial
@@ -51,6 +52,11 @@ class RealClipsPlan(Plan):
     seen: Mapping[str, Clips] = field(default_factory=dict)
     folds: Sequence[tuple[np.ndarray, np.ndarray]] = ()
     partly: bool = False
+
+    @property
+    def labelled(self) -> int:
+        """The number of training clips of the largest class, in the fold where it is smallest."""
+        return _most_labelled(self.clips, self.folds)
 
     @property
     def streams(self) -> dict[str, str]:
@@ -128,14 +134,22 @@ class RealClipsPlan(Plan):
 def join(first: Clips, second: Clips) -> Clips:
     """Join two streams of the same clips frame by frame. The longer one is cut.
 
-    Raises DataError if the clips are not the same.
+    Raises DataError if the clips are not the same, or if their lengths differ by more than a frame
+    and by more than a tenth: then a frame of one stream would stand beside another time.
     """
     if first.names != second.names or (first.labels != second.labels).any():
         raise DataError(
             "expected two streams of the same clips in the same order, got other names or labels: "
             "extract both from the same videos"
         )
-    lengths = np.minimum(first.lengths, second.lengths)
+    lengths, longer = (f(first.lengths, second.lengths) for f in (np.minimum, np.maximum))
+    apart = (longer > lengths + 1) & (longer > 1.1 * lengths)
+    if apart.any():
+        n = int(apart.argmax())
+        raise DataError(
+            f"expected two streams of as many frames, got {first.lengths[n]} and "
+            f"{second.lengths[n]} in {first.names[n]}: extract both with the same --fps"
+        )
     frames = [
         np.concatenate([first.clip(n)[:T], second.clip(n)[:T]], axis=1)
         for n, T in enumerate(lengths)
@@ -157,14 +171,15 @@ def plan_real_clips(
     The recordings are dealt into `folds` folds. Or `lists` is a folder with the three official
     splits of UCF-101 or HMDB-51; with `partly` these may name clips that are missing. Two streams
     give a third one, both joined frame by frame, which is written beside the runs. Numbers of
-    labelled clips in `scale` that exceed the largest class are dropped. Raises DataError, and
-    RunError if `out` has results of other percepts.
+    labelled clips in `scale` that exceed the largest class are dropped. Raises DataError, also for
+    clips of one class, and RunError if `out` has results of other percepts.
     """
     folders = dict(folders)
     seen = {stream: read_percepts(folder) for stream, folder in folders.items()}
     first, *second = seen.values()
     if (first.labels < 0).any():
         raise DataError("expected only labelled clips, got some without a label: leave them out")
+    expect_classes(first)
     if second:
         folders[JOINED] = out / "percepts" / JOINED
         seen[JOINED] = join(first, *second)
@@ -177,11 +192,13 @@ def plan_real_clips(
         ucf101 = (Path(lists) / "trainlist01.txt").exists()
         official = ucf101_split if ucf101 else hmdb51_split
         splits = [official(names, lists, n, partly) for n in OFFICIAL_SPLITS]
-    most = min(np.bincount(first.labels[learn]).max() for learn, _ in splits)
-    counts = tuple(n for n in scale.counts if n <= most)
-    if len(counts) > 1:
-        scale = dataclasses.replace(scale, counts=counts)
+    most = _most_labelled(first, splits)
+    scale = dataclasses.replace(scale, counts=tuple(n for n in scale.counts if n <= most))
     return RealClipsPlan(out, scale, "", backend, folders, seen, splits, partly)
+
+
+def _most_labelled(clips, folds):
+    return min(int(np.bincount(clips.labels[learn]).max()) for learn, _ in folds)
 
 
 def _write_once(folder, clips, which, groups):
@@ -204,7 +221,7 @@ def _write_once(folder, clips, which, groups):
 def _same_percepts(path, seen):
     """Write the digests of the streams to a file, or check them against that file."""
     found = {stream: _digest(clips) for stream, clips in seen.items()}
-    there = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    there = read_json(path) if path.exists() else {}
     if other := [stream for stream in found if there.get(stream, found[stream]) != found[stream]]:
         raise RunError(
             f"{path}: expected the percepts from which the results beside it were made, got other "

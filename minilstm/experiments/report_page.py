@@ -75,7 +75,7 @@ def write_report(
     out = Path(f"{path.name}-report.html") if is_packed(path) else folder.report
     expect_writable(out, remedy="copy the run to a folder of yours")
     run = open_pictures(path, best, cell)
-    folder.warn_if_training(run.name, run.about.get("step"))
+    folder.warn_if_training(run.name, run.about)
     with (
         use_backend("numpy", run.config.run.dtype),
         np.errstate(all="ignore"),

@@ -321,8 +321,8 @@ def fig9(run: TrainedRun, folder: FigureFolder) -> None:
     caption = (
         "Paper, Figure 9. The input weights of each unit of the encoder, as images of a frame: "
         f"{number_of(len(chosen), 'unit')}, those with the largest input weights first, the same "
-        "unit at the same place in every panel. Grey is 0. See whether they are spots and edges "
-        "at one place; random weights are noise."
+        "unit at the same place in every panel of a row. Grey is 0. See whether they are spots and "
+        "edges at one place; random weights are noise."
     )
     title = "Input weights of the encoder"
     folder.draw("fig9", title, caption, _weights(rows, run))

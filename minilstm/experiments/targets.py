@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import config
-from ..errors import ConfigError, number_of
+from ..errors import ConfigError, DataError, number_of
 from ..figures import tables
 from ..files import write_file
 from ..layers.init import Blank
@@ -146,6 +146,12 @@ class Request:
         plan = plan_real_clips(
             self.out, scale, self.backend, folders, self.folds, self.lists, self.partly
         )
+        needed = {"table3": scale.small + 1, "fig12": sorted(scale.counts)[1]}.get(self.target, 1)
+        if plan.labelled < needed:
+            raise DataError(
+                f"expected at least {needed} training clips in the largest class, for fits with "
+                f"fewer labels and with more, got {plan.labelled}: extract percepts of more clips"
+            )
         folds = len(plan.folds)
         if not drawn:
             return plan, range(folds), "split" if self.lists else "fold"

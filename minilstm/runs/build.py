@@ -34,6 +34,7 @@ from ..data import (
     load_digits,
     read_percepts,
 )
+from ..data.clips import expect_classes
 from ..data.fingerprint import fingerprint
 from ..data.rng import SPLITS, Purpose, expect_split, keyed_rng, members_of_split
 from ..data.splits import few_per_class, grouped_folds
@@ -303,6 +304,7 @@ def _percept_clips(settings):
             f"{settings.path}: expected clips with labels, got none: extract them with their "
             "classes"
         )
+    expect_classes(clips)
     rest, test = (clips.select(n) for n in list(grouped_folds(clips.groups, folds))[fold])
     train, validation = next(grouped_folds(rest.groups, folds - 1))
     train = train[few_per_class(rest.labels[train], settings.labels, settings.seed)]

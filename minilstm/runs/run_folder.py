@@ -113,10 +113,13 @@ class RunFolder:
             return False
         return False
 
-    def warn_if_training(self, name: str, step: int) -> None:
-        """If the run of this name still trains, print the step of the weights to stderr."""
+    def warn_if_training(self, name: str, about: dict) -> None:
+        """If the run of this name still trains, print the step of its weights to stderr.
+
+        `about` is what the checkpoint of these weights says of itself.
+        """
         if self.is_training():
-            print(f"weights   of step {step:,}: {name} still trains", file=sys.stderr)
+            print(f"weights   of step {about['step']:,}: {name} still trains", file=sys.stderr)
 
     def refuse_lost_checkpoint(self) -> None:
         """Raise RunError if this folder has files of a run but no checkpoint.
