@@ -24,7 +24,7 @@ from ..config import ClassifySettings
 from ..data import Clips, read_percepts, write_percepts
 from ..data.clips import expect_classes
 from ..data.splits import OFFICIAL_SPLITS, few_per_class, grouped_folds, hmdb51_split, ucf101_split
-from ..errors import DataError, RunError, number_of
+from ..errors import DataError, RunError, named, number_of
 from ..files import make_folder, read_json, write_file
 from .action_experiments import METHODS, Plan
 from .action_fit import Fit
@@ -210,7 +210,13 @@ def _write_once(folder, clips, which, groups):
         make_folder(folder)
         write_percepts(folder, dataclasses.replace(clips.select(which), groups=groups))
         return
-    names = (folder / "names.txt").read_text("utf-8").split("\n")[:-1]
+    try:
+        names = (folder / "names.txt").read_text("utf-8").split("\n")[:-1]
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"expected {folder} to hold percepts, got {named(error)}: remove it, and it is made "
+            "anew"
+        ) from error
     if names != [clips.names[n] for n in which]:
         raise RunError(
             f"expected {folder} to hold the clips that this command asks for, got others: choose "

@@ -172,13 +172,14 @@ def summary_of(run: TrainedRun, best: bool = False) -> str:
         trained += f" in {duration(seconds)}"
         if "device" in (about.get("environment") or {}):
             trained += " on a GPU,"
+    weights = ""
     if best:
-        trained += ", the weights with the smallest validation loss"
+        weights = "; the weights with the smallest validation loss"
     return (
         f"{c.model.kind}{conditional}, {number_of(c.model.layers, 'layer')} of "
         f"{number_of(c.model.hidden, 'unit')} ({c.model.cell_name}), "
         f"{run.trained.flat().value.size:,} "
-        f"parameters; {trained} on {c.data.source}, seed {c.run.seed}"
+        f"parameters; {trained} on {c.data.source}, seed {c.run.seed}{weights}"
     )
 
 

@@ -155,13 +155,21 @@ def _predictions(runs, folder, number):
         kind = "patches" if number == 6 else "moving digits"
         return folder.leave_out(f"fig{number}", f"no run on {kind} was given")
     first = _same_data(runs)
-    what = "digits" if number == 5 else "patches of natural video"
+    source = first.config.data.source
+    what = {
+        "moving-mnist": "digits",
+        "actions": "actions of digits",
+        "action-changes": "changes from frame to frame",
+        "patches": "patches of natural video",
+    }.get(source, "sequences")
     title = f"Reconstruction and prediction of {what} that were not seen in training"
     caption = (
         f"Slides, Figure {number}. Left: the true past, and below it what each model reconstructed "
         "from its code alone. Right: the true future, and what each model predicted from the past "
         "alone. See whether things move as they should, and how long they stay sharp."
     )
+    if source == "action-changes":
+        caption += " Grey means no change."
     if (hidden := first.config.data.past - LATEST) > 0:
         caption += f" The model saw {first.config.data.past} frames; the last {LATEST} are shown."
     _strip(
