@@ -48,7 +48,7 @@ from minilstm.files import path_of, remove_temporaries, text_of
 
 from .options import add_fps
 from .resumable import as_they_are, of_videos, parts_of, read_part
-from .video import find_videos, library, not_too_narrow, other_names, read_frames
+from .video import find_videos, library, not_too_narrow, read_frames, repeated
 
 CHUNK = {"numpy": 4, "cupy": 16}  # frames described together; see BAND in mobilenet.py
 
@@ -91,10 +91,9 @@ def list_videos(root: Path, list_file: str | None, groups: str | None) -> list[V
             raise DataError(
                 f"expected names below {root}, each a line of text, got {name!r:.200}: rename it"
             )
-    for path, first in other_names(paths).items():
+    for path, what in repeated(paths).items():
         raise DataError(
-            f"{list_file}: expected every video once, got {path}, another name of {first}: remove "
-            "one"
+            f"{list_file}: expected every video once, got {path}, {what}: remove one of the two"
         )
     check_classes({row[1] for row in rows})
     try:
@@ -128,11 +127,11 @@ def _listed(line, path):
             f"{path}: expected NAME, CLASS and perhaps GROUP with tabs between them, got "
             f"{line!r:.80}: mend that line"
         )
-    return tuple([name, *words, None][:3])
+    return name, words[0], words[1] or None if words[1:] else None
 
 
 def _group(name, group, pattern):
-    if group is not None or pattern is None:
+    if group or pattern is None:
         return group or name
     match = pattern.search(name)
     if not match:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minilstm.data.fingerprint import fingerprint
 from minilstm.errors import ConfigError, DataError, MinilstmError, number_of, one_line
 
 SUFFIXES = frozenset(
@@ -94,9 +95,9 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
     """Return the video files that `paths` name, each once, in the order of their names.
 
     A folder stands for the files below it that have one of the SUFFIXES. Links to folders are not
-    followed. A file that is named itself is taken whatever its suffix. Of several names of one file
-    (links) only the first is taken, and stderr names the others. Raises DataError for a path that
-    is not there.
+    followed. A file that is named itself is taken whatever its suffix. Of links to one file, or
+    copies of it, only the first is taken, and stderr names the others. Raises DataError for a path
+    that is not there.
     """
     found = set()
     for path in map(Path, paths):
@@ -111,23 +112,36 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
                 f"{path}: expected a video or a folder of videos, got nothing there: check the path"
             )
     videos = sorted(found)
-    twice = other_names(videos)
-    for path, first in twice.items():
-        print(f"left out: {path}, another name of {first}", file=sys.stderr)
+    twice = repeated(videos)
+    for path, what in twice.items():
+        print(f"left out: {path}, {what}", file=sys.stderr)
     return [path for path in videos if path not in twice]
 
 
-def other_names(paths: Iterable[Path]) -> dict[Path, Path]:
-    """Find links: {path: the first of `paths` that is the same file}."""
-    first, found = {}, {}
+def repeated(paths: Iterable[Path]) -> dict[Path, str]:
+    """Find links and copies: {path: "another name of FIRST" or "a copy of FIRST"}.
+
+    FIRST is the first of `paths` that is the same file, or has the same bytes. Only files of equal
+    size are read (fingerprint.py).
+    """
+    names, sizes, found = {}, {}, {}
     for path in paths:
         try:
             status = os.stat(path)
         except OSError:  # a broken link, for instance; reading it gives the reason
             continue
-        same = first.setdefault((status.st_dev, status.st_ino), path)
+        same = names.setdefault((status.st_dev, status.st_ino), path)
         if same != path:
-            found[path] = same
+            found[path] = f"another name of {same}"
+        elif status.st_size and os.path.isfile(path):
+            sizes.setdefault(status.st_size, []).append(path)
+    for alike in sizes.values():
+        first = {}
+        for path in alike if len(alike) > 1 else ():
+            with contextlib.suppress(DataError):  # unreadable; reading it gives the reason
+                same = first.setdefault(fingerprint(path), path)
+                if same != path:
+                    found[path] = f"a copy of {same}"
     return found
 
 

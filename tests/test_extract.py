@@ -1,7 +1,9 @@
 """From video files to percepts and flow: whole folders, interrupted, damaged, and split."""
 
 import os
+import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,9 @@ def weights(tmp_path_factory):
     return str(write_weights(tmp_path_factory.mktemp("w") / "w.safetensors", random_arrays()))
 
 
-def small_video(path, seed=0, count=3):
+def small_video(path, seed=None, count=3):
+    """Write a video that differs from all others, because copies are left out."""
+    seed = zlib.crc32(os.fsencode(path)) if seed is None else seed
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_video(path, moving_frames(count, 32, 48, seed), rate=10)
 
@@ -150,6 +154,12 @@ def test_two_names_of_one_video_are_not_two_recordings(videos, tmp_path, capsys)
     assert "another name of" in capsys.readouterr().err
     (tmp_path / "list.tsv").write_text("run/z.avi\tA\njump/b_1.avi\tB\n")
     with pytest.raises(DataError, match="another name of"):
+        extract_percepts.list_videos(videos, tmp_path / "list.tsv", None)
+    (videos / "run/z.avi").unlink()
+    shutil.copy(videos / "jump/b_1.avi", videos / "run/z.avi")
+    assert extract_percepts.list_videos(videos, None, None) == found
+    assert "a copy of" in capsys.readouterr().err
+    with pytest.raises(DataError, match="a copy of .*: remove one of the two"):
         extract_percepts.list_videos(videos, tmp_path / "list.tsv", None)
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("av", reason="av is not installed")
 
 from videos import cut, moving_frames, show_by, without_packets, write_video, zoo
 
+from data_tools import video
 from data_tools.video import REASONS, VideoError, find_videos, frame_rate, read_frames
 from minilstm.errors import ConfigError, DataError, MinilstmError
 
@@ -347,7 +348,7 @@ def test_folders_are_searched_in_the_order_of_names_and_links_to_folders_left_al
 
 def test_two_names_of_one_file_count_once(tmp_path, capsys):
     (tmp_path / "a.avi").write_bytes(b"1")
-    (tmp_path / "c.avi").write_bytes(b"1")  # a copy is a file of its own
+    (tmp_path / "c.avi").write_bytes(b"2")
     (tmp_path / "b.avi").symlink_to(tmp_path / "a.avi")
     (tmp_path / "d.mp4").hardlink_to(tmp_path / "a.avi")
     (tmp_path / "e.avi").symlink_to(tmp_path / "nowhere")
@@ -355,6 +356,28 @@ def test_two_names_of_one_file_count_once(tmp_path, capsys):
     said = capsys.readouterr().err
     assert f"left out: {tmp_path / 'b.avi'}, another name of {tmp_path / 'a.avi'}" in said
     assert said.count("\n") == 2
+
+
+def test_of_copies_of_one_film_only_the_first_counts(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    small, large = rng.bytes(1000), rng.bytes(17 * 2**20)  # of the large one, parts are read
+    for name, raw in {"a": small, "b": small, "c": large, "d": large, "e": large[::-1]}.items():
+        (tmp_path / f"{name}.avi").write_bytes(raw)
+    for name in ("f", "g"):  # nothing in two files is no film that is repeated
+        (tmp_path / f"{name}.avi").touch()
+    assert "".join(path.stem for path in find_videos([tmp_path])) == "acefg"
+    said = capsys.readouterr().err
+    assert f"left out: {tmp_path / 'b.avi'}, a copy of {tmp_path / 'a.avi'}" in said
+    assert f"{tmp_path / 'd.avi'}, a copy of {tmp_path / 'c.avi'}" in said
+    assert said.count("\n") == 2
+
+
+def test_only_files_of_equal_size_are_read_to_find_copies(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(video, "fingerprint", lambda path: read.append(path.stem) or str(path))
+    for name, count in {"a": 1, "b": 2, "c": 2, "d": 3}.items():
+        (tmp_path / f"{name}.avi").write_bytes(bytes(count))
+    assert len(find_videos([tmp_path])) == 4 and read == ["b", "c"]
 
 
 @pytest.mark.parametrize(
