@@ -8,7 +8,8 @@ every video and its class, with tabs between:
     set1/4_1_0.avi<TAB>handshake<TAB>1          the third column, a recording, is optional
 
 --groups finds the recording in a video's name: the part that a regular expression catches, such as
-'v_(.*)_c' for UCF-101. Clips of one recording must never be in training and test at once.
+'v_(.*)_c' for UCF-101. A recording in the list takes precedence, unless it is empty. Clips of one
+recording must never be in training and test at once.
 
 OUT gets the layout of the authors' second release. minilstm.data.read_percepts reads it:
 
@@ -119,7 +120,7 @@ def _lines(path):
 
 
 def _listed(line, path):
-    """Return (name, class, recording or None) of a line."""
+    """Return (name, class, recording) of a line. Without a recording it is None or empty."""
     name, *words = line.split("\t")
     words = [word.strip() for word in words]  # an editor leaves spaces that nobody sees
     if len(words) not in (1, 2) or not name or not words[0]:
@@ -127,7 +128,7 @@ def _listed(line, path):
             f"{path}: expected NAME, CLASS and perhaps GROUP with tabs between them, got "
             f"{line!r:.80}: mend that line"
         )
-    return name, words[0], words[1] or None if words[1:] else None
+    return tuple([name, *words, None][:3])
 
 
 def _group(name, group, pattern):

@@ -138,6 +138,18 @@ def test_a_list_may_begin_with_a_byte_order_mark_and_have_spaces_that_nobody_see
     assert [video.group for video in found] == ["x", "x", "jump/c_2.mp4"]
 
 
+def test_an_empty_third_column_leaves_the_recording_to_the_expression(videos, tmp_path):
+    """Spreadsheets write the tab before an empty column."""
+    (tmp_path / "list.tsv").write_text("run/a_1.avi\tB\t\njump/b_1.avi\tA\njump/c_2.mp4\tA\tx\n")
+
+    def groups(expression):
+        found = extract_percepts.list_videos(videos, tmp_path / "list.tsv", expression)
+        return [video.group for video in found]
+
+    assert groups(r"_(\d)") == ["1", "1", "x"]
+    assert groups(None) == ["run/a_1.avi", "jump/b_1.avi", "x"]
+
+
 @pytest.mark.parametrize("other", ["walk ", " walk", "walk\xa0"])
 def test_two_classes_whose_names_look_the_same_are_refused(tmp_path, other):
     for name in ("walk", other):
