@@ -371,9 +371,9 @@ def beside(folder: Path, ending: str) -> Path:
 
 
 def in_words(value: float | list) -> str:
-    """Return a setting of plan.json as the user typed it: a number, or [path, bytes] of a film."""
+    """Return a setting of plan.json in words: a number, or [path, fingerprint] of a film."""
     if isinstance(value, list):
-        return f"{' of '.join(map(str, value))} bytes"
+        return re.sub("(sha256 .{8}).*", r"\1...", " of ".join(map(str, value)))
     return str(value).removesuffix(".0")
 
 

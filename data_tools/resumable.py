@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minilstm.data.fingerprint import fingerprint
 from minilstm.errors import DataError, RunError, named, one_line
 from minilstm.files import SUFFIX, make_folder, replacing, write_file
 
@@ -161,8 +162,16 @@ def read_part(path: Path) -> Arrays:
 
 
 def as_they_are(videos: Iterable[Path]) -> list:
-    """Return [path, bytes] of every video: settings that notice another video of that name."""
-    return [[str(v), os.path.getsize(v) if os.path.isfile(v) else None] for v in videos]
+    """Return [path, fingerprint] of every video: settings that notice another of that name.
+
+    The fingerprint is None for what can't be read. At most 16 MiB of each video are read.
+    """
+
+    def of_file(path):
+        with contextlib.suppress(DataError):
+            return fingerprint(path) if os.path.isfile(path) else None
+
+    return [[str(video), of_file(video)] for video in videos]
 
 
 def of_videos(

@@ -211,6 +211,20 @@ def test_other_settings_are_refused_with_the_command_for_a_new_run(
     assert not folder.exists()
 
 
+def test_another_film_of_the_same_name_and_size_is_refused(made, clip, tmp_path, capsys):
+    shutil.copytree(made, tmp_path / "film")
+    raw = Path(shutil.copy(clip, "clip.mp4")).read_bytes()
+    plan = json.loads((tmp_path / "film/plan.json").read_text())
+    (tmp_path / "film/plan.json").write_text(
+        json.dumps(plan | {"video": learn_video.as_they_are([Path("clip.mp4")])[0]})
+    )
+    Path("clip.mp4").write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    assert learn("clip.mp4", "--minutes", 21 / 60, "--out", "film") == 2
+    error = capsys.readouterr().err
+    assert "expected the video that it was begun with (clip.mp4 of " in error
+    assert error.count(f"{len(raw)} bytes, sha256 ") == 2 and error.count("\n") == 1
+
+
 def test_the_page_has_the_command_for_more_minutes(made, clip, monkeypatch):
     """Every command under Next is one that its parser takes; its files are there, or are made."""
     next_ = (made / "film.html").read_text("utf-8").partition('<section id="next">')[2]

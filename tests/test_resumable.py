@@ -1,5 +1,6 @@
 """Commands of data_tools that are stopped in the middle go on, and end with the same bytes."""
 
+import json
 import os
 import shutil
 import signal
@@ -164,9 +165,18 @@ def test_a_video_that_became_another_is_noticed(tmp_path, videos, capsys):
         (tmp_path / f"{n}.mkv").write_bytes(raw)
     words = (tmp_path, "--out", tmp_path / "a.npz", "--size", 8, "--frames", 3, "--sides", 0)
     stopped(extract_patches, words, ".000001.npz", signal.SIGKILL)
-    with open(tmp_path / "0.mkv", "ab") as file:
-        file.write(b"more")
+    raw = (tmp_path / "0.mkv").read_bytes()
+    for other in (raw + b"more", raw[:-1] + bytes([raw[-1] ^ 1])):  # the second is of the same size
+        (tmp_path / "0.mkv").write_bytes(other)
+        assert call(extract_patches, *words) == 2 and "other videos" in capsys.readouterr().err
+    (tmp_path / "0.mkv").write_bytes(raw)
+    about = tmp_path / "a.npz.parts" / "settings.json"
+    settings = json.loads(about.read_text("utf-8"))
+    older = [[path, int(found.split()[0])] for path, found in settings["videos"]]
+    about.write_text(json.dumps(settings | {"videos": older}))  # of an earlier version
     assert call(extract_patches, *words) == 2 and "other videos" in capsys.readouterr().err
+    about.write_text(json.dumps(settings))
+    assert call(extract_patches, *words) == 0
 
 
 def test_parts_have_one_owner_and_a_folder_without_any_does_not_stay(tmp_path):
