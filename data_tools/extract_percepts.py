@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -48,9 +49,13 @@ from minilstm.errors import ConfigError, DataError, number_of, one_line
 from minilstm.files import path_of, remove_temporaries, text_of
 
 from .options import add_fps
-from .resumable import as_they_are, of_videos, parts_of, read_part
+from .resumable import ABOUT, as_they_are, of_videos, parts_of, read_part
 from .video import find_videos, library, not_too_narrow, read_frames, repeated
 
+FILES = (
+    "features.h5", "num_frames.txt", "labels.txt", "names.txt", "classes.txt", "groups.txt",
+    "sizes.txt",
+)  # fmt: skip
 CHUNK = {"numpy": 4, "cupy": 16}  # frames described together; see BAND in mobilenet.py
 
 
@@ -240,11 +245,10 @@ def extract(
     """Write the percept folder `out` of `videos`; `see` makes (T, D) of the frames of one video.
 
     Resumes an extraction with the same settings. Raises RunError if one with other settings was
-    begun there, ConfigError if the folder is finished, DataError if no video gives frames.
+    begun there, ConfigError if the folder is finished or has other files of these names, DataError
+    if no video gives frames.
     """
-    if (out / "features.h5").exists():
-        shutil.rmtree(out / "parts", ignore_errors=True)
-        raise ConfigError(f"{out}: expected a new folder, got one that is finished: choose another")
+    expect_new(out)
     settings = settings | {"fps": fps, "videos": as_they_are(video.path for video in videos)}
 
     def described(n, remarks):
@@ -263,6 +267,20 @@ def extract(
         write_percepts(out, _assembled([videos[n] for n in made], made.values()))
         parts.remove()
     print(f"{out}: {len(made)} of {number_of(len(videos), 'video')}{left_out}")
+
+
+def expect_new(out: Path) -> None:
+    """Raise ConfigError if a file that `extract` writes is there and not of an interrupted one."""
+    there = [name for name in FILES if os.path.lexists(out / name)]
+    if not there:
+        return
+    begun = (out / "parts" / ABOUT).exists()  # a killed extraction may have written all files
+    if "features.h5" in there and begun:
+        shutil.rmtree(out / "parts", ignore_errors=True)
+    if "features.h5" in there or not begun:
+        raise ConfigError(
+            f"{out}: expected a new folder, got one with {there[0]} in it: choose another"
+        )
 
 
 def _assembled(videos, parts):

@@ -93,7 +93,7 @@ def parts_of(folder: Path, settings: Mapping) -> Iterator[Parts]:
 
     parts, about = Parts(make_folder(folder)), folder / ABOUT
     try:
-        if any(parts.made()) and (other := _other(about, json.loads(json.dumps(settings)))):
+        if other := _other(parts, about, json.loads(json.dumps(settings))):
             raise RunError(
                 f"{folder}: expected the settings that its parts were made with ({ABOUT}), got "
                 f"other {other}: repeat those settings, write elsewhere, or remove that folder"
@@ -139,10 +139,19 @@ def _write_header(file, count, row):
     np.lib.format.write_array_header_1_0(file, about)
 
 
-def _other(about, settings):
-    """Return the names of the settings that differ from those in the file."""
+def _other(parts, about, settings):
+    """Return the names of the settings that differ from those in the file, "" if none matters.
+
+    A process that was killed before its first part leaves a file with other values that do not
+    matter. A file with other names in it is not of this command.
+    """
+    made = any(parts.made())
+    if not made and not about.exists():
+        return ""
     try:
         found = json.loads(about.read_text("utf-8"))
+        if not made and found.keys() == settings.keys():
+            return ""
         return ", ".join(name for name in settings if found.get(name) != settings[name])
     except (OSError, ValueError, AttributeError):
         return "files"

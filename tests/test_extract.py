@@ -70,7 +70,36 @@ def test_a_folder_of_classes_becomes_a_folder_of_percepts(videos, tmp_path, weig
     np.testing.assert_allclose(found.clip(2), expected, rtol=1e-3, atol=1e-4)
     assert not (tmp_path / "out/parts").exists()
     assert run(extract_percepts, *arguments) == 2
-    assert "finished" in capsys.readouterr().err
+    assert "got one with features.h5 in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", extract_percepts.FILES)
+@pytest.mark.parametrize("command", [extract_percepts, extract_flow])
+def test_a_file_of_the_users_is_not_overwritten(videos, tmp_path, weights, capsys, command, name):
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    for path in (tmp_path / "out" / name, tmp_path / "out" / "parts" / "letter.txt"):
+        path.write_text("mine")
+    assert run(command, videos, tmp_path / "out", "--weights", weights) == 2
+    said = capsys.readouterr().err
+    assert f"expected a new folder, got one with {name} in it" in said and said.count("\n") == 1
+    found = {path.name: path.read_text() for path in tmp_path.glob("out/**/*") if path.is_file()}
+    assert found == {name: "mine", "letter.txt": "mine"}
+
+
+def test_all_files_of_an_extraction_are_known_by_name(videos, tmp_path, weights):
+    assert run(extract_percepts, videos, tmp_path / "out", "--weights", weights) == 0
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(extract_percepts.FILES)
+
+
+def test_settings_of_the_users_are_not_overwritten_by_pictures_of_flow(videos, tmp_path, capsys):
+    about = tmp_path / "out" / "settings.json"
+    about.parent.mkdir()
+    for text in ('{"mine": 1}', "[1]", ""):
+        about.write_text(text)
+        assert run(extract_flow, videos, tmp_path / "out") == 2
+        said = capsys.readouterr().err
+        assert "expected the settings that its parts were made with" in said
+        assert said.count("\n") == 1 and about.read_text() == text
 
 
 def test_on_a_device_a_chunk_costs_two_copies_and_percepts_are_the_same(

@@ -187,6 +187,11 @@ def test_parts_have_one_owner_and_a_folder_without_any_does_not_stay(tmp_path):
         assert folder.exists()
     assert not folder.exists()
     folder.mkdir()
+    (folder / "settings.json").write_text('{"n": 2}')  # of a process killed before its first part
+    with parts_of(folder, {"n": 1}):
+        pass
+    assert not folder.exists()
+    folder.mkdir()
     (folder / ".mine.tmp").touch()
     with parts_of(folder, {}):
         pass
