@@ -142,7 +142,8 @@ def describe(array) -> str:
             return about.rstrip()
         counts = Counter(np.asarray(array).ravel().tolist())
         return about + f"{len(counts)} different, such as {next(iter(counts))!r}"
-    low, high, total, wrong = math.inf, -math.inf, 0.0, Counter()
+    low, high, mean, wrong = math.inf, -math.inf, 0.0, Counter()
+    size = math.prod(array.shape)
     for piece in _pieces(array):
         if piece.dtype.kind == "f":
             finite = np.isfinite(piece)
@@ -151,12 +152,14 @@ def describe(array) -> str:
             piece = piece[finite]
         if piece.size:
             low, high = min(low, piece.min().item()), max(high, piece.max().item())
-            total += piece.sum(dtype=np.float64)
+            # the sum of the numbers themselves could overflow; this one can by rounding alone
+            with np.errstate(over="ignore"):
+                mean += float((piece.astype(np.float64) / size).sum())
     if low > high:
         return about + "nothing finite"
-    size = math.prod(array.shape) - wrong.total()
+    mean = min(max(mean * (size / (size - wrong.total())), low), high)
     notes = "".join(f", {count:,} {name}" for name, count in wrong.items() if count)
-    return about + f"{low:g} to {high:g}, mean {total / size:.4g}{notes}"
+    return about + f"{low:g} to {high:g}, mean {mean:.4g}{notes}"
 
 
 def _pieces(array):

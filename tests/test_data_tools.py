@@ -639,6 +639,16 @@ def test_an_archive_is_listed(tmp_path, capsys):
     assert "expected frames of bytes for --sheet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", [1e308, -1e308, np.finfo(float).max, 5e-324])
+def test_the_mean_of_huge_and_tiny_numbers_is_their_mean(value):
+    for count in range(2, 60):
+        array = np.array([value] * count + [np.nan])
+        assert f"mean {value:.4g}, 1 NaN" in inspect_file.describe(array)
+        assert inspect_file.describe(array[:-1]).endswith(f"mean {value:.4g}")
+    assert "mean 0" in inspect_file.describe(np.array([value, -value]))
+    assert "mean 6.667e+307" in inspect_file.describe(np.array([1e308, 1e308, 0]))
+
+
 def test_large_arrays_are_looked_at_in_pieces(monkeypatch):
     array = np.random.default_rng(0).normal(size=(50, 7))
     array[40] = np.nan
