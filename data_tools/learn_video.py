@@ -34,13 +34,15 @@ page).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import re
 import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -50,9 +52,9 @@ from minilstm.backend import use_backend
 from minilstm.command import Parser, at_least, run_command
 from minilstm.config import Config, load
 from minilstm.data.rng import Purpose, keyed_rng
-from minilstm.errors import DataError, RunError, named, number_of
+from minilstm.errors import DataError, RunError, named, number_of, one_line, whole_number
 from minilstm.experiments.film_page import Film, FilmPage, cut_squares, write_film_page
-from minilstm.files import make_folder, replacing, write_file
+from minilstm.files import replacing, write_file
 from minilstm.runs.run_folder import RunFolder
 from minilstm.streams import progress_bar
 from minilstm.training import loop, pace
@@ -62,6 +64,7 @@ from .options import add_numbers
 from .resumable import as_they_are
 from .video import frame_rate, read_frames
 
+PLAN = "plan.json"
 RATE = 10  # frames a second that a model sees, if the film is long enough
 SIDE, SIZE = 48, 16  # the shorter side of the small film, and the side of a square, in pixels
 LENGTH = 20  # frames of a sequence: the past and the future of presets/film.toml
@@ -226,45 +229,69 @@ def most_moving(starts: np.ndarray, count: int, length: int) -> list[int]:
     return sorted(found)
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Lock the folder for this process alone. Make it; at the end remove it if it is empty.
+
+    Raises RunError for a folder of something else, one that can't be written to, and one in which
+    another process works.
+    """
+    try:
+        there = [name for name in os.listdir(folder) if name[0] != "."]
+    except FileNotFoundError:
+        there = []
+    except OSError as error:
+        raise RunError(
+            f"{folder}: expected a folder to write to, got {one_line(error)}: choose another --out"
+        ) from error
+    if there and PLAN not in there:
+        raise RunError(
+            f"{folder}: expected a new folder, or one of this command, got another: choose "
+            "another --out"
+        )
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with RunFolder(folder).claim():
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if set(os.listdir(folder)) <= {".lock"}:
+                    (folder / ".lock").unlink(missing_ok=True)
+                    for path in made:
+                        path.rmdir()
+
+
 class Plan:
     """The file plan.json of a folder: settings, facts of the film, and the number of steps."""
 
     def __init__(self, folder: Path, settings: dict):
-        """Open the folder of an earlier command with the same settings, or make a new one.
+        """Read the plan of an earlier command with the same settings, or begin one with these.
 
-        Raises RunError for a folder that was made with other settings, or has other files. After
-        other settings the message gives the command for a new folder.
+        Raises RunError for other settings, with the command for a new folder, and for a file that
+        is damaged.
         """
-        self.file = folder / "plan.json"
-        if self.file.exists():
-            self.known = self._read()
-            other = [name for name in settings if self.known.get(name) != settings[name]]
-            if other:
-                name = other[0]
-                was, given = in_words(self.known.get(name)), in_words(settings[name])
-                (video, _), minutes, seed = settings.values()
-                new = beside(folder, "other" if name == "video" else f"{given}-{name}")
-                raise RunError(
-                    f"{folder}: expected the {name} that it was begun with ({was}), got {given}: "
-                    f"begin a new run with {command_of(video, minutes, seed, new)}"
-                )
+        self.file, self.known = folder / PLAN, settings
+        if not self.file.exists():
             return
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        with self.reading():
+            self.known = dict(json.loads(self.file.read_text("utf-8")))
+            other = [name for name in settings if self.known[name] != settings[name]]
+        if other:
+            name = other[0]
+            was, given = in_words(self.known[name]), in_words(settings[name])
+            (video, _), minutes, seed = settings.values()
+            new = beside(folder, "other" if name == "video" else f"{given}-{name}")
             raise RunError(
-                f"{folder}: expected a new folder, or one of this command, got another: choose "
-                "another --out"
+                f"{folder}: expected the {name} that it was begun with ({was}), got {given}: "
+                f"begin a new run with {command_of(video, minutes, seed, new)}"
             )
-        self.known = settings
 
-    def begin(self) -> None:
-        """Make the folder and plan.json in it."""
-        make_folder(self.file.parent)
-        self.write()
-
-    def _read(self):
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn errors that a damaged plan causes inside into a RunError of one line."""
         try:
-            return dict(json.loads(self.file.read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            yield
+        except (OSError, ValueError, TypeError, LookupError) as error:
             raise RunError(
                 f"{self.file}: expected what this command wrote, got {named(error)}: choose "
                 "another --out"
@@ -284,11 +311,12 @@ def config_of(folder: Path, plan: Plan, started: float) -> Config:
     """
     path = str((folder / "film.npz").resolve())
     config = load(["film"], overrides={"data": {"path": path}, "run": {"seed": plan.known["seed"]}})
-    if "steps" not in plan.known:
+    if "steps" not in plan.known and not RunFolder(folder / "run").config.exists():
         each = pace.seconds_per_step(config)
         left = 60 * plan.known["minutes"] - (time.monotonic() - started) - OTHER_SECONDS
         plan.write(seconds_per_step=each, steps=max(1, int(left / each)))
-    steps = plan.known["steps"]
+    with plan.reading():
+        steps = whole_number("steps", plan.known["steps"], 1)
     config = pace.with_steps(config, steps)
     every = {"log_every": 50, "validate_every": 10, "checkpoint_every": 10}  # times in a run
     every = {name: max(1, steps // times) for name, times in every.items()}
@@ -298,34 +326,36 @@ def config_of(folder: Path, plan: Plan, started: float) -> Config:
 def learn(video: Path, folder: Path, minutes: float, seed: int) -> FilmPage:
     """Cut the film, train, and write the page. Skip stages that are done. Return the page.
 
-    Raises RunError for a folder of another film or other settings, VideoError and DataError for a
-    film that can't be learned, and Interrupted after a stop signal.
+    Raises RunError for a folder of another film or other settings, or in which another process
+    works, VideoError and DataError for a film that can't be learned, and Interrupted after a stop
+    signal.
     """
     started = time.monotonic()
-    plan = Plan(folder, {"video": as_they_are([video])[0], "minutes": minutes, "seed": seed})
-    if "film" not in plan.known:
-        arrays, facts = cut_film(video, seed, LENGTH)
-        plan.begin()
-        with replacing(folder / "film.npz") as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-        plan.write(film=facts)
-    film = film_of(folder, plan)
-    print("\n".join(film.told), flush=True)
-    config, run = config_of(folder, plan, started), folder / "run"
-    steps = number_of(config.run.steps, "step", ",")
-    print(f"{steps}, so that the command ends after about {minutes:g} min\n", flush=True)
-    resumes, same = RunFolder(run).config.exists(), command_of(video, minutes, seed, folder)
-    with use_backend(config.run.backend, config.run.precision):
-        loop.train(config, run, resume=resumes, go_on=same)
-    return write_film_page(run, folder, film, what_next(video, folder, minutes, seed))
+    with alone_in(folder):
+        plan = Plan(folder, {"video": as_they_are([video])[0], "minutes": minutes, "seed": seed})
+        if "film" not in plan.known:
+            arrays, facts = cut_film(video, seed, LENGTH)
+            plan.write()
+            with replacing(folder / "film.npz") as temporary, open(temporary, "wb") as file:
+                np.savez(file, **arrays)
+            plan.write(film=facts)
+        film = film_of(folder, plan)
+        print("\n".join(film.told), flush=True)
+        config, run = config_of(folder, plan, started), folder / "run"
+        steps = number_of(config.run.steps, "step", ",")
+        print(f"{steps}, so that the command ends after about {minutes:g} min\n", flush=True)
+        resumes, same = RunFolder(run).config.exists(), command_of(video, minutes, seed, folder)
+        with use_backend(config.run.backend, config.run.precision):
+            loop.train(config, run, resume=resumes, go_on=same)
+        return write_film_page(run, folder, film, what_next(video, folder, minutes, seed))
 
 
 def film_of(folder: Path, plan: Plan) -> Film:
     """Return the small film of a folder, with sentences about it.
 
-    Raises DataError if film.npz can't be read.
+    Raises DataError if film.npz can't be read, RunError if plan.json lacks a fact.
     """
-    facts, path = plan.known["film"], folder / "film.npz"
+    path = folder / "film.npz"
     try:
         with np.load(path, allow_pickle=False) as arrays:
             frames = arrays["film"]
@@ -334,6 +364,12 @@ def film_of(folder: Path, plan: Plan) -> Film:
             f"{path}: expected what this command wrote, got {named(error)}: remove {folder}, and "
             "start again"
         ) from error
+    with plan.reading():
+        return _described(Path(plan.known["video"][0]).name, frames, plan.known["film"])
+
+
+def _described(name, frames, facts):
+    """Return the small film with sentences about it. `facts` are those of `cut_film`."""
     rate, step, cuts = facts["rate"], facts["step"], facts["cuts"]
     ends, count = facts["ends"], facts["squares"]
     n, height, width, _ = frames.shape
@@ -354,7 +390,7 @@ def film_of(folder: Path, plan: Plan) -> Film:
         f"one frame every {step / rate:.2g} seconds.",
     ]
     return Film(
-        Path(plan.known["video"][0]).name, frames, step, step / rate,
+        name, frames, step, step / rate,
         ends["train"], facts["test"], facts["known"], told,
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from data_tools import learn_video
 from minilstm import config, evaluate
 from minilstm.command import run_command
 from minilstm.data import as_vectors
+from minilstm.errors import DataError
 from minilstm.evaluation import judging
 from minilstm.experiments import film_page
 from minilstm.runs.run_folder import RunFolder
@@ -189,6 +190,57 @@ def test_a_folder_of_something_else_is_refused(made, clip, tmp_path, capsys):
     (tmp_path / "film/plan.json").write_text("[1")
     assert learn(clip, "--minutes", 1, "--out", "film") == 2
     assert "plan.json: expected what this command wrote" in capsys.readouterr().err
+
+
+def test_two_commands_never_work_in_one_folder(clip, tmp_path, monkeypatch, capsys):
+    """The second one is refused while the first still reads the film, and takes nothing away."""
+    statuses = []
+
+    def seconds(*_):
+        statuses.extend(learn(clip, "--minutes", minutes, "--out", "new/film") for minutes in "12")
+        raise DataError("enough")
+
+    monkeypatch.setattr(learn_video, "cut_film", seconds)
+    assert learn(clip, "--minutes", 1, "--out", "new/film") == 2 and statuses == [2, 2]
+    *refused, last = capsys.readouterr().err.splitlines()
+    assert len(refused) == 2 and all("another process is training" in line for line in refused)
+    assert last == "error: enough" and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_a_killed_command_left_without_a_plan_is_used(clip, tmp_path, monkeypatch):
+    (tmp_path / "film").mkdir()
+    (tmp_path / "film/.lock").touch()
+    called = []
+    monkeypatch.setattr(learn_video, "cut_film", lambda *words: called.append(words) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        learn(clip, "--out", "film")
+    assert called and list((tmp_path / "film").iterdir()) == []
+
+
+def test_a_folder_that_can_not_be_made_is_found_before_the_film_is_read(
+    clip, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(learn_video, "cut_film", None)
+    (tmp_path / "letter").write_text("mine")
+    for out in ("letter", "letter/film", "f" * 256):
+        assert learn(clip, "--out", out) == 2
+        said = capsys.readouterr().err
+        assert "expected a folder to write to" in said and said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["letter"]
+
+
+def test_a_plan_that_lacks_something_is_refused_in_one_line(made, clip, tmp_path, capsys):
+    shutil.copytree(made, tmp_path / "film")
+    text = (tmp_path / "film/plan.json").read_text()
+    facts = ("rate", "cuts", "step", "ends", "squares", "test_from", "test", "known")
+    for name in ("video", "minutes", "seed", "steps", *facts):
+        plan = json.loads(text)
+        del (plan["film"] if name in facts else plan)[name]
+        (tmp_path / "film/plan.json").write_text(json.dumps(plan))
+        assert learn(clip, "--minutes", 21 / 60, "--out", "film") == 2
+        said = capsys.readouterr().err
+        assert f"expected what this command wrote, got KeyError ('{name}')" in said, said
+        assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("changed", ["minutes", "seed", "video"])
