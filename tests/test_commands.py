@@ -818,7 +818,8 @@ for module, *words in (
     (interop, "import", f"{name}.safetensors", f"{name}-2", "--like", f"{name}-1"),
     (inspect_file, run),
     (inspect_file, film, "--sheet", f"{name}.png"),
-    (pack_model, run, f"{name}-packed", "--commit", "a", "--command", f"train {name}"),
+    (train, *small, "--frame-size", "8", "--digit-size", "5", "--out", f"{name}-4"),
+    (pack_model, f"{name}-4", f"{name}-packed", "--commit", "a", "--command", f"train {name}"),
     (classify, "--init-from", run, "--frame-size", "8", "--length", "6", "--steps", "2", "--labels",
      "2", "--validation", "1", "--test", "1", "--window", "6", "--out", f"{name}-3"),
 ):

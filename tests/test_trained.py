@@ -13,7 +13,7 @@ import minilstm
 from data_tools import pack_model
 from minilstm import config, evaluate, report, train, visualize
 from minilstm.command import run_command
-from minilstm.errors import RunError
+from minilstm.errors import DataError, RunError
 from minilstm.experiments import run_figures
 from minilstm.runs import build, checkpoint, trained
 
@@ -163,9 +163,57 @@ def test_a_run_that_is_neither_a_path_nor_a_name_is_refused(run):
         minilstm.load(run)
 
 
-def test_packing_never_overwrites_a_run(package, made):
-    with pytest.raises(RunError, match="expected a new run folder"):
-        pack_model.pack_model(made / "run", package, "command", "commit")
+def test_packing_overwrites_nothing(package, made, tmp_path):
+    (tmp_path / "letter").write_text("mine")
+    before = {path: path.read_bytes() for path in package.iterdir()}
+    for out in (package, tmp_path / "letter", tmp_path):
+        with pytest.raises(RunError, match="expected a new or empty folder for OUT, got"):
+            pack_model.pack_model(made / "run", out, "command", "commit")
+    assert {path: path.read_bytes() for path in package.iterdir()} == before
+    with pytest.raises(RunError, match="letter"):
+        pack_model.pack_model(made / "run", tmp_path / "letter" / "out", "command", "commit")
+
+
+def test_if_judging_fails_no_folder_is_left_and_the_command_can_be_repeated(
+    made, tmp_path, monkeypatch, capsys
+):
+    words = [made / "run", tmp_path / "new" / "packed", *WORDS]
+
+    def fails(*_):
+        raise DataError("no digits")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_model, "evaluated", fails)
+        assert call(pack_model, *words) == 2
+    assert capsys.readouterr().err == "error: no digits\n"
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "new" / "packed").mkdir()  # an empty folder is no obstacle
+    assert call(pack_model, *words) == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["packed"]
+    for name in ("about.toml", "checkpoint.safetensors", "config.toml", "metrics.jsonl"):
+        first, second = (folder / name for folder in (made / "packed", words[1]))
+        assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ('path = ""', 'path = "/home/somebody/film.npz"'),
+        ('source = "moving-mnist"', 'source = "/home/somebody/mnist.npy"'),
+        ('cell = "peephole"', f'cell = "/home/somebody/gru.py:GRU@sha256:{"0" * 64}"'),
+    ],
+)
+def test_a_run_that_needs_files_of_ones_own_is_not_packed(made, tmp_path, old, new):
+    run = shutil.copytree(made / "run", tmp_path / "run")
+    text = (run / "config.toml").read_text("utf-8")
+    assert text.count(old) == 1
+    text = text.replace(old, new)
+    if "film" in new:
+        text = text.replace('source = "moving-mnist"', 'source = "patches"')
+    (run / "config.toml").write_text(text)
+    with pytest.raises(RunError, match="judged anywhere.*got one that needs /home/somebody/"):
+        pack_model.pack_model(run, tmp_path / "packed", "command", "commit")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 # ------------------------------------------------------------------ the models of the package
