@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -540,3 +541,19 @@ def test_a_folder_that_is_no_run_does_not_load(tmp_path):
         minilstm.load(tmp_path)
     with pytest.raises(RunError):
         minilstm.load(tmp_path / "nowhere")
+
+
+def without_numbers(text):
+    """The lines of a text with N for every number, and with the words that depend on numbers."""
+    words = {"below": "above", "too blurred": "sharp"}
+    for word, other in words.items():
+        text = text.replace(word, other)
+    return [" ".join(re.sub(r"\d+(\.\d+)?", "N", line).split()) for line in text.splitlines()]
+
+
+def test_the_table_in_the_readme_is_what_evaluate_prints(runs, capsys):
+    pytest.importorskip("skimage", reason="scikit-image is not installed")
+    readme = Path(judging.__file__).parents[1] / "experiments" / "README.md"
+    (shown,) = re.findall(r"```\n(\d+ sequences, nats.*?)```", readme.read_text("utf-8"), re.DOTALL)
+    _, printed = printed_table(capsys, runs / "unconditional", "--sequences", 101)
+    assert without_numbers(shown) == without_numbers(printed)
