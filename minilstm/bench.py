@@ -36,7 +36,7 @@ from .benchmark.growth import (
 from .benchmark.processes import TUNED, UNSET
 from .benchmark.profile import profile, profile_in_words
 from .benchmark.ranks import ranks_in_words
-from .benchmark.timing import QUICK, Duration, all_rows, compare, conditions, table
+from .benchmark.timing import QUICK, Duration, all_contests, compare, conditions, table
 from .command import Parser, at_least, run_command
 from .errors import ConfigError
 from .files import expect_writable, write_file
@@ -131,7 +131,7 @@ def print_comparisons(options) -> int:
     """Measure the rows that were asked for, and print the table."""
     if options.json is not None:
         expect_writable(options.json)
-    rows = _chosen(all_rows(options.quick), options.only, lambda row: row.name)
+    rows = _chosen(all_contests(options.quick), options.only, lambda row: row.name)
     libraries = {}
     for k, row in enumerate(rows, 1):
         print(f"{k}/{len(rows)} {row.name}", file=sys.stderr, flush=True)

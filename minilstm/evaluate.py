@@ -142,6 +142,11 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
         RunFolder(run).warn_if_training(name, about)
         build.expect_same_data(name, config, about)
         source = build.open_test_source(config, options.data)
+        if options.data is not None and build.is_own_data(config, options.data):
+            print(
+                f"data      the test split of {options.data}: {name} was trained on its rest",
+                file=sys.stderr,
+            )
         shape, trained = source.frame_shape, build.open_source(config, "train").frame_shape
         if shape != trained:
             raise ConfigError(

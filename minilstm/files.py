@@ -106,16 +106,15 @@ def write_file(path: str | os.PathLike, data: bytes | str) -> None:
         temporary.write_bytes(data)
 
 
-def read_json(path: str | os.PathLike) -> dict:
-    """Return the table in a JSON file that this package wrote. Raises RunError."""
+def read_json(path: str | os.PathLike, remedy: str) -> dict:
+    """Return the dict in a JSON file that this package wrote. Raises RunError with the `remedy`."""
     try:
         found = json.loads(Path(path).read_text("utf-8"))
         if not isinstance(found, dict):
-            raise ValueError("no table")
+            raise ValueError("it is no dict")
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(
-            f"{path}: expected a whole file of JSON, got {named(error)}: remove it, and it is made "
-            "anew"
+            f"{path}: expected a whole file of JSON, got {named(error)}: {remedy}"
         ) from error
     return found
 

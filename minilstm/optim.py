@@ -231,7 +231,7 @@ class RMSProp(Optimizer):
         w = w + v
 
     State: `velocity` v, `mean_square` s. s starts at 1, so the first steps are small and need no
-    correction. Source: toronto2015, which has no epsilon. There s may be rounded to 0 where the
+    correction. Source: toronto2015, which has no epsilon. There s can be rounded to 0 where the
     gradient stays 0, and 0 / 0 is NaN. Here s never decays below a few q (see `Optimizer`), so the
     result is finite even with epsilon = 0.
     """

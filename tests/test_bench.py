@@ -44,7 +44,7 @@ def test_a_quick_run_prints_every_row_that_is_asked_for(tmp_path, capsys, only):
     path = tmp_path / "bench.json"
     assert bench.main(["--quick", "--threads", "1", "--json", str(path), *words]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
-    rows = timing.all_rows(quick=True)
+    rows = timing.all_contests(quick=True)
     rows = [row for row in rows if not only or any(name in row.name for name in only)]
     assert len(rows) == (4 if only else 18)
     assert [line.strip("| ").split(" | ")[:3] for line in lines] == [
@@ -71,7 +71,7 @@ def test_only_the_rows_with_a_word_in_their_name_are_measured(monkeypatch, capsy
     measured = []
     monkeypatch.setattr(bench, "compare", lambda row, *_: measured.append(row.name) or {})
     assert bench.main(["--quick", *words]) == 0
-    names = [row.name for row in timing.all_rows(quick=True)]
+    names = [row.name for row in timing.all_contests(quick=True)]
     assert measured == [n for n in names if "torch tuned" in n or "memory" in n]
     assert 0 < len(measured) < len(names)
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
@@ -79,9 +79,9 @@ def test_only_the_rows_with_a_word_in_their_name_are_measured(monkeypatch, capsy
 
 
 def test_rows_of_the_full_table_have_unique_names_and_targets_belong_to_sizes():
-    names = [row.name for row in timing.all_rows()]
+    names = [row.name for row in timing.all_contests()]
     assert len(set(names)) == len(names) == 7 * 5 + 3 + 4 + 2 + 2
-    targets = {row.name: row.target for row in timing.all_rows()}
+    targets = {row.name: row.target for row in timing.all_contests()}
     assert targets["standard 10,100,4096,2048 products"] == 0.95
     assert targets["standard 16,32,4096,2048 torch"] == 1.40
     assert targets["peephole 20,64,64,64 torch loop"] == 5.0
@@ -212,7 +212,7 @@ def turn(seconds, others=0.0):
 
 
 def test_ratios_are_medians_of_the_undisturbed_pairs():
-    row = timing.all_rows()[0]
+    row = timing.all_contests()[0]
     pairs = [(turn(1), turn(k)) for k in (2, 3, 7)]
     pairs += [(turn(1, 0.5), turn(100)), (turn(1), turn(200, 0.06))]
     timing.summarize(row, pairs)

@@ -440,10 +440,13 @@ def test_a_run_on_percepts_has_no_page_and_clips_without_labels_are_refused(caps
 def test_a_pipe_in_place_of_a_file_is_refused_not_waited_for(capsys, run):
     os.mkfifo("a.npy")
     os.mkfifo("a.npz")
+    np.save("sequences.npy", np.full((20, 30, 8, 8), 9, np.uint8))
+    train.main([*TINY.split(), "--data", "sequences.npy", "--out", "own", "--quiet"])
     for module, *words in (
         (train, "--data", "a.npy"),
         (train, "patches", "--path", "a.npz"),
         (evaluate, "run", "--data", "a.npy"),
+        (evaluate, "own", "--data", "a.npy"),
         (interop, "import", "a.npy", "new", "--like", "run"),
         (convert_pth, "a.npy", "b.safetensors"),
         (fetch_mnist, "mnist", "--from", "a.npy"),

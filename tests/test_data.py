@@ -509,7 +509,7 @@ def test_a_file_of_20_sequences_as_long_as_the_run_needs_is_ambiguous(tmp_path):
 
 def test_bytes_that_are_only_0_and_1_are_refused(tmp_path):
     np.save(tmp_path / "s.npy", sequences() % 2)
-    with pytest.raises(DataError, match="expected bytes 0 to 255, got only 0 and 1: multiply"):
+    with pytest.raises(DataError, match="expected bytes of up to 255 for white, got none above 1"):
         SequenceFile(tmp_path / "s.npy")
     np.save(tmp_path / "s.npy", sequences() * 0)  # black frames are frames
     assert SequenceFile(tmp_path / "s.npy").num_sequences == sequences().shape[1]

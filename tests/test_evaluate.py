@@ -543,6 +543,19 @@ def test_a_folder_that_is_no_run_does_not_load(tmp_path):
         minilstm.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("wrong", [{"data": "abc"}, {"data": 5}, {"step": "x"}, {"step": None}])
+def test_a_damaged_description_in_a_checkpoint_is_refused_in_one_line(
+    test_file, tmp_path, capsys, wrong, train_undrawn
+):
+    path, _ = test_file
+    train_undrawn(TINY | {"data": TINY["data"] | {"source": str(path)}}, tmp_path / "run")
+    model, about = build.read_run(tmp_path / "run")
+    checkpoint.save(tmp_path / "run" / "checkpoint.safetensors", model, None, about | wrong)
+    assert run_command(lambda: evaluate.main([str(tmp_path / "run")])) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+
+
 def without_numbers(text):
     """The lines of a text with N for every number, and with the words that depend on numbers."""
     words = {"below": "above", "too blurred": "sharp"}

@@ -401,6 +401,7 @@ def swapped_gates(patch):
 
 
 def mask_in_backward_only(patch):
+    # as in the public code, which draws no dropout masks and uses them in its backward pass
     def forward(self, x, mask=None):
         return x, Cache(mask=mask, shape=x.shape, dtype=x.dtype)
 
@@ -425,6 +426,7 @@ def fed_back_gradient_dropped(patch):
 
 
 def double_sigmoid_in_feedback(patch):
+    # as in the 2016 code, which fed a squashed frame through the sigmoid again
     def mean(f, self, logits, out):
         return cells.sigmoid(f(self, logits, out), out=out)
 

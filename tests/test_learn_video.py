@@ -203,7 +203,7 @@ def test_two_commands_never_work_in_one_folder(clip, tmp_path, monkeypatch, caps
     monkeypatch.setattr(learn_video, "cut_film", seconds)
     assert learn(clip, "--minutes", 1, "--out", "new/film") == 2 and statuses == [2, 2]
     *refused, last = capsys.readouterr().err.splitlines()
-    assert len(refused) == 2 and all("another process is training" in line for line in refused)
+    assert len(refused) == 2 and all("another process that works in it" in line for line in refused)
     assert last == "error: enough" and list(tmp_path.iterdir()) == []
 
 

@@ -266,6 +266,7 @@ def test_a_loss_that_is_assigned_to_a_model_makes_the_frames_of_its_decoders():
         minilstm.Composite(D, H, 1, rng(), conditional="both", loss=loss)
         for loss in (SquaredError(), None)
     )
+    assert assigned.loss is assigned.predict.loss is assigned.reconstruct.loss
     assigned.loss = SquaredError()
     for wanted, found in zip(given.forward(x, x)[0], assigned.forward(x, x)[0], strict=True):
         assert (wanted == found).all()

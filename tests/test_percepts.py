@@ -322,6 +322,18 @@ def test_a_run_without_a_path_or_on_a_folder_that_is_none_ends_in_one_line(tmp_p
         assert said.startswith("error: ") and said.count("\n") == 1
 
 
+def test_groups_that_are_added_after_training_would_change_the_split(
+    folder, tmp_path, train_undrawn, capsys
+):
+    write_percepts(folder, clips(40))
+    groups = (folder / "groups.txt").read_text()
+    (folder / "groups.txt").unlink()
+    train_undrawn(settings(folder), tmp_path / "run")
+    (folder / "groups.txt").write_text(groups)
+    assert run_command(lambda: evaluate.main([str(tmp_path / "run")])) == 2
+    assert "was trained on, got other groups.txt: restore" in capsys.readouterr().err
+
+
 def test_percepts_from_elsewhere_are_normalised_as_the_training_data_were(tmp_path):
     for name, seed in (("here", 0), ("there", 1)):
         (tmp_path / name).mkdir()

@@ -119,10 +119,10 @@ def test_an_evaluation_is_kept_until_its_run_continues(tmp_path, train_undrawn):
 def test_one_process_at_a_time_works_on_the_runs_of_a_folder(tmp_path, train_undrawn):
     t = trial(tmp_path / "one")
     with RunFolder(tmp_path).claim():  # by another process
-        with pytest.raises(RunError, match="expected a free run folder"):
+        with pytest.raises(RunError, match="got another process that works in it"):
             train_all([t], 1)
         train_undrawn(SMALLEST, t.path)
-        with pytest.raises(RunError, match="expected a free run folder"):
+        with pytest.raises(RunError, match="got another process that works in it"):
             many_runs.evaluate_all([t], 1, 10)
     found = many_runs.evaluate_all([t], 1, 10)
     with RunFolder(tmp_path).claim():  # nothing is left to do

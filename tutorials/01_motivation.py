@@ -63,7 +63,7 @@ assert wrong["the model"] < wrong["a copy of the last frame"] / 2
 # %% [markdown]
 # `python -m minilstm.train one-digit` trains such a model in a few minutes. The digits are still
 # blurred then: their *sharpness* is 0.28, where 1 is as sharp as the truth (tutorial 09). The model
-# above has 0.58. The same code trained it on a GPU with far more films, of all digits of MNIST.
+# above has 0.58. The same code trained it on a GPU, on many more films of ten times as many digits.
 #
 # ## A film has few causes and many pixels
 #

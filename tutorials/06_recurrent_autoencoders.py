@@ -145,8 +145,8 @@ assert all(b < f for b, f in zip(orders[True], orders[False], strict=True))
 # Tutorial 03 ended with a trap: an autoencoder whose code is too wide can copy its input and learn
 # nothing. Can a recurrent autoencoder copy? Its code has a fixed size, and a film can have any
 # length. So it can't store a long film. But it could store a *short* film in a *large* code: 6 x
-# 256 = 1536 pixels fit easily into the code of one layer of 2048 units, the paper's size: it has
-# 4096 numbers.
+# 256 = 1536 pixels fit easily into the code of one layer of 2048 units, the paper's size. That code
+# has 2 x 2048 = 4096 numbers.
 #
 # White noise shows the difference, because noise has no structure. A network that copies would
 # return the noise.

@@ -201,9 +201,8 @@ assert wrong and all(name.startswith("encoder") or name == "past" for name in wr
 # ## How large is the paper's model?
 #
 # It has 2048 units, frames of 64 x 64 = 4096 pixels, one encoder and two unconditional decoders
-# (tutorial 10). The slides train it with one layer and with two; we count the one with one layer.
-# `Blank` builds a model without filling its memory. So we can ask for its size without paying for
-# it.
+# (tutorial 10). The slides train it with one layer and with two. We count the parameters of the
+# model with one layer. `Blank` builds a model without filling its memory.
 
 # %%
 paper = Composite(4096, 2048, 1, np.random.default_rng(0), init=Blank())

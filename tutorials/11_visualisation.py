@@ -78,11 +78,10 @@ for name, logits, frames in zip(
 
 # %% [markdown]
 # The reconstruction is equally good in all frames. The prediction is worse, and becomes slowly
-# worse: 30 nats over its first five frames, 32 over its last five. (The worst single frame need not
-# be the last.) In the picture look for three
-# things, in this order. *Position*: is there something where the digit is? *Motion*: does it turn
-# at the wall? *Shape*: is it this digit? This is the order of their share in the loss, and the
-# order in which the model learns them.
+# worse: 30 nats over its first five frames, 32 over its last five. (The frame with the largest loss
+# is not always the last one.) In the picture look for three things, in this order. *Position*: is
+# there something where the digit is? *Motion*: does it turn at the wall? *Shape*: is it this digit?
+# This is the order of their share in the loss, and the order in which the model learns them.
 #
 # ## Figure 6: natural patches
 #

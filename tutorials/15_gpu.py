@@ -47,11 +47,11 @@ with use_backend("numpy", "float64"):
 
 # %% [markdown]
 # Layers and models copy arrays between the CPU's memory (the *host*) and the GPU's memory (the
-# *device*) with two functions only: `asarray` (host to device) and `to_numpy` (device to host). The
-# files in gpu/ have copies for which the host does not wait. A test
-# ([tests/test_house.py](../tests/test_house.py)) forbids every other way. The reason: a copy to the
-# host makes the CPU *wait* for the GPU. With one copy too many in a loop over time steps, the GPU
-# has nothing to do for most of the time.
+# *device*) with two functions: `asarray` (host to device) and `to_numpy` (device to host). Only the
+# files in gpu/ make other copies, and for these the host does not wait. A test
+# ([tests/test_house.py](../tests/test_house.py)) forbids copies anywhere else. The reason: a copy
+# to the host makes the CPU *wait* for the GPU. With one copy too many in a loop over time steps,
+# the GPU has nothing to do for most of the time.
 #
 # ## Is there a GPU?
 #

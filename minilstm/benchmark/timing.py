@@ -61,7 +61,7 @@ CLIPPED = 1e-3  # the same, where gradients are scaled by their norm: a sum of m
 
 
 @dataclass
-class Row:
+class Contest:
     """A row of the table: the work, the other side, the ratio aimed at, and the measurement."""
 
     kind: str  # of Work, or "memory": the peak memory of a standard layer
@@ -94,26 +94,26 @@ class Row:
         return Work("standard" if self.kind == "memory" else self.kind, *self.size)
 
 
-def all_rows(quick: bool = False) -> list[Row]:
+def all_contests(quick: bool = False) -> list[Contest]:
     """Return every row of the table, not yet measured. `quick` rows are tiny, without targets."""
     sizes = (QUICK_SIZE,) if quick else SIZES
     composite, default = (QUICK_COMPOSITE, QUICK_DEFAULT) if quick else (COMPOSITE, DEFAULT)
     rows = [
-        Row(kind, size, contender, targets.get(size[-1]))
+        Contest(kind, size, contender, targets.get(size[-1]))
         for size in sizes
         for kind, contender, targets in LAYER_CONTENDERS
     ]
-    rows += [Row("composite", composite, *contender) for contender in COMPOSITE_CONTENDERS]
+    rows += [Contest("composite", composite, *contender) for contender in COMPOSITE_CONTENDERS]
     rows += [
-        Row("composite", default, contender, None, threads=threads)
+        Contest("composite", default, contender, None, threads=threads)
         for contender in DEFAULT_CONTENDERS
         for threads in (None, 1)
     ]
     rows += [
-        Row("standard", sizes[-1], contender, None, threads=1)
+        Contest("standard", sizes[-1], contender, None, threads=1)
         for contender in ONE_THREAD_CONTENDERS
     ]
-    rows += [Row("memory", sizes[0], *contender) for contender in MEMORY_CONTENDERS]
+    rows += [Contest("memory", sizes[0], *contender) for contender in MEMORY_CONTENDERS]
     if quick:
         for row in rows:
             row.target = None
@@ -132,7 +132,7 @@ class Duration:
 QUICK = Duration(0.0, 2, 0.001)
 
 
-def compare(row: Row, threads: int, duration: Duration) -> dict:
+def compare(row: Contest, threads: int, duration: Duration) -> dict:
     """Measure a row, in place. Returns {name: versions and threads} of the two processes.
 
     Raises RunError if the two sides do not compute the same.
@@ -209,7 +209,7 @@ def steps_per_turn(process: Process, duration: Duration) -> int:
     return math.ceil(duration.turn / process.ask("time", 1)["seconds"])
 
 
-def summarize(row: Row, pairs: list[tuple[dict, dict]]) -> None:
+def summarize(row: Contest, pairs: list[tuple[dict, dict]]) -> None:
     """Set a row's ratio and times: medians over the undisturbed pairs.
 
     If every pair was disturbed, the medians are over all pairs, and the row's note says so.
@@ -243,7 +243,7 @@ def conditions(threads: int, libraries: dict) -> str:
     return "\n".join(f"* {line}" for line in lines)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Contest]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
         "| what | T,B,D,H | against | other / ours | target | quartiles | ours | other | pairs |",

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from ..errors import DataError, one_line
+from ..files import refuse_pipe
 
 BLOCK, BLOCKS = 2**20, 16  # bytes; of a larger file this many blocks are read, evenly spaced
 
@@ -21,6 +22,7 @@ def fingerprint(path: str | Path) -> str:
     16 blocks of 1 MiB, evenly spaced from its beginning to its end, so that no more than 16 MiB are
     read. Raises DataError.
     """
+    refuse_pipe(path)
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:

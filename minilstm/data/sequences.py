@@ -20,7 +20,7 @@ from ..files import refuse_pipe
 from .rng import endless_shuffle, members_of_split
 
 MAX_HEADER = 1000  # bytes: NumPy writes 118. To read a damaged header of 10,000 takes a minute
-LOOKED_AT = 100  # of the first two axes: enough to see that bytes are 0 and 1
+LOOKED_AT = 100  # entries of each of the first two axes that are searched for bytes above 1
 PUBLIC_T = 20  # frames per sequence of both public files; the axis of that length is time
 
 
@@ -48,7 +48,10 @@ def read_sequences(
             f"0, got {frames.shape}: reshape and save again"
         )
     if frames[:LOOKED_AT, :LOOKED_AT].max() == 1:
-        raise DataError(f"{path}: expected bytes 0 to 255, got only 0 and 1: multiply them by 255")
+        raise DataError(
+            f"{path}: expected bytes of up to 255 for white, got none above 1 in its first "
+            "sequences: multiply them by 255"
+        )
     if time_axis is None:
         time_axis = _time_axis(path, frames.shape[:2], num_frames)
     return np.moveaxis(frames, time_axis, 0)

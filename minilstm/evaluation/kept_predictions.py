@@ -69,7 +69,7 @@ def keep(
 ) -> None:
     """Write the predictions for the first 16 of frames (T, N, D) to an .npz file.
 
-    `about` is what the model's checkpoint says of itself (`build.read_run`). `result` is that of
+    `about` is the description in the model's checkpoint (`build.read_run`). `result` is that of
     `evaluate` on all frames. `commit` is that of the code. If it is empty, git
     is asked for it. Raises ConfigError for a model whose frames are not pixels in [0, 1].
     """

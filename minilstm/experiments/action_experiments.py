@@ -23,7 +23,7 @@ from .. import config
 from ..config import ClassifySettings
 from ..data.actions import CLASSES
 from ..errors import RunError
-from ..files import make_folder, read_json, write_file
+from ..files import read_json, write_file
 from ..runs.run_folder import RunFolder
 from .action_fit import Fit
 from .many_runs import Task, Trial, run_all
@@ -124,22 +124,37 @@ def fit_all(fits: Mapping[str, Fit], folder: Path, workers: int) -> dict[str, di
     Raises RunError if `folder` has a result of that name for another fit, and for a fit that fails,
     by name.
     """
-    make_folder(folder)
     paths = {name: folder / f"{name}.result.json" for name in fits}
-    tasks = []
-    for name, fit in fits.items():
-        about = json.loads(json.dumps(dataclasses.asdict(fit)))
-        if not paths[name].exists():
-            write_file(folder / f"{name}.json", json.dumps(about, indent=2))
-            words = ["minilstm.experiments.action_fit", str(folder / f"{name}.json")]
-            tasks.append(Task(name, words, output=paths[name]))
-        elif (there := read_json(paths[name]).get("fit", {})) != about:
+    for name, path in paths.items():
+        if path.exists() and (there := _result(path)["fit"]) != (about := _in_json(fits[name])):
             other = [key for key in about if there.get(key) != about[key]]
             raise RunError(
-                f"expected {paths[name]} to be the fit that this command asks for, got another "
+                f"expected {path} to be the fit that this command asks for, got another "
                 f"{', '.join(other)}: choose another --out"
             )
-    if tasks:
-        with RunFolder(folder).claim():  # for this process alone
-            run_all(tasks, workers, "recognition", "fit", len(fits) - len(tasks))
-    return {name: read_json(path) for name, path in paths.items()}
+    if not all(path.exists() for path in paths.values()):
+        with RunFolder(folder).claim():  # no other process may work in this folder
+            _fit_unfinished(fits, folder, paths, workers)
+    return {name: _result(path) for name, path in paths.items()}
+
+
+def _fit_unfinished(fits, folder, paths, workers):
+    tasks = []
+    for name, path in paths.items():
+        if not path.exists():
+            settings = folder / f"{name}.json"
+            write_file(settings, json.dumps(_in_json(fits[name]), indent=2))
+            words = ["minilstm.experiments.action_fit", str(settings)]
+            tasks.append(Task(name, words, output=path))
+    run_all(tasks, workers, "recognition", "fit", len(fits) - len(tasks))
+
+
+def _in_json(fit):
+    return json.loads(json.dumps(dataclasses.asdict(fit)))
+
+
+def _result(path):
+    found = read_json(path, remedy := "delete it: the same command writes it again")
+    if not isinstance(found.get("fit"), dict):
+        raise RunError(f"{path}: expected the result of a fit, got other JSON: {remedy}")
+    return found

@@ -33,7 +33,7 @@ from typing import IO
 from ..command import Interrupted, stop_signals
 from ..config import Config, differences
 from ..errors import MinilstmError, RunError
-from ..files import make_folder, read_json, write_file
+from ..files import read_json, write_file
 from ..runs import build, checkpoint
 from ..runs.run_folder import RunFolder, read_log
 from ..streams import progress_bar
@@ -68,9 +68,15 @@ class Task:
 def train_all(trials: Sequence[Trial], workers: int) -> None:
     """Train the trials that are not finished. A trial that was interrupted is resumed.
 
-    Raises RunError for a folder with other settings, for a run that fails, by name, and if another
-    process trains or evaluates runs in the same folder.
+    Raises RunError if a folder has other settings or other data, if a run fails (the message names
+    it), and if another process trains or evaluates runs in the same folder.
     """
+    if any(steps_made(trial) != trial.config.run.steps for trial in trials):
+        with RunFolder(trials[0].path.parent).claim():  # no other process may work in this folder
+            _train_unfinished(trials, workers)
+
+
+def _train_unfinished(trials, workers):
     tasks, finished = [], 0
     for trial in trials:
         steps = steps_made(trial)
@@ -80,14 +86,11 @@ def train_all(trials: Sequence[Trial], workers: int) -> None:
         words = ["minilstm.train", "--resume", str(trial.path)]
         if steps is None:
             settings = trial.path.with_name(f"{trial.path.name}.toml")
-            make_folder(trial.path.parent)
             write_file(settings, trial.config.to_toml())
             words[1:] = ["--config", str(settings), "--out", str(trial.path)]
         made = _counter(RunFolder(trial.path).log)
         tasks.append(Task(trial.path.name, [*words, "--quiet"], trial.config.run.steps, made))
-    if tasks:
-        with RunFolder(trials[0].path.parent).claim():  # for this process alone
-            run_all(tasks, workers, "training", "step", finished)
+    run_all(tasks, workers, "training", "step", finished)
 
 
 def steps_made(trial: Trial) -> int | None:
@@ -117,13 +120,14 @@ def evaluate_all(
 
     A result is kept in a file beside its run, and made again only if the run has continued since.
     The file gets the modification time of the checkpoint. Equal times show that the result is
-    current, even if the computer's clock was set back.
+    current, even if the computer's clock was set back. Raises RunError if a result is damaged, if a
+    run can't be judged (the message names it), and if another process works in the folder.
     """
     paths = [t.path.with_name(f"{t.path.name}.evaluation-{sequences}.json") for t in trials]
     if any(_is_old(*pair) for pair in zip(trials, paths, strict=True)):
-        with RunFolder(trials[0].path.parent).claim():  # for this process alone
+        with RunFolder(trials[0].path.parent).claim():  # no other process may work in this folder
             _evaluate_anew(trials, paths, workers, sequences, backend)
-    return [read_json(path) for path in paths]
+    return [read_json(path, "delete it: the same command writes it again") for path in paths]
 
 
 def _evaluate_anew(trials, paths, workers, sequences, backend):

@@ -54,11 +54,6 @@ class RealClipsPlan(Plan):
     partly: bool = False
 
     @property
-    def labelled(self) -> int:
-        """The number of training clips of the largest class, in the fold where it is smallest."""
-        return _most_labelled(self.clips, self.folds)
-
-    @property
     def streams(self) -> dict[str, str]:
         """The streams, each with its title."""
         names = {"rgb": "RGB", "flow": "flow", JOINED: "RGB and flow, joined"}
@@ -135,7 +130,7 @@ def join(first: Clips, second: Clips) -> Clips:
     """Join two streams of the same clips frame by frame. The longer one is cut.
 
     Raises DataError if the clips are not the same, or if their lengths differ by more than a frame
-    and by more than a tenth: then a frame of one stream would stand beside another time.
+    and by more than a tenth: then frames of different times would be joined.
     """
     if first.names != second.names or (first.labels != second.labels).any():
         raise DataError(
@@ -147,7 +142,7 @@ def join(first: Clips, second: Clips) -> Clips:
     if apart.any():
         n = int(apart.argmax())
         raise DataError(
-            f"expected two streams of as many frames, got {first.lengths[n]} and "
+            f"expected two streams with the same number of frames, got {first.lengths[n]} and "
             f"{second.lengths[n]} in {first.names[n]}: extract both with the same --fps"
         )
     frames = [
@@ -165,6 +160,7 @@ def plan_real_clips(
     folds: int,
     lists: str = "",
     partly: bool = False,
+    needed: int = 1,
 ) -> RealClipsPlan:
     """Return the plan for folders of percepts, {"rgb": ..., "flow": ...}.
 
@@ -172,7 +168,8 @@ def plan_real_clips(
     splits of UCF-101 or HMDB-51; with `partly` these may name clips that are missing. Two streams
     give a third one, both joined frame by frame, which is written beside the runs. Numbers of
     labelled clips in `scale` that exceed the largest class are dropped. Raises DataError, also for
-    clips of one class, and RunError if `out` has results of other percepts.
+    clips of one class, or if the largest class has fewer than `needed` training clips. Raises
+    RunError if `out` has results of other percepts. Nothing is written before these checks.
     """
     folders = dict(folders)
     seen = {stream: read_percepts(folder) for stream, folder in folders.items()}
@@ -181,10 +178,7 @@ def plan_real_clips(
         raise DataError("expected only labelled clips, got some without a label: leave them out")
     expect_classes(first)
     if second:
-        folders[JOINED] = out / "percepts" / JOINED
         seen[JOINED] = join(first, *second)
-        _write_once(folders[JOINED], seen[JOINED], np.arange(len(first)), first.groups)
-    _same_percepts(out / "percepts" / "digests.json", seen)
     names, groups = first.names, first.groups
     if not lists:
         splits = list(grouped_folds(groups, folds))
@@ -192,13 +186,18 @@ def plan_real_clips(
         ucf101 = (Path(lists) / "trainlist01.txt").exists()
         official = ucf101_split if ucf101 else hmdb51_split
         splits = [official(names, lists, n, partly) for n in OFFICIAL_SPLITS]
-    most = _most_labelled(first, splits)
+    most = min(int(np.bincount(first.labels[learn]).max()) for learn, _ in splits)
+    if most < needed:
+        raise DataError(
+            f"expected at least {needed} training clips in the largest class, because few labels "
+            f"are compared with many, got {most}: extract percepts of more clips"
+        )
+    _same_percepts(out / "percepts" / "digests.json", seen)
+    if second:
+        folders[JOINED] = out / "percepts" / JOINED
+        _write_once(folders[JOINED], seen[JOINED], np.arange(len(first)), groups)
     scale = dataclasses.replace(scale, counts=tuple(n for n in scale.counts if n <= most))
     return RealClipsPlan(out, scale, "", backend, folders, seen, splits, partly)
-
-
-def _most_labelled(clips, folds):
-    return min(int(np.bincount(clips.labels[learn]).max()) for learn, _ in folds)
 
 
 def _write_once(folder, clips, which, groups):
@@ -227,7 +226,7 @@ def _write_once(folder, clips, which, groups):
 def _same_percepts(path, seen):
     """Write the digests of the streams to a file, or check them against that file."""
     found = {stream: _digest(clips) for stream, clips in seen.items()}
-    there = read_json(path) if path.exists() else {}
+    there = read_json(path, "choose another --out") if path.exists() else {}
     if other := [stream for stream in found if there.get(stream, found[stream]) != found[stream]]:
         raise RunError(
             f"{path}: expected the percepts from which the results beside it were made, got other "

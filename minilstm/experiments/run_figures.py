@@ -60,7 +60,7 @@ class TrainedRun:
     frames    test sequences (T, N, D), in the run's precision
     trained   the model of the run
     random    the same model before training
-    about     what the checkpoint of `trained` says of itself, such as its step
+    about     the description in the checkpoint of `trained`, such as its step
     """
 
     name: str

@@ -161,7 +161,7 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
 
     def forward(self, logits, target):
         """logits (T, B, K), target (T, B) of integers -> loss (0-d array), cache."""
-        _expect_logits(logits)
+        _expect_logits(logits, "K")
         kind = getattr(target, "dtype", np.dtype(int))
         expect("target", target, logits.shape[:2], kind if kind.kind in "iu" else int)
         _expect_between(
@@ -203,11 +203,11 @@ class SoftmaxCrossEntropy(Loss, sample=samples.softmax):
         return xp.log(xp.clip(mean, 1e-4, 1))
 
 
-def _expect_logits(logits):
-    """Raise ShapeError unless there is a frame: the mean over none would not be a number."""
-    expect("logits", logits, ("T", "B", "D"), None)
+def _expect_logits(logits, width="D"):
+    """Raise ShapeError unless there is a frame: the mean over no frames is NaN."""
+    expect("logits", logits, ("T", "B", width), None)
     if not _frames(logits):
-        raise ShapeError(f"expected logits with T, B >= 1, got {logits.shape}: give a frame")
+        raise ShapeError(f"expected logits with T, B >= 1, got {logits.shape}: pass a frame")
 
 
 def _expect_between(name, array, low, high, advice):

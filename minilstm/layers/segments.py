@@ -44,7 +44,7 @@ class SegmentLengths:
     """The options of this file: lengths K in steps, 0 for off.
 
     If both are on, each window of `tbptt` steps is cut into segments of `recompute` steps. Raises
-    ConfigError if a length is no whole number >= 0.
+    ConfigError unless each length is a whole number >= 0.
     """
 
     recompute: int = 0

@@ -40,7 +40,8 @@ class Stack(Layer, sample=samples.stack):
         init: Init = PAPER_INIT,
         dropout: float = 0.0,
     ):
-        whole_number("layers", layers, 1)
+        for name, size, least in (("D", D, 0), ("H", H, 1), ("layers", layers, 1)):
+            whole_number(name, size, least)
         if not callable(cell):
             raise ConfigError(f"expected the class of a cell, got {cell!r}: pass LSTM, for example")
         self.layers = tuple(cell(D if k == 0 else H, H, rng, init) for k in range(layers))

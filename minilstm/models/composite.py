@@ -21,7 +21,7 @@ from ..errors import ConfigError, DataError, ShapeError
 from ..gpu.side_by_side import joined, side_by_side
 from ..layers.init import PAPER_INIT, Init, expect_generator
 from ..layers.layer import Cache, Layer, expect, expect_entries
-from ..layers.losses import Loss
+from ..layers.losses import BernoulliCrossEntropy, Loss
 from ..layers.lstm import PeepholeLSTM
 from ..layers.rnn import Recurrent
 from ..layers.segments import SegmentLengths
@@ -66,6 +66,7 @@ class EncoderDecoder(Layer, abstract=True):
             )
         expect_generator(rng)
         self.D = D
+        loss = loss or BernoulliCrossEntropy()
         # one generator for each part, so that the same part of two models has the same weights
         encode_rng, reconstruct_rng, predict_rng = rng.spawn(3)
         self.encoder = Encoder(D, H, layers, encode_rng, cell, init, dropout)
@@ -90,7 +91,7 @@ class EncoderDecoder(Layer, abstract=True):
 
     @property
     def loss(self) -> Loss:
-        """The loss of both decoders: its `mean` turns their logits into frames."""
+        """The loss of the decoders: its `mean` turns their logits into frames. Set it for all."""
         return next(iter(self.decoders.values())).loss
 
     @loss.setter

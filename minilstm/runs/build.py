@@ -176,11 +176,11 @@ def seed_of(split: str, seed: int) -> int:
 def open_test_source(config: Config, data: str | None) -> Source:
     """Open test sequences: of the run's own data, or of another source or file of its kind.
 
-    Patches or percepts from elsewhere are normalised by the run's training data. Of a file that the
-    run was trained on the test split is taken. Raises ConfigError for data that the run can't be
-    judged on.
+    Patches or percepts from elsewhere are normalised by the run's training data. If `data` has the
+    bytes of the file that the run was trained on, only its test split is used. Raises ConfigError
+    for data that the run can't be judged on.
     """
-    if data is None or _is_own_data(config, data):
+    if data is None or is_own_data(config, data):
         return open_source(config, "test")
     if config.data.source == "action-changes":
         raise ConfigError(
@@ -204,8 +204,8 @@ def open_test_source(config: Config, data: str | None) -> Source:
     return open_source(other, "test")
 
 
-def _is_own_data(config, data):
-    """Say if `data` is the file or folder that a run was trained on, or a copy of it."""
+def is_own_data(config: Config, data: str) -> bool:
+    """Return True if a file or folder has the same bytes as the run's own data."""
     if config.data.source in ("patches", "percepts"):
         other = dataclasses.replace(config.data, path=data)
     elif config.data.source.endswith(".npy") and data.endswith(".npy"):
@@ -343,9 +343,10 @@ def load_run(
 def read_run(
     run: str | Path, best: bool = False, cell: str | type[Recurrent] | None = None
 ) -> tuple[models.EncoderDecoder, dict]:
-    """Return the model that `load_run` returns, and what its checkpoint says of itself.
+    """Return the model that `load_run` returns, and the description in its checkpoint.
 
-    Both are read at once, because a run that still trains may replace the file at any moment.
+    The description holds the step, the seconds of training, the settings and more. Both are read at
+    once, because a run that still trains may replace the file at any moment.
     """
     run = find_run(run)
     config = read_config(run, cell if isinstance(cell, str) else None)
@@ -358,9 +359,13 @@ def read_run(
             f"expected {path}, got no such file: leave --best out, or copy the file there"
         )
     arrays, about = checkpoint.read(path)
-    D = about.get("D")
-    if type(D) is not int or D < 1:
-        raise RunError(f"{path}: expected pixels D >= 1 in it, got {D!r}: use another checkpoint")
+    for name, least in (("D", 1), ("step", 0)):
+        number = about.get(name)
+        if type(number) is not int or number < least:
+            raise RunError(
+                f"{path}: expected {name} >= {least} in it, got {number!r}: use another checkpoint"
+            )
+    D = about["D"]
     least, found = _least_numbers(config, D), sum(array.size for array in arrays.values())
     if least > found:  # refuse false sizes in small files before memory is allocated for them
         raise RunError(
@@ -375,15 +380,28 @@ def read_run(
 def expect_same_data(run: str | Path, config: Config, about: dict) -> None:
     """Raise RunError if a run's data files are not those that it was trained on.
 
-    `about` is what its checkpoint says. Generated data have no files, and old runs no fingerprints.
+    `about` is the description in its checkpoint. Nothing is checked for generated data, which have
+    no files, and for old or imported runs, which have no fingerprints.
     """
-    known, there = about.get("data"), data_fingerprints(config)
-    changed = [role for role, was in dict(known or {}).items() if there.get(role) != was]
-    if changed:
+    there = data_fingerprints(config)
+    if changed := other_data(about.get("data", {}), there):
         raise RunError(
-            f"expected the data that {run} was trained on, got other {', '.join(changed)} "
-            f"({there.get(changed[0], 'none')}): restore the file, or train a run on the new one"
+            f"{config.data.path or config.data.source}: expected the data that {run} was trained "
+            f"on, got other {', '.join(changed)}: restore them, or train a run on the new ones"
         )
+
+
+def other_data(known: dict[str, str], there: dict[str, str]) -> list[str]:
+    """Return the roles in which two results of `data_fingerprints` differ.
+
+    There are none if no fingerprints are `known`, or if no file is `there`: its reader says so.
+    """
+    if not known or not there:
+        return []
+    try:
+        return [role for role in known | there if known.get(role) != there.get(role)]
+    except TypeError:
+        return ["fingerprints"]
 
 
 def _least_numbers(config, D):

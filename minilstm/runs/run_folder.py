@@ -91,8 +91,8 @@ class RunFolder:
             remove_temporaries(self.path)  # left by a process that was killed while it wrote
         except Timeout as error:
             raise RunError(
-                f"expected a free run folder, got {self.path}, which another process is training "
-                "in: wait for it, stop it, or choose another --out"
+                f"expected {self.path} to be free, got another process that works in it: wait for "
+                "it, stop it, or choose another --out"
             ) from error
         except OSError as error:
             raise self._unusable(error) from error
@@ -116,7 +116,7 @@ class RunFolder:
     def warn_if_training(self, name: str, about: dict) -> None:
         """If the run of this name still trains, print the step of its weights to stderr.
 
-        `about` is what the checkpoint of these weights says of itself.
+        `about` is the description in the checkpoint of these weights.
         """
         if self.is_training():
             print(f"weights   of step {about['step']:,}: {name} still trains", file=sys.stderr)

@@ -358,8 +358,7 @@ class Progress:
         changed = _differences(saved, self.config, then, now, moved)
         changed += [
             f"other {role} ({self.data.get(role, 'none')})"
-            for role, known in data.items()
-            if self.data.get(role) != known
+            for role in build.other_data(data, self.data)
         ]
         if changed and not force:
             raise RunError(
