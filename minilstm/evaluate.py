@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--data",
         metavar="FILE",
         help="a file of sequences or patches, or a folder of percepts, in place of the run's own "
-        "test data",
+        "test data. Of a file that the run was trained on only the test split is used",
     )
     parser.add_argument("--digits", metavar="DIR", help="a folder of MNIST's full IDX files")
     parser.add_argument(
