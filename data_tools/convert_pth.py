@@ -100,10 +100,10 @@ class Refused(Exception):  # noqa: N818  (it names what happened)
 def run(file: io.BytesIO, storage_of: Callable[[tuple], Storage] | None = None):
     """Interpret the pickle at the file's position, and return what it describes.
 
-    The result holds only None, booleans, numbers, text, bytes, lists, tuples and dictionaries, and,
-    given `storage_of` (from a storage's persistent id), tensors. Afterwards the position is behind
-    the pickle. Raises Refused, and ValueError, IndexError, KeyError, TypeError or AttributeError
-    for a program that makes no sense.
+    The result holds only None, booleans, numbers, text, bytes, lists, tuples, dictionaries and
+    names, and, given `storage_of` (from a storage's persistent id), storages and tensors.
+    Afterwards the position is behind the pickle. Raises Refused, and ValueError, IndexError,
+    KeyError, TypeError or AttributeError for a program that makes no sense.
     """
     stack, marks, memo = [], [], {}
 

@@ -4,7 +4,8 @@
     python -m data_tools.inspect_file runs/composite-0
 
 Reads .npy, .npz, .h5 and .safetensors files, MNIST's IDX files, videos, run folders and folders of
-percepts, and lists .zip archives. The first bytes of a file tell its kind, not its name.
+percepts, and lists .zip archives. The first bytes of a file tell its kind, not its
+name; only .safetensors files are known by their names.
 
 Read next: minilstm/data/__init__.py.
 """

@@ -11,8 +11,9 @@ The folder runs/film-CLIP then holds the result of each stage:
 
 The film is scaled down so that its shorter side has 48 pixels. The model learns squares of 16x16
 pixels, at random places and times, wherever something moves. It sees 10 frames of a square and
-predicts the next 10. Two frames of a sequence are a tenth of a second apart, or less if the film is
-short. The page assembles whole frames from predicted squares.
+predicts the next 10. Two frames of a sequence are about a tenth of a second apart: less if the film
+is short, more if it has fewer than 10 frames a second. The page assembles whole frames from
+predicted squares.
 
 Why squares, and not whole frames? A film of 15 seconds has about 300 sequences of whole frames, and
 a model learns them by heart. The same film has many thousand squares in motion. For the same reason
@@ -445,8 +446,8 @@ def main(arguments: list[str] | None = None) -> int:
         description="Train a model on a film of your own, and write a page that shows what the "
         "model predicts of a part that it has never seen. Needs the extra [video].",
     )
-    parser.add_argument("video", metavar="VIDEO", help="a film of 4 seconds or more, best of one "
-                        "shot of 10 seconds to 5 minutes")  # fmt: skip
+    parser.add_argument("video", metavar="VIDEO", help="a film of 100 frames or more "
+                        "(4 seconds), best of one shot of 10 seconds to 5 minutes")  # fmt: skip
     parser.add_argument(
         "--minutes", type=at_least(float, 0.01), default=10.0, metavar="M",
         help="time for the whole command (default: 10)",

@@ -1,4 +1,4 @@
-"""Work that resumes where it was stopped. The extract_ and make_ commands share it.
+"""Work that resumes where it was stopped. The extract_ commands and make_actions share it.
 
     with parts_of(folder, settings) as parts:
         paths = [parts.make(f"{n:06}.npy", partial(draw, n)) for n in range(100)]

@@ -1,4 +1,4 @@
-"""Read the frames of video files. The extract_ commands and inspect_file read with this.
+"""Read the frames of video files. The extract_ commands, learn_video and inspect_file use it.
 
     for frame in read_frames("walk.avi", fps=10):    # uint8 (height, width, 3), as it is shown
         ...

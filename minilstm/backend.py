@@ -10,7 +10,7 @@ that both libraries start from identical numbers.
 `set_backend` chooses for the whole process. `use_backend` chooses for a `with` block. Without
 either, the library is NumPy and the dtype float32.
 
-Read next: cells.py.
+Read next: layers/cells.py.
 """
 
 from __future__ import annotations

@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="a file of sequences or patches, or a folder of percepts, in place of the run's own "
-        "test data. Of a file that the run was trained on only the test split is used",
+        help="a file of sequences or patches, a folder of percepts, or moving-mnist, in place of "
+        "the run's own test data. Of a file that the run was trained on, only the test split is "
+        "used",
     )
     parser.add_argument("--digits", metavar="DIR", help="a folder of MNIST's full IDX files")
     parser.add_argument(
@@ -78,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     add_cell_argument(parser)
     parser.add_argument(
         "--threads", metavar="auto|N", default="auto", help="threads of the matrix products on a "
-        "CPU: a number, or auto, the fastest in a short trial (default: %(default)s)",
+        "CPU: a number, or auto, the smallest that is nearly the fastest in a short trial "
+        "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     options = parser.parse_args(arguments)

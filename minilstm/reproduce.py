@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--seeds", type=at_least(int, 1), metavar="N", default=0,
         help="repetitions of a table, seeds 0 to N - 1 (default: "
         f"{_each(lambda scale: scale.seeds)}; on patches {_each(lambda scale: scale.patch_seeds)}; "
-        f"for fig12 {_each(lambda scale: scale.actions.draws)}; for table2 with --backend cupy 1)",
+        f"for fig12 {_each(lambda scale: scale.actions.draws)}; for table2 with --backend cupy 1). "
+        "For fig12 of percepts the number is raised until every fold is held out equally often",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER",
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--minutes-per-run", type=at_least(float, 0.001), metavar="M", default=0,
         help="with --backend cupy, for table2 and fig5 to fig9: a run makes the steps that this "
         "GPU makes in M minutes. They are timed before the first run of a row and written to "
-        "runs/steps.json, so that all seeds of the row make as many (default: the steps of the "
+        "OUT/runs/steps.json, so that all seeds of the row make as many (default: the steps of the "
         "scale)",
     )  # fmt: skip
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Number of threads of the matrix products: a short trial finds the fastest on this machine.
 
-    with threads.chosen("auto", step) as said:      times a few calls of step(), keeps the fastest
+    with threads.chosen("auto", step) as said:      times a few calls of step(), and chooses
         ...                                         said: one line, or "" if there was no trial
 
 The number changes the speed, and it may change the last bit of a result. So it is chosen once,

@@ -32,6 +32,7 @@ from .training.distributed import ALONE, Ranks
 PLACES = ("data.path", "data.source", "data.digits")  # settings that say where the data are
 CELL = "model.cell"  # names the cell, or a file with the user's own cell
 THREADS = "run.threads"  # the setting that changes the speed, and results only by rounding
+FREE = ("minutes", "keep", "graph")  # settings of [run] that have no influence on the numbers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--resume",
         metavar="RUN",
         help="go on with the run in this folder, with its own settings; the result has the same "
-        "bits as that of a run that never stopped, unless --threads gives another number",
+        "bits as that of a run that never stopped, unless --threads, --force or another number of "
+        "ranks is given. --minutes, --keep and --no-graph may be changed",
     )
     parser.add_argument(
         "--extend-to", metavar="STEPS", type=int, help="with --resume: the new number of steps"
@@ -94,11 +96,12 @@ def main(arguments: list[str] | None = None) -> int:
 def resumed_settings(options) -> Config:
     """The settings of the run that --resume names.
 
-    --extend-to may change its length; --path, --data FILE.npy and --digits say where the same data
-    lie now, and --cell where the file of the run's own cell lies. --threads N changes no setting:
-    the number of threads is recorded with each checkpoint.
+    --extend-to may change its length, and --minutes, --keep and --no-graph change what has no
+    influence on its numbers. --path, --data FILE.npy and --digits say where the same data lie now,
+    and --cell where the file of the run's own cell lies. --threads N changes no setting: the number
+    of threads is recorded with each checkpoint.
     """
-    may_change = (*PLACES, CELL, THREADS)
+    may_change = (*PLACES, CELL, THREADS, *(f"run.{name}" for name in FREE))
     others = [name for name in vars(options) if "." in name and name not in may_change]
     others += options.presets
     others += [f"--{name}" for name in ("config", "out") if getattr(options, name) is not None]
@@ -116,7 +119,13 @@ def resumed_settings(options) -> Config:
             f"expected --threads N beside --resume, a number for a single process, got {got}: give "
             "a number, or leave --threads out to keep that of the run"
         )
-    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **places))
+    given = config.given(options, "run")
+    free = {name: given[name] for name in FREE if name in given}
+    settings = dataclasses.replace(
+        settings,
+        data=dataclasses.replace(settings.data, **places),
+        run=dataclasses.replace(settings.run, **free),
+    )
     if options.extend_to is None:
         return settings
     if options.extend_to < settings.run.steps:

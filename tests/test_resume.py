@@ -22,7 +22,7 @@ from minilstm.command import Interrupted, run_command
 from minilstm.data import fingerprint
 from minilstm.errors import NonFiniteError, RunError
 from minilstm.evaluation import judging
-from minilstm.runs import checkpoint, run_folder
+from minilstm.runs import build, checkpoint, run_folder
 from minilstm.training import batches, loop, progress
 from minilstm.training.batches import draw_batch
 from minilstm.training.step import training_step
@@ -271,6 +271,17 @@ def refused(capsys, *arguments):
 def test_a_resumed_run_keeps_its_own_settings(tmp_path, capsys, others):
     main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
     assert "no settings beside --resume" in refused(capsys, "--resume", tmp_path / "run", *others)
+
+
+def test_settings_that_do_not_touch_the_numbers_may_change(tmp_path, capsys):
+    main(*FLAGS, "--steps", 6, "--out", tmp_path / "whole")
+    main(*FLAGS, "--steps", 3, "--out", tmp_path / "run")
+    main("--resume", tmp_path / "run", "--extend-to", 6, "--minutes", 5, "--keep", 2)
+    (whole, _), (resumed, _) = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all((whole[name] == resumed[name]).all() for name in whole)
+    settings = build.read_config(tmp_path / "run").run
+    assert (settings.minutes, settings.keep) == (5, 2)
+    assert "--backend cupy" in refused(capsys, "--resume", tmp_path / "run", "--no-graph")
 
 
 def test_extending_needs_a_run_and_more_steps_than_it_has(tmp_path, capsys):

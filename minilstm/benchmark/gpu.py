@@ -72,7 +72,7 @@ class Row:
         )
 
 
-PAPER, SMALL, DEFAULT = (2048, 2, 64, 28), (512, 1, 64, 28, 100), (128, 2, 40, 28, 40)
+PAPER, SMALL, DEFAULT = (2048, 2, 64, 28), (512, 1, 64, 28, 100), (128, 2, 40, 14, 40)
 ROWS = (
     Row("paper, 128 sequences", "tf32", *PAPER, 128, 8),
     Row("paper, 256 sequences", "tf32", *PAPER, 256, 5),

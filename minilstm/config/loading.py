@@ -1,7 +1,7 @@
 """Settings from presets, TOML files and command-line flags.
 
 Later sources override earlier ones: defaults, presets in the order given, the file of `--config`,
-flags. A preset (presets/*.toml) holds only the settings that it changes. Presets and files may hold
+flags. A preset (presets/*.toml) holds some of the settings. Presets and files may hold
 settings without effect, such as those of another schedule. A flag without effect is refused
 (`Config.conditions`).
 

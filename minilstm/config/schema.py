@@ -265,7 +265,7 @@ class InitSettings(Section):
     forget_bias: float = setting(1.0, "bias of the forget gates", at_least=-1e6, at_most=1e6)
     readout_bias: str = setting(
         "mean-image",
-        "biases of the pixels: zero, or the log-odds of the mean image of the training data",
+        "biases of the pixels: zero, or those that give the mean image of the training data",
         choices=("mean-image", "zero"),
     )
 
@@ -357,13 +357,15 @@ class RunSettings(Section):
     """Length and machine of a run, its log and its checkpoints."""
 
     steps: int = setting(4_800, "updates to make", at_least=1)
-    minutes: float = setting(0.0, "stop after so many minutes; 0 for no limit", at_least=0)
+    minutes: float = setting(
+        0.0, "stop after so many minutes, counted from each start; 0 for no limit", at_least=0
+    )
     batch_size: int = setting(40, "sequences in each update", at_least=1)
     memory: str = setting(
         "full",
         "what forward keeps for backward: full keeps everything; recompute=K keeps the state of "
         "every K-th step, and backward computes the rest again. The gradient is the same, training "
-        "is slower, and K near half the square root of the number of frames needs the least memory",
+        "is slower, and K near the square root of the number of frames needs the least memory",
         metavar="full|recompute=K",
     )
     tbptt: int = setting(
@@ -377,7 +379,8 @@ class RunSettings(Section):
     threads: str = setting(
         "auto",
         "threads of the matrix products on a CPU: a number, or auto, which times a few steps "
-        "before the first one and takes the fastest number; it is recorded, and --resume keeps it",
+        "before the first one and takes the smallest number that is nearly the fastest; it is "
+        "recorded, and --resume keeps it",
         metavar="auto|N",
     )
     precision: str = setting(
@@ -388,8 +391,8 @@ class RunSettings(Section):
     )
     fused: bool = setting(
         True,
-        "compute each step of an LSTM cell by one kernel on a GPU, not operation by operation as "
-        "in cells.py",
+        "compute each step of an LSTM cell and the cross-entropy by kernels of their own on a GPU, "
+        "not operation by operation as in cells.py and losses.py",
     )
     graph: bool = setting(
         True,
@@ -473,7 +476,9 @@ class ClassifySettings(Section):
     learning_rate: float = setting(2e-3, "learning rate of Adam, after the warmup", above=0)
     l2: float = setting(0.0, "this times each weight is added to its gradient", at_least=0)
     clip_norm: float = setting(5.0, "largest norm of the gradient; 0 for no limit", at_least=0)
-    batch_size: int = setting(36, "windows in each update, equally many per class", at_least=1)
+    batch_size: int = setting(
+        36, "windows in each update, about equally many per class", at_least=1
+    )
     steps: int = setting(600, "updates to make at most", at_least=1)
     warmup_steps: int = setting(20, "steps over which the learning rate first rises", at_least=0)
     validate_every: int = setting(20, "steps between validations", at_least=1)
@@ -489,7 +494,8 @@ class ClassifySettings(Section):
     )
     threads: str = setting(
         "auto",
-        "threads of the matrix products on a CPU: a number, or auto, the fastest in a short trial",
+        "threads of the matrix products on a CPU: a number, or auto, the smallest that is nearly "
+        "the fastest in a short trial",
         metavar="auto|N",
     )
 

@@ -73,8 +73,8 @@ def _time_axis(path, lengths, num_frames):
         )
     raise DataError(
         f"{path}: expected {expected} on one of the first two axes, got {lengths[0]} and "
-        f"{lengths[1]}: choose --past and --future so that their sum is the length of a sequence "
-        "(in Python pass time_axis)"
+        f"{lengths[1]}: give a file whose sequences are as long, or train with another --past and "
+        "--future (in Python pass time_axis)"
     )
 
 

@@ -154,10 +154,9 @@ def numbers(config: Config, rows: Iterable[dict]) -> list[tuple[str, str]]:
     if len(recent) > 1 and recent[-1]["step"] > recent[0]["step"]:
         first, last = recent[0], recent[-1]
         pace = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
-        left = pace * (config.run.steps - step)
-        if config.run.minutes:
-            left = min(left, max(0.0, 60 * config.run.minutes - last["seconds"]))
-        found += [(f"{1000 * pace:.3g} ms", "for each step"), (duration(left), "left")]
+        found.append((f"{1000 * pace:.3g} ms", "for each step"))
+        if not config.run.minutes:  # these are counted anew by --resume, which the log does not say
+            found.append((duration(pace * (config.run.steps - step)), "left"))
     if timed and "future" in timed[-1]:
         found.append((f"{timed[-1]['future']:.1f}", f"training loss of the future, step {step:,}"))
     return found

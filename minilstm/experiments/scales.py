@@ -135,8 +135,9 @@ SCALES = {
             draws=10,
             candidates=({}, {"dropout": 0.5}, {"dropout": 0.5, "learning_rate": 1e-3}),
         ),
-        why="The scales differ: the slides' models have 2048 units and were trained on about 2 "
-        "million sequences of 64x64 pixels (patches: 32x32 in colour). These models have 128 units "
+        why="The scales differ: the slides' models have 2048 units and frames of 64x64 pixels "
+        "(patches: 32x32 in colour). The slides do not say how long they were trained; a public "
+        "log of the authors' first release has 2 million sequences. These models have 128 units "
         "and were trained on a thirtieth of that or less. A gain after long training need not be "
         "visible early, and a gain that is visible early need not last.",
     ),

@@ -35,7 +35,7 @@ from .table_definitions import TABLES
 
 FIGURES = ("fig5", "fig6", "fig7", "fig8", "fig9")
 TARGETS = ("table1", "table2", "table3", "table4", *FIGURES, "fig12")
-CORE = 20  # GFLOP/s of one core of a CPU, about
+CORE = 20  # GFLOP/s of a slow core of a CPU
 MOST_HOURS = 24  # of training on a CPU; more needs --long
 
 
@@ -200,7 +200,7 @@ def cost_of(trials: list[Trial]) -> tuple[str, float]:
     hours = ""  # those of a GPU are measured: --plan, see budget.py
     if all(trial.config.run.backend == "numpy" for trial in trials):
         hours = (
-            f": {_hours(gflop, CORE)} at {CORE} GFLOP/s, about one core of a CPU; "
+            f": {_hours(gflop, CORE)} at {CORE} GFLOP/s, a slow core of a CPU; "
             f"{_hours(gflop, 5000)} at 5 TFLOP/s, about a GPU of 2016"
         )
     said = (

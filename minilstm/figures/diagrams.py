@@ -433,7 +433,7 @@ def classifier() -> Canvas:
         c.wire((x, 5.0), (x, 5.55))
         c.text(x, 5.85, f"$y_{k + 1}$" if k < 3 else "$y_T$")
     c.text(0.8, 1.9, "LSTM 1\nfrom the\nencoder", FAINT, LETTERS - 2)
-    c.text(0.8, 3.4, "LSTM 2", FAINT, LETTERS - 2)
+    c.text(0.8, 3.4, "LSTM 2\nfrom the\nencoder", FAINT, LETTERS - 2)
     c.line([(above[-1] + 0.5, 5.85), (8.6, 5.85)])
     c.box(9.7, 5.85, "mean over steps", DATA, 2.2, 0.7, LETTERS - 1)
     c.line([(9.7, 5.5), (9.7, 4.6)])

@@ -77,7 +77,7 @@ class Captured:
         except Exception as error:
             raise BackendError(
                 f"expected a step that can be recorded as a CUDA graph, got {type(error).__name__} "
-                f"({error}): go on with --no-graph, which gives the same results"
+                f"({error}): train with --no-graph, which gives the same results"
             ) from error
         return graph
 

@@ -1,9 +1,9 @@
-// The update rules of optim.py, each as ONE kernel, and the norms of the gradient in one pass.
+// The update rules of optim.py, each as ONE kernel.
 //
 // The letters and their order are those of optim.py. There every operation computes a whole array.
 // Here a thread makes all operations for one weight, and then goes on to its next weight. Clip
-// scale, L2, clamp, subnormal flush and the decision not to update are inside, so that weights,
-// gradient and state are each read once and written once. REAL is float or double. Read optim.py
+// scale, L2, clamp, subnormal flush and the decision not to update are inside, so that weights
+// and state are read once and written once, and the gradient is read once. REAL is float or double. Read optim.py
 // first. optimizers.py launches these kernels.
 
 #include "loops.cuh"

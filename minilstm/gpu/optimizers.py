@@ -63,8 +63,8 @@ class OnDevice:
     def norms(self):
         """Return the norms of the gradient and of each of its parts: (1 + P,).
 
-        Squares are added in float64, so the sums neither overflow nor lose small numbers. The
-        norms are exact to the rounding of the gradient's dtype.
+        Squares are added in float64, so those of float32 gradients neither overflow nor lose small
+        numbers. The norms are exact to the rounding of the gradient's dtype.
         """
         sums = xp.empty(len(self._starts) - 1, np.float64)
         found = xp.empty(len(self._ranges), self._flat.grad.dtype)

@@ -9,7 +9,7 @@ A GPU works through a queue of operations, a "stream", and the host adds operati
 the host waits for a result, the queue runs empty. So a training step never waits. Where one stream
 must not be too early, it waits for an event: a mark in another stream.
 
-Read next: step.py.
+Read next: ../training/step.py.
 """
 
 from __future__ import annotations

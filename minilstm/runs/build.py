@@ -10,7 +10,7 @@
 
 `load_run` builds the model of a run folder and fills it with the weights that it learned.
 
-Read next: step.py.
+Read next: ../training/step.py.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     curves.png, prediction.png, prediction.gif
     report.html               one page about the run, if report.py was run
 
-Read next: progress.py, which fills it.
+Read next: ../training/progress.py, which fills it.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class RunFolder:
         )
 
     def remove_files(self) -> None:
-        """Remove every file of the run from the folder."""
+        """Remove the files that training and report write. Folders, such as figures/, stay."""
         try:
             for name in (*(path.name for path in self.numbered()), self.report.name, *NAMES):
                 (self.path / name).unlink(missing_ok=True)

@@ -95,10 +95,11 @@ def train(
     """Train a model by `config` and write the run folder `out`. Return the model.
 
     With `resume`, continue from the checkpoint in the folder. The result has the same bits as that
-    of an uninterrupted run, unless `new_threads` is another number of threads than before. The
-    first checkpoint is written before the first step, so a run folder without a checkpoint has lost
-    it and is refused. All ranks must call this function with the same arguments. `go_on` is the
-    command that continues an interrupted run, train --resume by default.
+    of an uninterrupted run, unless `new_threads`, `force` or another number of ranks changes the
+    way in which it is computed. The first checkpoint is written before the first step, so a run
+    folder without a checkpoint has lost it and is refused. All ranks must call this function with
+    the same arguments. `go_on` is the command that continues an interrupted run, train --resume by
+    default.
 
     Raises NonFiniteError for losses or gradients that are not finite, RunError for a folder that
     can't be used. After SIGINT, SIGTERM or SIGHUP the function finishes the step, writes a

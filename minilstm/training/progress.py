@@ -3,7 +3,7 @@
 `Progress` counts the steps and logs their results. It handles numbers that are not finite, and
 restores the state that `--resume` continues from.
 
-Read next: run_folder.py (the files), checkpoint.py, judging.py.
+Read next: ../runs/run_folder.py (the files), ../runs/checkpoint.py, ../evaluation/judging.py.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SLOWER_SECONDS = 10.0  # over which the time of a step is averaged before it is 
 SPIKE_RATIO = 2.0  # a loss this many times the usual one is reported
 PATIENCE_STEPS = 10  # steps in a row that are not finite, after which training stops
 MAX_STEPS_AHEAD = 100  # steps that a device may be ahead of the log
-# settings that --resume may change
+# settings that may differ when a run is resumed
 MAY_CHANGE = ("run.steps", "run.minutes", "run.keep", "run.graph")
 # parts of the environment that another number of ranks changes
 CHANGED_BY_RANKS = ("ranks", "blas num_threads")
