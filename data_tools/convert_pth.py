@@ -321,6 +321,8 @@ def _table(tree):
     if wanted[0] not in TABLES and len(wanted) > 1:
         names = ", ".join(f"{key!r:.20}" for key in wanted[:5])
         raise Refused(f"{len(wanted)} tables of tensors, {names}")
+    if len(inner) > 1:
+        print(f"taken: the table {wanted[0]!r} of {', '.join(map(repr, inner))}", file=sys.stderr)
     return inner[wanted[0]]
 
 

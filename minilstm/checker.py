@@ -27,7 +27,7 @@ import numpy as np
 
 from .backend import asarray, current_backend, to_numpy, use_backend
 from .errors import ConfigError, MinilstmError
-from .layers.layer import Layer, Sample
+from .layers.layer import Layer, Sample, expect_all_found
 
 TOLERANCE = {"difference": 1e-6, "complex": 1e-12, "float32": 1e-4}
 
@@ -81,7 +81,9 @@ def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
         )
     layer = copy.deepcopy(sample.layer)  # its dtype will change
     inputs = _by_name(layer, sample.inputs)
+    expect_all_found(layer)
     claimed, doutputs = analytic_gradients(layer, inputs, "float64", seed)
+    claimed |= _other_gradients_in_training(layer, inputs, claimed, seed)
     difference = {
         array: numeric_gradient(layer, inputs, array, doutputs, 1e-4) for array in claimed
     }
@@ -99,11 +101,14 @@ def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
     return rows
 
 
-def analytic_gradients(layer: Layer, inputs: dict, dtype: str, seed: int = 0) -> tuple[dict, list]:
+def analytic_gradients(
+    layer: Layer, inputs: dict, dtype: str, seed: int = 0, of_inputs: bool = True
+) -> tuple[dict, list]:
     """Return all gradients by `backward`, by name, and the weights of the outputs.
 
-    `seed` draws the weights. Raises MinilstmError if `backward` returns a gradient too many or too
-    few.
+    `seed` draws the weights. Without `of_inputs` only those of parameters are computed, where the
+    layer has an option for it, such as `want_dx`. Raises MinilstmError if `backward` returns a
+    gradient too many or too few.
     """
     layer.astype(dtype)
     layer.zero_grad()
@@ -113,7 +118,10 @@ def analytic_gradients(layer: Layer, inputs: dict, dtype: str, seed: int = 0) ->
     doutputs = [rng.standard_normal(output.shape) for output in _leaves(outputs).values()]
     weights = iter(doutputs)
     doutputs_tree = map_arrays(lambda output: asarray(next(weights), dtype), outputs)
-    dinputs = layer.backward(doutputs_tree, cache)
+    options = {} if of_inputs else _without_inputs(layer)
+    dinputs = layer.backward(doutputs_tree, cache, **options)
+    if not of_inputs:
+        return {name: to_numpy(param.grad) for name, param in layer.params().items()}, doutputs
     dinputs = dinputs if isinstance(dinputs, tuple) and len(inputs) > 1 else (dinputs,)
     found = {name: to_numpy(param.grad) for name, param in layer.params().items()}
     for (name, value), dvalue in zip(arguments.items(), dinputs, strict=True):
@@ -126,6 +134,26 @@ def analytic_gradients(layer: Layer, inputs: dict, dtype: str, seed: int = 0) ->
             )
         found |= {key: to_numpy(d) for key, d in given.items()}
     return found, doutputs
+
+
+def _without_inputs(layer):
+    """Return the options of `backward` that leave out gradients of inputs: {"want_dx": False}."""
+    names = inspect.signature(layer.backward).parameters
+    return {name: False for name in names if name.startswith("want_")}
+
+
+def _other_gradients_in_training(layer, inputs, claimed, seed):
+    """Return the gradients of parameters that are others if no gradient of inputs is wanted.
+
+    Training wants none of its data: backward(doutputs, cache, want_dx=False). Nothing is returned
+    for a right layer.
+    """
+    found, _ = analytic_gradients(layer, inputs, "float64", seed, of_inputs=False)
+    return {
+        name: d
+        for name, d in found.items()
+        if not np.allclose(d, claimed[name], rtol=1e-9, atol=1e-12, equal_nan=True)
+    }
 
 
 def numeric_gradient(layer: Layer, inputs: dict, array: str, doutputs: list, h: float | complex):

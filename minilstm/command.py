@@ -13,12 +13,14 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 
 from .errors import ConfigError, MinilstmError
 from .streams import safe_streams
 
+OWN_CELL = "minilstm_cell_"  # begins the module name of a user's own cell (runs/own_cell.py)
 USUAL = {  # how other programs spell a flag: how it is spelled here
     "-o": "--out",
     "--amp": "--precision tf32",
@@ -245,6 +247,26 @@ def _status_of(main):
             file=sys.stderr,
         )
         return 2
+    except (Exception, SystemExit) as error:
+        where = _place_in_own_cell(error)
+        if where is None:
+            raise
+        said = " ".join(str(error).split()) or "no message"
+        print(
+            f"error: {where}: expected a cell that works, got {type(error).__name__}: {said}",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
         return 128 + getattr(error, "signum", signal.SIGINT)
+
+
+def _place_in_own_cell(error):
+    """Return "FILE, line N, in METHOD" where a cell of the user's own raised an error, or None."""
+    places = [
+        f"{frame.f_code.co_filename}, line {line}, in {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").startswith(OWN_CELL)
+    ]
+    return places[-1] if places else None

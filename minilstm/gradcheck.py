@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
                     f"{row.complex:>12.1e} {row.float32:>12.1e}{mark}"
                 )
     wrong = sum(not row.passed for row in rows)
-    layers = number_of(len({row.layer for row in rows}), "layer")
+    layers = number_of(1 if own else len(chosen), "layer")
     print(f"\n{number_of(len(rows), 'gradient')} of {layers}, {wrong} wrong")
     if own and not wrong:
         test = f"python -m pytest tests/test_contracts.py --cell {shlex.quote(options.only)}"

@@ -12,6 +12,7 @@ from small import small
 
 import minilstm
 from minilstm import config, demo, evaluate, gradcheck, interop, report, train, visualize
+from minilstm.command import run_command
 from minilstm.errors import ConfigError, MinilstmError, RunError
 from minilstm.experiments import run_figures
 from minilstm.files import write_file
@@ -153,7 +154,7 @@ def test_visualize_leaves_out_what_a_cell_does_not_have(tmp_path, train_undrawn,
 
 def test_the_gradient_check_takes_a_file(tmp_path, capsys):
     assert gradcheck.main([cell_at(tmp_path / "mycell.py")]) == 0
-    assert "5 gradients of 1 layer, 0 wrong" in capsys.readouterr().out
+    assert "10 gradients of 1 layer, 0 wrong" in capsys.readouterr().out
     wrong = cell_at(tmp_path / "wrong.py", CELL.replace("(1 - q * q)", "(1 - q)"))
     assert gradcheck.main([wrong]) == 1
     assert "WRONG" in capsys.readouterr().out
@@ -169,7 +170,7 @@ def test_the_promises_of_a_layer_are_tried_on_it_by_one_command(tmp_path):
     done = subprocess.run(
         command, env=os.environ | {"PYTEST_ADDOPTS": ""}, cwd=root, capture_output=True, text=True
     )
-    assert done.returncode == 1 and re.search(r"\b1 failed, \d+ passed", done.stdout), done.stdout
+    assert done.returncode == 1 and re.search(r"\b2 failed, \d+ passed", done.stdout), done.stdout
     assert re.search(r"FAILED .*doutputs_and_parameters_survive\S*\[Twin\]", done.stdout)
 
 
@@ -341,3 +342,24 @@ def test_a_cell_that_is_no_file_is_refused_in_one_line(name, tmp_path):
         build.build_model(config_of, 64)
     assert "FILE.py:CLASS" in str(caught.value) or "FILE:CLASS" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mistake, said",
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise KeyError('Wx')", "KeyError: 'Wx'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_mistake_in_a_cell_is_shown_by_its_line(tmp_path, capsys, mistake, said):
+    step = "    def step(self, run, t):\n"
+    text = CELL.replace(step, f"{step}        {mistake}\n")
+    cell, line = cell_at(tmp_path / "mycell.py", text), 1 + text[: text.index(mistake)].count("\n")
+    where = f"error: {tmp_path / 'mycell.py'}, line {line}, in step: expected a cell that works"
+    for command, words in (
+        (gradcheck, [cell]),
+        (train, ["--cell", cell, "--quiet", "--steps", "2", "--out", str(tmp_path / "run")]),
+    ):
+        assert run_command(lambda: command.main(words)) == 2  # noqa: B023
+        assert capsys.readouterr().err.splitlines()[-1] == f"{where}, got {said}"

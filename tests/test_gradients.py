@@ -14,7 +14,7 @@ import pytest
 
 import minilstm
 from minilstm.backend import use_backend
-from minilstm.checker import TOLERANCE, error, layer_classes, numeric_gradient
+from minilstm.checker import TOLERANCE, check_samples, error, layer_classes, numeric_gradient
 from minilstm.errors import ConfigError, MinilstmError
 from minilstm.gradcheck import check, main
 from minilstm.layers import cells, linear, lstm, rnn
@@ -696,3 +696,36 @@ def test_the_command_fails_and_points_at_a_wrong_gradient(monkeypatch, capsys):
 def test_the_command_refuses_a_name_that_no_layer_has():
     with pytest.raises(ConfigError, match="no-such-layer.*PeepholeLSTM"):
         main(["no-such-layer"])
+
+
+class WrongIfNoInputGradientIsWanted(LSTM):
+    """Training wants no gradient of its data, so each of its steps would be wrong."""
+
+    def project_backward(self, run, steps, want_dx):
+        if not want_dx:
+            run.a[steps] *= 3
+        return super().project_backward(run, steps, want_dx)
+
+
+class WrongForLargeBatches(LSTM):
+    """The cell of a user who tried two sequences."""
+
+    def accumulate(self, run):
+        run.a[:, 2:] *= 2
+        super().accumulate(run)
+
+
+@pytest.mark.parametrize("cell", [WrongIfNoInputGradientIsWanted, WrongForLargeBatches])
+def test_a_gradient_that_is_wrong_only_in_training_is_found(cell):
+    wrong_rows = [row for row in check_samples(cell) if not row.passed]
+    assert {"Wx", "Wh", "b"} <= {row.array for row in wrong_rows}
+
+
+@pytest.mark.parametrize(
+    "hide", [lambda p: [p], lambda p: [[p]], lambda p: {p}, lambda p: {1: (p,)}]
+)
+def test_a_parameter_that_would_not_be_trained_ends_the_check(hide):
+    sample = LSTM.sample(np.random.default_rng(0))
+    sample.layer.hidden = hide(Param(np.ones(3)))
+    with pytest.raises(ConfigError, match="which would not be trained"):
+        check(sample)

@@ -465,6 +465,17 @@ def run_of(folder, cell="standard", precision="float64"):
     return model
 
 
+def test_weights_for_other_frames_than_those_of_the_settings_are_refused(in_folder, capsys):
+    run_of(in_folder)
+    small = build.build_model(from_toml(in_folder / "settings.toml"), 9)
+    save_file(to_torch(small, keep_peepholes=True), in_folder / "small.safetensors")
+    capsys.readouterr()
+    for like in ("run", "settings.toml"):
+        assert call("import", "small.safetensors", "new", "--like", like) == 2
+        assert f"for the 16 pixels of {like}, got 9" in capsys.readouterr().err
+        assert not (in_folder / "new").exists()
+
+
 @pytest.mark.parametrize("precision", DTYPES)
 def test_a_run_goes_out_and_comes_back(in_folder, capsys, precision):
     model = run_of(in_folder, precision=precision)

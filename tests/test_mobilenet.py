@@ -186,6 +186,8 @@ def test_weights_that_are_damaged_missing_or_of_another_network_are_refused_in_a
     for changed in (
         {name: arrays[name][:, :-1]}, {name: arrays[name][:-1]}, {name: arrays[name][..., 0, 0]},
         {name: arrays[name] * np.nan}, {"classifier.1.weight": np.zeros((3, 3), np.float32)},
+        {name: arrays[name].astype(np.int32)}, {"classifier.1.bias": np.zeros(1, np.float32)},
+        {"features.7.conv.3.weight": np.ones(1, np.float32)},  # NumPy would broadcast it
     ):  # fmt: skip
         cases.append(write_weights(path, arrays | changed).read_bytes())
     cases.append(write_weights(path, {"features.0.0.weight": arrays[name]}).read_bytes())

@@ -630,6 +630,14 @@ def log(run):
     return run_folder.read_log(run / "metrics.jsonl")
 
 
+def test_weights_whose_losses_are_not_finite_do_not_replace_good_ones(tmp_path):
+    rule = {"rule": "sgd", "learning_rate": 1e38, "clip_norm": 0.0, "schedule": "constant"}
+    settings = tiny(optimizer=rule | {"warmup_steps": 0}, run={"validate_every": 0})
+    with pytest.raises(NonFiniteError, match="checkpoint.safetensors of step 0 is good"):
+        loop.train(settings, tmp_path / "run", quiet=True)
+    assert weights(tmp_path / "run")[1]["step"] == 0
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_stop_names_step_number_arrays_and_the_last_good_checkpoint(tmp_path, monkeypatch, value):
     spoil(monkeypatch, {8}, value)

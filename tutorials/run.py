@@ -23,6 +23,7 @@ import html
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -392,6 +393,8 @@ def main(arguments: list[str] | None = None) -> int:
         "machine with other work)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
+    # an exception ends the tutorial that runs now; the signal alone would leave it behind
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     flags, some = "--fast --images --gallery --keep-outputs --threads", bool(options.tutorials)
     parser.expect_effect(
         [

@@ -181,8 +181,17 @@ def read_mobilenet(path: str | Path) -> MobileNetV2:
 def network_of(arrays: dict[str, np.ndarray]) -> MobileNetV2:
     """Build the network of arrays under torchvision's names. Raises KeyError if one is missing."""
     weights = {name: fold(arrays, *names) for name, names in _names().items()}
-    classes = arrays["classifier.1.weight"].T, arrays["classifier.1.bias"]
-    return MobileNetV2(weights | {"classes": classes})
+    W = arrays["classifier.1.weight"]
+    _floats(arrays, "classifier.1.bias", len(W))
+    return MobileNetV2(weights | {"classes": (W.T, arrays["classifier.1.bias"])})
+
+
+def _floats(arrays, name, length=None):
+    """Return an array in float64. Raises ValueError unless it has floats, and this length."""
+    array = arrays[name]
+    if array.dtype.kind != "f" or (length is not None and array.shape != (length,)):
+        raise ValueError(f"{array.dtype} {array.shape} in {name}")
+    return array.astype(np.float64)
 
 
 def _names():
@@ -203,9 +212,9 @@ def fold(arrays: dict[str, np.ndarray], convolution: str, norm: str):
     W is scaled by gamma / sqrt(variance + epsilon). W (K, C, 3, 3) becomes (9 C, K), W (K, C, 1, 1)
     becomes (C, K), and a depthwise W (K, 1, 3, 3) becomes (9, K).
     """
-    W = arrays[f"{convolution}.weight"].astype(np.float64)
+    W = _floats(arrays, f"{convolution}.weight")
     gamma, beta, mean, variance = (
-        arrays[f"{norm}.{part}"].astype(np.float64)
+        _floats(arrays, f"{norm}.{part}", len(W))
         for part in ("weight", "bias", "running_mean", "running_var")
     )
     scale = gamma / np.sqrt(variance + EPSILON)

@@ -208,7 +208,7 @@ class Layer:
                 "call flat on the whole model only"
             )
         if flat is None:
-            _expect_all_found(self, set(params))
+            expect_all_found(self, set(params))
             flat = _flatten(params)
         return flat
 
@@ -253,23 +253,33 @@ def _flatten(named):
     return flat
 
 
-def _expect_all_found(layer, found):
-    """Raise ConfigError if a tuple, list or dict has a parameter that is not in `found`."""
+def expect_all_found(layer: Layer, found: set[Param] | None = None) -> None:
+    """Raise ConfigError if a layer has parameters where `params` does not find them.
+
+    Such places are lists, dicts, sets, and tuples of parameters, also inside one another. `found`
+    are the parameters of the whole model, by default those of `layer`.
+    """
+    found = set(layer.params().values()) if found is None else found
     for name, item in vars(layer).items():
-        if isinstance(item, Layer):
-            _expect_all_found(item, found)
-        if not isinstance(item, tuple | list | dict):
-            continue
-        for part in item.values() if isinstance(item, dict) else item:
+        for part in [] if isinstance(item, Param) else _inside(item):
             params = part.params().values() if isinstance(part, Layer) else (part,)
-            if any(isinstance(param, Param) and param not in found for param in params):
+            if any(param not in found for param in params):
                 raise ConfigError(
                     "expected layers in a tuple, and each parameter in an attribute of its own, "
                     f"got a {type(item).__name__} {type(layer).__name__}.{name}, which would not "
                     "be trained: change it"
                 )
             if isinstance(part, Layer):
-                _expect_all_found(part, found)
+                expect_all_found(part, found)
+
+
+def _inside(item):
+    """Return all layers and parameters in nested containers."""
+    if isinstance(item, dict):
+        item = tuple(item.values())
+    if isinstance(item, tuple | list | set | frozenset):
+        return [found for part in item for found in _inside(part)]
+    return [item] if isinstance(item, Layer | Param) else []
 
 
 def expect(name: str, array, shape: tuple, dtype) -> None:

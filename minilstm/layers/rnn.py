@@ -29,7 +29,7 @@ from .memory_order import matmul
 from .unrolled import Unrolled, UnrolledSlidesRNN
 
 
-class Recurrent(Layer, abstract=True, sample=samples.recurrent):
+class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples.recurrents):
     """A cell unrolled through time: x (T, B, D) and a start state -> y (T, B, H) and a final state.
 
     A state is a tuple of (B, H) arrays: (h,) of an RNN, (h, c) of an LSTM. `None` is all zeros.

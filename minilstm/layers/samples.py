@@ -41,10 +41,24 @@ def dropout(cls, rng) -> Sample:
 
 def recurrent(cls, rng) -> Sample:
     """x (T, B, D) = (5, 2, 3) and a start state of 4 units: for a cell made by `cls(D, H, rng)`."""
-    T, B = 5, 2
-    layer = randomize(cls(3, 4, rng), rng)
-    state = tuple(rng.standard_normal((B, layer.H)) for _ in layer.state_names)
-    return Sample(layer, (rng.standard_normal((T, B, layer.D)), state))
+    return _recurrent(cls, rng, 5, 2, 3, 4)
+
+
+def recurrents(cls, rng) -> dict[str, Sample]:
+    """That sample, and a larger one: T, B, D, H = 7, 3, 2, 6.
+
+    A cell with a sample of its own is checked on that one alone.
+    """
+    found = {"": cls.sample(rng)}
+    if cls.sample.__func__ is recurrent:
+        found["larger"] = _recurrent(cls, rng, 7, 3, 2, 6)
+    return found
+
+
+def _recurrent(cls, rng, T, B, D, H):
+    layer = randomize(cls(D, H, rng), rng)
+    state = tuple(rng.standard_normal((B, H)) for _ in layer.state_names)
+    return Sample(layer, (rng.standard_normal((T, B, D)), state))
 
 
 def stack(cls, rng) -> Sample:

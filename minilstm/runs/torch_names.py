@@ -76,6 +76,8 @@ from ..layers.lstm import LSTM, PeepholeLSTM
 from ..layers.rnn import ElmanRNN
 from ..layers.stack import Stack
 from . import build, checkpoint
+from .run_folder import RunFolder
+from .trained import find_run
 
 
 def to_torch(layer: Layer, keep_peepholes: bool = False) -> dict[str, np.ndarray]:
@@ -237,9 +239,23 @@ def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
             f"{'none' if weight is None else weight.shape}: name its modules as in "
             "minilstm/runs/torch_names.py"
         )
-    D = weight.shape[1]
+    D, known = weight.shape[1], _pixels_of(config, like)
+    if known not in (None, D):
+        raise RunError(
+            f"{path}: expected encoder.weight_ih_l0 for the {known} pixels of {like}, got {D}: "
+            "give the weights of a model for such frames, or another --like"
+        )
     model = build.build_model(config, D)
     from_torch(model, arrays)
     make_folder(run, new=True)
     checkpoint.save(run / "checkpoint.safetensors", model, None, {"step": 0, "D": D})
     write_file(run / "config.toml", config.to_toml())  # last, because it makes the folder a run
+
+
+def _pixels_of(config, like):
+    """Return the pixels of a frame of the run `like`, or of the data in its settings, if known."""
+    if not os.path.isfile(like):
+        _, about = checkpoint.read(RunFolder(find_run(like)).checkpoint, arrays=False)
+        return about.get("D")
+    drawn = config.data.source in ("moving-mnist", "actions", "action-changes")
+    return config.data.frame_size**2 if drawn else None

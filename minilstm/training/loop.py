@@ -123,7 +123,7 @@ def train(
     memory = resources.memory_of(model, config)
     resources.refuse_memory(memory, config, ranks)
     optimizer = build.build_optimizer(model, config)
-    description = resources.announce(model, config, memory, source.frame_shape, out, ranks)
+    description = resources.announce(model, config, memory, source, out, ranks)
     with folder.claim(), threads.restored():
         progress = Progress(config, folder, model, optimizer, source, validation, quiet, ranks)
         if not resume:

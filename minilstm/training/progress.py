@@ -189,7 +189,8 @@ class Progress:
     def stop_not_finite(self, results: dict[str, float]) -> NoReturn:
         """Raise NonFiniteError with the step, the numbers, the arrays and the remedy."""
         self.readings.clear()
-        self.save()
+        if self._are_weights_good():  # else the checkpoint before is the better one
+            self.save()
         wrong = {name: x for name, x in results.items() if not math.isfinite(x)}
         arrays = [name.removeprefix(OF_ARRAY) for name in wrong if name.startswith(OF_ARRAY)]
         arrays = ", ".join(arrays[:3]) + (" and others" if len(arrays) > 3 else "")
@@ -200,6 +201,15 @@ class Progress:
             f"{arrays and f' (gradients of {arrays})'}; {self.saved_name()} is good: lower "
             "--learning-rate, bound gradients by --clip-norm, or see --on-nan"
         )
+
+    def _are_weights_good(self):
+        """Return True if the losses of the validation sequences are finite in the run's dtype."""
+        found = judging.losses_and_means(
+            self.model, self.validation, self.config.data.past, with_means=False
+        )
+        # validation adds in float64, training in the run's dtype, over all frames of a batch
+        largest = float(xp.finfo(self.model.dtype).max) / self.config.run.batch_size
+        return all(per_step.sum() <= largest for per_step, _ in found.values())
 
     def saved_name(self) -> str:
         """Wait until the newest checkpoint is written, and return it in words."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..backend import asarray, current_backend, free_host_memory, use_backend, xp
 from ..config import Config
+from ..data import Source
 from ..errors import ConfigError, number_of
 from ..gpu import products, side_by_side, wavefront
 from ..gpu.diagnosis import tf32_is_offered
@@ -206,7 +207,7 @@ def announce(
     model: EncoderDecoder,
     config: Config,
     memory: Memory,
-    shape: tuple[int, ...],
+    source: Source,
     out: Path,
     ranks: Alone = ALONE,
 ) -> str:
@@ -226,6 +227,9 @@ def announce(
         )
     if r.backend == "cupy" and r.graph and ranks.count > 1:
         advice += "\ngraphs    none: steps of several ranks are not recorded as CUDA graphs"
+    of = ""
+    if math.isfinite(source.num_sequences):
+        of = f", {number_of(source.num_sequences, 'sequence', ',')} to train on"
     length = number_of(r.steps, "step", ",")
     if r.minutes:
         length += f" or {number_of(r.minutes, 'minute', 'g')}"
@@ -235,7 +239,7 @@ def announce(
             f"{number_of(c.hidden, 'unit')} ({c.cell_name}), {model.flat().value.size:,} "
             "parameters",
             f"data      {d.source}: {number_of(d.past, 'frame')} in, {d.future} to predict, "
-            f"{_shape_in_words(shape)}",
+            f"{_shape_in_words(source.frame_shape)}{of}",
             f"training  {length} of {number_of(r.batch_size, 'sequence')}, "
             f"{config.optimizer.rule}, "
             f"seed {r.seed}",
