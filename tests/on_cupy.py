@@ -1124,7 +1124,7 @@ def test_the_doctor_records_a_step_and_says_if_it_cannot(monkeypatch):
         return made(*arguments)
 
     monkeypatch.setattr(device, "training_step", not_recorded)
-    with pytest.raises(BackendError, match="go on with --no-graph"):
+    with pytest.raises(BackendError, match="train with --no-graph"):
         device.check_graphs()
 
 
