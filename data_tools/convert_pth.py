@@ -322,7 +322,8 @@ def _table(tree):
         names = ", ".join(f"{key!r:.20}" for key in wanted[:5])
         raise Refused(f"{len(wanted)} tables of tensors, {names}")
     if len(inner) > 1:
-        print(f"taken: the table {wanted[0]!r} of {', '.join(map(repr, inner))}", file=sys.stderr)
+        names = ", ".join(f"{key!r:.20}" for key in [key for key in inner if key != wanted[0]][:5])
+        print(f"using the table {wanted[0]!r}; the file also has {names}", file=sys.stderr)
     return inner[wanted[0]]
 
 

@@ -447,7 +447,8 @@ def main(arguments: list[str] | None = None) -> int:
         "model predicts of a part that it has never seen. Needs the extra [video].",
     )
     parser.add_argument("video", metavar="VIDEO", help="a film of 100 frames or more "
-                        "(4 seconds), best of one shot of 10 seconds to 5 minutes")  # fmt: skip
+                        "(4 seconds at 25 frames a second), best of one shot of 10 seconds to 5 "
+                        "minutes")  # fmt: skip
     parser.add_argument(
         "--minutes", type=at_least(float, 0.01), default=10.0, metavar="M",
         help="time for the whole command (default: 10)",

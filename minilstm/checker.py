@@ -72,7 +72,8 @@ def _below(cls):
 def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
     """Return one Comparison for every parameter and differentiable input of a sample.
 
-    Raises ConfigError for what is no Sample(layer, inputs).
+    A parameter whose gradient changes with want_dx=False has another row for that gradient. Raises
+    ConfigError for what is no Sample(layer, inputs).
     """
     if not isinstance(sample, Sample) or not isinstance(sample.inputs, tuple | list):
         raise ConfigError(
@@ -83,7 +84,7 @@ def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
     inputs = _by_name(layer, sample.inputs)
     expect_all_found(layer)
     claimed, doutputs = analytic_gradients(layer, inputs, "float64", seed)
-    claimed |= _other_gradients_in_training(layer, inputs, claimed, seed)
+    in_training = _other_gradients_in_training(layer, inputs, claimed, seed)
     difference = {
         array: numeric_gradient(layer, inputs, array, doutputs, 1e-4) for array in claimed
     }
@@ -98,6 +99,10 @@ def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
         others = (difference[array], complex_step[array], float32[array])
         errors = (error(a, n, sample.zeros.get(array, ())) for n in others)
         rows.append(Comparison(name or type(layer).__name__, array, a.size, *errors))
+    for array, a in in_training.items():
+        errors = (error(a, n) for n in (difference[array], complex_step[array], float32[array]))
+        title = f"{array}, want_dx=False"
+        rows.append(Comparison(name or type(layer).__name__, title, a.size, *errors))
     return rows
 
 
@@ -106,9 +111,9 @@ def analytic_gradients(
 ) -> tuple[dict, list]:
     """Return all gradients by `backward`, by name, and the weights of the outputs.
 
-    `seed` draws the weights. Without `of_inputs` only those of parameters are computed, where the
-    layer has an option for it, such as `want_dx`. Raises MinilstmError if `backward` returns a
-    gradient too many or too few.
+    `seed` draws the weights. Without `of_inputs` the result has only the gradients of
+    parameters, computed with want_dx=False where `backward` has this option. Raises MinilstmError
+    if `backward` returns a gradient too many or too few.
     """
     layer.astype(dtype)
     layer.zero_grad()
@@ -139,14 +144,13 @@ def analytic_gradients(
 def _without_inputs(layer):
     """Return the options of `backward` that leave out gradients of inputs: {"want_dx": False}."""
     names = inspect.signature(layer.backward).parameters
-    return {name: False for name in names if name.startswith("want_")}
+    return {name: False for name in ("want_dx", "want_dtruth", "want_dinputs") if name in names}
 
 
 def _other_gradients_in_training(layer, inputs, claimed, seed):
-    """Return the gradients of parameters that are others if no gradient of inputs is wanted.
+    """Return the gradients of parameters that change when `backward` gets want_dx=False.
 
-    Training wants none of its data: backward(doutputs, cache, want_dx=False). Nothing is returned
-    for a right layer.
+    Training needs no gradient of its data. A correct layer gives an empty dict.
     """
     found, _ = analytic_gradients(layer, inputs, "float64", seed, of_inputs=False)
     return {

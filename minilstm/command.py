@@ -253,7 +253,8 @@ def _status_of(main):
             raise
         said = " ".join(str(error).split()) or "no message"
         print(
-            f"error: {where}: expected a cell that works, got {type(error).__name__}: {said}",
+            f"error: {where}: expected a cell that works, got {type(error).__name__}: {said}; "
+            "mend this line",
             file=sys.stderr,
         )
         return 2
@@ -263,7 +264,7 @@ def _status_of(main):
 
 
 def _place_in_own_cell(error):
-    """Return "FILE, line N, in METHOD" where a cell of the user's own raised an error, or None."""
+    """Return "FILE, line N, in METHOD" where the user's own cell raised an error, or None."""
     places = [
         f"{frame.f_code.co_filename}, line {line}, in {frame.f_code.co_name}"
         for frame, line in traceback.walk_tb(error.__traceback__)

@@ -32,7 +32,7 @@ from .training.distributed import ALONE, Ranks
 PLACES = ("data.path", "data.source", "data.digits")  # settings that say where the data are
 CELL = "model.cell"  # names the cell, or a file with the user's own cell
 THREADS = "run.threads"  # the setting that changes the speed, and results only by rounding
-FREE = ("minutes", "keep", "graph")  # settings of [run] that have no influence on the numbers
+FREE = ("minutes", "keep", "graph")  # settings of [run] that do not change how a step is computed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="RUN",
         help="go on with the run in this folder, with its own settings; the result has the same "
         "bits as that of a run that never stopped, unless --threads, --force or another number of "
-        "ranks is given. --minutes, --keep and --no-graph may be changed",
+        "ranks is given. --minutes, --keep and --graph may be changed, and keep their new values",
     )
     parser.add_argument(
         "--extend-to", metavar="STEPS", type=int, help="with --resume: the new number of steps"
@@ -96,10 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
 def resumed_settings(options) -> Config:
     """The settings of the run that --resume names.
 
-    --extend-to may change its length, and --minutes, --keep and --no-graph change what has no
-    influence on its numbers. --path, --data FILE.npy and --digits say where the same data lie now,
-    and --cell where the file of the run's own cell lies. --threads N changes no setting: the number
-    of threads is recorded with each checkpoint.
+    --extend-to may change its length. --minutes, --keep and --graph do not change how a step is
+    computed; the new values are kept. --path, --data FILE.npy and --digits say where the same data
+    lie now, and --cell where the file of the run's own cell lies. --threads N changes no setting:
+    the number of threads is recorded with each checkpoint.
     """
     may_change = (*PLACES, CELL, THREADS, *(f"run.{name}" for name in FREE))
     others = [name for name in vars(options) if "." in name and name not in may_change]

@@ -362,4 +362,4 @@ def test_a_mistake_in_a_cell_is_shown_by_its_line(tmp_path, capsys, mistake, sai
         (train, ["--cell", cell, "--quiet", "--steps", "2", "--out", str(tmp_path / "run")]),
     ):
         assert run_command(lambda: command.main(words)) == 2  # noqa: B023
-        assert capsys.readouterr().err.splitlines()[-1] == f"{where}, got {said}"
+        assert capsys.readouterr().err.splitlines()[-1] == f"{where}, got {said}; mend this line"

@@ -26,6 +26,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from string import Template
@@ -394,7 +395,8 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     # an exception ends the tutorial that runs now; the signal alone would leave it behind
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     flags, some = "--fast --images --gallery --keep-outputs --threads", bool(options.tutorials)
     parser.expect_effect(
         [

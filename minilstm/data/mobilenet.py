@@ -181,15 +181,15 @@ def read_mobilenet(path: str | Path) -> MobileNetV2:
 def network_of(arrays: dict[str, np.ndarray]) -> MobileNetV2:
     """Build the network of arrays under torchvision's names. Raises KeyError if one is missing."""
     weights = {name: fold(arrays, *names) for name, names in _names().items()}
-    W = arrays["classifier.1.weight"]
-    _floats(arrays, "classifier.1.bias", len(W))
-    return MobileNetV2(weights | {"classes": (W.T, arrays["classifier.1.bias"])})
+    _floats(arrays, "classifier.1.bias", len(_floats(arrays, "classifier.1.weight")))
+    classes = arrays["classifier.1.weight"].T, arrays["classifier.1.bias"]
+    return MobileNetV2(weights | {"classes": classes})
 
 
 def _floats(arrays, name, length=None):
     """Return an array in float64. Raises ValueError unless it has floats, and this length."""
     array = arrays[name]
-    if array.dtype.kind != "f" or (length is not None and array.shape != (length,)):
+    if array.dtype.kind != "f" or not array.ndim or (length and array.shape != (length,)):
         raise ValueError(f"{array.dtype} {array.shape} in {name}")
     return array.astype(np.float64)
 

@@ -155,7 +155,7 @@ def numbers(config: Config, rows: Iterable[dict]) -> list[tuple[str, str]]:
         first, last = recent[0], recent[-1]
         pace = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
         found.append((f"{1000 * pace:.3g} ms", "for each step"))
-        if not config.run.minutes:  # these are counted anew by --resume, which the log does not say
+        if not config.run.minutes:  # each start counts them from zero, and no row says when
             found.append((duration(pace * (config.run.steps - step)), "left"))
     if timed and "future" in timed[-1]:
         found.append((f"{timed[-1]['future']:.1f}", f"training loss of the future, step {step:,}"))

@@ -136,10 +136,10 @@ SCALES = {
             candidates=({}, {"dropout": 0.5}, {"dropout": 0.5, "learning_rate": 1e-3}),
         ),
         why="The scales differ: the slides' models have 2048 units and frames of 64x64 pixels "
-        "(patches: 32x32 in colour). The slides do not say how long they were trained; a public "
-        "log of the authors' first release has 2 million sequences. These models have 128 units "
-        "and were trained on a thirtieth of that or less. A gain after long training need not be "
-        "visible early, and a gain that is visible early need not last.",
+        "(patches: 32x32 in colour). The slides do not say how long these models were trained. A "
+        "public log of the authors' first release has 2 million sequences. Our models have 128 "
+        "units and were trained on a thirtieth of them or less. A gain after long training need "
+        "not be visible early, and a gain that is visible early need not last.",
     ),
     "paper": ExperimentScale(
         seeds=5,

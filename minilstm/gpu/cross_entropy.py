@@ -1,7 +1,7 @@
 """The cross-entropy on a GPU: launches the kernels of cross_entropy.cuh.
 
 losses.py computes it by fifteen operations on whole arrays. Here the forward pass reads the
-logits once, and the backward pass reads p once. With `--no-fused` the kernels are not used.
+logits once, and the backward pass the probabilities p. With `--no-fused` the kernels are not used.
 
 Read next: cross_entropy.cuh.
 """

@@ -1,8 +1,8 @@
 """The LSTM cells on a GPU: launches the kernels of cells.cuh.
 
 A step of cells.py is a dozen operations on whole arrays. A GPU needs a launch for each of them, and
-each one reads and writes whole arrays in memory. Here a step is one kernel. A function with the
-name of one in cells.py does the same. The backward functions also add dy and compute the
+each one reads and writes whole arrays in memory. Here a step is one kernel. Functions named as
+in cells.py compute the same. The backward functions also add dy and compute the
 slopes. With `--no-fused` they are not used. The other files with kernels use `launch` of this file.
 
 Read next: cells.cuh.

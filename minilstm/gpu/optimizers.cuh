@@ -3,8 +3,8 @@
 // The letters and their order are those of optim.py. There every operation computes a whole array.
 // Here a thread makes all operations for one weight, and then goes on to its next weight. Clip
 // scale, L2, clamp, subnormal flush and the decision not to update are inside, so that weights
-// and state are read once and written once, and the gradient is read once. REAL is float or double. Read optim.py
-// first. optimizers.py launches these kernels.
+// and state are read once and written once, and the gradient is read once. REAL is float or double.
+// Read optim.py first. optimizers.py launches these kernels.
 
 #include "loops.cuh"
 

@@ -256,8 +256,8 @@ def _flatten(named):
 def expect_all_found(layer: Layer, found: set[Param] | None = None) -> None:
     """Raise ConfigError if a layer has parameters where `params` does not find them.
 
-    Such places are lists, dicts, sets, and tuples of parameters, also inside one another. `found`
-    are the parameters of the whole model, by default those of `layer`.
+    Such places are lists, dicts and sets, and tuples that hold parameters themselves. `found` are
+    the parameters of the whole model, by default those of `layer`.
     """
     found = set(layer.params().values()) if found is None else found
     for name, item in vars(layer).items():
@@ -273,13 +273,14 @@ def expect_all_found(layer: Layer, found: set[Param] | None = None) -> None:
                 expect_all_found(part, found)
 
 
-def _inside(item):
-    """Return all layers and parameters in nested containers."""
-    if isinstance(item, dict):
-        item = tuple(item.values())
-    if isinstance(item, tuple | list | set | frozenset):
-        return [found for part in item for found in _inside(part)]
-    return [item] if isinstance(item, Layer | Param) else []
+def _inside(item, outer=()):
+    """Return all layers and parameters in nested containers. `outer` are those around `item`."""
+    if isinstance(item, Layer | Param):
+        return [item]
+    if not isinstance(item, dict | tuple | list | set | frozenset) or id(item) in outer:
+        return []
+    parts = item.values() if isinstance(item, dict) else item
+    return [found for part in parts for found in _inside(part, (*outer, id(item)))]
 
 
 def expect(name: str, array, shape: tuple, dtype) -> None:

@@ -45,13 +45,13 @@ def recurrent(cls, rng) -> Sample:
 
 
 def recurrents(cls, rng) -> dict[str, Sample]:
-    """That sample, and a larger one: T, B, D, H = 7, 3, 2, 6.
+    """The sample of `recurrent`, and one of other sizes: T, B, D, H = 7, 3, 2, 8.
 
-    A cell with a sample of its own is checked on that one alone.
+    A cell that defines `sample`, because it can't have these sizes, is checked on its own alone.
     """
     found = {"": cls.sample(rng)}
-    if cls.sample.__func__ is recurrent:
-        found["larger"] = _recurrent(cls, rng, 7, 3, 2, 6)
+    if getattr(cls.sample, "__func__", None) is recurrent:
+        found["of 8 units"] = _recurrent(cls, rng, 7, 3, 2, 8)
     return found
 
 

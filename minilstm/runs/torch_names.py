@@ -255,7 +255,7 @@ def import_run(path: str | Path, run: str | Path, like: str | Path) -> None:
 def _pixels_of(config, like):
     """Return the pixels of a frame of the run `like`, or of the data in its settings, if known."""
     if not os.path.isfile(like):
-        _, about = checkpoint.read(RunFolder(find_run(like)).checkpoint, arrays=False)
-        return about.get("D")
+        path = RunFolder(find_run(like)).checkpoint
+        return checkpoint.read(path, arrays=False)[1].get("D") if path.exists() else None
     drawn = config.data.source in ("moving-mnist", "actions", "action-changes")
     return config.data.frame_size**2 if drawn else None

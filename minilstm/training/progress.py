@@ -189,7 +189,7 @@ class Progress:
     def stop_not_finite(self, results: dict[str, float]) -> NoReturn:
         """Raise NonFiniteError with the step, the numbers, the arrays and the remedy."""
         self.readings.clear()
-        if self._are_weights_good():  # else the checkpoint before is the better one
+        if self._are_losses_finite():  # if not, the previous checkpoint is better
             self.save()
         wrong = {name: x for name, x in results.items() if not math.isfinite(x)}
         arrays = [name.removeprefix(OF_ARRAY) for name in wrong if name.startswith(OF_ARRAY)]
@@ -198,16 +198,18 @@ class Progress:
         in_a_row = f", for {self.unusable} steps in a row" if self.unusable > 1 else ""
         raise NonFiniteError(
             f"expected finite losses and gradients, got {found} in step {self.step + 1}{in_a_row}"
-            f"{arrays and f' (gradients of {arrays})'}; {self.saved_name()} is good: lower "
-            "--learning-rate, bound gradients by --clip-norm, or see --on-nan"
+            f"{arrays and f' (gradients of {arrays})'}; the newest checkpoint is "
+            f"{self.saved_name()}: lower --learning-rate, bound gradients by --clip-norm, or see "
+            "--on-nan"
         )
 
-    def _are_weights_good(self):
-        """Return True if the losses of the validation sequences are finite in the run's dtype."""
+    def _are_losses_finite(self):
+        """Return True if training on the validation sequences would give finite losses."""
         found = judging.losses_and_means(
             self.model, self.validation, self.config.data.past, with_means=False
         )
-        # validation adds in float64, training in the run's dtype, over all frames of a batch
+        # Validation adds in float64 and gives means over sequences. Training adds the losses of all
+        # sequences of a batch in the run's dtype, where a smaller sum overflows.
         largest = float(xp.finfo(self.model.dtype).max) / self.config.run.batch_size
         return all(per_step.sum() <= largest for per_step, _ in found.values())
 
@@ -273,7 +275,7 @@ class Progress:
             if not xp.isfinite(param.value).all():
                 raise NonFiniteError(
                     f"expected finite parameters, got others in {name} after step {step}; "
-                    f"{self.saved_name()} is good: lower --learning-rate"
+                    f"the newest checkpoint is {self.saved_name()}: lower --learning-rate"
                 )
         if not self.ranks.is_first:
             self.saved = step if saving else self.saved
