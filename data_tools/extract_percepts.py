@@ -270,7 +270,7 @@ def extract(
 
 
 def expect_new(out: Path) -> None:
-    """Raise ConfigError if a file that `extract` writes is there and not of an interrupted one."""
+    """Raise ConfigError if `extract` would overwrite a file that no interrupted extraction left."""
     there = [name for name in FILES if os.path.lexists(out / name)]
     if not there:
         return

@@ -153,7 +153,7 @@ def describe(array) -> str:
             piece = piece[finite]
         if piece.size:
             low, high = min(low, piece.min().item()), max(high, piece.max().item())
-            # the sum of the numbers themselves could overflow; this one can by rounding alone
+            # each number is divided first, because their sum could overflow
             with np.errstate(over="ignore"):
                 mean += float((piece.astype(np.float64) / size).sum())
     if low > high:

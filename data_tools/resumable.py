@@ -142,8 +142,8 @@ def _write_header(file, count, row):
 def _other(parts, about, settings):
     """Return the names of the settings that differ from those in the file, "" if none matters.
 
-    A process that was killed before its first part leaves a file with other values that do not
-    matter. A file with other names in it is not of this command.
+    Before the first part is made, other values do not matter. Other names do: they show that the
+    file is not of this command.
     """
     made = any(parts.made())
     if not made and not about.exists():

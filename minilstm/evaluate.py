@@ -146,7 +146,7 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
         source = build.open_test_source(config, options.data)
         if options.data is not None and build.is_own_data(config, options.data):
             print(
-                f"data      the test split of {options.data}: {name} was trained on its rest",
+                f"data      only the test split of {options.data}: {name} was trained on this file",
                 file=sys.stderr,
             )
         shape, trained = source.frame_shape, build.open_source(config, "train").frame_shape

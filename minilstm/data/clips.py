@@ -31,8 +31,8 @@ def expect_classes(clips: Clips) -> None:
     found = np.unique(clips.labels[clips.labels > UNLABELLED])
     if len(found) < 2:
         raise DataError(
-            f"expected clips of at least 2 classes, got {len(found)}: with fewer there is nothing "
-            "to recognise. Name the class of each video, by its folder or in a list"
+            f"expected clips of at least 2 classes, got {len(found)}: name the class of each "
+            "video, by its folder or in a list"
         )
 
 

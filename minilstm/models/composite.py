@@ -91,7 +91,7 @@ class EncoderDecoder(Layer, abstract=True):
 
     @property
     def loss(self) -> Loss:
-        """The loss of the decoders: its `mean` turns their logits into frames. Set it for all."""
+        """The loss, whose `mean` makes frames of logits. Setting it sets that of all decoders."""
         return next(iter(self.decoders.values())).loss
 
     @loss.setter
