@@ -258,6 +258,10 @@ def test_a_page_shows_the_committed_pictures(path):
         assert shown and {base64.b64decode(picture) for picture in shown} <= committed
 
 
+def test_the_page_of_percepts_was_made_with_the_weights_of_imagenet():
+    assert "weights: those of ImageNet" in (GALLERY / "17_percepts.html").read_text("utf-8")
+
+
 def test_printed_text_is_one_block_and_its_tables_are_tables(run_module):
     script, printed = SCRIPTS[0], "| claim | p |\n| --- | --- |\n| a &lt; b | **0.1** |\n"
     page = run_module.laid_out(script, f"<pre>one\n{run_module.BETWEEN}|x| > |y|\n{printed}</pre>")

@@ -50,8 +50,10 @@ for n in (0, 2, 4):
     gap = np.full((1, 576), 0.55)  # a grey frame between past and future
     for seen, unseen in ((past, future), (reconstruction, prediction)):
         rows.append(np.concatenate([seen[:, n], gap, unseen[:, n]]))
-drawn, ax = kit.figure(9, 2.7)
-kit.pictures(ax, np.stack(rows), (24, 24))
+drawn, ax = kit.figure(10, 2.7)
+kit.pictures(ax, np.stack(rows), (24, 24), names=("truth", "model") * 3)
+for x, words in ((125, "ten frames that it has seen"), (400, "the next ten frames")):
+    ax.text(x, -4, words, ha="center", va="bottom", fontsize=12, color=kit.INK)
 kit.save(drawn, "01_prediction", show=False)
 
 wrong = {"the model": np.abs(prediction - future).mean(),
@@ -230,7 +232,8 @@ kit.save(drawn, "01_reading_motion")
 # %% [markdown]
 # The share in the picture is called $R^2$. It is 1 for a perfect probe and 0 for a probe that
 # always answers the average motion. Below 0 the probe is worse than the average, and the picture
-# shows no bar.
+# shows no bar. (On the pixels the probe has 577 weights for each number, and only 600 films to fit
+# them. It fits these films, and fails on new ones.)
 #
 # From the pixels of one frame the probe can't read the motion. From a state it can read more,
 # because the network has seen ten frames. From the state of the *trained* network it can read most,
@@ -268,9 +271,9 @@ assert shuffled < 0.1
 # 1. "Which digit" is one number with 1,000 values, and neighbouring values are unrelated shapes. A
 #    small network learns more easily if a small change of the code is a small change of the film.
 # 2. It is `score(np.concatenate([past[-2], past[-1]], axis=1).astype(float), v)`. It is better than
-#    one frame, and not as good as the trained state. Motion is a *product* of two frames ("ink was
-#    here before AND ink is there now"), and a linear probe can't multiply. The next cell computes
-#    it.
+#    one frame and than the untrained state, and not as good as the trained state. Motion is a
+#    *product* of two frames ("ink was here before AND ink is there now"), and a linear probe can't
+#    multiply. The next cell computes it.
 # 3. Any task that needs something that prediction does not need. For example: who wrote the digit?
 #    Or: what happened in frame 1 of a film of a thousand frames?
 

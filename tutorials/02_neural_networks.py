@@ -4,7 +4,7 @@
 # *Slides: "Neural Networks".*
 #
 # * **You will do:** run a small network forward and backward by hand, and compare the numbers with
-#   the library's. Then check the gradient in a way that needs neither of the two.
+#   the library's. Then check the gradient in a third way, by the forward pass alone.
 # * **You will learn:** the chain rule as code, and the gradient check that all later tutorials use.
 # * **You need:** matrix products and the chain rule.
 #
@@ -73,12 +73,12 @@ assert dW1 > 0  # a larger W1 makes z larger, and z is already too large
 #     outputs, cache = layer.forward(*inputs)
 #     dinputs        = layer.backward(doutputs, cache)
 #
-# *Backward takes the gradients of what forward returned, and returns the gradients of what forward
-# took.* The cache holds what the backward pass needs from the forward pass: here `x` for `dW1`, and
-# `h` for `da`. `Linear` computes $xW + b$. Its parameters have a `value` and a gradient, `grad`.
-# `elman_cell` is tanh and `elman_cell_backward` its backward pass; they write their result into the
-# array `out`. Arrays are `(T, B, D)`: time steps, films that are computed together (the *batch*),
-# numbers per frame. Ours are `(1, 1, 1)`.
+# *`backward` takes one gradient for each output of `forward`, and returns one for each input.* The
+# cache holds what the backward pass needs from the forward pass: here `x` for `dW1`, and `h` for
+# `da`. `Linear` computes $xW + b$. Its parameters have a `value` and a `grad`; `backward` adds
+# their gradient to `grad`. `elman_cell` is tanh and `elman_cell_backward` its backward pass; they
+# write their result into the array `out`. Arrays are `(T, B, D)`: time steps, films that are
+# computed together (the *batch*), numbers per frame. Ours are `(1, 1, 1)`.
 
 # %%
 rng = np.random.default_rng(0)
@@ -111,7 +111,7 @@ for name, by_hand, by_library in (
     assert abs(by_hand - by_library) < 1e-14
 
 # %% [markdown]
-# ## How would you know that *both* are not wrong?
+# ## Both agree. Could both be wrong?
 #
 # Use the definition of a derivative. Change $W_1$ a little in each direction and look at the loss:
 #
@@ -161,16 +161,18 @@ assert complex_step[0] < 1e-14
 #   O(\epsilon^3), \qquad
 #   \frac{\operatorname{Im} L(W_1 + i\epsilon)}{\epsilon} = L'(W_1) + O(\epsilon^2).$$
 #
-# The term with $\epsilon^2$ is real, so it is not in the imaginary part. Nothing is subtracted, so
-# nothing cancels. The library uses both methods, on every layer.
+# The term with $\epsilon^2$ is real, so it is not in the imaginary part. No two losses are
+# subtracted, so nothing cancels. The library uses both methods on every layer. Its differences use
+# four losses in place of two, and are more exact.
 #
 # ## Write a layer
 #
 # Now we put the pieces into a class. The library asks for one thing more: a `sample`, which is a
 # small instance of the layer with random inputs. A class without a sample can't be defined: Python
-# raises an error. `check` compares every gradient of the sample with both methods. A gradient is ok
-# if its largest error, relative to its largest element, is below 1e-6 (differences) and 1e-12
-# (complex steps).
+# raises an error. A gradient needs one number, the loss. `check` makes one: it multiplies the
+# outputs by random weights and sums them. Then it compares every gradient of the sample with both
+# methods. A gradient is ok if its largest error, relative to its largest element, is below 1e-6
+# (differences) and 1e-12 (complex steps).
 
 # %%
 try:
@@ -301,9 +303,9 @@ assert curved < 1e-3
 #    the same way `dh` becomes `dz @ W2.T`, which sums over the $K$ outputs that each $h$ reaches.)
 # 2. Some mistakes cancel in a plain sum. Example: the outputs of a softmax always sum to one, so
 #    all gradients of their sum are zero. Right code and wrong code would agree.
-# 3. For one case, `dh` and `da` have the same signs, so the step still goes downhill. Summed over
-#    four cases the direction is wrong, but right enough to reduce the loss. Only a comparison with
-#    the definition of a derivative shows that a gradient is right.
+# 3. For one case, `dh` and `da` have the same signs, because $1 - h^2 > 0$. So the step still goes
+#    downhill. Summed over four cases the direction is wrong, but right enough to reduce the loss.
+#    Only a comparison with the definition of a derivative shows that a gradient is right.
 
 # %%
 forgetful = fit(Forgetful(2, 8, 1, rng))

@@ -81,15 +81,15 @@ print(f"the size of dx[0] is {abs(dx0 / dx2):.2f} of the size of dx[2]")
 assert abs(dx0) < abs(dx2) / 7 and abs(dx1) < abs(dx2) / 2
 
 # %% [markdown]
-# `x[0]` has less influence. Each step back multiplies the gradient by $W_h (1 - h^2)$, which is
-# less than 1/2 in size here. After two steps back, less than a seventh is left. Tutorial 05 looks
-# at fifty steps.
+# `x[0]` has less influence. Each step back multiplies the gradient by $W_h (1 - h^2)$. Its size is
+# 0.49 and then 0.28 here, so 0.14 is left after two steps. Tutorial 05 looks at fifty steps.
 #
 # ## The same numbers from the library
 #
-# `ElmanRNN` takes `x (T, B, D)` and a start state. It returns all outputs and the final state. Its
-# `backward` takes the gradients of the outputs and of the final state. It returns the gradients of
-# `x` and of the start state.
+# `ElmanRNN` takes `x (T, B, D)` and a start state. It returns all outputs and the final state. A
+# state is a tuple, because an LSTM has two arrays: `(h,)` here, `(h, c)` there. Its `backward`
+# takes the gradients of the outputs and of the final state. It returns the gradients of `x` and of
+# the start state.
 
 
 # %%
@@ -199,7 +199,7 @@ class Overwriting(ElmanRNN):
 
     def accumulate(self, run):
         super().accumulate(run)
-        self.Wh.grad[...] = run.h[0].T @ run.a[0]
+        self.Wh.grad[...] = run.h[0].T @ run.a[0]  # run.a holds da now, no longer a
 
     @classmethod
     def sample(cls, rng):

@@ -121,20 +121,25 @@ assert np.abs(final).max() == 0 and np.abs(literal.W.grad).max() == 0
 #
 # ![the LSTM of the slides](images/05_slides_lstm.png)
 #
+# Careful: in this formula the prime marks the *new* states, $m$ is the *cell state*, and $I$
+# projects the input. $H$ is the joined vector.
+#
 # $$H = [I x_i, h], \quad g^u = \operatorname{sig}(W^u H), \quad g^f = \operatorname{sig}(W^f H),
 #   \quad g^o = \operatorname{sig}(W^o H), \quad g^c = \tanh(W^c H)$$
 # $$m' = g^f \odot m + g^u \odot g^c, \qquad h' = \tanh(g^o \odot m')$$
 #
-# The cell has two states, $h$ and the *cell state* $m$. $I$ projects the input, and $H$ is the
-# joined vector. The prime marks the *new* states $h'$ and $m'$. In the pictures and in all that
-# follows the prime marks the *old* states, and the cell state $m$ is called $c$. Three *gates*,
-# with values between 0 and 1, control the cell. $g^f$ says how much of the old cell state to keep,
-# $g^u$ how much of the new content $g^c$ (the *candidate*) to add, and $g^o$ how much to output.
+# The cell has two states, $h$ and $m$. Three *gates*, with values between 0 and 1, control it.
+# $g^f$ says how much of the old cell state to keep, $g^u$ how much of the new content $g^c$ (the
+# *candidate*) to add, and $g^o$ how much to output.
+#
+# In the picture and in all that follows the prime marks the *old* states, $m$ is called $c$, and
+# $g^u$, $g^f$, $g^o$ and $g^c$ are called $i$, $f$, $o$ and $g$.
 
 # %%
 slides = SlidesLSTM(D, H, rng)
 projection, W = slides.Wi.value, slides.W.value
-h, m = start, cell_start = rng.standard_normal((2, B, H))
+start, cell_start = rng.standard_normal((2, B, H))
+h, m = start, cell_start
 for t in range(T):
     joined = np.concatenate([x[t] @ projection, h], axis=1)  # H = [I x, h]
     a_u, a_f, a_c, a_o = np.split(joined @ W, 4, axis=1)  # the library's order: i f g o
@@ -261,10 +266,10 @@ assert bias2 > 1e3 * bias0 and bias5 > 0.1
 # %% [markdown]
 # The gradient of a plain network is gone. The gradient of an LSTM *with a forget gate of 0.5* is
 # gone as well: $0.5^{50}$ is 1e-15. So it is not enough to use an LSTM: its forget gate must be
-# near 1. $0.88^{50}$ is 0.002, and $0.993^{50}$ is 0.7. The curves are higher, because at every
-# step the gradient also comes back on the other paths, through the gates. With bias 5 it even
-# grows. If it grows too much, the problem is called *exploding* gradients. `clip_norm` below is the
-# usual remedy.
+# near 1. With 0.88 little would be left ($0.88^{50}$ is 0.002), with 0.993 most ($0.993^{50}$ is
+# 0.7). The curves are higher, because at every step the gradient also comes back on the other
+# paths, through the gates. With bias 5 it even grows. If it grows too much, the problem is called
+# *exploding* gradients. `clip_norm` below is the usual remedy.
 #
 # ## Remember one bit
 #
@@ -379,6 +384,9 @@ print("gradients that the check finds wrong:", *wrong)
 assert {"Wi", "b", "x"} <= set(wrong)
 
 # %% [markdown]
+# `Wi`, `b` and `x` now reach the loss on a second path, through the state. The old backward pass
+# does not know it. The path of `W` did not change, so its gradient is right.
+#
 # ## Exercises
 #
 # 1. How many parameters does an LSTM have with $D = 4096$ inputs and $H = 2048$ units? How many

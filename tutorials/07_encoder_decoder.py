@@ -82,7 +82,7 @@ assert np.allclose(by_hand, logits, atol=1e-4)
 # %%
 swapped = tuple((h[[1, 0]], c[[1, 0]]) for h, c in code)
 crossed, _ = model.predict.forward(swapped, 6)
-print("with the code of film 0: difference to the prediction of film 0:",
+print("film 1 gets the code of film 0; largest difference to the prediction of film 0:",
       np.abs(crossed[:, 1] - logits[:, 0]).max())  # fmt: skip
 assert np.allclose(crossed[:, 1], logits[:, 0], atol=1e-4)
 
@@ -158,7 +158,7 @@ for start in ("step", "read"):
     tiny = FuturePredictor(4, 3, 2, np.random.default_rng(0), start=start)
     randomize(tiny, np.random.default_rng(1))  # all parameters, also biases and peepholes
     frames = np.random.default_rng(2).random((5, 2, 4))
-    rows = check(Sample(tiny, (frames, None, 6)))
+    rows = check(Sample(tiny, (frames, None, 6)))  # past, future (None: free-running), T
     worst = max(row.complex for row in rows)
     print(f"start={start!r}: {len(rows)} gradients, largest error {worst:.0e}")
     assert all(row.passed for row in rows)
@@ -181,7 +181,7 @@ class ForgetsTheCell(FuturePredictor):
         dcode, *_ = self.predict.backward(doutputs[1], values.decoders["predict"])
         dcode = tuple((dh, 0 * dc) for dh, dc in dcode)
         dpast, _ = self.encoder.backward(dcode, values.encoder)
-        return dpast, None, None, None, None
+        return dpast, None, None, None, None  # for past, future, T, feed_truth, masks
 
     @classmethod
     def sample(cls, rng):

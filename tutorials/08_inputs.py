@@ -92,7 +92,7 @@ assert np.allclose(lstm.Wx.grad, gradient[order], atol=1e-5 * scale)
 
 # %% [markdown]
 # They are not harder. If we shuffle the rows of `Wx` in the same way, the outputs and the gradients
-# are the same. And `Wx` starts with random values, so a shuffled start is as likely as any other.
+# are the same. And `Wx` starts with random values, so shuffled rows are an equally likely start.
 # So an LSTM must learn from data what is true for every picture: neighbouring pixels belong
 # together, and a digit keeps its shape when it moves by two pixels.
 #
@@ -106,8 +106,8 @@ assert np.allclose(lstm.Wx.grad, gradient[order], atol=1e-5 * scale)
 #
 # ## The cost of a larger frame
 #
-# **Predict:** frames of 128 x 128 pixels in place of 64 x 64. How many times more parameters does a
-# composite model of one layer of 2048 units have?
+# **Predict:** frames of 128 x 128 pixels in place of 64 x 64. How many times as many parameters
+# does a composite model of one layer of 2048 units have?
 
 # %%
 sizes = {}
@@ -122,11 +122,10 @@ for side in (16, 32, 64, 128):
 assert 2 < sizes[128] / sizes[64] < 4
 
 # %% [markdown]
-# About 2.5 times more parameters. (1 GFLOP is a billion additions or multiplications.) At 64 x 64,
+# About 2.5 times as many. (1 GFLOP is a billion additions or multiplications.) At 64 x 64,
 # the paper's size, half of all weights are connected to pixels: a third are the encoder's input
 # weights (4096 inputs, four gates), and a sixth are the readouts of the two decoders. At 128 x 128
-# they are four fifths. (A second layer adds weights that no pixel is connected to.) The paper's
-# natural patches, with 32 x 32 pixels in 3 colours, have 3072 numbers.
+# they are four fifths. (A second layer adds weights that no pixel is connected to.)
 #
 # ## The loss must fit the input
 #
@@ -156,10 +155,11 @@ rows = check(Sample(randomize(FuturePredictor(4, 3, 1, rng, loss=SquaredError())
 assert all(row.passed for row in rows)
 
 # %% [markdown]
-# The authors cut their natural patches out of UCF-101: 32 x 32 pixels in colour, 16 frames to read
-# and 13 to predict. `data.Patches` reads such a file (`--data patches --path FILE`) and
-# *normalises* it: over the **training** films each colour gets mean 0 and standard deviation 1. No
-# such file comes with the package, so we make one: clouds of colour that move to the right.
+# The authors cut their natural patches out of UCF-101: 32 x 32 pixels in 3 colours, which are 3072
+# numbers, 16 frames to read and 13 to predict. `data.Patches` reads such a file (`--data patches
+# --path FILE`) and *normalises* it: over the **training** films each colour gets mean 0 and
+# standard deviation 1. No such file comes with the package, so we make one: clouds of colour that
+# move to the right.
 
 # %%
 rng = np.random.default_rng(3)
@@ -179,9 +179,9 @@ assert abs(x.mean()) < 1e-3 and abs(x.std() - 1) < 1e-3
 assert np.abs(back - batch / 255).max() < 1e-6
 
 # %% [markdown]
-# A conditional decoder (tutorial 10) uses its own output as its next input. This output is the
-# *mean* of the predicted distribution. For digits it is the sigmoid of the logit. For real numbers
-# it is the logit itself.
+# A conditional decoder (tutorial 10) uses its own output as its next input. With its output $z$ the
+# next input is the sigmoid of $z$ for digits, and $z$ itself for real numbers. In the code this is
+# `loss.mean`.
 #
 # ## Your own films
 #

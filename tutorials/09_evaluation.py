@@ -234,7 +234,7 @@ kit.save_file(
 # ## Break it on purpose: "stuck at 2600"
 #
 # A user of the authors' code reported that the loss would not go below 2600. We know one mistake
-# that would give about this number: the output goes through the sigmoid **twice**. Then a
+# that gives a similar number: the output goes through the sigmoid **twice**. Then a
 # probability between 0 and 1 becomes a number between 0.5 and 0.73, and the model can never say
 # "black".
 #
@@ -249,7 +249,8 @@ assert 2500 < squashed < half
 
 # %% [markdown]
 # The baselines show this at once. A loss this close to "p = 0.5" means that something is wrong with
-# the output, not with the learning.
+# the output, not with the learning. (On our films this mistake can't reach 2600, so that user may
+# have made another one.)
 #
 # ## Exercises
 #

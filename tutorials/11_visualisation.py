@@ -13,7 +13,9 @@
 # ![units of a decoder over 100 predicted steps, trained and random](images/11_fig7.png)
 #
 # The slides' "(a) Trained Future Predictor" is above, "(b) Randomly Initialized" below. Each line
-# is one unit of the future decoder. Time goes to the right, over 100 predicted steps.
+# is one unit of the future decoder. Time goes to the right, over 100 predicted steps. The columns
+# are the gates, the cell state and the output (tutorial 05). Look at $h$, at the right: above, its
+# colours change to the end; below, they stop.
 
 # %%
 import tempfile
@@ -79,9 +81,10 @@ for name, logits, frames in zip(
 # %% [markdown]
 # The reconstruction is equally good in all frames. The prediction is worse, and becomes slowly
 # worse: 30 nats over its first five frames, 32 over its last five. (The frame with the largest loss
-# is not always the last one.) In the picture look for three things, in this order. *Position*: is
-# there something where the digit is? *Motion*: does it turn at the wall? *Shape*: is it this digit?
-# This is the order of their share in the loss, and the order in which the model learns them.
+# need not be the last one: here it is the sixth of the prediction.) In the picture look for three
+# things, in this order. *Position*: is there something where the digit is? *Motion*: does it turn
+# at the wall? *Shape*: is it this digit? This is the order of their share in the loss, and the
+# order in which the model learns them.
 #
 # ## Figure 6: natural patches
 #
@@ -136,8 +139,8 @@ print(caption)
 # $$r(k) = \operatorname{corr}(h_t, h_{t+k}).$$
 #
 # Its highest peak is 1 for a perfect rhythm, and 0 for a unit whose activity has become constant.
-# (For small $k$ every smooth signal resembles itself, so $r$ must first fall to 0. Noise has a peak
-# of about 0.27.)
+# (For small $k$ every smooth signal resembles itself. So only a peak after $r$ has fallen to 0 is
+# counted. Noise has a peak of about 0.27.)
 #
 # **Predict:** a decoder with random weights and without input runs for 100 steps. Does its activity
 # look like noise, or does it become constant?

@@ -109,11 +109,12 @@ assert abs(clip_scores.accuracy(found["middle frame"], test.labels) - chance) < 
 assert np.allclose(found["single frame"], again["single frame"], atol=1e-4)
 
 # %% [markdown]
-# It recognises no more than a guess would ("middle frame"; ± is the standard error). The data are
-# made *on purpose* so that this is the case: position, size, angle and brightness have the same
-# distribution in every class and at every moment. Only their **changes** differ between classes.
-# Real films are different. A single frame of UCF-101 can show a swimming pool. The slides'
-# single-frame classifier recognises 72.2 % of UCF-101 (Table 1).
+# It recognises no more than a guess would ("middle frame"; ± is the standard error, $\sqrt{q (1 -
+# q) / n}$ for a share $q$ of $n$ clips). The data are made *on purpose* so that this is the case:
+# position, size, angle and brightness have the same distribution in every class and at every
+# moment. Only their **changes** differ between classes. Real films are different. A single frame of
+# UCF-101 can show a swimming pool. The slides' single-frame classifier recognises 72.2 % of UCF-101
+# (Table 1).
 #
 # "single frame" in the output uses all frames of a clip, one at a time, and averages the
 # probabilities, as in Table 1. It may be a little better than a guess, because the average is more
@@ -124,12 +125,13 @@ assert np.allclose(found["single frame"], again["single frame"], atol=1e-4)
 #
 # An LSTM reads the clip. At *every* step a softmax gives a probability for each of the $K$ classes:
 #
-# $$p_t = \operatorname{softmax}(h_t W + b), \qquad
+# $$z_t = h_t W + b, \qquad p_t[k] = \frac{e^{z_t[k]}}{\sum_j e^{z_t[j]}}, \qquad
 #   L = -\frac{1}{T} \sum_t \log p_t[\text{class}].$$
 #
 # In training there is a loss at every step. (The gradient of a logit is again simple: its $p_t$,
 # minus 1 for the right class, divided by $T$.) To classify a clip, the probabilities are averaged
-# over the steps of a window, and then over the windows of the clip.
+# over the steps of a window, and then over the windows of the clip. (A window is 16 frames in a
+# row. Our clips of 20 frames have two: the first 16 and the last 16.)
 #
 # ![Figure 11: the classifier](images/12_classifier.png)
 
@@ -258,8 +260,10 @@ guess = -np.log(chance)
 print(f"a guess: {guess:.3f} nats; chosen:", rates)
 
 # %% [markdown]
-# Here both get the same rate. Why not choose by the test clips? Look at fifty "classifiers" that
-# have learned nothing:
+# Here both get the same rate. (From scratch the loss is higher than that of a guess, although
+# Figure 12 below shows that about 30 % are recognised: wrong answers are given with too much
+# confidence.) Why not choose by the test clips? Look at fifty "classifiers" that have learned
+# nothing:
 #
 # **Predict:** fifty classifiers guess at random, and we choose the one with the best score on the
 # test clips. What is its score on these test clips, and what is its score on new clips?
@@ -307,12 +311,14 @@ print(*lines(figure_12["claims"], "percentage points"), sep="\n")
 
 # %% [markdown]
 # The numbers after ± are standard errors over the draws. Both classifiers of a draw learn from the
-# same labelled clips. So we test their *differences*, draw by draw
+# same labelled clips. So we test their *differences*, draw by draw. p is the probability of a mean
+# difference at least this large, in either direction, if the true gain is zero. "p, Holm" is p
+# corrected for the number of claims, and the verdict follows from it
 # ([significance.py](../minilstm/experiments/significance.py), and tutorial 13). The column
 # "detectable with 80 % power" is the *minimum detectable effect*: the smallest true gain that an
 # experiment with so few draws would detect in four of five cases.
 #
-# With few labels the network from scratch hardly learns. From them it must learn what moves, how it
+# With few labels the network from scratch hardly learns: it must learn what moves, how it
 # moves, and the *names* of the actions. The pretrained network only has to learn the names. (All
 # draws share one pretrained model, so the confidence intervals exclude the variation between
 # pretrained models. `python -m minilstm.reproduce fig12` trains one for each draw.)
@@ -374,11 +380,12 @@ for name, found_here in table3.items():
 # In the slides' Table 3 the two composite models are the best (on the small sets the conditional
 # one is ahead by 0.1), and the baseline is the worst. Here, too, the composite model is the best
 # and the baseline the worst. But here the future predictor is better than the autoencoder. In our
-# clips only motion shows the action, and a predictor must know the motion (tutorial 10). But this
-# is one pretrained model of each kind, so a large part of the difference may be chance. With five
-# larger models of each kind, the predictor is better than the composite model, at ten labelled
-# clips of each class: 38.0 against 33.8 % ([experiments](../minilstm/experiments/README.md), Table
-# 3).
+# clips only motion shows the action, and a predictor must know the motion (tutorial 10). There is
+# only one pretrained model of each kind, so a large part of the difference may be chance.
+#
+# With five larger models of each kind, the predictor is better than the composite model, at ten
+# labelled clips of each class: 38.0 against 33.8 %
+# ([experiments](../minilstm/experiments/README.md), Table 3).
 #
 # ## How reliable are the slides' numbers?
 #
@@ -405,7 +412,8 @@ assert 0.005 < sampling < 0.01 < gain_full / 100
 # labels grows. And 1.3 points is about twice the *sampling error* of the test set. The sampling
 # error says how much a result varies because these films were chosen for the test set, and not
 # others. (Two classifiers that are tested on the *same* films share some of this error.) The
-# slides' Figure 12 has error bars, over ten draws of the training films. Their tables have none.
+# slides' Figure 12 has error bars, over ten draws of the training films. Their tables have none. So
+# from one test set one can't say whether a gain of 1.3 points is more than chance.
 #
 # One more detail: for the composite model on HMDB-51, Table 4 has 44.0 and Table 1 has 44.1. Table
 # 3 shows why: it has one number for each of two composite models.

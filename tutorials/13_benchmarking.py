@@ -106,8 +106,8 @@ assert table2.MEAN_IMAGE["patches"] == 1536
 # %% [markdown]
 # The prediction is the same, but the two numbers differ. The 208.1 of the slides fits normalised
 # patches: it is about a seventh of 1536. (The slides have no mean image. For digits we use 629
-# nats, measured on one sample of test digits at the size of the slides. With the digits of tutorial
-# 09 it is 678, and with the whole test set of MNIST 672. With 672, the shares are 0.51 to 0.52.)
+# nats, measured on one sample of test digits at the size of the slides. With all test digits of
+# MNIST it is 672, and the shares are 0.51 to 0.52.)
 #
 # Tutorial 10 showed a third trap: all numbers of Table 2 are **free-running**. Teacher-forced
 # numbers measure something else.
@@ -115,10 +115,9 @@ assert table2.MEAN_IMAGE["patches"] == 1536
 # ## Table 2 in a small version, with five seeds
 #
 # We train the four rows of the table on the small films of tutorial 10, with 32 units. A seed
-# decides the start weights *and* the training films. With one seed, all four models see the same
-# films. Every array that two of the models share starts from the same weights, in the encoder and
-# in the decoders. Only a conditional decoder has weights for its inputs, so the others can't share
-# these.
+# decides the start weights *and* the training films. With the same seed, all four models see the
+# same films, and arrays with the same name and shape start from the same weights. (Only a
+# conditional decoder has weights for its inputs.)
 
 # %%
 seeds = range(2 if kit.FAST else 5)
@@ -191,7 +190,9 @@ for better, worse in pairs.items():
 # the slides.) Pairing made the standard error smaller for one of the two differences above, and not
 # for the other. It can't cancel what two models do not share.
 #
-# How many seeds are needed? The minimum detectable effect becomes smaller with more seeds:
+# How many seeds are needed? The minimum detectable effect becomes smaller with more seeds. (Here
+# for one claim alone, tested at 5 %. In the table above each of four claims is tested at a quarter
+# of this, so its effects are larger.)
 
 # %%
 scatter = np.std(free["predictor"] - free["composite"], ddof=1)
@@ -225,9 +226,9 @@ assert alone / experiments > 0.1
 
 # %% [markdown]
 # In 30 of the 100 experiments at least one of six differences is "significant", although there is
-# none. (In theory it is $1 - 0.95^6$, 26 %.) Holm's method corrects for this: the more claims there
-# are, the smaller the smallest p must be. The column "p, Holm" in the table above shows the
-# corrected p.
+# none. (In theory it is $1 - 0.95^6$, 26 %.) Holm's method corrects for this: it multiplies the
+# smallest of six p by 6, the next one by 5, and so on. The column "p, Holm" in the table above
+# shows the corrected p.
 #
 # ## Table 4: what was the input?
 #
@@ -377,7 +378,8 @@ assert np.mean(wrong) > np.mean(honest)
 # * How many **seeds** are there?
 #
 # The next cell prints what it costs to train Table 2 at the size of the slides, with five seeds (1
-# TFLOP is 1000 GFLOP, tutorial 08):
+# TFLOP is 1000 GFLOP, tutorial 08). It has six rows: the four of the slides, and two with scheduled
+# sampling.
 
 # %%
 assert reproduce.main(["table2", "--scale", "paper", "--plan"]) == 0

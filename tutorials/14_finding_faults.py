@@ -85,7 +85,7 @@ class OneOverwrites(Composite):
     @classmethod
     def sample(cls, rng):
         model = randomize(cls(4, 3, 1, rng), rng)
-        return Sample(model, (rng.random((5, 2, 4)), None, 6))
+        return Sample(model, (rng.random((5, 2, 4)), None, 6))  # past, future (none given), T
 
 
 parts = wrong(Encoder.sample(np.random.default_rng(0))) | wrong(
@@ -202,14 +202,14 @@ one_unit = wrong(of_size(UnitZeroForAll, 1, peepholes=1))
 at_zero = wrong(of_size(UnitZeroForAll, 4, peepholes=0))
 at_random = wrong(of_size(UnitZeroForAll, 4, peepholes=1))
 for name, names in (("one unit", one_unit), ("at zero", at_zero), ("at random", at_random)):
-    print(f"check {name:<10} finds wrong:", *sorted(names))
+    print(f"check {name:<10} finds wrong:", *(sorted(names) or ["nothing"]))
 assert one_unit == at_zero == set()
 assert {"Wx", "Wh", "Wp", "b"} <= at_random
 
 # %% [markdown]
-# A check with one unit, or with peepholes at zero, can't find it. So there is a rule for every
-# `sample`: all sizes are different, there are at least three time steps, and all states, peepholes
-# and biases are random.
+# A check with one unit can't find it, because this unit *is* unit 0. Nor can a check with peepholes
+# at zero, because then all are equal. So there is a rule for every `sample`: all sizes are
+# different, there are at least three time steps, and all states, peepholes and biases are random.
 #
 # The same release had a second fault at the same place. Two calls were in the wrong order, so the
 # gradient of the peepholes was always zero. The peepholes never learned.
@@ -291,8 +291,9 @@ print(f"decayed learning rate: {decayed(17_000):.1e}   used learning rate: 1.0e-
 assert np.isclose(decayed(17_000), 0.9e-3)
 
 # %% [markdown]
-# **A clip that is a clamp.** A setting called `gradient_clip` does not limit the norm of the
-# gradient. It limits every element of the *update*. This changes the direction of the update.
+# **A limit for each element in place of the norm.** A setting called `gradient_clip` does not limit
+# the norm of the gradient. It limits every element of the *update*. This changes the direction of
+# the update.
 #
 # **Predict:** the gradient is (3, 0.01, -4). What is left of it if its norm is limited to 1? What
 # is left if every element of the update is limited to 0.001?
@@ -344,7 +345,8 @@ print(f"0 / sqrt(0) = {quotient}; the weight in this library, without epsilon: {
 assert np.isfinite(weights.value).all() and optimizer.state["mean_square"][0] > 0
 
 # %% [markdown]
-# A published training log of that code ends in NaN after 17,000 steps. This may be the reason.
+# A published training log of that code ends in NaN after 17,000 steps. Perhaps the gradient of a
+# weight was zero for so many of these steps in a row. (This library keeps $s$ far above 1.2e-38.)
 #
 # ## Exercises
 #

@@ -124,9 +124,9 @@ if gpu:
     assert np.abs(there - double).max() < 1e-10
 
 # %% [markdown]
-# So "the same numbers" means: after five training steps they agree to 1e-4 in float32 and to 1e-10
-# in float64. The doctor tests this. Random numbers are always drawn on the host, so CPU and GPU
-# start from the same numbers.
+# Training makes such differences larger. The doctor allows 1e-4 in float32 and 1e-10 in float64
+# after five training steps. Random numbers are always drawn on the host, so CPU and GPU start from
+# the same numbers.
 #
 # ## Count the work
 #
@@ -230,10 +230,10 @@ assert speed > 0
 # %% [markdown]
 # ## What was verified, and what was not
 #
-# * **Verified:** every layer, model and optimizer runs through the real CuPy, with its real checks
-#   of arguments and its generated kernels, and gives the numbers of the CPU. So do runs that are
-#   resumed from a checkpoint, also when they change from one library to the other.
-# * **How:** on a stand-in for the driver and the matrix library. It executes the kernels on a CPU.
+# * **Verified without a GPU:** every layer, model and optimizer runs through the real CuPy and
+#   gives the numbers of the CPU. So do runs that are resumed from a checkpoint, also when they
+#   change from one library to the other. Only the driver and the matrix library are replaced: the
+#   kernels run on a CPU.
 # * **On one GPU (an H100):** training steps that are recorded once and replayed as a whole (*CUDA
 #   graphs*) give the same bits as other steps. So does work in several queues at once (*streams*).
 #   The speed of whole steps was measured: [gpu/README.md](../minilstm/gpu/README.md) has the
@@ -266,10 +266,10 @@ size = sum(param.value.size for param in two.params().values())
 assert round(size / 1e6, 1) == 201.4 and round(4 * 4 * size / 1e9, 1) == 3.2
 
 # %% [markdown]
-# ## Conclusion
+# ## Conclusion of the slides' tutorials
 #
-# These tutorials followed one idea from beginning to end. To predict the future of a film, a model
-# needs a memory (01). A memory is a state that a network carries through time (04), and gates
+# Tutorials 01 to 15 followed one idea from beginning to end. To predict the future of a film, a
+# model needs a memory (01). A memory is a state that a network carries through time (04), and gates
 # decide what the state keeps (05). The model is trained to reconstruct and to predict, without any
 # labels (06, 07, 10). So it learns where things are and where they move. Numbers with baselines
 # show how well it does so (09). And every gradient on the way was checked against the definition of

@@ -77,6 +77,10 @@ set_backend("numpy", "float64")
 # A GRU needs two more methods, because its third product is with $r \odot h'$ and not with $h'$:
 # `begin` makes room for $r \odot h'$ of every step, and `accumulate` uses it for the gradient of
 # $W_h^n$.
+#
+# `run` holds the arrays of all time steps, and `UnrolledGRU` adds `rh` to them. `run.a[t]` is used
+# again: it first holds the pre-activations, then $r$, $z$ and $n$, and in the backward pass their
+# gradients $da$.
 
 
 # %%
@@ -165,7 +169,7 @@ except TypeError as error:
 # ## 3. Check
 #
 # `GRU.sample` is inherited from `Recurrent`. It returns a small GRU with random weights and inputs.
-# `check` compares each gradient with finite differences and with complex steps, for each time step.
+# `check` compares each gradient with finite differences and with complex steps.
 
 # %%
 rows = check(GRU.sample(np.random.default_rng(0)))

@@ -113,7 +113,7 @@ assert 8 < products[0] / products[1] < 9
 # convolutions compute a correction of the input, called a *residual*. Older residual networks have
 # few channels inside a block, and MobileNetV2 has many. So its blocks are called **inverted
 # residuals**. ReLU6 sets negative numbers to zero. After *narrow* there are few channels, and a
-# ReLU6 would lose information that no other channel has. So there is none.
+# ReLU6 would lose information that no other channel has. So *narrow* has no ReLU6.
 #
 # The next cell computes block 3 by hand:
 
@@ -255,9 +255,10 @@ for name, changed in variants.items():
 if trained:
     assert right["mirrored"][1] > right["mirrored"][0] + 0.5
 
-drawn, ax = kit.figure(6, 3.1)
+drawn, ax = kit.figure(7, 3.1)
 rows = np.stack([views[:6], variants["mirrored"][:6], views[found["mirrored"][:6]]])
-kit.pictures(ax, rows.reshape(3, 6, -1) / 255, (SIDE, SIDE, 3), gap=4)
+names = ("view", "mirrored", "nearest view")
+kit.pictures(ax, rows.reshape(3, 6, -1) / 255, (SIDE, SIDE, 3), gap=4, names=names)
 kit.save(drawn, "17_neighbours", show=False)
 
 # %% [markdown]
@@ -449,8 +450,9 @@ assert abs(sampling - gain) < 0.1
 print(f"with 4243 test clips ± {100 * np.sqrt(0.441 * 0.559 / 4243):.1f} points")
 
 # %% [markdown]
-# They are equal. The mean over three splits has a smaller error. Any two test sets share few clips
-# (104 to 155 of 1530), and all three together have 4,243 different clips. This gives 0.8 points.
+# The gain and the sampling error are equal. The mean over three splits has a smaller error. Any two
+# test sets share few clips (104 to 155 of 1530), and all three together have 4,243 different clips.
+# This gives 0.8 points.
 #
 # The next cell writes small lists of the same form and reads them with the library's function.
 

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -137,11 +138,13 @@ def _write(picture, name, show):
         display.display(display.Image(data.getvalue()))
 
 
-def pictures(ax, frames: np.ndarray, shape: tuple[int, ...], gap: int = 1) -> None:
+def pictures(
+    ax, frames: np.ndarray, shape: tuple[int, ...], gap: int = 1, names: Sequence[str] = ()
+) -> None:
     """Draw frames (rows, columns, D), values in [0, 1], as a table of pictures.
 
     `shape` is the (height, width) of one picture, or (height, width, 3) in colour. `gap` is the
-    space between two, in pixels.
+    space between two, in pixels. `names` of the rows are written at their left.
     """
     rows, columns, _ = frames.shape
     height, width, *colours = shape
@@ -152,6 +155,9 @@ def pictures(ax, frames: np.ndarray, shape: tuple[int, ...], gap: int = 1) -> No
             sheet[y : y + height, x : x + width] = frames[r, c].reshape(shape)
     ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_axis_off()
+    for r, name in enumerate(names):
+        middle = r * (height + gap) + height / 2
+        ax.text(-3 * gap, middle, name, ha="right", va="center", fontsize=12, color=INK)
 
 
 # ---------------------------------------------------------------- films of a photograph

@@ -250,7 +250,7 @@ def gru() -> Canvas:
     c.wire((r, 3.1), (r, 4.33))
     c.wire((1.5, top), (1.5, 4.6), (r - 0.27, 4.6))
     c.wire((r + 0.27, 4.6), (4.2, 4.6), (4.2, 3.7), (n - 0.4, 3.7), (n - 0.4, 3.1), side=-1)
-    c.text(7.6, 3.95, "$r \\odot h'$", size=LETTERS - 1)
+    c.text(7.6, 3.3, "$r \\odot h'$", size=LETTERS - 1)
     c.text(0.25, 1.4, "$h'$")
     c.wire((0.5, 1.4), (z - 0.3, 1.4), (z - 0.3, 2.3), side=-1)
     c.wire((r - 0.3, 1.4), (r - 0.3, 2.3))
@@ -398,8 +398,8 @@ def conditional() -> Canvas:
     c = Canvas(13, 5.8)
     y = 2.7
     for x0, title, free in (
-        (1.6, "training: the true frames before", False),
-        (8.2, "free-running", True),
+        (1.6, "teacher forcing: the true previous frame", False),
+        (8.2, "free-running: its own previous frame", True),
     ):
         at = [x0 + 1.9 * k for k in range(3)]
         for k, x in enumerate(at):
@@ -412,8 +412,8 @@ def conditional() -> Canvas:
                 c.text(x, y - 1.4, f"$x_{3 + k}$" if k else "0")
             else:
                 before = at[k - 1]
-                c.line([(before + 0.3, y + 1.35), (before + 0.95, y + 1.35),
-                        (before + 0.95, y - 0.9), (x, y - 0.9), (x, y - 0.375)])  # fmt: skip
+                c.wire((before + 0.3, y + 1.35), (before + 0.95, y + 1.35),
+                       (before + 0.95, y - 0.9), (x, y - 0.9), (x, y - 0.375), side=-1)  # fmt: skip
         c.text(x0 - 1.2, y + 0.45, "code", size=LETTERS - 1)
         c.text(at[1], 5.3, title, size=LETTERS + 1)
     c.legend(1.0, 0.4)
@@ -421,7 +421,7 @@ def conditional() -> Canvas:
 
 
 def classifier() -> Canvas:
-    """The LSTM classifier of Figure 11: two layers, a prediction at every step, their mean."""
+    """The LSTM classifier of Figure 11: two layers, probabilities at every step, their mean."""
     c = Canvas(12, 7)
     below, above = _row(c, 2.2, 1.9, 4), _row(c, 2.2, 3.4, 4)
     _in(c, below, 1.9, [*_frames(1, 2, 3), "$x_T$"])
@@ -431,12 +431,15 @@ def classifier() -> Canvas:
         c.wire((x, 3.775), (x, 4.4))
         c.box(x, 4.7, "softmax", GATE, 1.2, 0.6, LETTERS - 2)
         c.wire((x, 5.0), (x, 5.55))
-        c.text(x, 5.85, f"$y_{k + 1}$" if k < 3 else "$y_T$")
+        c.text(x, 5.85, f"$p_{k + 1}$" if k < 3 else "$p_T$")
+        c.line([(x, 6.1), (x, 6.5)], arrow=False)
+    for y in (0.55, 5.85):
+        c.text((below[2] + below[3]) / 2, y, "…", FAINT)
     c.text(0.8, 1.9, "LSTM 1\nfrom the\nencoder", FAINT, LETTERS - 2)
     c.text(0.8, 3.4, "LSTM 2\nfrom the\nencoder", FAINT, LETTERS - 2)
-    c.line([(above[-1] + 0.5, 5.85), (8.6, 5.85)])
-    c.box(9.7, 5.85, "mean over steps", DATA, 2.2, 0.7, LETTERS - 1)
-    c.line([(9.7, 5.5), (9.7, 4.6)])
+    c.line([(above[0], 6.5), (8.6, 6.5)])
+    c.box(9.7, 6.5, "mean over steps", DATA, 2.2, 0.7, LETTERS - 1)
+    c.line([(9.7, 6.15), (9.7, 4.6)])
     c.text(9.7, 4.3, "class of the clip")
     c.text(9.7, 3.3, "in training every\nstep has its loss", FAINT, LETTERS - 1)
     c.legend(8.3, 0.55)
