@@ -20,11 +20,12 @@ import test_contracts
 from minilstm.backend import asarray, to_numpy, use_backend, xp
 from minilstm.checker import check
 from minilstm.errors import ConfigError, ShapeError
-from minilstm.layers import cells
+from minilstm.layers import cells, samples
 from minilstm.layers.init import PAPER_INIT
 from minilstm.layers.layer import Param, Sample
 from minilstm.layers.linear import add_product, affine_dw, affine_dx
 from minilstm.layers.losses import BernoulliCrossEntropy
+from minilstm.layers.lstm import LSTM, PeepholeLSTM
 from minilstm.layers.rnn import Recurrent
 from minilstm.layers.samples import randomize
 from minilstm.layers.stack import Stack
@@ -332,3 +333,35 @@ def test_it_computes_the_same_on_a_gpu(monkeypatch):
             found.append([to_numpy(param.grad) for param in model.params().values()])
     for here, there in zip(*found, strict=True):
         np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-6)
+
+
+class WithoutTanh(LSTM, abstract=True):
+    """LSTM whose output is h = o c. It has no kernels of its own."""
+
+    def cell(self, run, t):
+        super().cell(run, t)
+        run.h[t + 1] = run.a[t, :, 3 * self.H :] * run.c[t + 1]
+
+    def slopes(self, run, scratch):
+        o = run.a[..., 3 * self.H :].copy()
+        super().slopes(run, scratch)
+        run.h_to_c[...] = o
+        run.a[..., 3 * self.H :] = run.c[1:] * o * (1 - o)
+
+
+def test_an_lstm_with_other_equations_and_no_kernels_of_its_own_is_the_same_on_a_gpu(monkeypatch):
+    with use_backend("numpy", "float64"):
+        rows = check(samples.recurrent(WithoutTanh, np.random.default_rng(0)))
+    assert all(row.passed for row in rows)
+    assert LSTM.has_kernels and PeepholeLSTM.has_kernels and not WithoutTanh.has_kernels
+    strict_cupy.install(monkeypatch)
+    found = []
+    for backend in ("numpy", "cupy"):
+        rng = np.random.default_rng(3)
+        with use_backend(backend, "float32"):
+            layer = randomize(WithoutTanh(3, 4, rng), rng)
+            (y, _), cache = layer.forward(asarray(rng.standard_normal((5, 2, 3))))
+            layer.backward((y.copy(), None), cache)
+            found.append([to_numpy(y), *(to_numpy(p.grad) for p in layer.params().values())])
+    for here, there in zip(*found, strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)

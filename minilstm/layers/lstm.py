@@ -35,12 +35,22 @@ class LSTM(Recurrent):
     fused_cell_backward(run, t, dy)   slopes of step t and the step back, by one kernel of a GPU
     recurrent_weight()                (H, 4H), by which h_prev is multiplied
     peepholes()                       (3, H) or None
+
+    A class that replaces `cell` or `slopes` and not both fused methods is computed without the
+    kernels, on a GPU too: they have the equations of this class.
     """
 
     num_gates = 4
     gate_ranges = {"i": (0, 1), "f": (0, 1), "g": (-1, 1), "o": (0, 1)}
     state_names = ("h", "c")
     unrolled = UnrolledLSTM
+    has_kernels = True  # the fused methods compute the same as `cell` and `slopes`
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        own = vars(cls)
+        if "cell" in own or "slopes" in own:
+            cls.has_kernels = "fused_cell" in own and "fused_cell_backward" in own
 
     def __init__(self, D: int, H: int, rng: np.random.Generator, init: Init = PAPER_INIT):
         self.D, self.H = D, H
@@ -48,10 +58,14 @@ class LSTM(Recurrent):
         self.Wh = init.recurrent(rng, H, gates=4)
         self.b = init.gate_bias(H)
 
+    def is_fused(self, run):
+        """Return True if kernels of a GPU compute this cell."""
+        return self.has_kernels and kernels.wanted(run.a.dtype)
+
     def step(self, run, t):
         """a += h_prev Wh, then the cell."""
         add_product(run.h[t], self.recurrent_weight(), out=run.a[t], scratch=run.product)
-        if kernels.wanted(run.a.dtype):
+        if self.is_fused(run):
             self.fused_cell(run, t)
         else:
             self.cell(run, t)
@@ -59,13 +73,13 @@ class LSTM(Recurrent):
     def begin_backward(self, run, dfinal):
         """Turn the gates of all steps into slopes. On a GPU the kernel of each step does it."""
         super().begin_backward(run, dfinal)
-        if not kernels.wanted(run.a.dtype):
+        if not self.is_fused(run):
             run.h_to_c, run.c_to_c = run.array(self.H), run.array(self.H)
             self.slopes(run, scratch=run.array(self.H))
 
     def step_backward(self, run, t, dy):
         """Run the cell back to da and dc_prev, then dh_prev = da Wh^T."""
-        if kernels.wanted(run.a.dtype):
+        if self.is_fused(run):
             self.fused_cell_backward(run, t, dy)
         else:
             if dy is not None:
