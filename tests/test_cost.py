@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from minilstm.backend import use_backend
 from minilstm.command import run_command
 from minilstm.errors import ConfigError
 from minilstm.layers import linear
+from minilstm.layers.workspace import Reused
 from minilstm.runs import build
-from minilstm.training import pace, resources
+from minilstm.training import loop, pace, resources
+from minilstm.training.progress import Progress
 
 
 def small(**run):
@@ -78,6 +81,45 @@ def test_small_models_of_the_same_proportions_tell_the_memory_of_a_large_one(
     told = resources.memory_of(model, settings)
     monkeypatch.setattr(resources, "SCALES", (94,))  # none is smaller
     assert told == resources.memory_of(model, settings)
+
+
+@pytest.mark.parametrize("model", [{}, {"layers": 3, "dropout": 0.5}, {"conditional": "both"}])
+def test_training_and_validation_take_no_more_buffers_than_was_told(tmp_path, model):
+    """Validation has 200 sequences; it decodes as many at a time as a training step."""
+    settings = config.load(
+        overrides={
+            "data": {"frame_size": 12, "digit_size": 6, "past": 6, "future": 6},
+            "model": {"hidden": 48} | model,
+            "run": {"batch_size": 3, "steps": 2, "validate_every": 1},
+        }
+    )
+    D = 144
+    memory = resources.memory_of(build.build_model(settings, D), settings)
+    waiting = 5 * 3 * 12 * D * 4
+    told = memory.needed(3) - waiting - resources.weights_memory(settings, D)
+    pools = []
+
+    class Watched(Reused):
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            pools.append(self)
+
+    with mock.patch.object(loop, "Reused", Watched), mock.patch.object(Progress, "draw"):
+        loop.train(settings, tmp_path / "run", quiet=True)
+    assert pools and sum(pool.nbytes for pool in pools) <= 1.01 * told
+
+
+def test_a_cell_of_ones_own_is_not_built_in_sizes_that_nobody_asked_for(tmp_path):
+    file = tmp_path / "four.py"
+    file.write_text(
+        "from minilstm.layers.lstm import LSTM\n"
+        "class Fours(LSTM):\n"
+        "    def __init__(self, D, H, rng, init=None):\n"
+        "        assert H % 4 == 0\n"
+        "        super().__init__(D, H, rng, *([init] if init else []))\n"
+    )
+    settings = config.load(overrides={"model": {"hidden": 128, "cell": f"{file}:Fours"}})
+    resources.memory_of(build.build_model(settings, 64), settings)
 
 
 def test_the_memory_of_the_slides_size_is_told_without_a_step_of_it(monkeypatch):

@@ -497,8 +497,15 @@ def test_the_last_checkpoints_are_kept_under_their_steps(tmp_path):
 
 def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path, monkeypatch):
     losses = iter([(5.0, 4.0), (3.0, 3.0), (3.5, 1.0), (1.0, 4.0), (4.0, 4.0)])
-    halves = (np.array(half) for both in losses for half in both)
-    monkeypatch.setattr(judging, "loss_per_step", lambda *_: next(halves))
+
+    names = ("reconstruction", "future")
+
+    def found(*_, **keywords):
+        return {
+            name: (np.array(half), None) for name, half in zip(names, next(losses), strict=True)
+        }
+
+    monkeypatch.setattr(judging, "losses_and_means", found)
     often = ["--validate-every", 1, "--checkpoint-every", 1, "--keep", 9]
     main(*FLAGS, *often, "--steps", 5, "--out", tmp_path / "run")
     about = checkpoint.read(tmp_path / "run" / "best.safetensors")[1]

@@ -723,6 +723,27 @@ def test_the_work_of_recomputation_is_counted():
     assert again == pytest.approx(2 * 6 * (once + forward) / 1e9, rel=1e-12)
 
 
+def test_the_work_of_computing_own_frames_again_is_counted():
+    """Only a decoder that gets its own frames computes its readout again."""
+    counted = {}
+    for conditional in ("none", "future"):
+        settings = configured(memory="recompute=6")
+        settings = dataclasses.replace(
+            settings,
+            model=dataclasses.replace(settings.model, conditional=conditional),
+        )
+        if conditional == "future":
+            settings = dataclasses.replace(
+                settings, feeding=dataclasses.replace(settings.feeding, inputs="own")
+            )
+        counted[conditional] = resources.gflop_per_step(build.build_model(settings, 9), settings)
+    fed = 30 * 4 * 9 * 96  # the product with the frame: forward, again, and twice backward
+    again = 30 * 24 * 9
+    assert counted["future"] - counted["none"] == pytest.approx(
+        2 * 6 * (fed + again) / 1e9, rel=1e-9
+    )
+
+
 def test_an_encoder_in_segments_needs_neither_masks_nor_state():
     rng = np.random.default_rng(6)
     with use_backend("numpy", "float64"):

@@ -713,13 +713,16 @@ def test_a_learning_rate_that_explodes_ends_the_run_in_one_line(
 def test_a_validation_that_is_not_finite_leaves_the_checkpoint_before_it(
     tmp_path, monkeypatch, capsys, no_pictures
 ):
-    judge, judged = judging.loss_per_step, []
+    judge, judged = judging.losses_and_means, []
 
-    def spoiled(*arguments):  # the first number of the third validation, which has two
-        judged.append(judge(*arguments))
-        return judged[-1] * (math.nan if len(judged) == 5 else 1)
+    def spoiled(*arguments, **keywords):  # the first number of the third validation, which has two
+        judged.append(judge(*arguments, **keywords))
+        if len(judged) == 3:
+            losses, means = judged[-1]["reconstruction"]
+            judged[-1]["reconstruction"] = losses * math.nan, means
+        return judged[-1]
 
-    monkeypatch.setattr(judging, "loss_per_step", spoiled)
+    monkeypatch.setattr(judging, "losses_and_means", spoiled)
     saved = tmp_path / "run" / "checkpoint.safetensors"
     flags = "--steps 9 --validate-every 1 --checkpoint-every 1".split()
     message = refused(capsys, *flags, "--out", tmp_path / "run")

@@ -104,16 +104,20 @@ def _expect_past(past, most):
         raise ConfigError(f"expected past 1 to {most} for these frames, got {past}: lower past")
 
 
-def _decoded_in_chunks(model, frames, past, feed_truth):
+def _decoded_in_chunks(model, frames, past, feed_truth, size=CHUNK_SEQUENCES):
     """Yield, for one chunk of sequences after another, both decoders' logits and the frames.
 
-    The logits are in forward order. With CuPy all arrays are on the GPU.
+    The logits are in forward order. With CuPy all arrays are on the GPU. All chunks are computed
+    with `size` sequences, so that they can use the same buffers.
     """
-    starts = range(0, frames.shape[1], CHUNK_SEQUENCES)
-    for n in shown_on_terminal(starts, "predicting"):
-        x = asarray(frames[:, n : n + CHUNK_SEQUENCES], model.dtype)
-        outputs, _ = model.forward(x[:past], x[past:], len(x) - past, feed_truth)
-        yield model.in_forward_order(outputs), x
+    N = frames.shape[1]
+    for n in shown_on_terminal(range(0, N, size), "predicting"):
+        start = max(0, min(n, N - size))  # the last chunk begins with sequences that were decoded
+        x = asarray(frames[:, start : start + size], model.dtype)
+        outputs = model.forward(x[:past], x[past:], len(x) - past, feed_truth)[0]  # frees the cache
+        new = slice(n - start, None)
+        outputs = (z if z is None else z[:, new] for z in model.in_forward_order(outputs))
+        yield tuple(outputs), x[:, new]
 
 
 def losses_and_means(
@@ -122,19 +126,21 @@ def losses_and_means(
     past: int,
     feed_truth: bool = False,
     with_means: bool = True,
+    chunk: int | None = None,
 ) -> dict[str, tuple[np.ndarray, Any]]:
     """Return losses per step and mean frames of each decoder that the model has, by its name.
 
     The names are "reconstruction" and "future". Arguments as in `decode`. The losses are float64
     (T,). The mean frames are (T, N, D), on the host and in forward order. Without `with_means` they
-    are None. A GPU computes the losses, so that no logits are brought to the host. Raises
-    ConfigError for a `past` that is not 1 to T.
+    are None. A GPU computes the losses, so that no logits are brought to the host. With `chunk` so
+    many sequences are decoded at a time: with the batch size, training has buffers of this size.
+    Raises ConfigError for a `past` that is not 1 to T.
     """
     _expect_past(past, len(frames))
-    if current_backend().name == "numpy":  # all sequences at once: one sum for each step
+    if chunk is None and current_backend().name == "numpy":  # one sum over all sequences
         chunks = [(decode(model, frames, past, feed_truth), frames)]
     else:
-        chunks = _decoded_in_chunks(model, frames, past, feed_truth)
+        chunks = _decoded_in_chunks(model, frames, past, feed_truth, chunk or CHUNK_SEQUENCES)
     losses, means = {}, {}
     for outputs, x in chunks:
         share = x.shape[1] / frames.shape[1]

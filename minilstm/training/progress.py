@@ -203,11 +203,16 @@ class Progress:
             "--on-nan"
         )
 
+    def _validation_losses(self):
+        """Return the losses on validation sequences, of as many at a time as in a training step."""
+        rows = -(-self.config.run.batch_size // self.ranks.count)
+        return judging.losses_and_means(
+            self.model, self.validation, self.config.data.past, with_means=False, chunk=rows
+        )
+
     def _are_losses_finite(self):
         """Return True if training on the validation sequences would give finite losses."""
-        found = judging.losses_and_means(
-            self.model, self.validation, self.config.data.past, with_means=False
-        )
+        found = self._validation_losses()
         # Validation adds in float64 and gives means over sequences. Training adds the losses of all
         # sequences of a batch in the run's dtype, where a smaller sum overflows.
         largest = float(xp.finfo(self.model.dtype).max) / self.config.run.batch_size
@@ -233,9 +238,7 @@ class Progress:
 
     def validate(self) -> bool:
         """Log the losses on validation sequences. Return True if their sum is the lowest so far."""
-        found = judging.losses_and_means(
-            self.model, self.validation, self.config.data.past, with_means=False
-        )
+        found = self._validation_losses()
         row, loss = {}, 0.0
         for name, (per_step, _) in found.items():
             mean = float(per_step.mean())

@@ -23,6 +23,7 @@ from ..layers.init import Blank
 from ..layers.workspace import Reused, use_workspace
 from ..models import EncoderDecoder
 from ..runs import build
+from .batches import draw_masks
 from .distributed import ALONE, Alone
 
 
@@ -38,9 +39,14 @@ def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
         if param.value.ndim == 2 and not name.endswith("Wp"):
             # forward, gradient of the weight, gradient of the input; data needs no gradient
             passes = 2 if name in [prefix + W for prefix in data for W in ("Wx", "Wi")] else 3
-            if config.run.recompute > 0 and "readout" not in name:
-                passes += 1  # forward again
-            uses = steps[name.partition(".")[0]]
+            part = name.partition(".")[0]
+            if config.run.recompute > 0:
+                own = config.feeding.inputs != "truth" and getattr(
+                    getattr(model, part), "conditional", False
+                )
+                if "readout" not in name or own:  # own frames are computed again too
+                    passes += 1
+            uses = steps[part]
             if config.model.start == "read" and ".stack." in name:
                 uses -= 1  # its first frame needs no step
             total += passes * param.value.size * uses
@@ -90,7 +96,7 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
         if model.encoder.wants_wavefront(longest, B=1, masks=None):
             streams += wavefront.MORE_STREAMS
         fixed += streams * (products.WORKSPACE + products.OF_HANDLE)
-    return Memory(fixed, two - one + 4 * frames)
+    return Memory(fixed, two - one + 5 * frames)  # three wait, one is drawn, one is used
 
 
 # Sizes of three small models. They are primes, so that two buffers of different shapes do not have
@@ -109,7 +115,7 @@ def _measured(D, config):
     """
     H = config.model.hidden
     k = math.gcd(D, H)
-    if k > max(SCALES):
+    if k > max(SCALES) and config.model.cell_file is None:  # a user's cell may not have any size
         measured = [_buffers(n * H // k, n * D // k, config) for n in SCALES]
         sizes = np.array([size for size, _ in measured])  # (scale, batch)
         a, b, c = SCALES
@@ -154,8 +160,14 @@ def _buffers_of_a_step(model, config, B):
     frames = np.zeros((past + future, B, model.D), config.run.dtype)
     x = asarray(frames, frames.dtype)
     feed = config.feeding.inputs == "truth"
+    own = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, hidden=model.encoder.layers[0].H),
+        run=dataclasses.replace(config.run, batch_size=B),
+    )
+    masks = draw_masks(own, 0)
     with use_workspace(Reused()) as workspace:
-        outputs, cache = model.forward(x[:past], x[past:], future, feed)
+        outputs, cache = model.forward(x[:past], x[past:], future, feed, masks)
         dlogits = []
         for z in outputs:
             if z is not None:
