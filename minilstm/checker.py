@@ -42,6 +42,7 @@ class Comparison:
     difference: float
     complex: float
     float32: float
+    why: str = ""  # for a gradient that is zero or not a number
 
     @property
     def passed(self) -> bool:
@@ -98,7 +99,8 @@ def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
     for array, a in claimed.items():
         others = (difference[array], complex_step[array], float32[array])
         errors = (error(a, n, sample.zeros.get(array, ())) for n in others)
-        rows.append(Comparison(name or type(layer).__name__, array, a.size, *errors))
+        why = _why(a, difference[array])
+        rows.append(Comparison(name or type(layer).__name__, array, a.size, *errors, why))
     for array, a in in_training.items():
         errors = (error(a, n) for n in (difference[array], complex_step[array], float32[array]))
         title = f"{array}, want_dx=False"
@@ -142,9 +144,9 @@ def analytic_gradients(
 
 
 def _without_inputs(layer):
-    """Return the options of `backward` that leave out gradients of inputs: {"want_dx": False}."""
+    """Return options of `backward` that leave out gradients of inputs, such as want_dx=False."""
     names = inspect.signature(layer.backward).parameters
-    return {name: False for name in ("want_dx", "want_dtruth", "want_dinputs") if name in names}
+    return {name: False for name in names if name.startswith("want_")}
 
 
 def _other_gradients_in_training(layer, inputs, claimed, seed):
@@ -194,6 +196,17 @@ def numeric_gradient(layer: Layer, inputs: dict, array: str, doutputs: list, h: 
             slope = (8 * (at(k, h) - at(k, -h)) - (at(k, 2 * h) - at(k, -2 * h))) / (12 * h)
         derivative.reshape(-1)[k] = slope
     return derivative
+
+
+def _why(a, n):
+    """Say what is special about a gradient `a` by `backward` and `n` by differences, or nothing."""
+    if not np.isfinite(n).all():
+        return "forward gives NaN or inf"
+    if not np.isfinite(a).all():
+        return "backward gives NaN or inf"
+    if a.size and not a.any():
+        return "backward gives zeros" if n.any() else "it has no effect on the outputs"
+    return ""
 
 
 def error(a: np.ndarray, n: np.ndarray, zero_slices: tuple[int, ...] = ()) -> float:

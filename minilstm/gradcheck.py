@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 
 from .backend import use_backend
 from .checker import TOLERANCE, check, check_samples, layer_classes
 from .command import Parser, run_command
 from .config import cell_file, refuse_no_class
 from .errors import ConfigError, number_of
+from .promises import expect_promises
 from .runs.own_cell import read_cell
 from .streams import print_above, shown_on_terminal
 
@@ -55,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"layers are {', '.join(cls.__name__ for cls in layers)}"
         )
     cell = read_cell(own) if own else None
+    if cell:
+        expect_promises(cell, options.seed)
     limits = " ".join(f"{'< ' + format(limit, '.0e'):>12}" for limit in TOLERANCE.values())
     print(f"{'layer':<50} {'gradient of':<24} {'size':>6}", *(f"{n:>12}" for n in TOLERANCE))
     print(f"{'':<82} {limits}")
@@ -63,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         for cls in shown_on_terminal([cell] if cell else chosen, "checking layers"):
             for row in check_samples(cls, options.seed):
                 rows.append(row)
-                mark = "" if row.passed else "   WRONG"
+                mark = "" if row.passed else f"   WRONG{row.why and ': '}{row.why}"
                 name = row.layer if row.layer != previous else ""
                 previous = row.layer
                 print_above(
@@ -74,8 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
     layers = number_of(1 if own else len(chosen), "layer")
     print(f"\n{number_of(len(rows), 'gradient')} of {layers}, {wrong} wrong")
     if own and not wrong:
-        test = f"python -m pytest tests/test_contracts.py --cell {shlex.quote(options.only)}"
-        print(f"what else a layer promises, in the repository: {test}")
+        cell = shlex.quote(f"{Path(own.path).resolve()}:{own.name}")
+        print(
+            "for more tests of this cell, in the folder of the project: python -m pytest "
+            f"tests/test_contracts.py --cell {cell}"
+        )
     return 1 if wrong or not rows else 0
 
 

@@ -233,7 +233,7 @@ class RMSProp(Optimizer):
     State: `velocity` v, `mean_square` s. s starts at 1, so the first steps are small and need no
     correction. Source: toronto2015, which has no epsilon. There s can be rounded to 0 where the
     gradient stays 0, and 0 / 0 is NaN. Here s never decays below a few q (see `Optimizer`), so the
-    result is finite even with epsilon = 0.
+    result is finite even with epsilon = 0 (for a decay above 0.5).
     """
 
     starts = {"velocity": 0.0, "mean_square": 1.0}
@@ -251,6 +251,11 @@ class RMSProp(Optimizer):
         super().__init__(flat, **keywords)
         _expect_share(momentum=momentum, decay=decay)
         _expect_at_least(0, epsilon=epsilon)
+        if decay <= 0.5 and not flat.value.dtype.type(epsilon) > 0:
+            raise ConfigError(
+                "expected epsilon > 0 for rmsprop with a decay up to 0.5, where s can be 0, got "
+                f"{epsilon}: set --epsilon, such as 1e-8"
+            )
         self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
 
     def _numbers(self):
@@ -283,7 +288,8 @@ class Adam(Optimizer):
         w = w + u
 
     Every FLUSH_EVERY-th update rounds small elements of m and s to 0. All other elements are so
-    large that they can't decay to subnormal numbers before the next rounding.
+    large that they can't decay to subnormal numbers before the next rounding (for momentum and
+    decay of 0.12 or more).
 
     State: `mean` m, `mean_square` s. `momentum` and `decay` are the beta1 and beta2 of Kingma and
     Ba 2015 (arXiv 1412.6980). L2 is part of the gradient here, as in the other rules.
@@ -303,7 +309,7 @@ class Adam(Optimizer):
     ):
         super().__init__(flat, **keywords)
         _expect_share(momentum=momentum, decay=decay)
-        if not epsilon > 0:
+        if not flat.value.dtype.type(epsilon) > 0:  # 1e-50 is 0 in float32
             raise ConfigError(
                 f"expected epsilon > 0 for adam, which divides 0 by 0 where a gradient is zero, "
                 f"got {epsilon}: set --epsilon, such as 1e-8"

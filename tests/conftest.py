@@ -20,6 +20,7 @@ from minilstm import config
 from minilstm.backend import set_backend, use_backend
 from minilstm.checker import layer_classes
 from minilstm.config import CellFile, cell_file
+from minilstm.errors import ConfigError
 from minilstm.experiments import action_experiments, many_runs
 from minilstm.figures import style
 from minilstm.files import write_file
@@ -48,7 +49,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Let the promises of test_contracts.py be tried on a cell of the user's own alone."""
     if text := config.getoption("--cell"):
-        cells_to_try[:] = [read_cell(cell_file(text) or CellFile(text, ""))]
+        try:
+            cells_to_try[:] = [read_cell(cell_file(text) or CellFile(text, ""))]
+        except ConfigError as error:
+            raise pytest.UsageError(f"--cell: {error}") from None
 
 
 cells_to_try = []  # or those of the package

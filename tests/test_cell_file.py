@@ -145,7 +145,8 @@ def test_visualize_draws_a_cell_of_two_gates(text, gates, tmp_path, train_undraw
 def test_visualize_leaves_out_what_a_cell_does_not_have(tmp_path, train_undrawn, capsys):
     text = CELL.replace("self.Wx", "self.V") + "\n    def project(self, run, steps):\n"
     text += "        run.a[steps] = run.x[steps] @ self.V.value + self.b.value\n"
-    text += "    def project_backward(self, run, steps, want_dx):\n        return None\n"
+    text += "    def project_backward(self, run, steps, want_dx):\n"
+    text += "        return run.a[steps] @ self.V.value.T if want_dx else None\n"
     text += "    def accumulate(self, run):\n        pass\n"
     train_undrawn(settings(cell_at(tmp_path / "mycell.py", text)), tmp_path / "run")
     assert visualize.main([str(tmp_path / "run"), "--only", "fig9"]) == 0

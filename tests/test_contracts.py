@@ -28,6 +28,7 @@ from minilstm.layers.samples import randomize
 from minilstm.layers.stack import Stack
 from minilstm.layers.workspace import Fresh, Reused, empty, use_workspace
 from minilstm.models import STARTS, Decoder, Encoder, EncoderDecoder, FuturePredictor
+from minilstm.promises import ADD, KEEP_IN_RUN, WRITE_NO_INPUT
 
 CELLS = cells_to_try or [cls for cls in layer_classes() if issubclass(cls, Recurrent)]
 MODELS = [cls for cls in layer_classes() if issubclass(cls, EncoderDecoder)]
@@ -35,9 +36,6 @@ POISONED = [Fresh, lambda: Reused(poison=True)]
 
 # ---------------------------------------------------------------- what to do, in words
 
-ADD = "in accumulate add to .grad (+=, or affine_dw), and assign nothing"
-KEEP_IN_RUN = "keep what backward needs in run (of begin), not in self"
-WRITE_NO_INPUT = "copy an array that was given before you change it; only run's arrays are yours"
 COPY_OUT = "write results into run's own arrays, and return no array that was given"
 WRITE_FIRST = "arrays of run hold old numbers: write each whole (x[...] = ...) before you read it"
 CHECK_SHAPES = "call super().begin(x, state) first, which checks shapes, or expect() of layer.py"

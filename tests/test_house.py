@@ -39,9 +39,10 @@ BELOW = {  # storey: the storeys whose modules it may import, besides its own
 }
 BELOW["runs"] = set(BELOW)
 BELOW["checker"] = {"base", "gpu", "layers"}
+BELOW["promises"] = BELOW["checker"] | {"checker"}
 BELOW["evaluation"] = BELOW["runs"] - {"figures"} | {"runs"}
-BELOW["training"] = BELOW["evaluation"] | {"figures", "evaluation"}
-BELOW["experiments"] = BELOW["benchmark"] = BELOW["training"] | {"training", "checker"}
+BELOW["training"] = BELOW["evaluation"] | {"figures", "evaluation", "checker", "promises"}
+BELOW["experiments"] = BELOW["benchmark"] = BELOW["training"] | {"training"}
 BELOW["commands"] = BELOW["experiments"] | {"experiments", "benchmark"}
 # backend.py asks a GPU what it lacks only when CuPy is chosen: inside a function, so that NumPy
 # alone never loads it. It imports only errors.py.

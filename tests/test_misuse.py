@@ -1,6 +1,7 @@
 """Mistakes in the use of layers from Python are refused in words, and never silently wrong."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from minilstm.layers.layer import Layer, Param, Sample
 from minilstm.layers.linear import Linear
 from minilstm.layers.losses import BernoulliCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from minilstm.layers.lstm import LSTM
+from minilstm.layers.segments import SegmentedStack
 from minilstm.layers.stack import Stack
-from minilstm.optim import SGD, clip_norm
+from minilstm.layers.workspace import Reused, use_workspace
+from minilstm.optim import SGD, Adam, RMSProp, clip_norm
 
 T, B, D, H = 4, 2, 3, 5
 
@@ -218,6 +221,66 @@ def test_a_decoder_that_sees_its_own_frames_refuses_a_cell_with_a_forward_of_its
     model.forward(past, future, feed_truth=True)
     with pytest.raises(ConfigError, match="got Doubled, which has its own"):
         model.forward(past, future)
+
+
+def test_a_word_in_place_of_true_or_false_is_no_conditional_decoder():
+    """A model's `conditional` is a word, and "none" would be true."""
+    with pytest.raises(ConfigError, match="expected conditional True or False, got 'none'"):
+        minilstm.Decoder(D, H, 1, rng(), conditional="none")
+
+
+def test_a_transposed_array_as_a_parameter_passes_the_gradient_check():
+    class Turned(Linear, abstract=True):
+        def __init__(self):
+            super().__init__(D, H, rng())
+            self.W = Param(numbers(H, D).T)
+
+    assert all(row.passed for row in check(Sample(Turned(), (numbers(T, B, D).astype(float),))))
+
+
+def test_a_workspace_without_with_breaks_one_call_and_no_later_one():
+    layer = Linear(D, H, rng())
+    asked = use_workspace(Reused())
+    assert not hasattr(asked, "_repr_html_")  # which a notebook asks for
+    with pytest.raises(ConfigError, match="got use_workspace"):
+        layer.forward(numbers(T, B, D))
+    with use_workspace(Reused()):
+        layer.forward(numbers(T, B, D))
+    layer.forward(numbers(T, B, D))
+
+
+def test_a_pixel_a_rounding_error_above_one_may_be_predicted_from_as_it_may_be_trained_on():
+    model = minilstm.FuturePredictor(D, H, 1, rng())
+    past = np.full((T, B, D), np.float32(1.0000001))
+    assert model.rollout(past, 2).shape == (2, B, D)
+
+
+@pytest.mark.parametrize("labels", [np.uint8, np.int8])
+def test_labels_beyond_the_classes_are_refused_without_a_warning(labels):
+    with pytest.raises(DataError, match="got 10 to 120"):
+        SoftmaxCrossEntropy().forward(numbers(1, 2, 4), np.array([[10, 120]], labels))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda flat: RMSProp(flat, decay=0.5, epsilon=0.0),
+        lambda flat: RMSProp(flat, decay=0.3, epsilon=1e-50),
+        lambda flat: Adam(flat, epsilon=1e-50),
+    ],
+)
+def test_an_epsilon_that_gives_nan_where_a_gradient_is_zero_is_refused(make):
+    with pytest.raises(ConfigError, match="expected epsilon > 0 .*: set --epsilon"):
+        make(Linear(D, H, rng()).flat())
+
+
+def test_a_segmented_stack_that_refuses_its_gradients_keeps_the_cache():
+    stack = SegmentedStack(D, H, 1, rng())
+    stack.lengths = dataclasses.replace(stack.lengths, recompute=2)
+    (y, final), cache = stack.forward(numbers(T, B, D))
+    with pytest.raises(ShapeError):
+        stack.backward(y, cache)
+    stack.backward((y, None), cache)
 
 
 @pytest.mark.parametrize("given", (0, np.random.RandomState(0), None))

@@ -413,7 +413,7 @@ def test_an_array_of_a_model_with_an_optimizer_is_filled_and_not_replaced(name):
     """The model would use the new array, and the optimizer would update the old one."""
     model = minilstm.Linear(4, 3, np.random.default_rng(0))
     Adam(model.flat())
-    with pytest.raises(ConfigError, match=rf"write param.{name}\[...\] = array"):
+    with pytest.raises(ConfigError, match=r"write param\.grad \+= array .* or param\.value\[..."):
         setattr(model.W, name, np.zeros((4, 3), "float32"))
     model.W.grad += 1
     getattr(model.W, name)[...] = 2

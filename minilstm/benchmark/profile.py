@@ -79,7 +79,7 @@ def prepared_training(
         with use_workspace(Reused()), threads.restored():
             said = ""
             if ranks.count == 1:
-                trial = step.trial_step(model, optimizer, draw_batch(source, settings, 0), settings)
+                trial = step.trial_step(model, optimizer, draw_batch(source, settings, 1), settings)
                 said = threads.choose(settings.run.threads, trial).said
             for _ in range(WARM_UP_STEPS):
                 one_step()

@@ -400,8 +400,12 @@ class RunSettings(Section):
         "operations are launched one by one, with the same results",
     )
     log_every: int = setting(100, "steps between log lines; 0 for none", at_least=0)
-    validate_every: int = setting(1_000, "steps between validations; 0 for none", at_least=0)
-    checkpoint_every: int = setting(1_000, "steps between checkpoints; 0 for none", at_least=0)
+    validate_every: int = setting(
+        1_000, "steps between validations; 0 for one, at the end", at_least=0
+    )
+    checkpoint_every: int = setting(
+        1_000, "steps between checkpoints; 0 for one, at the end", at_least=0
+    )
     keep: int = setting(1, "checkpoints to keep, the newest and those before it", at_least=1)
     on_nan: str = setting(
         "stop",

@@ -1,9 +1,8 @@
 """The paper, part 1: cells, recurrent layers, losses.
 
-Read cells.py, linear.py, rnn.py, lstm.py, stack.py and losses.py. Then read models/. The other
-files can wait:
+Read layer.py (its first half), cells.py, linear.py, rnn.py, lstm.py, stack.py and losses.py. Then
+read models/. The other files can wait:
 
-    layer.py          what all layers have: parameters, forward, backward
     unrolled.py       the arrays of a recurrent layer over all time steps
     init.py           the initial values of the parameters
     dropout.py        dropout

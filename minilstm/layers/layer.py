@@ -38,7 +38,8 @@ class Param:
     flat: Flat | None = None
 
     def __init__(self, value: np.ndarray, decayed: bool = True):
-        self.value = asarray(value)
+        value = asarray(value)  # the gradient check and checkpoints need rows in order
+        self.value = value if value.flags.c_contiguous else xp.ascontiguousarray(value)
         self.grad = xp.zeros(self.value.shape, self.value.dtype)
         self.decayed = decayed
 
@@ -46,7 +47,8 @@ class Param:
         if self.flat is not None and name in ("value", "grad") and item is not getattr(self, name):
             raise ConfigError(
                 f"expected numbers written into param.{name}, which is a part of the model's flat "
-                f"array, got another array: write param.{name}[...] = array"
+                "array, got another array: write param.grad += array in a backward pass, or "
+                "param.value[...] = array"
             )
         super().__setattr__(name, item)
 
@@ -205,7 +207,7 @@ class Layer:
         if not whole or any(param.flat is not flat for param in params):
             raise ConfigError(
                 "expected all parameters of one flat array, or parameters of none, got others: "
-                "call flat on the whole model only"
+                "call flat on the whole model only (astype too), and make parameters in __init__"
             )
         if flat is None:
             expect_all_found(self, set(params))

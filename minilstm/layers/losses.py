@@ -65,8 +65,8 @@ class BernoulliCrossEntropy(Loss, sample=samples.bernoulli):
     range = "[0, 1]"
 
     def allows(self, values: np.ndarray) -> bool:
-        """Return True if all `values`, a NumPy array, lie in [0, 1]."""
-        return bool(((values >= 0) & (values <= 1)).all())
+        """Return True if all `values`, a NumPy array, lie in [0, 1], within rounding."""
+        return bool(((values >= -ROUNDING) & (values <= 1 + ROUNDING)).all())
 
     def forward(self, logits, target):
         """logits (T, B, D), target (T, B, D) -> loss (0-d array), cache."""
@@ -219,7 +219,7 @@ def _expect_between(name, array, low, high, advice):
         return
     least, largest = array.min(), array.max()
     outside = least < low - ROUNDING or largest > high + ROUNDING
-    if outside and np.isfinite(least + largest):
+    if outside and np.isfinite(least) and np.isfinite(largest):
         raise DataError(f"expected {name} from {low} to {high}, got {least} to {largest}: {advice}")
 
 

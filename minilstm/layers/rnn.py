@@ -16,6 +16,8 @@ Read next: lstm.py.
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 
 from ..backend import xp
@@ -47,9 +49,12 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples
 
     __init__(D, H, rng, init) sets self.D, self.H and the parameters, usually
     self.Wx = init.input_weight(rng, D, G*H), self.Wh = init.recurrent(rng, H, G) and
-    self.b = init.bias(G*H). An added weight needs only an accumulate that adds to its gradient too.
-    A cell without Wx, Wh or b also needs a project and a project_backward of its own. Make every
-    bias by init.bias(K), under any name, so that it is not decayed.
+    self.b = init.bias(G*H). Of these, project uses Wx and b, project_backward uses Wx, and
+    accumulate uses all three. A cell without one of them defines the methods that use it. A cell
+    with one more weight defines accumulate: it calls super().accumulate(run) and adds to the
+    gradient of that weight. Other parameters are made by init.weight(rng, D, K), or by
+    Param(array) for any array. Weight decay (--l2) shrinks all of them but biases: make every bias
+    by init.bias(K), under any name.
 
     These methods are called in this order. A cell must define the methods marked with *. The
     methods without * assume the weights Wx, Wh and b and the output h. A cell with different
@@ -59,7 +64,9 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples
       begin(x, state) -> run            Keep x as run.x (T, B, D). Allocate run.a (T, B, G*H),
                                         run.product (B, G*H), run.h (T+1, B, H) with the start
                                         state at index 0, run.y (T, B, H). For a cell's own
-                                        arrays, run.array(K) allocates (T, B, K).
+                                        arrays, run.array(K) allocates (T, B, K). An allocated
+                                        array holds any numbers until it is written. Every state is
+                                        (B, H).
       project(run, steps)               run.a[steps] = run.x[steps] Wx + b.
     * step(run, t)                      Use run.a[t] (B, G*H) and the state run.h[t] (B, H). Write
                                         the new state to run.h[t+1]. Keep in run.a[t] what
@@ -80,8 +87,12 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples
       start_gradient(run) -> dstate     run.dh after step_backward of step 0.
 
     All arrays have the dtype of x. Every other state, such as c, is handled like h. linear.py has
-    the matrix products, for all steps or one: add_product(h, W, out) for out += h W,
+    the matrix products, for all steps or one: add_product(h, W, out) for out += h W (with
+    scratch=run.product it allocates nothing),
     affine_dx(da, W) for da W^T, affine_dw(h, da, dW, db) for the gradients of a weight and a bias.
+    cells.sigmoid(a, out=...) needs the array for its result.
+
+    minilstm.gradcheck FILE.py:CLASS tries all this, then checks every gradient (promises.py).
 
     If all inputs are known beforehand, `forward` and `backward` call `project` and
     `project_backward` once for all steps, which is ONE matrix product each. They are called for one
@@ -106,6 +117,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples
         for name in ("step", "step_backward"):
             if getattr(cls, name) is getattr(Recurrent, name):
                 missing.append(name)
+        if not abstract:
+            _expect_attributes(cls)
         for name in cls.state_names:
             if not {name, "d" + name} <= set(cls.unrolled.__dataclass_fields__):
                 missing.append(f"the fields {name} and d{name} of {cls.unrolled.__name__}")
@@ -209,9 +222,45 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples
         return tuple(getattr(run, "d" + name) for name in self.state_names)
 
 
-def has_shared_loop(layer: Recurrent) -> bool:
-    """Return True if a layer has the loops of Recurrent, and no forward or backward of its own."""
-    cls = type(layer)
+def _expect_attributes(cls):
+    """Raise TypeError unless a cell's methods and class attributes have the form of Recurrent's."""
+    for name, method in vars(Recurrent).items():
+        if inspect.isfunction(method) and name in vars(cls) and name != "__init_subclass__":
+            ours, theirs = (inspect.signature(getattr(of, name)) for of in (Recurrent, cls))
+            for arguments in (ours.parameters, _without_defaults(ours)):
+                try:
+                    theirs.bind(*arguments)
+                except TypeError:
+                    raise TypeError(
+                        f"expected {cls.__name__}.{name} to take {_listed(ours)}, got "
+                        f"{_listed(theirs)}"
+                    ) from None
+    names, gates = cls.state_names, getattr(cls, "num_gates", 1)
+    if not isinstance(names, tuple) or names[:1] != ("h",):
+        raise TypeError(f'expected state_names to be a tuple that begins with "h", got {names!r}')
+    if not isinstance(gates, int) or gates < 1:
+        raise TypeError(f"expected num_gates to be a whole number >= 1, got {gates!r}")
+    ranges = cls.gate_ranges
+    if not isinstance(ranges, dict) or not all(
+        isinstance(pair, tuple) and len(pair) == 2 and pair[0] < pair[1] for pair in ranges.values()
+    ):
+        raise TypeError(f"expected gate_ranges to be {{name: (low, high)}}, got {ranges!r}")
+
+
+def _without_defaults(signature):
+    return [name for name, one in signature.parameters.items() if one.default is one.empty]
+
+
+def _listed(signature):
+    names = (
+        name if one.default is one.empty else f"{name}=..."
+        for name, one in signature.parameters.items()
+    )  # fmt: skip
+    return f"({', '.join(names)})"
+
+
+def has_shared_loop(cls: type[Recurrent]) -> bool:
+    """Return True if a cell has the loops of Recurrent, and no forward or backward of its own."""
     return cls.forward is Recurrent.forward and cls.backward is Recurrent.backward
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..backend import asarray
+from .init import PAPER_INIT
 from .layer import Layer, Sample
 
 L = TypeVar("L", bound=Layer)
@@ -40,7 +41,7 @@ def dropout(cls, rng) -> Sample:
 
 
 def recurrent(cls, rng) -> Sample:
-    """x (T, B, D) = (5, 2, 3) and a start state of 4 units: for a cell made by `cls(D, H, rng)`."""
+    """x (T, B, D) = (5, 2, 3) and a start state of 4 units: for `cls(D, H, rng, init)`."""
     return _recurrent(cls, rng, 5, 2, 3, 4)
 
 
@@ -56,7 +57,7 @@ def recurrents(cls, rng) -> dict[str, Sample]:
 
 
 def _recurrent(cls, rng, T, B, D, H):
-    layer = randomize(cls(D, H, rng), rng)
+    layer = randomize(cls(D, H, rng, PAPER_INIT), rng)
     state = tuple(rng.standard_normal((B, H)) for _ in layer.state_names)
     return Sample(layer, (rng.standard_normal((T, B, D)), state))
 

@@ -19,7 +19,8 @@ needs 4 H more per step, for a second copy of its gates or of their gradients (s
 
 The three terms are one segment, h and c at the start of all segments, and the outputs y of the
 stack. In both cases x, dx and dy of T steps need further memory. The sum of the first two terms is
-smallest for K near half the square root of T.
+smallest for K near half the square root of T. Up to the square root it grows by little, and a
+larger K has fewer segments.
 
 `SegmentedStack` is a stack with these options. models/feedback.py uses `Segments` for a decoder
 whose inputs are its own outputs. Read next: memory_order.py.
@@ -147,10 +148,10 @@ class SegmentedStack(Stack, sample=samples.stack, variants=samples.whole_and_rec
 
     def backward(self, doutputs, cache, want_dx=True):
         """(dy (T, B, H), dfinal), either of them None for zero -> dx (T, B, D), dstate, None."""
+        expect_entries("gradients, dy and those of the final states", doutputs, 2)
         values = cache.consume()
         if values.segments is None:
             return super().backward(doutputs, values.whole, want_dx)
-        expect_entries("gradients, dy and those of the final states", doutputs, 2)
         dy, dfinal = doutputs
         if dy is not None:
             expect("dy", dy, (values.segments.T, "B", self.layers[-1].H), self.dtype)

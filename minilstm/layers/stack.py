@@ -107,4 +107,4 @@ class Stack(Layer, sample=samples.stack):
 
 def _can_overlap(layer, B):
     """Say if a layer can be in a wavefront: it has the loops of Recurrent, and is small."""
-    return has_shared_loop(layer) and has_room(B, layer.num_gates * layer.H)
+    return has_shared_loop(type(layer)) and has_room(B, layer.num_gates * layer.H)

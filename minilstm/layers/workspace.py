@@ -108,7 +108,8 @@ class use_workspace:  # noqa: N801  (reads like a function)
     """Take buffers from `workspace` in a block: `with use_workspace(Reused()):`.
 
     Other threads keep the workspace that they had (see `current_backend`). Without `with`, the
-    next request for a buffer raises ConfigError, because such a call would have no effect.
+    next request for a buffer raises ConfigError, because such a call would have no effect. After
+    this error the workspace before the call is in force again.
     """
 
     def __init__(self, workspace: Fresh | Reused):
@@ -117,6 +118,12 @@ class use_workspace:  # noqa: N801  (reads like a function)
         _of_context.set(self)
 
     def __getattr__(self, name):  # called for `empty`, which only a workspace has
+        if name != "empty":  # a notebook asks how to show this object
+            raise AttributeError(name)
+        previous = self._previous
+        while isinstance(previous, use_workspace):  # more calls without `with`: one error for all
+            previous = previous._previous
+        _of_context.set(previous)
         raise ConfigError(
             "expected `with use_workspace(...):`, got use_workspace(...) without `with`: add it"
         )

@@ -31,9 +31,9 @@ STARTS = ("step", "read")
 class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
     """A stack that unrolls a code into the logits of T frames.
 
-    conditional   True: step t sees frame t-1 (a zero frame at t = 0). False: the stack has no
-                  input (width 0)
-    start         "step": run one step from the code, then read out the first frame;
+    conditional   True: to make frame t, the stack sees frame t-1. False: it has no input (width 0)
+    start         "step": run one step from the code, then read out the first frame. The input of
+                  a conditional decoder is then a zero frame;
                   "read": read the first frame out of the code itself
     loss          its `mean` turns logits into the frame that is fed back
 
@@ -65,6 +65,8 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
     ):
         if start not in STARTS:
             raise ConfigError(f"expected start {' or '.join(STARTS)}, got {start!r}: choose one")
+        if not isinstance(conditional, bool):  # a model's `conditional` is a word, such as "none"
+            raise ConfigError(f"expected conditional True or False, got {conditional!r}: pass one")
         self.D, self.conditional, self.start = D, conditional, start
         width = D if conditional else 0
         self.stack = SegmentedStack(width, H, layers, rng, cell, init, dropout)

@@ -142,7 +142,7 @@ class StackByStep:
     def __init__(self, stack, x, state, masks):
         stack.expect_inputs(x, state, masks)
         for layer in stack.layers:
-            if not has_shared_loop(layer):
+            if not has_shared_loop(type(layer)):
                 raise ConfigError(
                     "expected a cell with the forward and backward of Recurrent, got "
                     f"{type(layer).__name__}, which has its own: move that code to step and "

@@ -43,7 +43,7 @@ from ..layers.init import Init
 from ..layers.layer import Layer
 from ..layers.losses import BernoulliCrossEntropy, Loss, SquaredError
 from ..layers.lstm import LSTM, PeepholeLSTM, SlidesLSTM
-from ..layers.rnn import ElmanRNN, Recurrent, SlidesRNN
+from ..layers.rnn import ElmanRNN, Recurrent, SlidesRNN, has_shared_loop
 from ..optim import SGD, Adam, Optimizer, RMSProp, schedule
 from . import checkpoint
 from .own_cell import expect_class, expect_own_cell, read_cell, refuse_inside, with_cell
@@ -94,6 +94,13 @@ def build_model(
     rng = keyed_rng(Purpose.WEIGHTS, config.run.seed)
     settings = config.model
     init = init or build_init(config)
+    cell = cell or cell_of(config)
+    if settings.conditional != "none" and not has_shared_loop(cell):
+        raise ConfigError(
+            "expected a cell with the forward and backward of Recurrent for --conditional "
+            f"{settings.conditional}, got {cell.__name__}, which has its own: move that code to "
+            "step and step_backward, or leave out --conditional"
+        )
     with use_backend(current_backend().name, config.run.dtype):
         model = MODELS[settings.kind](
             D,
@@ -103,7 +110,7 @@ def build_model(
             conditional=settings.conditional,
             start=settings.start,
             loss=build_loss(config),
-            cell=cell or cell_of(config),
+            cell=cell,
             init=init,
             dropout=settings.dropout,
         )
@@ -405,6 +412,11 @@ def other_data(known: dict[str, str], there: dict[str, str]) -> list[str]:
 
 
 def _least_numbers(config, D):
-    """Return a lower bound of the number of parameters: those of one gate of the encoder."""
+    """Return a lower bound of the number of parameters: those of one gate of the encoder.
+
+    A cell of the user's own may have fewer.
+    """
     hidden = config.model.hidden
+    if config.model.cell_file is not None:
+        return hidden
     return hidden * (D + config.model.layers * hidden)

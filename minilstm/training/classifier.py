@@ -129,7 +129,8 @@ def fit(
 ) -> Fitted:
     """Train a classifier on `train`, with the encoder of the run folder `run`, or a new one.
 
-    The strength of L2 and the step at which training stops are chosen on `validation` alone. The
+    The L2 of the readout that is fitted first, and the step at which training stops, are chosen on
+    `validation` alone. (Training itself uses settings.l2.) The
     result depends only on the arguments and, in its last bits, on the number of threads. Raises
     DataError for clips without labels, RunError for a `run` that is no run folder, ConfigError for
     frames of another size than the run's, or if settings.encoder needs a run and there is none.

@@ -25,6 +25,7 @@ from ..files import write_file
 from ..gpu.capture import Captured, on_stream
 from ..layers.workspace import Reused, use_workspace
 from ..models import EncoderDecoder
+from ..promises import expect_promises
 from ..runs import build, own_cell
 from ..runs.run_folder import RunFolder, Watched
 from . import resources
@@ -69,7 +70,7 @@ def choose_threads(progress: Progress, workspace: Reused, wanted: str) -> None:
     After a trial it prints the number, unless the run is quiet.
     """
     config = progress.config
-    batch = draw_batch(progress.source, config, 0)
+    batch = draw_batch(progress.source, config, 1)  # scheduled sampling begins with batch 1
     step = trial_step(progress.model, progress.optimizer, batch, config)
     with use_workspace(workspace), np.errstate(all="ignore"):
         said, progress.trial_seconds = threads.choose(wanted, step)
@@ -113,6 +114,8 @@ def train(
     own_cell.refuse_inside(config, out)
     if not resume:
         folder.refuse(force)
+        if config.model.cell_file is not None:
+            expect_promises(build.cell_of(config))
     source = build.open_source(config, "train")
     validation = build.open_source(config, "validation")
     if len(source.frame_shape) > 1:  # for the pictures: if it fails, it should fail before training

@@ -60,7 +60,7 @@ def _timed(config, timed):
     graphs = use_graphs(config)
     step = Captured(step) if graphs else step
     stream = on_stream() if graphs else contextlib.nullcontext()
-    trial = trial_step(model, optimizer, draw_batch(source, config, 0), config)
+    trial = trial_step(model, optimizer, draw_batch(source, config, 1), config)
     with (
         use_workspace(Reused()),
         np.errstate(all="ignore"),
