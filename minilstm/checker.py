@@ -95,16 +95,14 @@ def check(sample: Sample, name: str = "", seed: int = 0) -> list[Comparison]:
     float32, _ = analytic_gradients(
         layer, inputs, "float32", seed
     )  # last, because it rounds the weights
+    layer_name = name or type(layer).__name__
     rows = []
     for array, a in claimed.items():
-        others = (difference[array], complex_step[array], float32[array])
-        errors = (error(a, n, sample.zeros.get(array, ())) for n in others)
-        why = _why(a, difference[array])
-        rows.append(Comparison(name or type(layer).__name__, array, a.size, *errors, why))
+        others = difference[array], complex_step[array], float32[array]
+        rows.append(_compare(layer_name, array, a, others, sample.zeros.get(array, ())))
     for array, a in in_training.items():
-        errors = (error(a, n) for n in (difference[array], complex_step[array], float32[array]))
-        title = f"{array}, want_dx=False"
-        rows.append(Comparison(name or type(layer).__name__, title, a.size, *errors))
+        others = difference[array], complex_step[array], float32[array]
+        rows.append(_compare(layer_name, f"{array}, want_dx=False", a, others))
     return rows
 
 
@@ -196,6 +194,13 @@ def numeric_gradient(layer: Layer, inputs: dict, array: str, doutputs: list, h: 
             slope = (8 * (at(k, h) - at(k, -h)) - (at(k, 2 * h) - at(k, -2 * h))) / (12 * h)
         derivative.reshape(-1)[k] = slope
     return derivative
+
+
+def _compare(layer, array, a, others, zeros=()):
+    """Compare a gradient `a` with those by differences, by complex steps, and in float32."""
+    by_difference, by_complex, single = (error(a, n, zeros) for n in others)
+    why = _why(a, others[0])
+    return Comparison(layer, array, a.size, by_difference, by_complex, single, why)
 
 
 def _why(a, n):

@@ -773,7 +773,7 @@ def test_a_signal_waits_for_a_checkpoint_that_is_being_written(undrawn, monkeypa
 def test_a_full_disk_reaches_the_run_from_the_thread_that_writes(
     undrawn, monkeypatch, capsys, name
 ):
-    """It costs one checkpoint. Without the best weights nothing later is written."""
+    """It costs one checkpoint, or the best weights of one validation."""
     write, threads = checkpoint.write, []
 
     def full(path, arrays, metadata):
@@ -791,10 +791,7 @@ def test_a_full_disk_reaches_the_run_from_the_thread_that_writes(
         checkpoint.read("run/checkpoint.safetensors")[1]["step"],
     )
     assert len(printed) == 1 and "no room" in printed[0]
-    if name == "checkpoint":
-        assert (status, step) == (0, 6) and printed[0].startswith("warning: ")
-    else:
-        assert (status, step) == (2, 0) and printed[0].startswith("error: ")
+    assert (status, step) == (0, 6) and printed[0].startswith("warning: ")
 
 
 def test_the_copies_of_a_checkpoint_are_counted_as_memory():

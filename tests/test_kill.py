@@ -12,6 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 from unittest import mock
 
 import kill
@@ -89,13 +92,18 @@ def save_and_keep(folder):
     folder.keep(4, 2)
 
 
+def appended(folder):
+    if said := folder.append({"step": 4}):
+        raise RunError(said)
+
+
 WRITES = {
     "checkpoint": lambda folder: checkpoint.save(folder.checkpoint, *state(4)),
     "best": lambda folder: checkpoint.save(folder.best, *state(4)),
     "keep": save_and_keep,
     "config": lambda folder: files.write_file(folder.config, "new"),
     "cut_log": lambda folder: folder.cut_log(2),
-    "append": lambda folder: folder.append({"step": 4}),
+    "append": appended,
 }
 
 
@@ -136,13 +144,58 @@ def test_a_write_that_fails_at_any_call_leaves_the_old_or_the_new(tmp_path, name
         assert {"open", "fsync", "replace"} <= set(calls.names)
 
 
-def test_checkpoints_are_kept_where_there_are_no_hard_links(tmp_path):
+def test_going_back_by_a_copy_or_a_link_changes_no_checkpoint_that_was_kept(tmp_path):
     folder = folder_of_three(tmp_path / "run")
-    with Calls(folder.path, 0, "before", error(errno.EPERM), only="link"):
-        save_and_keep(folder)
-    assert [path.stem[-1] for path in folder.numbered()] == ["3", "4"]
-    whole(folder)
-    assert not list(folder.path.glob(".*.tmp"))
+    second, third = folder.numbered()
+    shutil.copyfile(second, folder.checkpoint)  # into the same file, as `cp` does
+    assert checkpoint.read(third)[1]["step"] == 3
+    folder.checkpoint.unlink()
+    folder.checkpoint.symlink_to(second.name)
+    folder.keep(2, 2)  # as a resumed run does
+    assert [checkpoint.read(path)[1]["step"] for path in folder.numbered()] == [2, 3]
+    assert [path.name for path in folder.later_than(2)] == [third.name]
+    folder.checkpoint.unlink()
+    checkpoint.save(folder.checkpoint, *state(1))  # further back: those of later steps do not count
+    folder.keep(1, 2)
+    steps = [checkpoint.read(path)[1]["step"] for path in folder.numbered()]
+    assert steps == [1, 2, 3]
+
+
+def test_a_row_is_written_once_although_a_thread_writes_the_log_too(tmp_path):
+    folder = run_folder.RunFolder(tmp_path)
+    stop = threading.Event()
+
+    def sync():
+        while not stop.is_set():
+            folder.sync_log()
+
+    def slow(path, *arguments, **keywords):
+        time.sleep(0.002)
+        return real(path, *arguments, **keywords)
+
+    thread, real = threading.Thread(target=sync), Path.open
+    with mock.patch.object(Path, "open", slow):
+        thread.start()
+        try:
+            for step in range(30):
+                folder.append({"step": step})
+        finally:
+            stop.set()
+            thread.join()
+    assert [row["step"] for row in folder.rows()] == list(range(30))
+
+
+def test_a_log_on_a_full_disk_gets_its_rows_later(tmp_path):
+    folder = folder_of_three(tmp_path / "run")
+    with Calls(folder.path, 1, "half", error(errno.ENOSPC)):  # half of the row is written
+        said = folder.append({"step": 4})
+    assert "No space left on device" in said and [row["step"] for row in folder.rows()] == [1, 2, 3]
+    assert folder.append({"step": 5}) == ""
+    assert [row["step"] for row in folder.rows()] == [1, 2, 3, 4, 5]
+    with Calls(folder.path, 0, "before", error(errno.ENOSPC)):
+        folder.append({"step": 6})
+    folder.sync_log()
+    assert [row["step"] for row in folder.rows()][-1] == 6
 
 
 def test_a_write_that_takes_a_few_bytes_only_is_followed_by_others(tmp_path):
@@ -229,7 +282,7 @@ LOG = "run/metrics.jsonl"
         pytest.param(TEMPORARY, "fsync:error=EIO:when=3+", 2, 4, marks=pytest.mark.slow),
         pytest.param("run", "fsync:error=EIO:when=7", 0, 1, marks=pytest.mark.slow),
         (TEMPORARY, "rename:error=EIO:when=3+", 2, 4),
-        (LOG, "write:error=ENOSPC:when=8", 2, 0),
+        (LOG, "write:error=ENOSPC:when=8", 0, 1),
         pytest.param(TEMPORARY, "write:signal=KILL:when=15", -9, 0, marks=pytest.mark.slow),
         pytest.param(TEMPORARY, "fsync:signal=KILL:when=4", -9, 0, marks=pytest.mark.slow),
         (TEMPORARY, "rename:signal=KILL:when=4", -9, 0),  # before it is done
@@ -271,22 +324,24 @@ def test_checkpoints_above_the_limit_of_file_sizes(tmp_path, straight):
     run = tmp_path / "run"
     resume = begun(run, 4)
     status, lines = trained(*resume, limit=20_000)
-    assert status == 2 and [line.partition(":")[0] for line in lines] == ["warning"] * 3 + ["error"]
+    said = [line.partition(":")[0] for line in lines]
+    assert status == 2 and said == ["note"] + ["warning"] * (len(said) - 2) + ["error"]
     assert "File too large" in lines[-1]
     assert step_of(run) == 4
     resumes(run, straight)
 
 
 def test_a_log_above_the_limit_of_file_sizes(tmp_path, straight):
-    """Half a row is written, which the next process cuts off."""
+    """Half a row is written, and cut off at once."""
     run = tmp_path / "run"
     resume = begun(run, 8)
     limit = (run / "metrics.jsonl").stat().st_size + 50
     assert limit > (run / "config.toml").stat().st_size
     status, lines = trained(*resume, limit=limit)
-    assert status == 2 and len(lines) == 1 and "metrics.jsonl" in lines[0]
+    assert status == 2 and [line.partition(":")[0] for line in lines] == ["note", "error"]
+    assert "metrics.jsonl" in lines[-1]
     log = (run / "metrics.jsonl").read_bytes()
-    assert len(log) == limit and not log.endswith(b"\n")
+    assert len(log) < limit and log.endswith(b"\n")
     resumes(run, straight)
 
 

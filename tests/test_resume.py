@@ -1,5 +1,6 @@
 """Runs that are interrupted, resumed, extended, fought over, or fed numbers that are not finite."""
 
+import errno
 import hashlib
 import json
 import os
@@ -796,6 +797,100 @@ def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path, monkeypa
     with pytest.raises(RunError, match="full"):
         loop.train(tiny(run={"checkpoint_every": 5}), tmp_path / "run", quiet=True)
     assert weights(tmp_path / "run")[1]["step"] == 10
+
+
+def test_best_weights_that_cannot_be_written_are_a_warning(tmp_path, monkeypatch, capsys):
+    write = checkpoint.write
+
+    def full(path, *arguments):
+        if path.name.startswith("best"):
+            raise RunError(f"{path}: expected a file that can be written, got 'No space left'")
+        write(path, *arguments)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    loop.train(tiny(run={"validate_every": 5}), tmp_path / "run", quiet=True)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: ") and "best.safetensors" in said
+    assert weights(tmp_path / "run")[1]["step"] == 12
+    monkeypatch.undo()
+    main("--resume", tmp_path / "run", "--extend-to", 20)
+    said = capsys.readouterr().err
+    assert "best.safetensors is lost: the next validation makes it anew" in said
+    assert (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_a_row_that_a_full_disk_refuses_is_in_the_log_later(tmp_path, monkeypatch, capsys):
+    written, write_waiting = [], run_folder.RunFolder._write_waiting
+
+    def full_twice(folder):
+        written.append(1)
+        if len(written) in (2, 3):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_waiting(folder)
+
+    monkeypatch.setattr(run_folder.RunFolder, "_write_waiting", full_twice)
+    main(*FLAGS, "--steps", 12, "--out", tmp_path / "run")
+    said = capsys.readouterr().err
+    assert said.count("warning: ") == 1 and "metrics.jsonl" in said
+    rows = run_folder.read_log(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "learning_rate" in row] == [3, 6, 9, 12]
+
+
+# ------------------------------------------------------------------------- what is told
+
+
+def test_what_force_accepts_is_printed_and_recorded(tmp_path, capsys):
+    run = tmp_path / "run"
+    main(*FLAGS, "--steps", 4, "--out", run)
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("seed = 0", "seed = 7"))
+    main("--resume", run, "--extend-to", 8, "--force")
+    assert "note: --force accepts run.seed = 7, not 0" in capsys.readouterr().err
+    main("--resume", run, "--extend-to", 9)
+    assert capsys.readouterr().err == ""
+    about = checkpoint.read(run / "checkpoint.safetensors")[1]
+    assert about["forced"] == ["after step 4: run.seed = 7, not 0"]
+
+
+def test_other_code_of_the_package_is_told(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    main(*FLAGS, "--steps", 4, "--out", run)
+    monkeypatch.setattr(progress, "code", lambda: "another")
+    main("--resume", run, "--extend-to", 6)
+    assert "note: the code of minilstm is not that of the first part" in capsys.readouterr().err
+
+
+def test_rows_that_a_log_has_lost_are_told(tmp_path, capsys):
+    run = tmp_path / "run"
+    main(*FLAGS, "--steps", 8, "--out", run)
+    (run / "metrics.jsonl").unlink()
+    main("--resume", run, "--extend-to", 9)
+    assert "metrics.jsonl has lost its rows after step 0" in capsys.readouterr().err
+    main("--resume", run, "--extend-to", 10)
+    assert capsys.readouterr().err == ""
+
+
+def test_kept_checkpoints_of_an_earlier_continuation_are_told_and_stay(tmp_path, capsys):
+    run = tmp_path / "run"
+    main(*FLAGS, "--steps", 8, "--checkpoint-every", 2, "--keep", 2, "--out", run)
+    shutil.copyfile(run / "checkpoint-0000000006.safetensors", run / "checkpoint.safetensors")
+    about = checkpoint.read(run / "checkpoint.safetensors")[1]
+    main("--resume", run, "--minutes", 1e-9)  # one step
+    assert "note: checkpoint-0000000008.safetensors and all later ones" in capsys.readouterr().err
+    kept = run_folder.RunFolder(run).numbered()
+    assert about["step"] == 6
+    assert [checkpoint.read(path)[1]["step"] for path in kept] == [6, 7, 8]
+
+
+def test_a_schedule_that_ends_before_the_run_is_told(tmp_path, capsys):
+    train.main([*FLAGS, "--steps", "4", "--schedule-steps", "3", "--out", str(tmp_path / "run")])
+    assert "schedule  the learning rate is 3e-05 from step 3 on" in capsys.readouterr().out
+
+
+def test_a_folder_with_settings_of_another_program_is_no_run(tmp_path, capsys):
+    (tmp_path / "config.toml").write_text("[tool]\n")
+    assert "with other files in it" in refused(capsys, *FLAGS, "--force", "--out", tmp_path)
+    assert (tmp_path / "config.toml").read_text() == "[tool]\n"
 
 
 # ------------------------------------------------------------------------- the log

@@ -248,6 +248,9 @@ def _settings(run, folder):
     environment = run.about.get("environment")
     if isinstance(environment, dict):
         tables.append(_pairs("environment of the training", environment))
+    forced = run.about.get("forced")
+    if isinstance(forced, list) and forced:
+        tables.append(_pairs("accepted by --force", dict(enumerate(map(str, forced), 1))))
     if is_packed(folder.path):  # its config.toml lies in the package
         command = read_about(folder.path)["command"]
     else:

@@ -14,12 +14,15 @@ Read next: ../training/progress.py, which fills it.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import hashlib
 import json
-import os
 import platform
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +35,7 @@ from ..errors import RunError
 from ..files import flush, make_folder, remove_temporaries, replacing, write_file
 from ..gpu.diagnosis import about_device
 
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # a disk that somebody may empty
 NAMES = (
     "metrics.jsonl",
     "checkpoint.safetensors",
@@ -53,6 +57,8 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.best = self.path / "best.safetensors"
         self.report = self.path / "report.html"
+        self.waiting: list[bytes] = []  # rows of the log that could not be written yet
+        self.writing = threading.Lock()  # a thread writes checkpoints, and the log before each
 
     def refuse(self, force: bool) -> None:
         """Raise RunError if a new run can't be made in this folder."""
@@ -62,19 +68,23 @@ class RunFolder:
                 raise RunError(
                     f"expected --out to name a folder, got the file {path}: choose another"
                 )
-            if self.config.exists() and not force:
+            if self._is_run() and not force:
                 raise RunError(
                     f"expected a new run folder, got {path}, which holds a run: choose another "
                     "--out, overwrite it with --force, or go on with --resume"
                 )
             others = [p for p in path.iterdir() if p.name[0] != "."] if path.is_dir() else []
-            if others and not self.config.exists():
+            if others and not self._is_run():
                 raise RunError(
                     f"expected a new or empty run folder, got {path} with other files in it: "
                     "choose another --out"
                 )
         except OSError as error:
             raise self._unusable(error) from error
+
+    def _is_run(self):
+        """Return True if config.toml is there and has our settings."""
+        return self.config.is_file() and b"[model]" in self.config.read_bytes()
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
@@ -87,7 +97,8 @@ class RunFolder:
 
         try:
             make_folder(self.path)
-            lock = FileLock(self.path / ".lock", blocking=False).acquire()
+            # `is_training` of another process has the lock for a moment
+            lock = FileLock(self.path / ".lock", timeout=0.2).acquire(poll_interval=0.02)
             remove_temporaries(self.path)  # left by a process that was killed while it wrote
         except Timeout as error:
             raise RunError(
@@ -156,33 +167,65 @@ class RunFolder:
         """Return the checkpoints that are named by their steps, oldest first."""
         return sorted(self.path.glob("checkpoint-*.safetensors"))
 
-    def keep(self, step: int, count: int) -> None:
-        """Name the newest checkpoint by its step too. Keep the last `count` of such checkpoints.
+    def later_than(self, step: int) -> list[Path]:
+        """Return the numbered checkpoints of later steps: the run went back to an earlier one."""
+        return [path for path in self.numbered() if _step_of(path) > step]
 
-        Raises RunError.
+    def keep(self, step: int, count: int) -> None:
+        """Copy the newest checkpoint to a file that is named by its step.
+
+        The last `count` of such files up to this step remain. A copy, because a user who copies one
+        of them to checkpoint.safetensors must not change another. Raises RunError.
         """
         if count < 2:
             return
         with replacing(self.path / f"checkpoint-{step:010}.safetensors") as temporary:
-            try:
-                os.link(self.checkpoint, temporary)  # a second name for the same bytes
-            except OSError:  # not every file system has hard links
-                temporary.unlink(missing_ok=True)  # in case the link was made in spite of the error
-                shutil.copyfile(self.checkpoint, temporary)
-        for old in self.numbered()[:-count]:
+            shutil.copyfile(self.checkpoint, temporary)
+        for old in [path for path in self.numbered() if _step_of(path) <= step][:-count]:
             with contextlib.suppress(OSError):  # the next call tries again
                 old.unlink()
 
-    def append(self, row: dict) -> None:
-        """Write one row at the end of the log. Raises RunError."""
+    def append(self, row: dict) -> str:
+        """Write one row at the end of the log. Return "", or in words why it could not be written.
+
+        On a full disk the row is kept, and is written with the next row or by `sync_log`. Raises
+        RunError if the log can't be written for another reason.
+        """
+        with self.writing:
+            self.waiting.append(json.dumps(row).encode() + b"\n")
         try:
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            self._write_waiting()
         except OSError as error:
-            raise RunError(
+            said = (
                 f"{self.log}: expected a log that can be written, got {error.strerror!r}: is the "
                 "run folder still there, and is there room?"
-            ) from error
+            )
+            if error.errno not in FULL:
+                raise RunError(said) from error
+            return said
+        return ""
+
+    def _write_waiting(self):
+        """Write the waiting rows, all or none."""
+        with self.writing:
+            if not self.waiting:
+                return
+            with self.log.open("ab", buffering=0) as file:
+                size, left = file.tell(), memoryview(b"".join(self.waiting))
+                try:
+                    while left:  # a write may take a few bytes only
+                        left = left[file.write(left) :]
+                except OSError:
+                    self._cut(file, size)
+                    raise
+            self.waiting.clear()
+
+    def _cut(self, file, size):
+        """Remove the half of a row that a full disk left; the next row would join it."""
+        try:
+            file.truncate(size)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def sync_log(self) -> None:
         """Flush the log to the disk. Call it before a checkpoint is written.
@@ -190,6 +233,7 @@ class RunFolder:
         So no checkpoint is ever on the disk without the rows of the log up to it.
         """
         try:
+            self._write_waiting()
             flush(self.log)
         except FileNotFoundError:  # nothing was logged yet
             pass
@@ -203,11 +247,16 @@ class RunFolder:
         """Return the rows of the log, without an incomplete last line. Raises RunError."""
         return read_log(self.log)
 
-    def cut_log(self, step: int) -> None:
-        """Remove the rows after `step` from the log, so that no step is logged twice."""
-        if self.log.exists():
-            kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
-            write_file(self.log, "".join(kept))
+    def cut_log(self, step: int) -> int:
+        """Remove the rows after `step` from the log. Return the step of the last row, or 0.
+
+        So no step is logged twice.
+        """
+        if not self.log.exists():
+            return 0
+        kept = [row for row in self.rows() if row["step"] <= step]
+        write_file(self.log, "".join(json.dumps(row) + "\n" for row in kept))
+        return kept[-1]["step"] if kept else 0
 
     def _unusable(self, error):
         return RunError(
@@ -228,12 +277,21 @@ class Watched(RunFolder):
 
     refuse = remove_files = keep = append = sync_log = cut_log = _leave_it
 
+    def later_than(self, step):
+        """Return nothing: the first rank tells the user."""
+        return []
+
+
+def _step_of(path):
+    digits = path.stem.removeprefix("checkpoint-")
+    return int(digits) if digits.isdecimal() else -1
+
 
 def read_log(path: str | Path) -> list[dict]:
     """Return the rows of a metrics.jsonl. Each has an integer "step" and other finite numbers.
 
-    A crash may leave an incomplete last line, without a newline. It is ignored. Raises RunError for
-    any other line that is not such a row.
+    A crash may leave an incomplete last line, without a newline. It is ignored, and so are empty
+    lines. Raises RunError for any other line that is not such a row.
     """
     try:
         lines = Path(path).read_bytes().split(b"\n")
@@ -241,6 +299,8 @@ def read_log(path: str | Path) -> list[dict]:
         raise RunError(f"expected a log at {path}, got {error.strerror!r}: check RUN") from error
     rows = []
     for number, line in enumerate(lines[:-1], 1):
+        if not line.strip():  # of an editor
+            continue
         try:
             row = json.loads(line)
             fits = isinstance(row, dict) and type(row.get("step")) is int
@@ -267,6 +327,18 @@ def environment(ranks: int = 1) -> dict[str, str]:
     blas = threads.blas()
     keys = ("internal_api", "version", "architecture", "num_threads") if blas else ()
     return found | {f"blas {key}": str(blas.get(key)) for key in keys}
+
+
+@functools.cache
+def code() -> str:
+    """Return the beginning of a hash of the package's own code."""
+    package = Path(__file__).parents[1]
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        if path.suffix in (".py", ".cuh"):
+            found.update(path.relative_to(package).as_posix().encode() + b"\0")
+            found.update(path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def _version():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -144,10 +145,14 @@ def train(
                 print("resumed   before the first step: none was made", flush=True)
             elif resume:
                 print(f"resumed   after step {progress.step:,}{progress.regrouped}", flush=True)
+        for note in progress.notes:
+            print(f"note: {note}", file=sys.stderr)
         workspace = Reused()
         if progress.saved is None and ranks.count == 1:  # ranks share the CPUs by their own rule
             choose_threads(progress, workspace, new_threads or config.run.threads)
-        folder.cut_log(progress.step)
+        last = folder.cut_log(progress.step)
+        if ranks.is_first and resume and progress.step - last >= config.run.log_every > 0:
+            print(f"note: {folder.log} has lost its rows after step {last}", file=sys.stderr)
         stream = on_stream if use_graphs(config, ranks) else contextlib.nullcontext
         if ranks.is_first:
             write_file(folder.config, config.to_toml())

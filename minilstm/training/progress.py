@@ -28,7 +28,7 @@ from ..gpu.writer import Writer
 from ..models import EncoderDecoder
 from ..optim import Optimizer
 from ..runs import build, checkpoint
-from ..runs.run_folder import NAMES, RunFolder, environment
+from ..runs.run_folder import NAMES, RunFolder, code, environment
 from ..streams import progress_bar, warn_instead
 from . import pictures
 from .distributed import ALONE, Alone
@@ -71,6 +71,9 @@ class Progress:
     ):
         self.config, self.folder, self.model, self.optimizer = config, folder, model, optimizer
         self.ranks, self.regrouped = ranks, ""
+        self.notes: list[str] = []  # what the user of a resumed run must know
+        self.forced: list[str] = []  # differences that --force accepted
+        self.is_disk_full = False
         self.trial_seconds: float | None = None  # of a step, in the trial of threads
         self.source = source
         self.validation = judging.sequences(validation, VALIDATION_SEQUENCES)
@@ -145,6 +148,17 @@ class Progress:
                 self.readings.clear()
                 return False
         return True
+
+    def log(self, row: dict) -> None:
+        """Append a row to the log. On a full disk it is written later; the first time warns."""
+        trouble = self.folder.append(row)
+        if trouble and not self.is_disk_full:
+            self.warn(trouble)
+        self.is_disk_full = bool(trouble)
+
+    def warn(self, trouble: object) -> None:
+        """Print an error that does not end the run above the progress bar."""
+        self.bar.write(f"warning: {trouble}; training goes on from here", file=sys.stderr)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -229,7 +243,7 @@ class Progress:
         """Append a row to the log, with means since the row before."""
         means = self.interval.means()
         row = {"step": step, "learning_rate": rate, "seconds": round(seconds, 2)}
-        self.folder.append(row | means | self.interval.counts())
+        self.log(row | means | self.interval.counts())
         losses = _losses(means)
         self.bar.set_postfix({name: f"{x:.1f}" for name, x in losses.items()}, refresh=False)
         if losses:
@@ -250,7 +264,7 @@ class Progress:
                 f"expected finite losses, got {found} after step {self.step}; "
                 f"{self.saved_name()} is older: lower --learning-rate"
             )
-        self.folder.append({"step": self.step} | row)
+        self.log({"step": self.step} | row)
         is_best = loss < self.best
         self.best = min(loss, self.best)
         return is_best
@@ -269,9 +283,9 @@ class Progress:
     def write(self, best: bool, saving: bool, is_last: bool = False) -> None:
         """Write the best weights, a checkpoint, or both. On a GPU training goes on meanwhile.
 
-        Raises RunError if the best weights can't be written, or a checkpoint that `is_last`. An
-        earlier checkpoint that can't be written is only a warning, because the next may succeed.
-        Raises NonFiniteError for parameters that are not finite.
+        Raises RunError if a checkpoint that `is_last` can't be written. An earlier one, or the best
+        weights, that can't be written are only a warning, because the next may succeed. Raises
+        NonFiniteError for parameters that are not finite.
         """
         step, keep = self.step, self.config.run.keep
         for name, param in self.model.params().items():
@@ -293,7 +307,10 @@ class Progress:
         def write_both(arrays):
             if best:
                 weights = {name: arrays[name] for name in self.model.params()}
-                checkpoint.write(self.folder.best, weights, about_best)
+                try:
+                    checkpoint.write(self.folder.best, weights, about_best)
+                except RunError as error:
+                    self.warn(error)
             try:
                 if saving:
                     self.folder.sync_log()
@@ -304,7 +321,7 @@ class Progress:
             except RunError as error:
                 if is_last:
                     raise
-                self.bar.write(f"warning: {error}; training goes on from here", file=sys.stderr)
+                self.warn(error)
 
         self.writer.start(write_both, arrays)
 
@@ -318,6 +335,8 @@ class Progress:
             "interval": vars(self.interval),
             "config": self.config.to_toml(),
             "environment": environment(self.ranks.count),
+            "code": code(),
+            "forced": self.forced,
         } | ({"data": self.data} if self.data else {})
 
     def restore(self, force: bool, new_threads: str = "") -> None:
@@ -347,6 +366,7 @@ class Progress:
                 raise ValueError("sums over no steps")
             then = dict(about["environment"])
             data = dict(about.get("data", {}))  # older runs have none
+            self.forced = [str(text) for text in about.get("forced", [])]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(
                 f"{path}: expected the state of a run to resume, got {error!r}: use another one"
@@ -380,13 +400,30 @@ class Progress:
                 f"expected the settings, data and machine of {path}, so that the result has the "
                 f"same bits, got {'; '.join(changed)}: restore them, or go on with --force"
             )
+        if changed:
+            self.forced.append(f"after step {self.step}: {'; '.join(changed)}")
+            self.notes.append(f"--force accepts {'; '.join(changed)}")
+        if about.get("code", code()) != code():
+            self.notes.append(
+                "the code of minilstm is not that of the first part, so bits may differ"
+            )
+        if math.isfinite(self.best) and self.ranks.is_first and not self.folder.best.exists():
+            self.best = math.inf
+            self.notes.append(f"{self.folder.best} is lost: the next validation makes it anew")
+        if later := self.folder.later_than(self.step):
+            self.notes.append(
+                f"{later[0].name} and all later ones are of an earlier continuation: delete them "
+                "if you do not need them"
+            )
         checkpoint.fill(self.model, arrays, path)
         checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
         self.optimizer.unusable = min(self.unusable, self.optimizer.patience)
         self.saved = self.step
         if self.step:
-            # the run may have been interrupted before it kept this checkpoint
-            self.folder.keep(self.step, self.config.run.keep)
+            try:  # the run may have been interrupted before it kept this checkpoint
+                self.folder.keep(self.step, self.config.run.keep)
+            except RunError as error:
+                self.notes.append(str(error))
 
     def draw(self) -> None:
         """Draw curves.png. If frames are pictures, also draw prediction.png and prediction.gif.

@@ -239,6 +239,13 @@ def announce(
         )
     if r.backend == "cupy" and r.graph and ranks.count > 1:
         advice += "\ngraphs    none: steps of several ranks are not recorded as CUDA graphs"
+    schedule = config.optimizer
+    if schedule.schedule == "cosine" and schedule.schedule_steps < r.steps:
+        lowest = schedule.schedule_floor * schedule.learning_rate
+        advice += (
+            f"\nschedule  the learning rate is {lowest:.3g} from step {schedule.schedule_steps:,} "
+            f"on: --schedule-steps {r.steps} would lower it until the end"
+        )
     of = ""
     if math.isfinite(source.num_sequences):
         of = f", {number_of(source.num_sequences, 'sequence', ',')} to train on"

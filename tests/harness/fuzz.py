@@ -297,6 +297,7 @@ def read_resumed():
     model = build.build_model(one, D=8)
     run = SimpleNamespace(folder=run_folder.RunFolder("run"), config=one, model=model)
     run.ranks, run.step, run.seconds, run.interval, run.data = ALONE, 0, 0.0, Interval(), {}
+    run.notes, run.forced, run.best = [], [], 0.0
     run.optimizer = build.build_optimizer(model, one)
     Progress.restore(run, force=True)
     assert np.isfinite(model.flat().value).all()

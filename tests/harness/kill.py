@@ -164,6 +164,8 @@ class Calls:
             return OPEN(path, mode, *arguments, **keywords)
         raw = self.call("open", Raw, path, mode.replace("b", ""))
         raw.calls = self
+        if (arguments[0] if arguments else keywords.get("buffering", -1)) == 0:
+            return raw
         file = io.BufferedWriter(raw)
         return file if "b" in mode else io.TextIOWrapper(file, encoding="utf-8")
 
