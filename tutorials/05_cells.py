@@ -371,10 +371,6 @@ class HalfRepaired(SlidesRNN):
         super().step(run, t)
         run.h[t + 1] += run.a[t]
 
-    @classmethod
-    def sample(cls, rng):
-        return super().sample(rng)
-
 
 set_backend("numpy", "float64")
 wrong = [

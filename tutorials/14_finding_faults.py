@@ -177,10 +177,6 @@ class UnitZeroForAll(PeepholeLSTM):
         a, h, c = run.a, run.h, run.c
         cells.lstm_slopes(a, c[:-1], first, c[1:], h[1:], run.h_to_c, run.c_to_c, scratch)
 
-    @classmethod
-    def sample(cls, rng):
-        return super().sample(rng)
-
 
 # %% [markdown]
 # **Predict:** in the backward pass every unit uses the peephole of unit 0. We check the layer in
@@ -222,10 +218,6 @@ class PeepholesNeverLearn(PeepholeLSTM):
     def accumulate(self, run):
         super().accumulate(run)
         self.Wp.grad[...] = 0
-
-    @classmethod
-    def sample(cls, rng):
-        return super().sample(rng)
 
 
 never = {H: wrong(of_size(PeepholesNeverLearn, H, peepholes=1)) for H in (1, 4)}
