@@ -107,6 +107,18 @@ def test_toml_and_back_is_the_same():
     assert from_toml(Config().to_toml()) == Config() == from_toml("")
 
 
+@pytest.mark.parametrize("text", ["[run]\nzebra = 3", "[quantum]\nhidden = 3"])
+def test_a_name_like_no_known_one_may_be_of_another_version(tmp_path, text):
+    message = refusal(from_toml, text)
+    assert "did you mean" not in message
+    assert message.endswith(": leave it out, or is it of another version of minilstm?")
+
+
+def test_a_choice_like_no_other_gets_no_suggestion():
+    message = refusal(from_toml, "[data]\nspeed = 'zzz'")
+    assert message.endswith("one of constant, random, got 'zzz': choose one of them")
+
+
 def test_a_path_is_a_file_and_a_string_is_text(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text("[model]\nhidden = 7\n")

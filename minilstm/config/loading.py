@@ -18,7 +18,6 @@ Read next: presets/paper.toml.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -30,6 +29,7 @@ from ..errors import ConfigError
 from .schema import CELLS, SECTIONS, Config, Section, cell_file, checked, flag_of, nearest, refusal
 
 PRESETS = Path(__file__).parent / "presets"
+NOT_KNOWN = "leave it out, or is it of another version of minilstm?"  # a name like no known one
 
 
 def from_toml(source: str | Path) -> Config:
@@ -177,15 +177,15 @@ def _checked_tree(tree, where):
     """Return `tree` (section -> key -> value). Raises ConfigError for a bad name or value."""
     for name, values in tree.items():
         if name not in SECTIONS:
-            raise refusal(
-                f"a section of {', '.join(SECTIONS)} in {where}", name, nearest(name, SECTIONS)
-            )
+            expected = f"a section of {', '.join(SECTIONS)} in {where}"
+            raise refusal(expected, name, nearest(name, SECTIONS, NOT_KNOWN))
         if not isinstance(values, Mapping):
             raise refusal(f"a table [{name}] in {where}", values, f"write [{name}] and keys below")
         known = {item.name: item for item in fields(SECTIONS[name])}
         for key, value in values.items():
             if key not in known:
-                raise refusal(f"a key of [{name}] in {where}", key, nearest(key, known))
+                expected = f"a key of [{name}] in {where}"
+                raise refusal(expected, key, nearest(key, known, NOT_KNOWN))
             try:
                 checked(SECTIONS[name], known[key], value)
             except ConfigError as error:
@@ -224,8 +224,6 @@ def _read(source):
 def _preset(name):
     names = preset_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
         other = "choose one; --config FILE takes a file, --resume RUN a run, and a flag one value"
-        remedy = nearest(name, near) if near else other
-        raise refusal(f"a preset of {', '.join(names)}", name, remedy)
+        raise refusal(f"a preset of {', '.join(names)}", name, nearest(name, names, other))
     return PRESETS / f"{name}.toml"

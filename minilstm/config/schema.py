@@ -88,10 +88,10 @@ def checked(section, item, value):
     return value
 
 
-def nearest(word: object, known: Iterable[str]) -> str:
-    """Ask for the known name that is spelled most like `word`."""
-    closest = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.0)[0]
-    return f"did you mean {closest!r}?"
+def nearest(word: object, known: Iterable[str], otherwise: str = "choose one of them") -> str:
+    """Ask for the known name that is spelled like `word`. If there is none, return `otherwise`."""
+    near = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def refusal(expected: str, got: object, remedy: str) -> ConfigError:
