@@ -20,11 +20,12 @@ Read next: experiments/run_figures.py, which draws them.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from .command import Parser, run_command
 from .errors import number_of
 from .experiments.run_figures import NAMES, FigureFolder, captions, draw, open_runs
-from .files import make_folder, write_file
+from .files import expect_writable, make_folder, write_file
 from .runs.own_cell import add_cell_argument
 from .runs.run_folder import RunFolder
 from .runs.trained import find_run, is_packed
@@ -62,12 +63,15 @@ def main(arguments: list[str] | None = None) -> int:
     add_cell_argument(parser)
     options = parser.parse_args(arguments)
     folders = [find_run(run) for run in options.runs]
+    here = f"{folders[0].name}-figures" if is_packed(folders[0]) else folders[0] / "figures"
+    out = Path(options.out or here)
+    # before the figures are drawn, which takes time
+    remedy = "choose another folder by --out DIR"
+    expect_writable(out / "figures.md", folders=True, remedy=remedy)
     runs = open_runs(folders, options.best, options.cell)
     for path, run in zip(folders, runs, strict=True):
         RunFolder(path).warn_if_training(run.name, run.about)
-    here = f"{folders[0].name}-figures" if is_packed(folders[0]) else folders[0] / "figures"
-    out = make_folder(options.out or here)
-    folder = FigureFolder(out, captioned=options.captions)
+    folder = FigureFolder(make_folder(out), captioned=options.captions)
     draw(runs, folder, tuple(options.only or NAMES))
     write_file(out / "figures.md", captions(runs, folder))
     titles = {figure.name: figure.title for figure in folder.drawn}

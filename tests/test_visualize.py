@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -255,6 +256,17 @@ def test_impossible_figures_are_refused_in_one_line(runs, capsys, tmp_path, trai
     train_undrawn(other, tmp_path / "other")
     message = refusal(capsys, runs / "composite", tmp_path / "other", "--out", tmp_path / "out")
     assert "same data" in message and "other" in message
+
+
+def test_a_folder_without_permission_is_refused_before_anything_is_drawn(
+    runs, capsys, monkeypatch, tmp_path
+):
+    """Root may write anywhere, so the system's answer stands in for the one that others get."""
+    monkeypatch.setattr(visualize, "open_runs", lambda *_: pytest.fail("a run was opened"))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for words in ([], ["--out", tmp_path / "new"]):
+        said = refusal(capsys, runs / "composite", *words)
+        assert "got no permission in" in said and "choose another folder by --out DIR" in said
 
 
 def test_matplotlib_waits_until_something_is_drawn():
