@@ -40,7 +40,6 @@ import dataclasses
 import json
 import os
 import re
-import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -55,7 +54,7 @@ from minilstm.config import Config, load
 from minilstm.data.rng import Purpose, keyed_rng
 from minilstm.errors import DataError, RunError, named, number_of, one_line, whole_number
 from minilstm.experiments.film_page import Film, FilmPage, cut_squares, write_film_page
-from minilstm.files import replacing, write_file
+from minilstm.files import replacing, shell_word, write_file
 from minilstm.runs.run_folder import RunFolder
 from minilstm.streams import progress_bar
 from minilstm.training import loop, pace
@@ -416,18 +415,18 @@ def in_words(value: float | list) -> str:
 
 def command_of(video: str | Path, minutes: float, seed: int, folder: Path) -> str:
     """Return the whole command for these settings, to be pasted."""
-    words = [f"python -m data_tools.learn_video {shlex.quote(str(video))}"]
+    words = [f"python -m data_tools.learn_video {shell_word(video)}"]
     words.append(f"--minutes {in_words(minutes)}")
     if seed:
         words.append(f"--seed {seed}")
     if folder != default_folder(Path(video)):
-        words.append(f"--out {shlex.quote(str(folder))}")
+        words.append(f"--out {shell_word(folder)}")
     return " ".join(words)
 
 
 def what_next(video: Path, folder: Path, minutes: float, seed: int) -> dict[str, str]:
     """Return the commands to type next: {command: why}."""
-    run, film, larger = (shlex.quote(str(folder / name)) for name in ("run", "film.npz", "larger"))
+    run, film, larger = (shell_word(folder / name) for name in ("run", "film.npz", "larger"))
     minutes = float(f"{3 * minutes:.3g}")
     longer = command_of(video, minutes, seed, beside(folder, f"{in_words(minutes)}-minutes"))
     train = f"python -m minilstm.train film --path {film}"

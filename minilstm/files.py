@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,15 @@ def text_of(name: str) -> str:
         return raw.decode("utf-8", "backslashreplace")
 
     return re.sub("[\udc80-\udcff]+", decoded, name)
+
+
+def shell_word(path: str | os.PathLike) -> str:
+    """Return a path as one word of a shell command, to be pasted: quoted where it needs quotes.
+
+    A path that begins with a dash would be read as a flag, so it gets "./" before it.
+    """
+    text = os.fspath(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def path_of(text: str) -> str:

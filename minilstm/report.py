@@ -14,7 +14,6 @@ Read next: experiments/report_page.py, which writes it.
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 
 from .command import Parser, at_least, run_command
@@ -22,6 +21,7 @@ from .errors import ConfigError
 from .experiments.live_page import wait_for_run, watch
 from .experiments.report_page import write_report
 from .experiments.tensorboard_log import TensorBoardLog
+from .files import shell_word
 from .runs.own_cell import add_cell_argument
 from .runs.run_folder import RunFolder
 from .runs.trained import find_run, is_packed
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         print(write_report(folder.path, options.sequences, options.best, options.cell))
     if log is not None:
-        print(f"{log.update()}: tensorboard --logdir {shlex.quote(str(folder.path))}")
+        print(f"{log.update()}: tensorboard --logdir {shell_word(folder.path)}")
         log.close()
     return 0
 

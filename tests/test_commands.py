@@ -26,6 +26,7 @@ from data_tools import (
     convert_pth,
     fetch_mnist,
     inspect_file,
+    learn_video,
     make_actions,
     make_digits,
     make_moving_mnist,
@@ -49,8 +50,8 @@ from minilstm.config import SECTIONS, flag_of, from_toml
 from minilstm.config.loading import cells_from
 from minilstm.data import Clips, write_percepts
 from minilstm.errors import RunError
-from minilstm.experiments import run_figures
-from minilstm.files import expect_writable
+from minilstm.experiments import demo_page, run_figures
+from minilstm.files import expect_writable, shell_word
 from minilstm.training.progress import Progress
 
 PACKAGE = Path(minilstm.__file__).parent
@@ -452,6 +453,18 @@ def test_a_pipe_in_place_of_a_file_is_refused_not_waited_for(capsys, run):
         (fetch_mnist, "mnist", "--from", "a.npy"),
     ):
         assert "expected a file, got a pipe or a device" in refusal(capsys, module, *words), words
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [("-dash", "./-dash"), ("a b", "'a b'"), ("-a b", "'./-a b'"), ("runs/-x", "runs/-x")],
+)
+def test_a_path_is_one_word_of_the_shell_and_no_flag(path, word):
+    assert shell_word(path) == shell_word(Path(path)) == word
+    if path == "-dash":
+        assert f"minilstm.report {word}" in " ".join(demo_page.what_next(path))
+        said = " ".join(learn_video.what_next(Path("v"), Path(path), 1, 0))
+        assert f"minilstm.evaluate {word}/run" in said
 
 
 def test_a_run_without_permission_is_not_called_missing(capsys, run, monkeypatch):

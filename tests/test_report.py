@@ -164,14 +164,18 @@ def test_a_report_has_every_figure_with_its_caption_and_all_settings(runs):
     assert 'id="training"' in text and f"train --config {settings} --out NEW" in text
 
 
-def test_the_printed_command_works_in_the_folder_where_it_was_printed(runs, tmp_path, monkeypatch):
-    (tmp_path / "my runs").mkdir()
-    shutil.copytree(runs / "predictor", tmp_path / "my runs" / "a")
+@pytest.mark.parametrize("name", ["my runs/a", "-dash"])
+def test_the_printed_command_works_in_the_folder_where_it_was_printed(
+    runs, tmp_path, monkeypatch, name
+):
+    shutil.copytree(runs / "predictor", tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    reported(Path("my runs", "a"))
-    text = unescape(page(Path("my runs", "a")))
+    report_page.write_report(name, sequences=5)
+    text = unescape(page(Path(name)))
     command = re.search("<pre>(python -m minilstm.train .*) --out NEW</pre>", text)[1]
-    assert config.from_toml(Path(shlex.split(command)[-1])).model.kind == "predictor"
+    file = shlex.split(command)[-1]
+    assert not file.startswith("-"), "it would be read as a flag"
+    assert config.from_toml(Path(file)).model.kind == "predictor"
 
 
 def test_the_model_of_the_slides_size_stands_after_all_that_is_of_the_run(

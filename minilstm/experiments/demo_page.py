@@ -8,7 +8,6 @@ Read next: report_page.py, which lays the page out.
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..data import as_frames
 from ..evaluation import judging
 from ..evaluation.kept_predictions import KEPT, read_kept
 from ..figures import strips
-from ..files import expect_writable, make_folder, write_file
+from ..files import expect_writable, make_folder, shell_word, write_file
 from ..runs.trained import find_run
 from .report_page import (
     commands_section,
@@ -96,7 +95,7 @@ def _full_size():
 
 def what_next(name: str | Path) -> dict[str, str]:
     """Return the commands to type next: {command: why}."""
-    run = shlex.quote(str(name))
+    run = shell_word(name)
     return {
         "python -m minilstm.train one-digit": "train such a model for four minutes only, on two "
         "cores (40.5 nats per frame, sharpness 0.28)",

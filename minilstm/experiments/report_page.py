@@ -12,7 +12,6 @@ import base64
 import dataclasses
 import io
 import json
-import shlex
 import tempfile
 from html import escape
 from pathlib import Path
@@ -26,7 +25,7 @@ from ..errors import RunError, number_of
 from ..evaluation import judging, kept_predictions
 from ..evaluation.frame_errors import in_words
 from ..figures import curves, strips, style
-from ..files import expect_writable, write_file
+from ..files import expect_writable, shell_word, write_file
 from ..runs.run_folder import RunFolder
 from ..runs.trained import find_run, is_packed, read_about
 from ..training.pictures import LOSSES
@@ -254,7 +253,7 @@ def _settings(run, folder):
     if is_packed(folder.path):  # its config.toml lies in the package
         command = read_about(folder.path)["command"]
     else:
-        config = shlex.quote(str(folder.config))
+        config = shell_word(folder.config)
         command = f"python -m minilstm.train --config {config} --out NEW"
     again = escape(command)
     tables = "".join(tables)
