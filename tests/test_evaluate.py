@@ -11,7 +11,7 @@ import pytest
 from small import small
 
 import minilstm
-from minilstm import config, evaluate, visualize
+from minilstm import config, evaluate, report, visualize
 from minilstm.command import run_command
 from minilstm.data import as_vectors
 from minilstm.errors import ConfigError, MinilstmError, RunError, ShapeError
@@ -554,6 +554,91 @@ def test_a_damaged_description_in_a_checkpoint_is_refused_in_one_line(
     assert run_command(lambda: evaluate.main([str(tmp_path / "run")])) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
+
+
+def edited(run, old, new):
+    """Change one line of a run's config.toml by hand."""
+    file = run / "config.toml"
+    text = file.read_text()
+    assert text.count(f"\n{old}\n") == 1
+    file.write_text(text.replace(f"\n{old}\n", f"\n{new}\n"))
+
+
+HAND_EDITS = [
+    ('start = "step"', 'start = "read"', "model.start = 'read', not 'step'"),
+    ('speed = "constant"', 'speed = "random"', "data.speed = 'random', not 'constant'"),
+    ("learning_rate = 0.02", "learning_rate = 0.5", "optimizer.learning_rate = 0.5, not 0.02"),
+    ("hidden = 8", "hidden = 9", "model.hidden = 9, not 8"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), HAND_EDITS)
+def test_settings_that_were_edited_after_the_training_are_refused_by_name(
+    runs, tmp_path, capsys, old, new, said
+):
+    run = shutil.copytree(runs / "unconditional", tmp_path / "run")
+    edited(run, old, new)
+    for main, words in (
+        (evaluate.main, []), (evaluate.main, ["--best"]), (report.main, []), (visualize.main, []),
+    ):  # fmt: skip
+        assert run_command(lambda main=main, words=words: main([str(run), *words])) == 2
+        message = capsys.readouterr().err
+        assert f"{said}: restore them there" in message and message.count("\n") == 1
+        assert f"{run / 'config.toml'}, got" in message
+    with pytest.raises(RunError, match="expected the settings that"):
+        minilstm.load(run)
+    with RunFolder(run).claim():  # a run that is resumed by force, before its next checkpoint
+        if "hidden" not in said:
+            minilstm.load(run)
+    (run / "checkpoint.safetensors").unlink()  # of the best weights no settings are known
+    if "hidden" not in said:
+        minilstm.load(run, best=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("keep = 1", "keep = 3"), ("minutes = 0.0", "minutes = 5.0"), ("graph = true",
+        "graph = false"), ('threads = "auto"', 'threads = "2"'), ("steps = 40", "steps = 80"),
+    ],
+)  # fmt: skip
+def test_settings_that_may_change_on_resume_are_no_other_settings(runs, tmp_path, old, new):
+    run = shutil.copytree(runs / "predictor", tmp_path / "run")
+    edited(run, old, new)
+    minilstm.load(run)
+
+
+def test_places_of_data_and_of_a_cell_are_no_other_settings():
+    def of(**data):
+        cell = data.pop("cell", "peephole")
+        return config.load(overrides={"data": data, "model": {"cell": cell}})
+
+    here, there = (f"{folder}/gru.py:GRU@sha256:{'0' * 64}" for folder in ("/here", "/there"))
+    for before, after in (
+        ({"digits": "/here"}, {"digits": "/there"}),
+        ({"source": "/here/film.npy"}, {"source": "/there/film.npy"}),
+        ({"source": "patches", "path": "/a.npz"}, {"source": "patches", "path": "/b.npz"}),
+        ({"cell": here}, {"cell": there}),
+    ):
+        assert build.other_settings(of(**before), of(**after)) == []
+    changed = "0" * 63 + "1"
+    for before, after in (
+        ({}, {"digits": "/there"}),
+        ({}, {"source": "/there/film.npy"}),
+        ({"cell": here}, {"cell": here[:-64] + changed}),
+        ({"cell": here}, {}),
+    ):
+        assert len(build.other_settings(of(**before), of(**after))) == 1
+
+
+@pytest.mark.parametrize("text", ["x", 3, "[data]\nzebra = 1"])
+def test_a_checkpoint_with_other_text_for_settings_is_refused(runs, tmp_path, text):
+    run = shutil.copytree(runs / "predictor", tmp_path / "run")
+    model, about = build.read_run(run)
+    checkpoint.save(run / "checkpoint.safetensors", model, None, about | {"config": text})
+    with pytest.raises(RunError, match="expected the settings of a run in it, got") as caught:
+        minilstm.load(run)
+    assert "\n" not in str(caught.value)
 
 
 def without_numbers(text):

@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import models
 from ..backend import asarray, current_backend, use_backend
-from ..config import ClassifySettings, Config, from_toml
+from ..config import ClassifySettings, Config, differences, from_toml
 from ..data import (
     Actions,
     Clips,
@@ -47,6 +47,7 @@ from ..layers.rnn import ElmanRNN, Recurrent, SlidesRNN, has_shared_loop
 from ..optim import SGD, Adam, Optimizer, RMSProp, schedule
 from . import checkpoint
 from .own_cell import expect_class, expect_own_cell, read_cell, refuse_inside, with_cell
+from .run_folder import RunFolder
 from .trained import find_run
 
 MODELS = {
@@ -62,6 +63,8 @@ CELLS = {
     "slides-rnn": SlidesRNN,
 }
 RULES: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam}
+# settings that may change when a run is resumed, because no step is computed in another way
+FREE = ("run.minutes", "run.keep", "run.graph", "run.threads")
 SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of the motions; --seed can't be one
 
 
@@ -353,7 +356,9 @@ def read_run(
     """Return the model that `load_run` returns, and the description in its checkpoint.
 
     The description holds the step, the seconds of training, the settings and more. Both are read at
-    once, because a run that still trains may replace the file at any moment.
+    once, because a run that still trains may replace the file at any moment. The best weights have
+    the settings and the fingerprints of the data from the checkpoint beside them. Raises RunError
+    if config.toml has other settings than the run was trained with, and what `load_run` raises.
     """
     run = find_run(run)
     config = read_config(run, cell if isinstance(cell, str) else None)
@@ -366,6 +371,9 @@ def read_run(
             f"expected {path}, got no such file: leave --best out, or copy the file there"
         )
     arrays, about = checkpoint.read(path)
+    if best:
+        about = _shared_description(run) | about
+    _expect_same_settings(run, config, about, but=() if cell is None else ("model.cell",))
     for name, least in (("D", 1), ("step", 0)):
         number = about.get(name)
         if type(number) is not int or number < least:
@@ -382,6 +390,57 @@ def read_run(
     model = build_model(config, D, cell=cell if isinstance(cell, type) else None)
     checkpoint.fill(model, arrays, path)
     return model, about
+
+
+def other_settings(before: Config, after: Config, but: tuple[str, ...] = ()) -> list[str]:
+    """Describe what `after` sets differently, if it changes what a run computes.
+
+    Settings that may change when a run is resumed are left out, such as `run.keep`. So are places
+    of the data, and of the file of a cell. `but` names more of them. The bundled digits are other
+    data than those of a folder.
+    """
+    free = [*FREE, *but, "data.path"]
+    if "bundled" not in (before.data.digits, after.data.digits):
+        free.append("data.digits")
+    if before.data.source.endswith(".npy") and after.data.source.endswith(".npy"):
+        free.append("data.source")
+    old, new = before.model.cell_file, after.model.cell_file
+    if old and new and (old.name, old.sha256) == (new.name, new.sha256):
+        free.append("model.cell")
+    return differences(before, after, free)
+
+
+def _shared_description(run):
+    """Return the settings and the data in a run's newest checkpoint, as far as it has them."""
+    try:
+        _, about = checkpoint.read(RunFolder(run).checkpoint, arrays=False)
+    except RunError:  # the best weights may be read where the checkpoint is lost
+        return {}
+    return {name: about[name] for name in ("config", "data") if name in about}
+
+
+def _expect_same_settings(run, config, about, but):
+    """Raise RunError if config.toml has other settings than the checkpoint of the run.
+
+    Old checkpoints and imported weights have none.
+    """
+    if "config" not in about:
+        return
+    where = RunFolder(run)
+    try:
+        saved = from_toml(str(about["config"]))
+    except ConfigError as error:
+        raise RunError(
+            f"{where.checkpoint}: expected the settings of a run in it, got others ({error}): use "
+            "another checkpoint, or the version of minilstm that made it"
+        ) from error
+    # a run that is extended, or resumed by force, has new settings. Its next checkpoint has them.
+    changed = other_settings(saved, config, but=("run.steps", *but))
+    if changed and not where.is_training():
+        raise RunError(
+            f"expected the settings that {run} was trained with in {where.config}, got "
+            f"{'; '.join(changed)}: restore them there"
+        )
 
 
 def expect_same_data(run: str | Path, config: Config, about: dict) -> None:
