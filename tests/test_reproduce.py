@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from small import small
 
-from minilstm import config, reproduce
+from minilstm import config, reproduce, train
 from minilstm.backend import to_numpy
 from minilstm.command import run_command
 from minilstm.config import ClassifySettings
@@ -34,13 +34,14 @@ from minilstm.experiments import (
     targets,
     verdicts,
 )
-from minilstm.experiments.action_fit import mean_accuracy
+from minilstm.experiments.action_fit import Fit, mean_accuracy
 from minilstm.experiments.many_runs import Trial, steps_made, train_all
 from minilstm.experiments.scales import SCALES
 from minilstm.experiments.table_definitions import TABLES
 from minilstm.experiments.targets import FIGURES, Request
 from minilstm.figures import style
-from minilstm.runs import checkpoint
+from minilstm.files import write_file
+from minilstm.runs import build, checkpoint
 from minilstm.runs.build import open_clips
 from minilstm.runs.run_folder import RunFolder
 
@@ -157,8 +158,64 @@ def test_runs_on_a_file_that_was_replaced_are_no_runs_on_the_new_one(tmp_path, t
 
 def test_a_folder_with_other_settings_is_refused_and_they_are_named(tmp_path, train_undrawn):
     train_undrawn(SMALLEST, tmp_path / "one")
-    with pytest.raises(RunError, match=r"run\.seed = 7, not 0: choose another --out"):
+    found = r"expected .*one to hold .*, got run\.seed = 0, not 7: delete this folder to train this"
+    with pytest.raises(RunError, match=found):
         train_all([trial(tmp_path / "one", seed=7)], 1)
+    train.main(["--resume", str(tmp_path / "one"), "--extend-to", "6", "--quiet"])
+    with pytest.raises(RunError, match=r"got run\.steps = 6, not 4: delete this folder"):
+        train_all([trial(tmp_path / "one")], 1)  # its weights are of another step
+
+
+def test_a_finished_run_whose_free_settings_were_changed_is_still_the_run(tmp_path, train_undrawn):
+    t = trial(tmp_path / "one")
+    train_undrawn(SMALLEST, t.path)
+    words = "--keep", "3", "--minutes", "5", "--threads", "1", "--quiet"
+    train.main(["--resume", str(t.path), *words])
+    settings = build.read_config(t.path).run
+    assert (settings.keep, settings.minutes) == (3, 5) != (t.config.run.keep, t.config.run.minutes)
+    assert steps_made(t) == 4
+    train_all([t], 1)
+    assert build.read_config(t.path).run == settings, "it was left alone"
+
+
+def test_a_run_that_was_stopped_with_a_limit_of_minutes_is_finished_without_it(
+    tmp_path, train_undrawn, tasks_here
+):
+    t = trial(tmp_path / "one")
+    train_undrawn(SMALLEST, t.path)
+    file = RunFolder(t.path).checkpoint
+    shutil.copy(file.with_name("checkpoint-0000000002.safetensors"), file)
+    limited = dataclasses.replace(t.config, run=dataclasses.replace(t.config.run, minutes=1e-9))
+    write_file(RunFolder(t.path).config, limited.to_toml())
+    with tasks_here():
+        train_all([t], 1)
+    assert steps_made(t) == 4
+
+
+def test_runs_whose_data_were_moved_are_the_runs_on_their_new_place(tmp_path, train_undrawn):
+    here, moved = tmp_path / "here.npz", tmp_path / "moved.npz"
+    frames = np.random.default_rng(0).integers(0, 256, (30, 20, 8, 8), np.uint8)
+    np.savez(here, patches=frames)
+    data = SMALLEST["data"] | {"source": "patches", "path": str(here)}
+    train_undrawn(SMALLEST | {"data": data}, tmp_path / "one")
+    here.rename(moved)
+    there = Trial(
+        tmp_path / "one", config.load(overrides=SMALLEST | {"data": data | {"path": str(moved)}})
+    )
+    assert steps_made(there) == 4
+    train_all([there], 1)
+    assert build.read_config(there.path) == there.config
+    many_runs.evaluate_all([there], 1, 5)  # finds them
+    np.savez(moved, patches=frames[::-1])
+    with pytest.raises(RunError, match="expected the data that .* got other patches"):
+        train_all([there], 1)
+    file = RunFolder(there.path).checkpoint
+    arrays, about = checkpoint.read(file)
+    checkpoint.write(file, arrays, {"minilstm": json.dumps(about | {"data": {}})})
+    again = dataclasses.replace(there.config.data, path=str(here))
+    unknown = Trial(there.path, dataclasses.replace(there.config, data=again))
+    with pytest.raises(RunError, match="got data.path = .*moved.npz', not .*here.npz'"):
+        steps_made(unknown)  # nothing says what its data were
 
 
 def test_a_failing_run_is_named_with_its_error_and_stops_the_others(tmp_path):
@@ -465,8 +522,21 @@ def test_a_fit_of_other_settings_in_the_same_out_is_refused(out, tmp_path):
     action_experiments.fit_all({name: fit}, tmp_path, 1)
     action_experiments.fit_all({name: fit}, tmp_path, 1)  # found, and left alone
     other = dataclasses.replace(fit, settings=fit.settings | {"dropout": 0.25})
-    with pytest.raises(RunError, match="another settings: choose another --out"):
+    with pytest.raises(RunError, match="another settings: delete this file to make this fit anew"):
         action_experiments.fit_all({name: other}, tmp_path, 1)
+
+
+def test_a_fit_whose_digits_percepts_or_runs_were_moved_is_the_same_fit(tmp_path):
+    fit = Fit({"digits": "/here", "labels": 3}, "/here/runs/one", percepts="/here/rgb")
+    text = json.dumps({"fit": dataclasses.asdict(fit)})
+    (tmp_path / "a.result.json").write_text(text)
+    moved = dataclasses.replace(
+        fit, settings=fit.settings | {"digits": "/there"}, run="/there/one", percepts="/there/rgb"
+    )
+    assert action_experiments.fit_all({"a": moved}, tmp_path, 1)["a"] == json.loads(text)
+    for change in ({"run": "/here/runs/two"}, {"settings": fit.settings | {"digits": "bundled"}}):
+        with pytest.raises(RunError, match=f"another {next(iter(change))}: delete"):
+            action_experiments.fit_all({"a": dataclasses.replace(fit, **change)}, tmp_path, 1)
 
 
 def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
@@ -475,10 +545,10 @@ def test_rows_of_one_seed_learn_from_the_same_labelled_clips():
         open_clips(ClassifySettings(**plan.fit(method, "rgb", 3, 1)[1].settings))
         for method in ("baselines", "baseline", "composite")
     ]
-    for train, validation, test in parts:
-        assert (train.frames == parts[0][0].frames).all()
+    for learn, validation, test in parts:
+        assert (learn.frames == parts[0][0].frames).all()
         assert (test.frames == parts[0][2].frames).all()
-        assert len(train) == 3 * 18 and len(validation) == 18 and len(test) == 36
+        assert len(learn) == 3 * 18 and len(validation) == 18 and len(test) == 36
     other = open_clips(ClassifySettings(**plan.fit("baseline", "rgb", 3, 0)[1].settings))
     assert (other[0].frames != parts[0][0].frames).any()
     assert (other[2].frames == parts[0][2].frames).all()

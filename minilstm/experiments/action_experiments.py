@@ -126,11 +126,15 @@ def fit_all(fits: Mapping[str, Fit], folder: Path, workers: int) -> dict[str, di
     """
     paths = {name: folder / f"{name}.result.json" for name in fits}
     for name, path in paths.items():
-        if path.exists() and (there := _result(path)["fit"]) != (about := _in_json(fits[name])):
-            other = [key for key in about if there.get(key) != about[key]]
+        if not path.exists():
+            continue
+        there, about = _result(path)["fit"], _in_json(fits[name])
+        other = [k for k in about if _without_place(k, there.get(k)) != _without_place(k, about[k])]
+        if other:
             raise RunError(
                 f"expected {path} to be the fit that this command asks for, got another "
-                f"{', '.join(other)}: choose another --out"
+                f"{', '.join(other)}: delete this file to make this fit anew, or choose another "
+                "--out"
             )
     if not all(path.exists() for path in paths.values()):
         with RunFolder(folder).claim():  # no other process may work in this folder
@@ -147,6 +151,21 @@ def _fit_unfinished(fits, folder, paths, workers):
             words = ["minilstm.experiments.action_fit", str(settings)]
             tasks.append(Task(name, words, output=path))
     run_all(tasks, workers, "recognition", "fit", len(fits) - len(tasks))
+
+
+def _without_place(key, value):
+    """Return a value of a fit without what only says where data or runs lie, or how many threads.
+
+    plan_real_clips compares the percepts themselves.
+    """
+    if key == "run":
+        return Path(str(value)).name
+    if key == "percepts":
+        return bool(value)
+    if key == "settings" and isinstance(value, dict):
+        digits = "bundled" if value.get("digits") == "bundled" else "of a folder"
+        return value | {"digits": digits} | dict.fromkeys(("threads", "graph"))
+    return value
 
 
 def _in_json(fit):

@@ -17,6 +17,7 @@ Read next: targets.py, which says which runs are needed.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import runpy
 import signal
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import IO
 
 from ..command import Interrupted, stop_signals
-from ..config import Config, differences
+from ..config import Config
 from ..errors import MinilstmError, RunError
 from ..files import read_json, write_file
 from ..runs import build, checkpoint
@@ -68,9 +69,11 @@ class Task:
 def train_all(trials: Sequence[Trial], workers: int) -> None:
     """Train the trials that are not finished. A trial that was interrupted is resumed.
 
-    Raises RunError if a folder has other settings or other data, if a run fails (the message names
-    it), and if another process trains or evaluates runs in the same folder.
+    Runs whose data lie elsewhere now record the new place. Raises RunError if a folder has other
+    settings or other data, if a run fails (the message names it), and if another process trains or
+    evaluates runs in the same folder.
     """
+    _record_places(trials)
     if any(steps_made(trial) != trial.config.run.steps for trial in trials):
         with RunFolder(trials[0].path.parent).claim():  # no other process may work in this folder
             _train_unfinished(trials, workers)
@@ -83,7 +86,9 @@ def _train_unfinished(trials, workers):
         if steps == trial.config.run.steps:
             finished += steps
             continue
-        words = ["minilstm.train", "--resume", str(trial.path)]
+        # a limit that was typed for one start would end this one early, too
+        minutes = f"{trial.config.run.minutes:g}"
+        words = ["minilstm.train", "--resume", str(trial.path), "--minutes", minutes]
         if steps is None:
             settings = trial.path.with_name(f"{trial.path.name}.toml")
             write_file(settings, trial.config.to_toml())
@@ -96,21 +101,43 @@ def _train_unfinished(trials, workers):
 def steps_made(trial: Trial) -> int | None:
     """Return the step of a trial's checkpoint, 0 without one, or None if there is no run yet.
 
-    Raises RunError if the folder holds a run with other settings, or on other data.
+    Settings that change no result may differ: those that --resume may change, and places of the
+    data. Raises RunError if the folder holds a run with other settings, or on other data.
     """
     folder = RunFolder(trial.path)
     if not folder.config.exists():
         return None
-    if found := differences(build.read_config(trial.path), trial.config):
+    about = None
+    if folder.checkpoint.exists():
+        _, about = checkpoint.read(folder.checkpoint, arrays=False)
+    there = build.read_config(trial.path)
+    may_move = about is None or bool(about.get("data"))
+    if found := build.other_settings(trial.config, there, may_move=may_move):
         raise RunError(
-            f"expected {trial.path} to hold the run that this command asks for, got other "
-            f"settings: {'; '.join(found)}: choose another --out"
+            f"expected {trial.path} to hold the run that this command asks for, got "
+            f"{'; '.join(found)}: delete this folder to train this run anew, or choose another "
+            "--out"
         )
-    if not folder.checkpoint.exists():
+    if about is None:
         return 0
-    _, about = checkpoint.read(folder.checkpoint, arrays=False)
     build.expect_same_data(trial.path, trial.config, about)
     return about.get("step")
+
+
+def _record_places(trials):
+    """Write the places of the data into the settings of runs whose data have been moved.
+
+    `steps_made` compares the data there with those that the run was trained on.
+    """
+    for trial in trials:
+        folder = RunFolder(trial.path)
+        if not folder.config.exists():
+            continue
+        settings = build.read_config(trial.path)
+        if settings.data != trial.config.data and steps_made(trial) is not None:
+            with folder.claim():
+                moved = dataclasses.replace(settings, data=trial.config.data)
+                write_file(folder.config, moved.to_toml())
 
 
 def evaluate_all(
@@ -123,6 +150,7 @@ def evaluate_all(
     current, even if the computer's clock was set back. Raises RunError if a result is damaged, if a
     run can't be judged (the message names it), and if another process works in the folder.
     """
+    _record_places(trials)
     paths = [t.path.with_name(f"{t.path.name}.evaluation-{sequences}.json") for t in trials]
     if any(_is_old(*pair) for pair in zip(trials, paths, strict=True)):
         with RunFolder(trials[0].path.parent).claim():  # no other process may work in this folder

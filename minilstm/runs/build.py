@@ -405,17 +405,22 @@ def read_run(
     return model, about
 
 
-def other_settings(before: Config, after: Config, but: tuple[str, ...] = ()) -> list[str]:
+def other_settings(
+    before: Config, after: Config, but: tuple[str, ...] = (), may_move: bool = True
+) -> list[str]:
     """Describe what `after` sets differently, if it changes what a run computes.
 
     Settings that may change when a run is resumed are left out, such as `run.keep`. So are places
-    of the data, and of the file of a cell. `but` names more of them. The bundled digits are other
-    data than those of a folder.
+    of the data, and of the file of a cell. `but` names more of them. With `may_move=False` another
+    file or folder of data is named, because nothing says whether it has the same bytes. Folders of
+    MNIST's digits need no such care, but the bundled digits are other data.
     """
-    free = [*FREE, *but, "data.path"]
+    free = [*FREE, *but]
     if "bundled" not in (before.data.digits, after.data.digits):
         free.append("data.digits")
-    if before.data.source.endswith(".npy") and after.data.source.endswith(".npy"):
+    if may_move:
+        free.append("data.path")
+    if may_move and before.data.source.endswith(".npy") and after.data.source.endswith(".npy"):
         free.append("data.source")
     old, new = before.model.cell_file, after.model.cell_file
     if old and new and (old.name, old.sha256) == (new.name, new.sha256):
