@@ -794,6 +794,8 @@ def test_a_weak_recurrence_is_a_fifth_of_another_and_all_else_is_the_same(cell):
         assert_identical(after, fifth, f"{name} with weak-recurrence ", remedy)
         if (after != before).any():
             weaker.append(name)
+    if not weaker and not set(strong) & set(recurrent):
+        pytest.skip("this cell has no matrix of the state named Wh or W")
     assert weaker, (
         f"weak-recurrence: expected recurrent weights a fifth as large, got none in "
         f"{list(strong)}: make them by init.recurrent(rng, H, G)"

@@ -949,6 +949,16 @@ def test_a_run_says_what_it_wrote_and_what_to_type_next(tmp_path, monkeypatch, c
     assert capsys.readouterr().out == ""
 
 
+def test_what_a_run_says_to_type_next_works_in_a_folder_with_a_dash(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train.main([*map(str, FLAGS), "--steps", "2", "--out=-dash"])
+    assert "python -m minilstm.evaluate ./-dash " in capsys.readouterr().out
+    train.main(["--resume", "./-dash", "--extend-to", "3"])
+    assert "python -m minilstm.evaluate ./-dash " in capsys.readouterr().out
+    os.unlink("./-dash/checkpoint.safetensors")
+    assert "--config ./-dash/config.toml --out ./-dash" in refused(capsys, "--resume", "./-dash")
+
+
 def test_resume_without_a_run_is_refused_by_the_parser(capsys):
     with pytest.raises(SystemExit) as exit:
         main("--resume")

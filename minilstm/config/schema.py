@@ -174,19 +174,26 @@ def cell_file(text: str) -> CellFile | None:
 
 
 def refuse_no_class(text: str) -> None:
-    """Raise ConfigError for FILE.py without a class. It names the classes in the file's text.
+    """Raise ConfigError for FILE.py without a class, or with another form of it.
 
-    The file is read, but not executed.
+    It names the classes in the file's text. The file is read, but not executed.
     """
     path = text.removesuffix(":")
     if not path.endswith(".py"):
+        if ":" in text:
+            remedy = "a file's name ends with .py, and one colon stands before the class"
+            raise refusal("a cell as FILE.py:CLASS", text, remedy)
         return
     try:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         names = []
     else:
-        names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+        names = [  # not dataclasses: they hold the arrays of a cell
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.ClassDef) and not node.decorator_list
+        ]
     remedy = f"add the class, such as {path}:{names[-1] if names else 'GRU'}"
     defined = f"; the file defines {', '.join(names)}" if names else ""
     raise refusal("a cell as FILE.py:CLASS", text, remedy + defined)

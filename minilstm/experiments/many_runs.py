@@ -112,7 +112,8 @@ def steps_made(trial: Trial) -> int | None:
         _, about = checkpoint.read(folder.checkpoint, arrays=False)
     there = build.read_config(trial.path)
     may_move = about is None or bool(about.get("data"))
-    if found := build.other_settings(trial.config, there, may_move=may_move):
+    but = ("run.threads",)  # each of several workers has its share
+    if found := build.other_settings(trial.config, there, but, may_move):
         raise RunError(
             f"expected {trial.path} to hold the run that this command asks for, got "
             f"{'; '.join(found)}: delete this folder to train this run anew, or choose another "

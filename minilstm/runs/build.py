@@ -67,7 +67,7 @@ CELLS = {
 }
 RULES: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam}
 # settings that may change when a run is resumed, because no step is computed in another way
-FREE = ("run.minutes", "run.keep", "run.graph", "run.threads")
+FREE = ("run.minutes", "run.keep", "run.graph")
 SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of the motions; --seed can't be one
 
 
@@ -453,7 +453,7 @@ def _expect_same_settings(run, config, about, but):
             "another checkpoint, or the version of minilstm that made it"
         ) from error
     # a run that is extended, or resumed by force, has new settings. Its next checkpoint has them.
-    changed = other_settings(saved, config, but=("run.steps", *but))
+    changed = other_settings(saved, config, but=("run.steps", "run.threads", *but))
     if changed and not where.is_training():
         raise RunError(
             f"expected the settings that {run} was trained with in {where.config}, got "

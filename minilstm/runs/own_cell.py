@@ -148,8 +148,8 @@ def _read(path):
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"expected the file of a cell at {path}, got {error.strerror!r}: name it by --cell "
-            "FILE:CLASS or load(run, cell=...)"
+            f"expected the file of a cell at {path}, got {error.strerror!r}: check the path; a run "
+            "takes another by --cell FILE:CLASS or load(run, cell=...)"
         ) from error
 
 
@@ -168,6 +168,8 @@ def _run(code, path, name):
                  if frame.filename == str(path)]  # fmt: skip
         lines += [error.lineno] if isinstance(error, SyntaxError) else []
         said = " ".join(str(error).split()) or "no message"
+        if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
+            said += f"; the file's folder is not searched: set PYTHONPATH={path.parent}"
         raise ConfigError(
             f"{path}, line {lines[-1] if lines else '?'}: expected a file that defines a cell, got "
             f"{type(error).__name__}: {said}"

@@ -19,7 +19,6 @@ import functools
 import hashlib
 import json
 import platform
-import shlex
 import shutil
 import sys
 import threading
@@ -32,7 +31,7 @@ import numpy as np
 from .. import threads
 from ..backend import current_backend
 from ..errors import RunError
-from ..files import flush, make_folder, remove_temporaries, replacing, write_file
+from ..files import flush, make_folder, remove_temporaries, replacing, shell_word, write_file
 from ..gpu.diagnosis import about_device
 
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # a disk that somebody may empty
@@ -145,10 +144,10 @@ class RunFolder:
             return
         remedy = (
             "copy it from where the run was made, or train anew by --force --config "
-            f"{shlex.quote(str(self.config))} --out {shlex.quote(str(self.path))}"
+            f"{shell_word(self.config)} --out {shell_word(self.path)}"
         )
         if numbered:
-            command = shlex.join(["cp", str(numbered[-1]), str(self.checkpoint)])
+            command = f"cp {shell_word(numbered[-1])} {shell_word(self.checkpoint)}"
             remedy = f"go on from the newest one left, {command}"
         raise RunError(
             f"expected {self.checkpoint} to go on from, got a folder without it, but with "

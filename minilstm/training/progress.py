@@ -9,7 +9,6 @@ Read next: ../runs/run_folder.py (the files), ../runs/checkpoint.py, ../evaluati
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 import time
 from dataclasses import dataclass, field
@@ -19,10 +18,11 @@ from typing import NoReturn
 
 from .. import threads
 from ..backend import current_backend, xp
-from ..config import Config, differences, from_toml
+from ..config import Config, from_toml
 from ..data import Source
 from ..errors import NonFiniteError, RunError, number_of
 from ..evaluation import judging
+from ..files import shell_word
 from ..gpu.transfers import Readings
 from ..gpu.writer import Writer
 from ..models import EncoderDecoder
@@ -40,8 +40,6 @@ SLOWER_SECONDS = 10.0  # over which the time of a step is averaged before it is 
 SPIKE_RATIO = 2.0  # a loss this many times the usual one is reported
 PATIENCE_STEPS = 10  # steps in a row that are not finite, after which training stops
 MAX_STEPS_AHEAD = 100  # steps that a device may be ahead of the log
-# settings that may differ when a run is resumed
-MAY_CHANGE = ("run.steps", "run.minutes", "run.keep", "run.graph")
 # parts of the environment that another number of ranks changes
 CHANGED_BY_RANKS = ("ranks", "blas num_threads")
 
@@ -387,10 +385,12 @@ class Progress:
             then["blas num_threads"] = number
         if grouped:
             self.regrouped = f", {', '.join(grouped)}: equal within rounding, not to the bit"
-        moved = _moved(saved.data, self.config.data, bool(data))
-        if _same_cell(saved.model.cell_file, self.config.model.cell_file):
-            moved.append("model.cell")
-        changed = _differences(saved, self.config, then, now, moved)
+        changed = build.other_settings(saved, self.config, ("run.steps",), may_move=bool(data))
+        changed += [
+            f"{name} {now.get(name, 'unknown')}, not {then.get(name, 'unknown')}"
+            for name in dict.fromkeys((*then, *now))
+            if now.get(name) != then.get(name)
+        ]
         changed += [
             f"other {role} ({self.data.get(role, 'none')})"
             for role in build.other_data(data, self.data)
@@ -441,7 +441,7 @@ class Progress:
 
         `go_on` is the command that continues the run, train --resume by default.
         """
-        run = shlex.quote(str(self.folder.path))
+        run = shell_word(self.folder.path)
         written = [name for name in NAMES if (self.folder.path / name).exists()]
         commands = {f"python -m minilstm.evaluate {run}": "judge it on unseen sequences"}
         if self.step < self.config.run.steps:
@@ -499,7 +499,7 @@ class StepClock:
             return said
         return (
             f"{said}; it may be faster to stop with Ctrl-C and to go on by python -m "
-            f"minilstm.train --resume {shlex.quote(str(self.run))} --threads 1"
+            f"minilstm.train --resume {shell_word(self.run)} --threads 1"
         )
 
 
@@ -546,31 +546,3 @@ def _finite(value):
 
 def _every(count, step):
     return count > 0 and step % count == 0
-
-
-def _moved(before, after, known):
-    """Return the settings that only give the place of the data. They may change.
-
-    `known` says whether the checkpoint has fingerprints of the data, by which they are compared.
-    """
-    moved = ["data.digits"] if "bundled" not in (before.digits, after.digits) else []
-    if known and before.source == after.source:
-        moved.append("data.path")
-    if known and before.source.endswith(".npy") and after.source.endswith(".npy"):
-        moved.append("data.source")
-    return moved
-
-
-def _same_cell(before, after):
-    """Return True if two files of cells have the same bytes and name the same class."""
-    return before and after and (before.name, before.sha256) == (after.name, after.sha256)
-
-
-def _differences(saved, config, then, now, moved=()):
-    """Describe the differences of settings and environment that change the last bits."""
-    names = [*then, *(name for name in now if name not in then)]
-    return differences(saved, config, but=(*MAY_CHANGE, *moved)) + [
-        f"{name} {now.get(name, 'unknown')}, not {then.get(name, 'unknown')}"
-        for name in names
-        if now.get(name) != then.get(name)
-    ]
