@@ -84,8 +84,9 @@ def test_small_models_of_the_same_proportions_tell_the_memory_of_a_large_one(
 
 
 @pytest.mark.parametrize("model", [{}, {"layers": 3, "dropout": 0.5}, {"conditional": "both"}])
-def test_training_and_validation_take_no_more_buffers_than_was_told(tmp_path, model):
-    """Validation has 200 sequences; it decodes as many at a time as a training step."""
+def test_training_and_validation_take_no_more_buffers_than_was_told(tmp_path, monkeypatch, model):
+    """Validation has 200 sequences. Unless they are cheap, it decodes a batch at a time."""
+    monkeypatch.setattr(resources, "VALIDATION_BYTES", 0)
     settings = config.load(
         overrides={
             "data": {"frame_size": 12, "digit_size": 6, "past": 6, "future": 6},
@@ -107,6 +108,13 @@ def test_training_and_validation_take_no_more_buffers_than_was_told(tmp_path, mo
     with mock.patch.object(loop, "Reused", Watched), mock.patch.object(Progress, "draw"):
         loop.train(settings, tmp_path / "run", quiet=True)
     assert pools and sum(pool.nbytes for pool in pools) <= 1.01 * told
+
+
+def test_validation_decodes_many_sequences_at_a_time_if_they_are_cheap():
+    assert resources.Memory(0, 10_000).validated(3) == 200
+    assert resources.Memory(0, 1_000_000).validated(3) == 16
+    assert resources.Memory(0, 50_000_000).validated(3) == 3
+    assert resources.Memory(0, 50_000_000).validated(256) == 256
 
 
 def test_a_cell_of_ones_own_is_not_built_in_sizes_that_nobody_asked_for(tmp_path):

@@ -130,6 +130,7 @@ def train(
     description = resources.announce(model, config, memory, source, out, ranks)
     with folder.claim(), threads.restored():
         progress = Progress(config, folder, model, optimizer, source, validation, quiet, ranks)
+        progress.validated = memory.validated(-(-config.run.batch_size // ranks.count))
         if not resume:
             folder.remove_files()
         if resume and folder.checkpoint.exists():

@@ -8,6 +8,7 @@ Read next: ../runs/run_folder.py (the files), ../runs/checkpoint.py, ../evaluati
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -25,6 +26,7 @@ from ..evaluation import judging
 from ..files import shell_word
 from ..gpu.transfers import Readings
 from ..gpu.writer import Writer
+from ..layers.workspace import Fresh, use_workspace
 from ..models import EncoderDecoder
 from ..optim import Optimizer
 from ..runs import build, checkpoint
@@ -75,6 +77,7 @@ class Progress:
         self.trial_seconds: float | None = None  # of a step, in the trial of threads
         self.source = source
         self.validation = judging.sequences(validation, VALIDATION_SEQUENCES)
+        self.validated = config.run.batch_size  # sequences at a time
         self.data = build.data_fingerprints(config)
         self.quiet = quiet
         self.writer = Writer()
@@ -216,11 +219,14 @@ class Progress:
         )
 
     def _validation_losses(self):
-        """Return the losses on validation sequences, of as many at a time as in a training step."""
+        """Return the losses on validation sequences."""
         rows = -(-self.config.run.batch_size // self.ranks.count)
-        return judging.losses_and_means(
-            self.model, self.validation, self.config.data.past, with_means=False, chunk=rows
-        )
+        own = use_workspace(Fresh()) if self.validated > rows else contextlib.nullcontext()
+        with own:  # unless the buffers of a training step have the right size
+            return judging.losses_and_means(
+                self.model, self.validation, self.config.data.past, with_means=False,
+                chunk=self.validated,
+            )  # fmt: skip
 
     def _are_losses_finite(self):
         """Return True if training on the validation sequences would give finite losses."""

@@ -16,6 +16,7 @@ from ..backend import asarray, current_backend, free_host_memory, use_backend, x
 from ..config import Config
 from ..data import Source
 from ..errors import ConfigError, number_of
+from ..evaluation import judging
 from ..gpu import products, side_by_side, wavefront
 from ..gpu.diagnosis import tf32_is_offered
 from ..layers import linear
@@ -53,6 +54,9 @@ def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
     return 2 * total * config.run.batch_size / 1e9
 
 
+VALIDATION_BYTES = 16_000_000  # that validation may take for buffers of its own
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes of memory for training: `fixed`, and `per_sequence` of a batch."""
@@ -63,6 +67,15 @@ class Memory:
     def needed(self, batch_size: int) -> int:
         """Return the bytes for batches of this size."""
         return self.fixed + batch_size * self.per_sequence
+
+    def validated(self, batch_size: int) -> int:
+        """Return how many validation sequences are decoded at a time.
+
+        They are as many as in a batch, which have the buffers of a training step, or up to 200 if
+        these need no more than VALIDATION_BYTES.
+        """
+        cheap = min(judging.CHUNK_SEQUENCES, VALIDATION_BYTES // self.per_sequence)
+        return max(batch_size, cheap)
 
 
 def weights_memory(config: Config, D: int) -> int:
