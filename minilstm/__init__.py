@@ -1,8 +1,8 @@
 """minilstm: "Unsupervised Learning of Video Representations using LSTMs", to be read.
 
 Every forward and backward pass is written out, in plain NumPy or CuPy. Read in this order:
-in layers/ cells.py, linear.py, rnn.py, lstm.py, stack.py and losses.py; in models/ encoder.py,
-decoder.py and composite.py; training/step.py.
+in layers/ cells.py, layer.py, linear.py, rnn.py, lstm.py, stack.py and losses.py; in models/
+encoder.py, decoder.py and composite.py; training/step.py.
 
     model = minilstm.load("runs/composite-0")      # a run folder of `python -m minilstm.train`
     future = model.rollout(past, 50)               # past (T, B, ...) in [0, 1] -> (50, B, ...)

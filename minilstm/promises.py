@@ -208,7 +208,8 @@ class Trial:
         remedy = f"return ({names},)" if len(self.states) == 1 else f"return ({names})"
         if not isinstance(returned, tuple | list) or len(returned) != len(self.states):
             got = type(returned).__name__
-            self.fail(method, f"a tuple, one array for each of {self.states}", got, remedy)
+            wanted = f"a tuple with an array for each state ({', '.join(self.states)})"
+            self.fail(method, wanted, got, remedy)
         for name, array in zip(self.states, returned, strict=True):
             self._array(method, what.format(name), array, (self.B, self.H), remedy)
 

@@ -36,6 +36,7 @@ from minilstm.layers.init import PAPER_INIT
 from minilstm.layers.linear import add_product, affine_dw, affine_dx
 from minilstm.layers.rnn import Recurrent
 from minilstm.layers.unrolled import Unrolled
+from minilstm.promises import PromiseError, expect_promises
 from minilstm.runs import build
 
 set_backend("numpy", "float64")
@@ -226,9 +227,32 @@ assert set(wrong) == {"Wx", "Wh", "b", "x", "state.0"}
 # python -m minilstm.visualize runs/gru
 # ```
 #
-# The second command needs pytest: `pip install -e '.[test]'`. It tests the contract that every
-# layer of the library keeps. For example, a layer does not change its inputs, keeps the dtype, and
-# allows a second forward pass before the first backward pass.
+# Gradients are not all that a cell must get right. So `gradcheck` and `train` first try what the
+# docstring of `Recurrent` says: a cell changes no input, keeps the dtype, draws no random numbers,
+# *adds* to its gradients, and more ([promises.py](../minilstm/promises.py)). They name a mistake in
+# the method that makes it. The second command runs more such tests; it needs pytest: `pip install
+# -e '.[test]'`.
+#
+# Here is a cell that breaks one of these promises:
+
+
+# %%
+class NoTuple(GRU):
+    """GRU that returns the gradient of its start state alone, and not in a tuple."""
+
+    def start_gradient(self, run):
+        return run.dh
+
+
+try:
+    expect_promises(NoTuple)
+except PromiseError as error:
+    print("PromiseError:", error)
+else:
+    raise AssertionError("a broken promise was not noticed")
+
+# %% [markdown]
+# And this is what the first command prints for our GRU:
 
 # %%
 FILE = Path(os.path.relpath(kit.FOLDER / "own_cells.py"))

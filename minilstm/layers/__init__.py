@@ -1,6 +1,6 @@
 """The paper, part 1: cells, recurrent layers, losses.
 
-Read layer.py (its first half), cells.py, linear.py, rnn.py, lstm.py, stack.py and losses.py. Then
+Read cells.py, layer.py (its first half), linear.py, rnn.py, lstm.py, stack.py and losses.py. Then
 read models/. The other files can wait:
 
     unrolled.py       the arrays of a recurrent layer over all time steps
