@@ -210,7 +210,7 @@ def _why(a, n):
     if not np.isfinite(a).all():
         return "backward gives NaN or inf"
     if a.size and not a.any():
-        return "backward gives zeros" if n.any() else "it has no effect on the outputs"
+        return "backward gives zeros" if n.any() else "this array has no effect on the outputs"
     return ""
 
 

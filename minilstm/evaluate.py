@@ -136,7 +136,7 @@ def judge(name: str, run: Path, options, several: bool) -> tuple[dict, str]:
                 f"expected no --digits for {source}, which has none, got {options.digits}: leave "
                 "it out"
             )
-        load_digits(options.digits, "test")  # an error is in these digits, not in those of the run
+        load_digits(options.digits, "test")  # first, so that an error names these digits
         data = dataclasses.replace(config.data, digits=options.digits)
         config = dataclasses.replace(config, data=data)
     precision = config.run.dtype if options.backend == "numpy" else config.run.precision

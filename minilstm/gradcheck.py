@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m minilstm.gradcheck",
         description="Check every gradient of every layer and model by finite differences and by "
-        "complex steps. Exits with 1 if any is wrong.",
+        "complex steps. Exits with 1 if any is wrong, with 2 if a cell breaks a rule of Recurrent.",
     )
     parser.add_argument(
         "only",
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     if own and not wrong:
         cell = shlex.quote(f"{Path(own.path).resolve()}:{own.name}")
         print(
-            "for more tests of this cell, in the folder of the project: python -m pytest "
+            "for the tests of every layer on this cell, in the project's folder: python -m pytest "
             f"tests/test_contracts.py --cell {cell}"
         )
     return 1 if wrong or not rows else 0

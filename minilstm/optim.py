@@ -253,7 +253,7 @@ class RMSProp(Optimizer):
         _expect_at_least(0, epsilon=epsilon)
         if decay <= 0.5 and not flat.value.dtype.type(epsilon) > 0:
             raise ConfigError(
-                "expected epsilon > 0 for rmsprop with a decay up to 0.5, where s can be 0, got "
+                "expected epsilon > 0 after rounding, for rmsprop with a decay up to 0.5, got "
                 f"{epsilon}: set --epsilon, such as 1e-8"
             )
         self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
@@ -311,8 +311,8 @@ class Adam(Optimizer):
         _expect_share(momentum=momentum, decay=decay)
         if not flat.value.dtype.type(epsilon) > 0:  # 1e-50 is 0 in float32
             raise ConfigError(
-                f"expected epsilon > 0 for adam, which divides 0 by 0 where a gradient is zero, "
-                f"got {epsilon}: set --epsilon, such as 1e-8"
+                "expected epsilon > 0 after rounding, for adam, where 0 / 0 is NaN, got "
+                f"{epsilon}: set --epsilon, such as 1e-8"
             )
         self.momentum, self.decay, self.epsilon = momentum, decay, epsilon
 

@@ -1,8 +1,8 @@
-"""Try what a recurrent cell promises beside right gradients, on small samples of it.
+"""Check that a recurrent cell keeps the rules of `Recurrent`, on small samples of it.
 
 `minilstm.gradcheck FILE.py:CLASS` and `minilstm.train --cell FILE.py:CLASS` try a cell of the
-user's own before they do anything else. So a mistake is named in the method that makes it, and not
-later in a line of the package. The arrays of `run` hold NaN here, in place of the numbers of an
+user's own before they do anything else. The message names the method in which a mistake shows, and
+what to do. The arrays of `run` hold NaN here, in place of the numbers of an
 earlier step. So a number that was never written is found.
 
 Read next: layers/rnn.py `Recurrent`, which says what each method must do.
@@ -27,9 +27,11 @@ from .layers.workspace import Reused, use_workspace
 # What to do, in words. tests/test_contracts.py says the same of every layer.
 ADD = "in accumulate add to .grad (+=, or affine_dw), and assign nothing"
 KEEP_IN_RUN = "keep what backward needs in run (of begin), not in self"
-WRITE_NO_INPUT = "copy an array that was given before you change it; only run's arrays are yours"
+WRITE_NO_INPUT = "copy an input before you change it; write only to arrays of run"
 PURE = "draw no random numbers in forward, and keep nothing in self from one call to the next"
-NEVER_WRITTEN = "write all of it, and divide by no zero (the arrays of run hold NaN at first)"
+NEVER_WRITTEN = "write every element, and divide by no zero (arrays of run start as NaN)"
+KEEP_ARRAYS = "write into the arrays of run, and replace none of them"
+SAME_GRADIENTS = "the same gradients of the parameters if another forward came between"
 
 
 class PromiseError(ConfigError):
@@ -39,7 +41,7 @@ class PromiseError(ConfigError):
 def expect_promises(cell: type[Recurrent], seed: int = 0) -> None:
     """Raise PromiseError, in one line, for the first promise that a cell breaks.
 
-    Other errors that come from lines of the cell's own file are not changed.
+    Other errors that pass a line of the cell's file are not changed, except a MinilstmError.
     """
     with use_backend("numpy", "float64"), use_workspace(Reused(poison=True)):
         with _Blamed(cell, "__init__"):
@@ -53,7 +55,7 @@ def expect_promises(cell: type[Recurrent], seed: int = 0) -> None:
 
 
 class _Blamed:
-    """Give an error the name of the method, unless it has one or comes from a line of the cell."""
+    """Name the method in an error of minilstm, or in one from outside the cell's file."""
 
     def __init__(self, cell, method):
         self.cell, self.method = cell, method
@@ -70,7 +72,8 @@ class _Blamed:
                 return
         raise PromiseError(
             f"{self.cell.__name__}.{self.method}: expected what the docstring of Recurrent says of "
-            f"this method, got {type(error).__name__}: {one_line(error)}"
+            f"this method, got {type(error).__name__} ({one_line(error)}): compare its arguments "
+            "and results"
         ) from error
 
 
@@ -141,7 +144,8 @@ class Trial:
             )
         for name, param in first.items():
             if not np.isfinite(param.value).all():
-                self.fail("__init__", f"finite numbers in {name}", "NaN or inf", "change them")
+                self.fail("__init__", f"finite numbers in {name}", "NaN or inf",
+                          "fill it by init.weight or init.bias")  # fmt: skip
             if not np.array_equal(param.value, second[name].value):
                 self.fail(
                     "__init__", f"the same {name} for the same rng", "other numbers",
@@ -174,7 +178,7 @@ class Trial:
                     array = ["a", *self.states][k]
                     self.fail(
                         name, f"numbers written into run.{array}", "another array",
-                        f"write run.{array}[...] = ... in its place",
+                        f"write into run.{array}, such as run.{array}[t] = ..., and keep the array",
                     )  # fmt: skip
             look(returned, *arguments)
             return returned
@@ -232,14 +236,14 @@ class Trial:
     def _project(self, returned, run, steps):
         self._nothing("project", returned, "run.a[steps]")
         a = run.a[steps]
-        self._array("project", "run.a[steps]", a, a.shape, "")
+        self._array("project", "run.a[steps]", a, a.shape, KEEP_ARRAYS)
 
     def _step(self, returned, run, t):
         self._nothing("step", returned, "run.h[t+1]")
         for name in (*self.states, "y"):
             index, word = (t, "t") if name == "y" else (t + 1, "t+1")
             array = getattr(run, name)[index]
-            self._array("step", f"run.{name}[{word}]", array, (self.B, self.H), "")
+            self._array("step", f"run.{name}[{word}]", array, (self.B, self.H), KEEP_ARRAYS)
 
     def _final_state(self, returned, run):
         self._all_states("final_state", returned, "run.{}[-1]")
@@ -250,7 +254,7 @@ class Trial:
 
     def _step_backward(self, returned, run, t, dy):
         self._nothing("step_backward", returned, "run.a[t] and run.dh")
-        self._array("step_backward", "da in run.a[t]", run.a[t], run.a[t].shape, "")
+        self._array("step_backward", "da in run.a[t]", run.a[t], run.a[t].shape, KEEP_ARRAYS)
         self._gradients("step_backward", run)
 
     def _gradients(self, method, run):
@@ -263,7 +267,7 @@ class Trial:
         if not want_dx and dx is not None:
             self.fail(
                 "project_backward", "None where want_dx is false", type(dx).__name__,
-                "return ... if want_dx else None",
+                "return dx if want_dx is true, else None",
             )  # fmt: skip
         if want_dx:
             shape = run.x[steps].shape
@@ -277,7 +281,7 @@ class Trial:
                     "accumulate", f"numbers added to self.{name}.grad", "another array",
                     f"write self.{name}.grad += ...",
                 )  # fmt: skip
-            self._array("accumulate", f"self.{name}.grad", param.grad, param.value.shape, "")
+            self._array("accumulate", f"self.{name}.grad", param.grad, param.value.shape, ADD)
 
     def _start_gradient(self, returned, run):
         self._all_states("start_gradient", returned, "run.d{}")
@@ -299,34 +303,58 @@ class Trial:
         if list(layer.params()) != names:
             new = [name for name in layer.params() if name not in names]
             self.fail("forward", f"the parameters {names}", f"{new} too", "make it in __init__")
-        self._same("forward", (x, state), self.inputs, "inputs after forward", WRITE_NO_INPUT)
+        self._same(
+            "forward", (x, state), self.inputs, "the inputs unchanged after forward", WRITE_NO_INPUT
+        )
         kept = _copies((y, final))
         rng = np.random.default_rng(1)
         dy, dfinal = map_arrays(lambda a: rng.standard_normal(a.shape).astype(dtype), (y, final))
         given = _copies((dy, dfinal))
         dx, dstate = _copies(self._backward((dy, dfinal), cache))
         once = _copies(tuple(self.grads.values()))
-        self._same("backward", (dy, dfinal), given, "dy and dfinal after backward", WRITE_NO_INPUT)
-        self._same("backward", (x, state), self.inputs, "inputs after backward", WRITE_NO_INPUT)
         self._same(
-            "step_backward", (y, final), kept, "outputs after backward",
+            "backward",
+            (dy, dfinal),
+            given,
+            "dy and dfinal unchanged after backward",
+            WRITE_NO_INPUT,
+        )
+        self._same(
+            "backward",
+            (x, state),
+            self.inputs,
+            "the inputs unchanged after backward",
+            WRITE_NO_INPUT,
+        )
+        self._same(
+            "backward", (y, final), kept, "the outputs unchanged after backward",
             "write to run.h and run.y in step only; run.a and run.dh may be written to",
         )  # fmt: skip
 
         again, other = self._forward(x, state)
-        self._same("forward", again, kept, "outputs of a second forward of the same input", PURE)
+        self._same(
+            "forward", again, kept, "the same outputs from a second forward of the same input", PURE
+        )
         first, cache = self._forward(x, None)
         first = _copies(first)
         self._backward((dy, dfinal), cache)
         second, _ = self._forward(x, None)
-        self._same("forward", second, first, "outputs of a second forward of the same input", PURE)
+        self._same(
+            "forward",
+            second,
+            first,
+            "the same outputs from a second forward of the same input",
+            PURE,
+        )
         self._forward(1 - x, None)  # between the forward and the backward pass of another input
         layer.zero_grad()
         self._same(
             "backward", self._backward((dy, dfinal), other), (dx, dstate),
-            "gradients if another forward came between", KEEP_IN_RUN, near,
+            "the same dx and dstate if another forward came between", KEEP_IN_RUN, near,
         )  # fmt: skip
-        self._same("accumulate", tuple(self.grads.values()), once, "gradients", KEEP_IN_RUN, near)
+        self._same(
+            "accumulate", tuple(self.grads.values()), once, SAME_GRADIENTS, KEEP_IN_RUN, near
+        )
         self._backward((dy, dfinal), self._forward(x, state)[1])
         twice = map_arrays(lambda grad: 2 * grad, once)
         grads = tuple(self.grads.values())
@@ -346,7 +374,7 @@ class Trial:
                 found.append(_copies((dinputs, tuple(self.grads.values()))))
             what = "dy" if absent[0] is None else "dfinal"
             self._same(
-                method, found[1], found[0], f"for {what} = None the gradients of zeros",
+                method, found[1], found[0], f"the same gradients for {what} = None as for zeros",
                 f"write `if {what} is not None:` before you use it", near,
             )  # fmt: skip
         self._tries_single_steps(x, state, dy, dfinal, near)
@@ -356,7 +384,7 @@ class Trial:
         (first, _), cache = self._forward(*one)
         wanted = kept[0][:1, :1]
         self._same(
-            "forward", first, wanted, "for one step of one sequence what it computes among others",
+            "forward", first, wanted, "the same y for one step of one sequence alone as in a batch",
             "compute step t from run.a[t] and the state before it alone, and sizes from the arrays",
             near,
         )  # fmt: skip
@@ -375,7 +403,7 @@ class Trial:
         for t in range(T):
             layer.project(run, slice(t, t + 1))
             self._same(
-                "project", run.a[t], a[t], "for one step what it writes for all of them",
+                "project", run.a[t], a[t], "the same run.a[t] one step at a time as all at once",
                 "read run.x[steps] and write run.a[steps], and nothing else", near,
             )  # fmt: skip
             layer.step(run, t)
@@ -387,7 +415,7 @@ class Trial:
         for t in reversed(range(T)):
             self._same(
                 "project_backward", layer.project_backward(run, slice(t, t + 1), True)[0], dx[t],
-                "for one step what it returns for all of them",
+                "the same dx one step at a time as all at once",
                 "read run.a[steps] alone", near,
             )  # fmt: skip
 

@@ -770,10 +770,8 @@ def test_a_signal_waits_for_a_checkpoint_that_is_being_written(undrawn, monkeypa
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "best"])
-def test_a_full_disk_reaches_the_run_from_the_thread_that_writes(
-    undrawn, monkeypatch, capsys, name
-):
-    """It costs one checkpoint, or the best weights of one validation."""
+def test_a_full_disk_in_the_writing_thread_is_a_warning(undrawn, monkeypatch, capsys, name):
+    """A full disk loses one checkpoint, or the best weights of one validation."""
     write, threads = checkpoint.write, []
 
     def full(path, arrays, metadata):

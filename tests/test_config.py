@@ -111,7 +111,7 @@ def test_toml_and_back_is_the_same():
 def test_a_name_like_no_known_one_may_be_of_another_version(tmp_path, text):
     message = refusal(from_toml, text)
     assert "did you mean" not in message
-    assert message.endswith(": leave it out, or is it of another version of minilstm?")
+    assert message.endswith(": leave it out, or use the version of minilstm that has it")
 
 
 def test_a_choice_like_no_other_gets_no_suggestion():

@@ -910,7 +910,7 @@ def test_a_part_of_a_flat_model_and_a_model_of_flat_parts_are_refused():
         decoder, _, _ = in_float64(Decoder)
         layer = {"whole": decoder, "part": decoder.stack}
         flat = layer[first].flat()
-        with pytest.raises(ConfigError, match="call flat on the whole model only"):
+        with pytest.raises(ConfigError, match="call flat and astype on the whole model only"):
             layer[second].flat()
         assert layer[first].flat() is flat
     decoder.astype("float32")  # which makes all arrays anew

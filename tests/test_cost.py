@@ -111,13 +111,13 @@ def test_training_and_validation_take_no_more_buffers_than_was_told(tmp_path, mo
 
 
 def test_validation_decodes_many_sequences_at_a_time_if_they_are_cheap():
-    assert resources.Memory(0, 10_000).validated(3) == 200
-    assert resources.Memory(0, 1_000_000).validated(3) == 16
-    assert resources.Memory(0, 50_000_000).validated(3) == 3
-    assert resources.Memory(0, 50_000_000).validated(256) == 256
+    assert resources.Memory(0, 10_000).validation_chunk(3) == 200
+    assert resources.Memory(0, 1_000_000).validation_chunk(3) == 16
+    assert resources.Memory(0, 50_000_000).validation_chunk(3) == 3
+    assert resources.Memory(0, 50_000_000).validation_chunk(256) == 256
 
 
-def test_a_cell_of_ones_own_is_not_built_in_sizes_that_nobody_asked_for(tmp_path):
+def test_a_users_cell_is_not_measured_at_smaller_sizes(tmp_path):
     file = tmp_path / "four.py"
     file.write_text(
         "from minilstm.layers.lstm import LSTM\n"

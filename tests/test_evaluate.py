@@ -427,7 +427,7 @@ def as_json(capsys, *words):
 @pytest.mark.parametrize(
     ("flag", "shown"), [("--data", "--data FILE.npy"), ("--path", "--path FILE")]
 )
-def test_own_data_that_were_moved_are_known_and_the_way_to_record_their_place_is_named(
+def test_moved_data_are_recognised_and_the_command_to_record_them_is_named(
     tmp_path, capsys, train_undrawn, flag, shown
 ):
     frames = np.random.default_rng(0).integers(0, 256, (2, 30, 20, 8, 8), np.uint8)
@@ -442,8 +442,8 @@ def test_own_data_that_were_moved_are_known_and_the_way_to_record_their_place_is
     words = run, "--sequences", 3
     before = judged(capsys, *words)
     here.rename(moved)
-    way = f"{here}: expected the data that {run} was trained on, got nothing there: if they were "
-    way += f"moved, python -m minilstm.train --resume {run} {shown} records the new place"
+    way = f"{here}: expected the data that {run} was trained on, got none: restore them, or record "
+    way += f"their new place by python -m minilstm.train --resume {run} {shown} (of finished runs"
     for main in (evaluate.main, report.main, visualize.main):
         assert way in said_by(capsys, main, run)
     assert way in said_by(capsys, evaluate.main, run, "--data", other)
@@ -468,13 +468,13 @@ def test_digits_that_were_moved_are_found_by_the_way_that_is_named(tmp_path, cap
     before = judged(capsys, run, "--sequences", 3)
     here.rename(moved)
     for main in (evaluate.main, report.main, visualize.main):
-        assert f"--resume {run} --digits DIR records the new" in said_by(capsys, main, run)
+        assert f"--resume {run} --digits DIR (of finished" in said_by(capsys, main, run)
     assert judged(capsys, run, "--sequences", 3, "--digits", moved) == before
     train.main(["--resume", str(run), "--digits", str(moved), "--quiet"])
     assert judged(capsys, run, "--sequences", 3) == before
 
 
-def test_a_folder_of_digits_that_does_not_exist_is_said_not_to_exist(runs, capsys):
+def test_a_missing_folder_of_digits_is_named(runs, capsys):
     for main, words in (
         (evaluate.main, [runs / "predictor"]),
         (train.main, ["--out", "new"]),
@@ -658,7 +658,9 @@ def test_settings_that_were_edited_after_the_training_are_refused_by_name(
         assert run_command(lambda main=main, words=words: main([str(run), *words])) == 2
         message = capsys.readouterr().err
         assert f"{said}: restore them there" in message and message.count("\n") == 1
-        assert f"{run / 'config.toml'}, got" in message
+        assert (
+            f"{run / 'config.toml'}: expected the settings that {run} was trained with" in message
+        )
     with pytest.raises(RunError, match="expected the settings that"):
         minilstm.load(run)
     with RunFolder(run).claim():  # a run that is resumed by force, before its next checkpoint
@@ -676,13 +678,13 @@ def test_settings_that_were_edited_after_the_training_are_refused_by_name(
         "graph = false"), ('threads = "auto"', 'threads = "2"'), ("steps = 40", "steps = 80"),
     ],
 )  # fmt: skip
-def test_settings_that_may_change_on_resume_are_no_other_settings(runs, tmp_path, old, new):
+def test_free_settings_do_not_count_as_changed_settings(runs, tmp_path, old, new):
     run = shutil.copytree(runs / "predictor", tmp_path / "run")
     edited(run, old, new)
     minilstm.load(run)
 
 
-def test_places_of_data_and_of_a_cell_are_no_other_settings():
+def test_moved_data_or_cell_files_do_not_count_as_changed_settings():
     def of(**data):
         cell = data.pop("cell", "peephole")
         return config.load(overrides={"data": data, "model": {"cell": cell}})
@@ -710,7 +712,7 @@ def test_a_checkpoint_with_other_text_for_settings_is_refused(runs, tmp_path, te
     run = shutil.copytree(runs / "predictor", tmp_path / "run")
     model, about = build.read_run(run)
     checkpoint.save(run / "checkpoint.safetensors", model, None, about | {"config": text})
-    with pytest.raises(RunError, match="expected the settings of a run in it, got") as caught:
+    with pytest.raises(RunError, match="expected the settings of a run, got") as caught:
         minilstm.load(run)
     assert "\n" not in str(caught.value)
 

@@ -249,7 +249,7 @@ def test_a_workspace_without_with_breaks_one_call_and_no_later_one():
     layer.forward(numbers(T, B, D))
 
 
-def test_a_pixel_a_rounding_error_above_one_may_be_predicted_from_as_it_may_be_trained_on():
+def test_a_pixel_slightly_above_one_is_accepted_in_rollout():
     model = minilstm.FuturePredictor(D, H, 1, rng())
     past = np.full((T, B, D), np.float32(1.0000001))
     assert model.rollout(past, 2).shape == (2, B, D)

@@ -382,7 +382,7 @@ def test_a_gradient_of_several_axes_is_not_clipped_by_a_matrix_product():
 
 
 def test_adam_without_epsilon_is_refused_because_a_silent_gradient_would_be_0_over_0():
-    with pytest.raises(ConfigError, match="expected epsilon > 0 for adam"):
+    with pytest.raises(ConfigError, match="expected epsilon > 0 after rounding, for adam"):
         Adam(stand_in([1.0], [0.0]), epsilon=0.0)
     flat = stand_in([1.0, 2.0], [0.0, 0.0])
     optimizer = Adam(flat, momentum=0.9, decay=0.9, epsilon=1e-30)

@@ -1,4 +1,4 @@
-"""Mistakes in a cell of one's own are named in the method that makes them.
+"""Mistakes in a user's cell are named with the method where they show, and what to do.
 
 Each mistake is one change of the text of a right cell, a GRU that defines every method.
 """
@@ -97,7 +97,6 @@ class Mine(Recurrent):
 """
 
 MADE = "self.D, self.H = D, H\n"
-INIT = " " * 8
 MISTAKES = {  # what is replaced: (by what, the method that is named, words of the message)
     "self.H = D, H": ("self.H = H, D", "__init__", "self.D"),
     MADE: ("pass\n", "__init__", "begin it with self.D, self.H = D, H"),
@@ -120,8 +119,8 @@ MISTAKES = {  # what is replaced: (by what, the method that is named, words of t
         "run.h = xp.concatenate((run.h[: t + 1], run.h[t:][:1], run.h[t + 2 :]))\n"
         "        run.h[t + 1] = ", "step", "numbers written into run.h"),
     "r * hp\n        add": ("r * hp * np.random.rand()\n        add", "forward", "no random"),
-    "z * hp\n\n": ("z * hp\n        run.x[t] += 1\n\n", "forward", "inputs after forward"),
-    "+ z * hp": ("+ z * hp.mean(0)", "forward", "among others"),
+    "z * hp\n\n": ("z * hp\n        run.x[t] += 1\n\n", "forward", "inputs unchanged"),
+    "+ z * hp": ("+ z * hp.mean(0)", "forward", "alone as in a batch"),
     "self.Wh.value, run.h[t]\n        a_rz": (
         "self.Wh.value, run.h[t]\n        self.extra = Param(hp)\n        a_rz",
         "forward", "make it in __init__"),
@@ -130,7 +129,7 @@ MISTAKES = {  # what is replaced: (by what, the method that is named, words of t
         "super().begin_backward(run, dfinal or (1 + 0 * run.h[-1],))", "begin_backward",
         "if dfinal is not None"),
     "if dy is not None:\n            run.dh += dy": (
-        "dy += run.dh\n        run.dh[...] = dy", "backward", "dy and dfinal after backward"),
+        "dy += run.dh\n        run.dh[...] = dy", "backward", "dy and dfinal unchanged"),
     "if dy is not None:": (
         "dy = run.h[t] if dy is None else dy\n        if dy is not None:", "step_backward",
         "if dy is not None"),
@@ -177,7 +176,7 @@ def test_every_cell_of_the_package_keeps_every_promise(cell):
 
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
 @pytest.mark.parametrize(("old", "mistake"), MISTAKES.items(), ids=lambda m: str(m)[:40].strip())
-def test_a_mistake_is_named_in_its_method_with_what_to_do(cell_of, old, mistake):
+def test_a_mistake_is_named_with_a_method_and_what_to_do(cell_of, old, mistake):
     new, method, words = mistake
     if not method:
         expect_promises(cell_of(old, new))
@@ -224,4 +223,4 @@ def test_gradcheck_says_why_a_gradient_is_infinitely_wrong(cell_of, tmp_path, ca
     cell_of("self.b = init.bias(3 * H)", "self.b = init.bias(3 * H); self.g = Param(np.ones(H))")
     assert gradcheck.main([f"{tmp_path / 'mine.py'}:Mine"]) == 1
     said = capsys.readouterr().out
-    assert "WRONG: it has no effect on the outputs" in said
+    assert "WRONG: this array has no effect on the outputs" in said

@@ -192,7 +192,7 @@ def test_a_run_that_was_stopped_with_a_limit_of_minutes_is_finished_without_it(
     assert steps_made(t) == 4
 
 
-def test_runs_whose_data_were_moved_are_the_runs_on_their_new_place(tmp_path, train_undrawn):
+def test_moved_data_are_recorded_in_their_runs(tmp_path, train_undrawn):
     here, moved = tmp_path / "here.npz", tmp_path / "moved.npz"
     frames = np.random.default_rng(0).integers(0, 256, (30, 20, 8, 8), np.uint8)
     np.savez(here, patches=frames)
@@ -522,7 +522,7 @@ def test_a_fit_of_other_settings_in_the_same_out_is_refused(out, tmp_path):
     action_experiments.fit_all({name: fit}, tmp_path, 1)
     action_experiments.fit_all({name: fit}, tmp_path, 1)  # found, and left alone
     other = dataclasses.replace(fit, settings=fit.settings | {"dropout": 0.25})
-    with pytest.raises(RunError, match="another settings: delete this file to make this fit anew"):
+    with pytest.raises(RunError, match="other settings: delete this file to make this fit anew"):
         action_experiments.fit_all({name: other}, tmp_path, 1)
 
 
@@ -535,7 +535,7 @@ def test_a_fit_whose_digits_percepts_or_runs_were_moved_is_the_same_fit(tmp_path
     )
     assert action_experiments.fit_all({"a": moved}, tmp_path, 1)["a"] == json.loads(text)
     for change in ({"run": "/here/runs/two"}, {"settings": fit.settings | {"digits": "bundled"}}):
-        with pytest.raises(RunError, match=f"another {next(iter(change))}: delete"):
+        with pytest.raises(RunError, match=f"other {next(iter(change))}: delete"):
             action_experiments.fit_all({"a": dataclasses.replace(fit, **change)}, tmp_path, 1)
 
 

@@ -855,9 +855,9 @@ def test_what_force_accepts_is_printed_and_recorded(tmp_path, capsys):
 def test_other_code_of_the_package_is_told(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     main(*FLAGS, "--steps", 4, "--out", run)
-    monkeypatch.setattr(progress, "code", lambda: "another")
+    monkeypatch.setattr(progress, "source_hash", lambda: "another")
     main("--resume", run, "--extend-to", 6)
-    assert "note: the code of minilstm is not that of the first part" in capsys.readouterr().err
+    assert "note: minilstm's source files have changed" in capsys.readouterr().err
 
 
 def test_rows_that_a_log_has_lost_are_told(tmp_path, capsys):
@@ -876,7 +876,7 @@ def test_kept_checkpoints_of_an_earlier_continuation_are_told_and_stay(tmp_path,
     shutil.copyfile(run / "checkpoint-0000000006.safetensors", run / "checkpoint.safetensors")
     about = checkpoint.read(run / "checkpoint.safetensors")[1]
     main("--resume", run, "--minutes", 1e-9)  # one step
-    assert "note: checkpoint-0000000008.safetensors and all later ones" in capsys.readouterr().err
+    assert "note: checkpoint-0000000008.safetensors and later ones" in capsys.readouterr().err
     kept = run_folder.RunFolder(run).numbered()
     assert about["step"] == 6
     assert [checkpoint.read(path)[1]["step"] for path in kept] == [6, 7, 8]

@@ -121,10 +121,10 @@ print(f"   principal components, K = 8        {pca:.2f}")
 assert abs(trained - pca) < 0.1 * pca < 0.1 * nothing
 
 # %% [markdown]
-# Gradient descent reaches the same loss to two decimals. Of all linear codes of 8 numbers only the
-# principal components reach the lowest loss (exercise 2). So both draw nearly the same pictures:
-# the mean digit plus weighted sums of 8 fixed pictures. An autoencoder generalises PCA: with tanh
-# layers in between, the code can also follow curved shapes.
+# Gradient descent reaches the same loss to two decimals. No linear code of 8 numbers has a lower
+# loss (exercise 2), and all that reach it draw the same pictures: the mean digit plus weighted sums
+# of 8 fixed pictures. An autoencoder generalises PCA: with tanh layers in between, the code can
+# also follow curved shapes.
 #
 # ## How narrow?
 #

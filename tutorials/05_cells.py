@@ -266,10 +266,10 @@ assert bias2 > 1e3 * bias0 and bias5 > 0.1
 # %% [markdown]
 # The gradient of a plain network is gone. The gradient of an LSTM *with a forget gate of 0.5* is
 # gone as well: $0.5^{50}$ is 1e-15. So it is not enough to use an LSTM: its forget gate must be
-# near 1. With 0.88 little would be left ($0.88^{50}$ is 0.002), with 0.993 most ($0.993^{50}$ is
-# 0.7). The curves are higher, because at every step the gradient also comes back on the other
-# paths, through the gates. With bias 5 it even grows. If it grows too much, the problem is called
-# *exploding* gradients. `clip_norm` below is the usual remedy.
+# near 1. With 0.88 only 0.002 is left after 50 steps ($0.88^{50}$), with 0.993 it is 0.7
+# ($0.993^{50}$). The curves are higher, because at every step the gradient also comes back on the
+# other paths, through the gates. With bias 5 it even grows. If it grows too much, the problem is
+# called *exploding* gradients. `clip_norm` below is the usual remedy.
 #
 # ## Remember one bit
 #

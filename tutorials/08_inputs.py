@@ -106,8 +106,8 @@ assert np.allclose(lstm.Wx.grad, gradient[order], atol=1e-5 * scale)
 #
 # ## The cost of a larger frame
 #
-# **Predict:** frames of 128 x 128 pixels in place of 64 x 64. How many times as many parameters
-# does a composite model of one layer of 2048 units have?
+# **Predict:** frames have 128 x 128 pixels, not 64 x 64. By what factor does the number of
+# parameters grow, in a composite model with one layer of 2048 units?
 
 # %%
 sizes = {}
@@ -122,7 +122,7 @@ for side in (16, 32, 64, 128):
 assert 2 < sizes[128] / sizes[64] < 4
 
 # %% [markdown]
-# About 2.5 times as many. (1 GFLOP is a billion additions or multiplications.) At 64 x 64,
+# By about 2.5. (1 GFLOP is a billion additions or multiplications.) At 64 x 64,
 # the paper's size, half of all weights are connected to pixels: a third are the encoder's input
 # weights (4096 inputs, four gates), and a sixth are the readouts of the two decoders. At 128 x 128
 # they are four fifths. (A second layer adds weights that no pixel is connected to.)

@@ -249,8 +249,8 @@ assert 2500 < squashed < half
 
 # %% [markdown]
 # The baselines show this at once. A loss this close to "p = 0.5" means that something is wrong with
-# the output, not with the learning. (On our films this mistake can't reach 2600, so that user may
-# have made another one.)
+# the output, not with the learning. (On our films this mistake can't reach 2600. The user may have
+# made another mistake.)
 #
 # ## Exercises
 #

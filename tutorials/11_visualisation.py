@@ -14,8 +14,8 @@
 #
 # The slides' "(a) Trained Future Predictor" is above, "(b) Randomly Initialized" below. Each line
 # is one unit of the future decoder. Time goes to the right, over 100 predicted steps. The columns
-# are the gates, the cell state and the output (tutorial 05). Look at $h$, at the right: above, its
-# colours change to the end; below, they stop.
+# are the gates, the cell state and the output (tutorial 05). Look at $h$, on the right: in (a) its
+# colours change until the end, in (b) they stop changing.
 
 # %%
 import tempfile

@@ -260,10 +260,9 @@ guess = -np.log(chance)
 print(f"a guess: {guess:.3f} nats; chosen:", rates)
 
 # %% [markdown]
-# Here both get the same rate. (From scratch the loss is higher than that of a guess, although
-# Figure 12 below shows that about 30 % are recognised: wrong answers are given with too much
-# confidence.) Why not choose by the test clips? Look at fifty "classifiers" that have learned
-# nothing:
+# Here both get the same rate. (From scratch the loss is higher than that of a guess, but about 30 %
+# are recognised (Figure 12 below). The reason: wrong answers are too confident.) Why not choose by
+# the test clips? Look at fifty "classifiers" that have learned nothing:
 #
 # **Predict:** fifty classifiers guess at random, and we choose the one with the best score on the
 # test clips. What is its score on these test clips, and what is its score on new clips?

@@ -190,9 +190,9 @@ for better, worse in pairs.items():
 # the slides.) Pairing made the standard error smaller for one of the two differences above, and not
 # for the other. It can't cancel what two models do not share.
 #
-# How many seeds are needed? The minimum detectable effect becomes smaller with more seeds. (Here
-# for one claim alone, tested at 5 %. In the table above each of four claims is tested at a quarter
-# of this, so its effects are larger.)
+# How many seeds are needed? The minimum detectable effect becomes smaller with more seeds. (The
+# next cell tests one claim at 5 %. The table above tests each of four claims at 1.25 %, so its
+# numbers are larger.)
 
 # %%
 scatter = np.std(free["predictor"] - free["composite"], ddof=1)
@@ -378,8 +378,8 @@ assert np.mean(wrong) > np.mean(honest)
 # * How many **seeds** are there?
 #
 # The next cell prints what it costs to train Table 2 at the size of the slides, with five seeds (1
-# TFLOP is 1000 GFLOP, tutorial 08). It has six rows: the four of the slides, and two with scheduled
-# sampling.
+# TFLOP is 1000 GFLOP, tutorial 08). The table has six rows: the four of the slides, and two with
+# scheduled sampling.
 
 # %%
 assert reproduce.main(["table2", "--scale", "paper", "--plan"]) == 0

@@ -337,8 +337,9 @@ print(f"0 / sqrt(0) = {quotient}; the weight in this library, without epsilon: {
 assert np.isfinite(weights.value).all() and optimizer.state["mean_square"][0] > 0
 
 # %% [markdown]
-# A published training log of that code ends in NaN after 17,000 steps. Perhaps the gradient of a
-# weight was zero for so many of these steps in a row. (This library keeps $s$ far above 1.2e-38.)
+# A published training log of that code ends in NaN after 17,000 steps. Perhaps one weight had a
+# zero gradient in as many steps in a row as the cell printed. (This library keeps $s$ far above
+# 1.2e-38.)
 #
 # ## Exercises
 #

@@ -144,7 +144,7 @@ def pictures(
     """Draw frames (rows, columns, D), values in [0, 1], as a table of pictures.
 
     `shape` is the (height, width) of one picture, or (height, width, 3) in colour. `gap` is the
-    space between two, in pixels. `names` of the rows are written at their left.
+    space between two, in pixels. `names` are written to the left of the rows.
     """
     rows, columns, _ = frames.shape
     height, width, *colours = shape

@@ -29,7 +29,7 @@ from ..errors import ConfigError
 from .schema import CELLS, SECTIONS, Config, Section, cell_file, checked, flag_of, nearest, refusal
 
 PRESETS = Path(__file__).parent / "presets"
-NOT_KNOWN = "leave it out, or is it of another version of minilstm?"  # a name like no known one
+NOT_KNOWN = "leave it out, or use the version of minilstm that has it"  # no known name is similar
 
 
 def from_toml(source: str | Path) -> Config:

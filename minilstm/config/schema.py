@@ -174,14 +174,14 @@ def cell_file(text: str) -> CellFile | None:
 
 
 def refuse_no_class(text: str) -> None:
-    """Raise ConfigError for FILE.py without a class, or with another form of it.
+    """Raise ConfigError for FILE.py without a class, or for a wrong form of FILE.py:CLASS.
 
-    It names the classes in the file's text. The file is read, but not executed.
+    The message names the classes in the file. The file is read, but not executed.
     """
     path = text.removesuffix(":")
     if not path.endswith(".py"):
         if ":" in text:
-            remedy = "a file's name ends with .py, and one colon stands before the class"
+            remedy = "end the file name with .py, and put one colon before the class"
             raise refusal("a cell as FILE.py:CLASS", text, remedy)
         return
     try:
@@ -189,7 +189,7 @@ def refuse_no_class(text: str) -> None:
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         names = []
     else:
-        names = [  # not dataclasses: they hold the arrays of a cell
+        names = [  # no decorated class: most are dataclasses that hold the arrays of a cell
             node.name
             for node in tree.body
             if isinstance(node, ast.ClassDef) and not node.decorator_list

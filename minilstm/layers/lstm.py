@@ -36,8 +36,8 @@ class LSTM(Recurrent):
     recurrent_weight()                (H, 4H), by which h_prev is multiplied
     peepholes()                       (3, H) or None
 
-    A class that replaces `cell` or `slopes` and not both fused methods is computed without the
-    kernels, on a GPU too: they have the equations of this class.
+    A subclass with its own `cell` or `slopes` uses kernels only if it also defines both fused
+    methods, because the kernels of this class have the equations of this class.
     """
 
     num_gates = 4

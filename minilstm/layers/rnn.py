@@ -47,14 +47,14 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples
                    a subclass of it: a dataclass with one field for each array, None at first. A
                    state "c" needs the fields c and dc
 
-    __init__(D, H, rng, init) sets self.D, self.H and the parameters, usually
+    __init__(D, H, rng, init=PAPER_INIT) sets self.D, self.H and the parameters, usually
     self.Wx = init.input_weight(rng, D, G*H), self.Wh = init.recurrent(rng, H, G) and
     self.b = init.bias(G*H). Of these, project uses Wx and b, project_backward uses Wx, and
     accumulate uses all three. A cell without one of them defines the methods that use it. A cell
     with one more weight defines accumulate: it calls super().accumulate(run) and adds to the
     gradient of that weight. Other parameters are made by init.weight(rng, D, K), or by
-    Param(array) for any array. Weight decay (--l2) shrinks all of them but biases: make every bias
-    by init.bias(K), under any name.
+    Param(array) for any array. Weight decay (--l2) shrinks every parameter except biases: make
+    every bias by init.bias(K), under any name.
 
     These methods are called in this order. A cell must define the methods marked with *. The
     methods without * assume the weights Wx, Wh and b and the output h. A cell with different
@@ -64,8 +64,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples
       begin(x, state) -> run            Keep x as run.x (T, B, D). Allocate run.a (T, B, G*H),
                                         run.product (B, G*H), run.h (T+1, B, H) with the start
                                         state at index 0, run.y (T, B, H). For a cell's own
-                                        arrays, run.array(K) allocates (T, B, K). An allocated
-                                        array holds any numbers until it is written. Every state is
+                                        arrays, run.array(K) allocates (T, B, K). An array holds
+                                        arbitrary numbers until it is written. Every state is
                                         (B, H).
       project(run, steps)               run.a[steps] = run.x[steps] Wx + b.
     * step(run, t)                      Use run.a[t] (B, G*H) and the state run.h[t] (B, H). Write
@@ -92,7 +92,7 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples
     affine_dx(da, W) for da W^T, affine_dw(h, da, dW, db) for the gradients of a weight and a bias.
     cells.sigmoid(a, out=...) needs the array for its result.
 
-    minilstm.gradcheck FILE.py:CLASS tries all this, then checks every gradient (promises.py).
+    minilstm.gradcheck FILE.py:CLASS tests these rules (promises.py), then every gradient.
 
     If all inputs are known beforehand, `forward` and `backward` call `project` and
     `project_backward` once for all steps, which is ONE matrix product each. They are called for one
@@ -233,18 +233,24 @@ def _expect_attributes(cls):
                 except TypeError:
                     raise TypeError(
                         f"expected {cls.__name__}.{name} to take {_listed(ours)}, got "
-                        f"{_listed(theirs)}"
+                        f"{_listed(theirs)}: write these arguments"
                     ) from None
     names, gates = cls.state_names, getattr(cls, "num_gates", 1)
     if not isinstance(names, tuple) or names[:1] != ("h",):
-        raise TypeError(f'expected state_names to be a tuple that begins with "h", got {names!r}')
+        raise TypeError(
+            f'expected state_names to be a tuple that begins with "h", got {names!r}: write ("h",)'
+        )
     if not isinstance(gates, int) or gates < 1:
-        raise TypeError(f"expected num_gates to be a whole number >= 1, got {gates!r}")
+        raise TypeError(
+            f"expected num_gates to be a whole number >= 1, got {gates!r}: count the gates"
+        )
     ranges = cls.gate_ranges
     if not isinstance(ranges, dict) or not all(
         isinstance(pair, tuple) and len(pair) == 2 and pair[0] < pair[1] for pair in ranges.values()
     ):
-        raise TypeError(f"expected gate_ranges to be {{name: (low, high)}}, got {ranges!r}")
+        raise TypeError(
+            f"expected gate_ranges to be {{name: (low, high)}}, got {ranges!r}: mend it"
+        )
 
 
 def _without_defaults(signature):

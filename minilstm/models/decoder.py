@@ -66,7 +66,9 @@ class Decoder(Layer, sample=samples.decoder, variants=samples.decoders):
         if start not in STARTS:
             raise ConfigError(f"expected start {' or '.join(STARTS)}, got {start!r}: choose one")
         if not isinstance(conditional, bool):  # a model's `conditional` is a word, such as "none"
-            raise ConfigError(f"expected conditional True or False, got {conditional!r}: pass one")
+            raise ConfigError(
+                f"expected conditional True or False, got {conditional!r}: pass a bool"
+            )
         self.D, self.conditional, self.start = D, conditional, start
         width = D if conditional else 0
         self.stack = SegmentedStack(width, H, layers, rng, cell, init, dropout)

@@ -66,7 +66,7 @@ CELLS = {
     "slides-rnn": SlidesRNN,
 }
 RULES: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam}
-# settings that may change when a run is resumed, because no step is computed in another way
+# settings that change no step's result
 FREE = ("run.minutes", "run.keep", "run.graph")
 SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of the motions; --seed can't be one
 
@@ -218,12 +218,11 @@ def open_test_source(config: Config, data: str | None) -> Source:
 
 
 def own_data_at(config: Config, data: str, about: dict) -> Config | None:
-    """Return the settings of a run with `data` as the place of its data; None for other data.
+    """Return the settings with `data` as the place of the run's data; None if it is other data.
 
-    `data` is a file or folder. It has the run's own data if its fingerprints are those in the
-    checkpoint, whose description is `about`. For old and imported runs, which have none, it is
-    compared with the data at the place in the settings. Raises DataError for a file that can't be
-    read.
+    `data` is a file or folder. Its fingerprints are compared with those in `about`, the description
+    in the checkpoint. Old and imported runs have no fingerprints there: then they are taken from
+    the data at the place in the settings. Raises DataError for a file that can't be read.
     """
     if config.data.source in ("patches", "percepts"):
         there = dataclasses.replace(config.data, path=data)
@@ -411,9 +410,10 @@ def other_settings(
     """Describe what `after` sets differently, if it changes what a run computes.
 
     Settings that may change when a run is resumed are left out, such as `run.keep`. So are places
-    of the data, and of the file of a cell. `but` names more of them. With `may_move=False` another
-    file or folder of data is named, because nothing says whether it has the same bytes. Folders of
-    MNIST's digits need no such care, but the bundled digits are other data.
+    of the data, and of the file of a cell. `but` names more settings to leave out. With
+    `may_move=False` another file or folder of data is reported, because its bytes are unknown.
+    Folders of MNIST's digits may always move, because only the original files are accepted. The
+    bundled digits are other data.
     """
     free = [*FREE, *but]
     if "bundled" not in (before.data.digits, after.data.digits):
@@ -429,7 +429,7 @@ def other_settings(
 
 
 def _shared_description(run):
-    """Return the settings and the data in a run's newest checkpoint, as far as it has them."""
+    """Return the settings and the data's fingerprints in a run's newest checkpoint, if any."""
     try:
         _, about = checkpoint.read(RunFolder(run).checkpoint, arrays=False)
     except RunError:  # the best weights may be read where the checkpoint is lost
@@ -449,26 +449,26 @@ def _expect_same_settings(run, config, about, but):
         saved = from_toml(str(about["config"]))
     except ConfigError as error:
         raise RunError(
-            f"{where.checkpoint}: expected the settings of a run in it, got others ({error}): use "
-            "another checkpoint, or the version of minilstm that made it"
+            f"{where.checkpoint}: expected the settings of a run, got unreadable ones ({error}): "
+            "use another checkpoint, or the version of minilstm that made it"
         ) from error
     # a run that is extended, or resumed by force, has new settings. Its next checkpoint has them.
     changed = other_settings(saved, config, but=("run.steps", "run.threads", *but))
     if changed and not where.is_training():
         raise RunError(
-            f"expected the settings that {run} was trained with in {where.config}, got "
+            f"{where.config}: expected the settings that {run} was trained with, got "
             f"{'; '.join(changed)}: restore them there"
         )
 
 
 def expect_data(run: str | Path, config: Config) -> None:
-    """Raise RunError if nothing is at the place of a run's data. It names a remedy."""
+    """Raise RunError if a run's data are missing. The message names a remedy."""
     place, flag = _missing_data(config)
     if place:
         raise RunError(
-            f"{place}: expected the data that {run} was trained on, got nothing there: if they "
-            f"were moved, python -m minilstm.train --resume {shell_word(run)} {flag} records the "
-            "new place, even of a finished run"
+            f"{place}: expected the data that {run} was trained on, got none: restore them, or "
+            f"record their new place by python -m minilstm.train --resume {shell_word(run)} {flag} "
+            "(of finished runs, too)"
         )
 
 
@@ -489,7 +489,7 @@ def expect_same_data(run: str | Path, config: Config, about: dict) -> None:
 def _missing_data(config):
     """Return the place of a run's data and the flag that names it; ("", "") if something is there.
 
-    Something else that is there is left to its reader.
+    Only existence is checked. Whoever reads the data finds other faults.
     """
     data = config.data
     if data.source == "percepts":
@@ -520,9 +520,9 @@ def other_data(known: dict[str, str], there: dict[str, str]) -> list[str]:
 
 
 def _least_numbers(config, D):
-    """Return a lower bound of the number of parameters: those of one gate of the encoder.
+    """Return a lower bound of the number of parameters.
 
-    A cell of the user's own may have fewer.
+    It is that of one gate of the encoder. A user's cell may have fewer: then only the hidden size.
     """
     hidden = config.model.hidden
     if config.model.cell_file is not None:

@@ -148,8 +148,8 @@ def _read(path):
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"expected the file of a cell at {path}, got {error.strerror!r}: check the path; a run "
-            "takes another by --cell FILE:CLASS or load(run, cell=...)"
+            f"expected the file of a cell at {path}, got {error.strerror!r}: check the path, "
+            "or name the file by --cell FILE:CLASS or load(run, cell=...)"
         ) from error
 
 

@@ -34,7 +34,7 @@ from ..errors import RunError
 from ..files import flush, make_folder, remove_temporaries, replacing, shell_word, write_file
 from ..gpu.diagnosis import about_device
 
-FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # a disk that somebody may empty
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # the disk or the quota is full
 NAMES = (
     "metrics.jsonl",
     "checkpoint.safetensors",
@@ -82,7 +82,7 @@ class RunFolder:
             raise self._unusable(error) from error
 
     def _is_run(self):
-        """Return True if config.toml is there and has our settings."""
+        """Return True if config.toml is there and has a section [model]."""
         return self.config.is_file() and b"[model]" in self.config.read_bytes()
 
     @contextlib.contextmanager
@@ -173,8 +173,8 @@ class RunFolder:
     def keep(self, step: int, count: int) -> None:
         """Copy the newest checkpoint to a file that is named by its step.
 
-        The last `count` of such files up to this step remain. A copy, because a user who copies one
-        of them to checkpoint.safetensors must not change another. Raises RunError.
+        The last `count` such files up to this step remain. They are copies, so that writing to
+        checkpoint.safetensors changes none of them. Raises RunError.
         """
         if count < 2:
             return
@@ -196,8 +196,8 @@ class RunFolder:
             self._write_waiting()
         except OSError as error:
             said = (
-                f"{self.log}: expected a log that can be written, got {error.strerror!r}: is the "
-                "run folder still there, and is there room?"
+                f"{self.log}: expected a log that can be written, got {error.strerror!r}: make "
+                "room, or restore the run folder"
             )
             if error.errno not in FULL:
                 raise RunError(said) from error
@@ -220,7 +220,7 @@ class RunFolder:
             self.waiting.clear()
 
     def _cut(self, file, size):
-        """Remove the half of a row that a full disk left; the next row would join it."""
+        """Cut the log back to `size`, so that the next row does not join an incomplete one."""
         try:
             file.truncate(size)
         except OSError as error:
@@ -298,7 +298,7 @@ def read_log(path: str | Path) -> list[dict]:
         raise RunError(f"expected a log at {path}, got {error.strerror!r}: check RUN") from error
     rows = []
     for number, line in enumerate(lines[:-1], 1):
-        if not line.strip():  # of an editor
+        if not line.strip():  # an editor may add empty lines
             continue
         try:
             row = json.loads(line)
@@ -329,8 +329,8 @@ def environment(ranks: int = 1) -> dict[str, str]:
 
 
 @functools.cache
-def code() -> str:
-    """Return the beginning of a hash of the package's own code."""
+def source_hash() -> str:
+    """Return the first 12 hex digits of a hash of the package's source files."""
     package = Path(__file__).parents[1]
     found = hashlib.sha256()
     for path in sorted(package.rglob("*")):

@@ -129,9 +129,9 @@ def fit(
 ) -> Fitted:
     """Train a classifier on `train`, with the encoder of the run folder `run`, or a new one.
 
-    The L2 of the readout that is fitted first, and the step at which training stops, are chosen on
-    `validation` alone. (Training itself uses settings.l2.) The
-    result depends only on the arguments and, in its last bits, on the number of threads. Raises
+    `validation` alone chooses the step at which training stops, and the L2 of the logistic
+    regression that starts the readout. Later training uses settings.l2. The result depends only on
+    the arguments and, in its last bits, on the number of threads. Raises
     DataError for clips without labels, RunError for a `run` that is no run folder, ConfigError for
     frames of another size than the run's, or if settings.encoder needs a run and there is none.
     """

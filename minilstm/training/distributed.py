@@ -11,7 +11,7 @@ every step each rank
     sums the gradients of all ranks: the gradient of the whole batch             `sum`
     clips it, and makes the same update of the same weights as all others
 
-Only that sum, the losses, and the signals to stop or to go back are sent. All gradients are one
+Only that sum, the losses, and the signals to stop or to rewind are sent. All gradients are one
 array (layer.py), so one call sums them. If the sum is not finite, it is so on all ranks, and all
 handle it alike. Only the first rank writes: the run folder, the log, the progress bar.
 

@@ -130,7 +130,9 @@ def train(
     description = resources.announce(model, config, memory, source, out, ranks)
     with folder.claim(), threads.restored():
         progress = Progress(config, folder, model, optimizer, source, validation, quiet, ranks)
-        progress.validated = memory.validated(-(-config.run.batch_size // ranks.count))
+        progress.validation_chunk = memory.validation_chunk(
+            -(-config.run.batch_size // ranks.count)
+        )
         if not resume:
             folder.remove_files()
         if resume and folder.checkpoint.exists():

@@ -30,7 +30,7 @@ from ..layers.workspace import Fresh, use_workspace
 from ..models import EncoderDecoder
 from ..optim import Optimizer
 from ..runs import build, checkpoint
-from ..runs.run_folder import NAMES, RunFolder, code, environment
+from ..runs.run_folder import NAMES, RunFolder, environment, source_hash
 from ..streams import progress_bar, warn_instead
 from . import pictures
 from .distributed import ALONE, Alone
@@ -77,7 +77,7 @@ class Progress:
         self.trial_seconds: float | None = None  # of a step, in the trial of threads
         self.source = source
         self.validation = judging.sequences(validation, VALIDATION_SEQUENCES)
-        self.validated = config.run.batch_size  # sequences at a time
+        self.validation_chunk = config.run.batch_size  # sequences at a time
         self.data = build.data_fingerprints(config)
         self.quiet = quiet
         self.writer = Writer()
@@ -154,12 +154,12 @@ class Progress:
         """Append a row to the log. On a full disk it is written later; the first time warns."""
         trouble = self.folder.append(row)
         if trouble and not self.is_disk_full:
-            self.warn(trouble)
+            self.warn(f"{trouble}; the row is written later")
         self.is_disk_full = bool(trouble)
 
     def warn(self, trouble: object) -> None:
-        """Print an error that does not end the run above the progress bar."""
-        self.bar.write(f"warning: {trouble}; training goes on from here", file=sys.stderr)
+        """Print above the progress bar an error that does not end the run."""
+        self.bar.write(f"warning: {trouble}; training continues", file=sys.stderr)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -221,11 +221,11 @@ class Progress:
     def _validation_losses(self):
         """Return the losses on validation sequences."""
         rows = -(-self.config.run.batch_size // self.ranks.count)
-        own = use_workspace(Fresh()) if self.validated > rows else contextlib.nullcontext()
-        with own:  # unless the buffers of a training step have the right size
+        own = use_workspace(Fresh()) if self.validation_chunk > rows else contextlib.nullcontext()
+        with own:  # a chunk of the batch size uses the buffers of a training step
             return judging.losses_and_means(
                 self.model, self.validation, self.config.data.past, with_means=False,
-                chunk=self.validated,
+                chunk=self.validation_chunk,
             )  # fmt: skip
 
     def _are_losses_finite(self):
@@ -287,9 +287,9 @@ class Progress:
     def write(self, best: bool, saving: bool, is_last: bool = False) -> None:
         """Write the best weights, a checkpoint, or both. On a GPU training goes on meanwhile.
 
-        Raises RunError if a checkpoint that `is_last` can't be written. An earlier one, or the best
-        weights, that can't be written are only a warning, because the next may succeed. Raises
-        NonFiniteError for parameters that are not finite.
+        Raises RunError if the last checkpoint can't be written. For an earlier one, or for the best
+        weights, it only warns, because the next may succeed. Raises NonFiniteError for parameters
+        that are not finite.
         """
         step, keep = self.step, self.config.run.keep
         for name, param in self.model.params().items():
@@ -339,7 +339,7 @@ class Progress:
             "interval": vars(self.interval),
             "config": self.config.to_toml(),
             "environment": environment(self.ranks.count),
-            "code": code(),
+            "source_hash": source_hash(),
             "forced": self.forced,
         } | ({"data": self.data} if self.data else {})
 
@@ -409,17 +409,18 @@ class Progress:
         if changed:
             self.forced.append(f"after step {self.step}: {'; '.join(changed)}")
             self.notes.append(f"--force accepts {'; '.join(changed)}")
-        if about.get("code", code()) != code():
+        if about.get("source_hash", source_hash()) != source_hash():
             self.notes.append(
-                "the code of minilstm is not that of the first part, so bits may differ"
+                "minilstm's source files have changed since this checkpoint, so the last bits may "
+                "differ"
             )
         if math.isfinite(self.best) and self.ranks.is_first and not self.folder.best.exists():
             self.best = math.inf
             self.notes.append(f"{self.folder.best} is lost: the next validation makes it anew")
         if later := self.folder.later_than(self.step):
             self.notes.append(
-                f"{later[0].name} and all later ones are of an earlier continuation: delete them "
-                "if you do not need them"
+                f"{later[0].name} and later ones were made before the run went back to step "
+                f"{self.step}: delete them if you do not need them"
             )
         checkpoint.fill(self.model, arrays, path)
         checkpoint.fill_optimizer(self.optimizer, arrays, about, path)

@@ -54,7 +54,7 @@ def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
     return 2 * total * config.run.batch_size / 1e9
 
 
-VALIDATION_BYTES = 16_000_000  # that validation may take for buffers of its own
+VALIDATION_BYTES = 16_000_000  # the most that validation may allocate for itself
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,10 @@ class Memory:
         """Return the bytes for batches of this size."""
         return self.fixed + batch_size * self.per_sequence
 
-    def validated(self, batch_size: int) -> int:
-        """Return how many validation sequences are decoded at a time.
+    def validation_chunk(self, batch_size: int) -> int:
+        """Return how many validation sequences are decoded at a time: a batch, or more.
 
-        They are as many as in a batch, which have the buffers of a training step, or up to 200 if
-        these need no more than VALIDATION_BYTES.
+        More, up to 200, if they need at most VALIDATION_BYTES. A batch uses the training buffers.
         """
         cheap = min(judging.CHUNK_SEQUENCES, VALIDATION_BYTES // self.per_sequence)
         return max(batch_size, cheap)
@@ -109,7 +108,7 @@ def memory_of(model: EncoderDecoder, config: Config) -> Memory:
         if model.encoder.wants_wavefront(longest, B=1, masks=None):
             streams += wavefront.MORE_STREAMS
         fixed += streams * (products.WORKSPACE + products.OF_HANDLE)
-    return Memory(fixed, two - one + 5 * frames)  # three wait, one is drawn, one is used
+    return Memory(fixed, two - one + 5 * frames)  # of 5 batches: 3 wait, 1 is drawn, 1 is used
 
 
 # Sizes of three small models. They are primes, so that two buffers of different shapes do not have
@@ -128,7 +127,9 @@ def _measured(D, config):
     """
     H = config.model.hidden
     k = math.gcd(D, H)
-    if k > max(SCALES) and config.model.cell_file is None:  # a user's cell may not have any size
+    if (
+        k > max(SCALES) and config.model.cell_file is None
+    ):  # a user's cell may accept only some sizes
         measured = [_buffers(n * H // k, n * D // k, config) for n in SCALES]
         sizes = np.array([size for size, _ in measured])  # (scale, batch)
         a, b, c = SCALES
