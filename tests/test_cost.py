@@ -112,7 +112,7 @@ def test_training_and_validation_take_no_more_buffers_than_was_told(tmp_path, mo
 
 def test_validation_decodes_many_sequences_at_a_time_if_they_are_cheap():
     assert resources.Memory(0, 10_000).validation_chunk(3) == 200
-    assert resources.Memory(0, 1_000_000).validation_chunk(3) == 16
+    assert resources.Memory(0, 1_000_000).validation_chunk(3) == 100
     assert resources.Memory(0, 50_000_000).validation_chunk(3) == 3
     assert resources.Memory(0, 50_000_000).validation_chunk(256) == 256
 

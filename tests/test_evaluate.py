@@ -676,6 +676,7 @@ def test_settings_that_were_edited_after_the_training_are_refused_by_name(
     [
         ("keep = 1", "keep = 3"), ("minutes = 0.0", "minutes = 5.0"), ("graph = true",
         "graph = false"), ('threads = "auto"', 'threads = "2"'), ("steps = 40", "steps = 80"),
+        ("log_every = 100", "log_every = 7"),
     ],
 )  # fmt: skip
 def test_free_settings_do_not_count_as_changed_settings(runs, tmp_path, old, new):

@@ -104,12 +104,13 @@ MISTAKES = {  # what is replaced: (by what, the method that is named, words of t
         "self.Wx = Param(np.random.rand(D, 3 * H))", "__init__", "the same Wx"),
     "self.b = init.bias(3 * H)": (
         "self.b = init.bias(3 * H); self.g = np.ones(H)", "__init__", "Param in self.g"),
-    "init.bias(3 * H)": ("Param(np.full(3 * H, np.nan))", "__init__", "finite numbers in b"),
+    "init.bias(3 * H)": (
+        "Param(np.full(3 * H, np.nan), decayed=False)", "__init__", "finite numbers in b"),
     "num_gates = 3": ("num_gates = 3\n    g = Param(np.ones(2))", "__init__", "g of the class"),
     "return run\n": ("pass\n", "begin", "and return it"),
     "run.array(self.H)": (
         "np.zeros((len(x), x.shape[1], self.H))", "begin", "run.rh of dtype float32"),
-    "out=run.a[steps])": ("out=run.a[steps] * 1)", "project", "finite numbers"),
+    "out=run.a[steps])": ("out=run.a[steps] * 1)", "step", "finite numbers"),
     "affine(run.x[steps], self.Wx.value, self.b.value, out=run.a[steps])": (
         "return run.x[steps] @ self.Wx.value + self.b.value", "project", "nothing returned"),
     "run.h[t + 1] = (1 - z)": ("return (1 - z)", "step", "nothing returned"),
@@ -146,6 +147,16 @@ MISTAKES = {  # what is replaced: (by what, the method that is named, words of t
         "affine_dw(run.x, da, self.Wx.grad, None)\n        self.b.grad[...] = da.sum((0, 1))",
         "accumulate", "and assign nothing"),
     "return (run.dh,)": ("return run.dh", "start_gradient", "return (run.dh,)"),
+    "run = super().begin(x, state)": (
+        "run = super().begin(x.copy(), state)", "project", "one step at a time"),
+    "affine(run.x[steps]": (
+        "run.a[steps.stop :] = 0; affine(run.x[steps]", "project", "other steps than `steps`"),
+    "self.Wh = init.recurrent(rng, H, 3)\n        self.b = init.bias(3 * H)": (
+        "self.Wh = init.recurrent(rng, H, 3)\n        self.b = Param(np.zeros(3 * H))",
+        "__init__", "no weight decay of the bias b"),
+    "self.D, self.H = D, H\n        self.Wx": (
+        "self.D, self.H, rng = D, H, np.random.default_rng(0)\n        self.Wx",
+        "__init__", "other weights for another rng"),
     "run.rh[t] = r * hp": ("run.rh[t] = r * hp; self.last = r", "", ""),  # allowed if never read
 }  # fmt: skip
 
@@ -172,6 +183,62 @@ def test_a_right_cell_keeps_every_promise(cell_of):
 )
 def test_every_cell_of_the_package_keeps_every_promise(cell):
     expect_promises(cell)
+
+
+RIGHT = {  # unusual, and right
+    "    def final_state(self, run):": "    @staticmethod\n    def final_state(run):",
+    "return run\n": "run.mask = np.ones(len(x), 'float32')\n        return run\n",
+    "    def begin(self, x, state):": (
+        "    @classmethod\n    def sample(cls, rng):\n"
+        "        from minilstm.layers.layer import Sample\n"
+        "        return Sample(cls(3, 4, rng), (rng.random((5, 1, 3)),))\n\n"
+        "    def begin(self, x, state):"
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), RIGHT.items())
+def test_an_unusual_cell_that_is_right_is_accepted(cell_of, old, new):
+    expect_promises(cell_of(old, new))
+
+
+def test_a_cell_with_a_loop_and_weights_of_its_own_is_accepted(cell_of):
+    """The methods that its loop never calls are not tried."""
+    text = (
+        TEXT.split("class Mine")[0]
+        + """
+class Mine(Recurrent):
+    num_gates = 1
+
+    def __init__(self, D, H, rng, init=PAPER_INIT):
+        self.D, self.H = D, H
+        self.U = init.input_weight(rng, D, H)
+
+    def forward(self, x, state=None):
+        from minilstm.layers.layer import Cache
+        start = 0 * x[0] @ self.U.value if state is None else state[0]
+        y = x @ self.U.value + start
+        return (y, (y[-1].copy(),)), Cache(x=x, has_state=state is not None)
+
+    def backward(self, doutputs, cache, want_dx=True):
+        values = cache.consume()
+        dy, dfinal = doutputs
+        x = values.x
+        da = np.zeros((*x.shape[:2], self.H), x.dtype) if dy is None else dy.copy()
+        if dfinal is not None:
+            da[-1] += dfinal[0]
+        self.U.grad += np.tensordot(x, da, ((0, 1), (0, 1)))
+        dx = da @ self.U.value.T if want_dx else None
+        return dx, (da.sum(0),) if values.has_state else None
+
+    def step(self, run, t):
+        raise NotImplementedError
+
+    def step_backward(self, run, t, dy):
+        raise NotImplementedError
+"""
+    )
+    expect_promises(cell_of(TEXT, text))
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")

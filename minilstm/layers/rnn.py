@@ -225,7 +225,8 @@ class Recurrent(Layer, abstract=True, sample=samples.recurrent, variants=samples
 def _expect_attributes(cls):
     """Raise TypeError unless a cell's methods and class attributes have the form of Recurrent's."""
     for name, method in vars(Recurrent).items():
-        if inspect.isfunction(method) and name in vars(cls) and name != "__init_subclass__":
+        own = vars(cls).get(name)  # a static method is left alone
+        if inspect.isfunction(method) and inspect.isfunction(own) and name != "__init_subclass__":
             ours, theirs = (inspect.signature(getattr(of, name)) for of in (Recurrent, cls))
             for arguments in (ours.parameters, _without_defaults(ours)):
                 try:

@@ -66,6 +66,11 @@ CELLS = {
     "slides-rnn": SlidesRNN,
 }
 RULES: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam}
+# settings that a finished run may have in another way: they change no weight
+HOW = (
+    "run.steps", "run.threads", "run.log_every", "run.validate_every", "run.checkpoint_every",
+    "run.backend",
+)  # fmt: skip
 # settings that change no step's result
 FREE = ("run.minutes", "run.keep", "run.graph")
 SEEDS = {"validation": 1_000_000_007, "test": 2_000_000_011}  # of the motions; --seed can't be one
@@ -453,7 +458,7 @@ def _expect_same_settings(run, config, about, but):
             "use another checkpoint, or the version of minilstm that made it"
         ) from error
     # a run that is extended, or resumed by force, has new settings. Its next checkpoint has them.
-    changed = other_settings(saved, config, but=("run.steps", "run.threads", *but))
+    changed = other_settings(saved, config, but=(*HOW, *but))
     if changed and not where.is_training():
         raise RunError(
             f"{where.config}: expected the settings that {run} was trained with, got "

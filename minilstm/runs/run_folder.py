@@ -82,8 +82,9 @@ class RunFolder:
             raise self._unusable(error) from error
 
     def _is_run(self):
-        """Return True if config.toml is there and has a section [model]."""
-        return self.config.is_file() and b"[model]" in self.config.read_bytes()
+        """Return True if config.toml is there and has a section [model], or is empty."""
+        text = self.config.read_bytes() if self.config.is_file() else b"x"
+        return b"[model]" in text or not text.strip()
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
@@ -164,7 +165,8 @@ class RunFolder:
 
     def numbered(self) -> list[Path]:
         """Return the checkpoints that are named by their steps, oldest first."""
-        return sorted(self.path.glob("checkpoint-*.safetensors"))
+        found = sorted(self.path.glob("checkpoint-*.safetensors"))
+        return [path for path in found if _step_of(path) >= 0]  # not a user's own copies
 
     def later_than(self, step: int) -> list[Path]:
         """Return the numbered checkpoints of later steps: the run went back to an earlier one."""
@@ -334,9 +336,10 @@ def source_hash() -> str:
     package = Path(__file__).parents[1]
     found = hashlib.sha256()
     for path in sorted(package.rglob("*")):
-        if path.suffix in (".py", ".cuh"):
-            found.update(path.relative_to(package).as_posix().encode() + b"\0")
-            found.update(path.read_bytes())
+        if path.suffix in (".py", ".cuh") and path.is_file():  # an editor may leave other things
+            with contextlib.suppress(OSError):
+                found.update(path.relative_to(package).as_posix().encode() + b"\0")
+                found.update(path.read_bytes())
     return found.hexdigest()[:12]
 
 

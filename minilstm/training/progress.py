@@ -84,7 +84,7 @@ class Progress:
         self.saved = None
         self.is_step_complete = True
         # a resumed run continues with these
-        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.step, self.seconds, self.best, self.best_on_disk = 0, 0.0, math.inf, math.inf
         self.interval = Interval()
         self.usual = math.inf  # mean loss of the previous interval
         self.unusable = 0
@@ -302,7 +302,8 @@ class Progress:
             self.saved = step if saving else self.saved
             return
         about = {"step": step, "D": self.model.D}
-        about_best = about | {"validation loss": self.best}
+        lowest = self.best
+        about_best = about | {"validation loss": lowest}
         arrays, about_best = checkpoint.contents(self.model, None, about_best)
         if saving:
             about |= self.state()
@@ -313,7 +314,9 @@ class Progress:
                 weights = {name: arrays[name] for name in self.model.params()}
                 try:
                     checkpoint.write(self.folder.best, weights, about_best)
+                    self.best_on_disk = lowest
                 except RunError as error:
+                    self.best = self.best_on_disk  # the next better weights are written again
                     self.warn(error)
             try:
                 if saving:
@@ -409,7 +412,7 @@ class Progress:
         if changed:
             self.forced.append(f"after step {self.step}: {'; '.join(changed)}")
             self.notes.append(f"--force accepts {'; '.join(changed)}")
-        if about.get("source_hash", source_hash()) != source_hash():
+        if about.get("source_hash") != source_hash():
             self.notes.append(
                 "minilstm's source files have changed since this checkpoint, so the last bits may "
                 "differ"
@@ -417,6 +420,7 @@ class Progress:
         if math.isfinite(self.best) and self.ranks.is_first and not self.folder.best.exists():
             self.best = math.inf
             self.notes.append(f"{self.folder.best} is lost: the next validation makes it anew")
+        self.best_on_disk = self.best
         if later := self.folder.later_than(self.step):
             self.notes.append(
                 f"{later[0].name} and later ones were made before the run went back to step "
@@ -425,7 +429,8 @@ class Progress:
         checkpoint.fill(self.model, arrays, path)
         checkpoint.fill_optimizer(self.optimizer, arrays, about, path)
         self.optimizer.unusable = min(self.unusable, self.optimizer.patience)
-        self.saved = self.step
+        # after --force the newest settings and data must be in a checkpoint at once
+        self.saved = -1 if changed else self.step
         if self.step:
             try:  # the run may have been interrupted before it kept this checkpoint
                 self.folder.keep(self.step, self.config.run.keep)

@@ -54,7 +54,7 @@ def gflop_per_step(model: EncoderDecoder, config: Config) -> float:
     return 2 * total * config.run.batch_size / 1e9
 
 
-VALIDATION_BYTES = 16_000_000  # the most that validation may allocate for itself
+VALIDATION_BYTES = 100_000_000  # the most that validation may allocate for itself
 
 
 @dataclass(frozen=True)
