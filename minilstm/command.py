@@ -193,8 +193,7 @@ def stop_signals() -> Iterator[SimpleNamespace]:
     """`with stop_signals() as stop:` SIGINT, SIGTERM and SIGHUP set `stop.received`, once.
 
     The work inside looks at `stop.received` when it can stop. A second signal ends the process at
-    once, except SIGHUP, which a closed terminal sends twice. A signal that the shell has set to be
-    ignored stays ignored: SIGHUP under `nohup`, SIGINT in the background of a script.
+    once, except SIGHUP, which a closed terminal sends twice. SIGHUP stays ignored under `nohup`.
     """
     stop = SimpleNamespace(received=None)
     if threading.current_thread() is not threading.main_thread():  # other threads can't set any
@@ -207,8 +206,9 @@ def stop_signals() -> Iterator[SimpleNamespace]:
             signal.signal(number, signal.SIG_IGN if number == hangup else signal.SIG_DFL)
 
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    numbers = [signal.SIGINT, signal.SIGTERM, *([hangup] if hangup else [])]
-    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hangup and signal.getsignal(hangup) != signal.SIG_IGN:
+        numbers.append(hangup)
     before = {number: signal.signal(number, received) for number in numbers}
     try:
         yield stop

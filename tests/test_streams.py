@@ -100,18 +100,6 @@ def test_a_terminal_that_is_closed_stops_a_run_in_good_order_and_nohup_lets_it_g
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_ctrl_c_that_the_shell_set_to_be_ignored_stays_ignored():
-    """A script sets it for what it starts in the background."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with stop_signals() as stop:
-            signal.raise_signal(signal.SIGINT)
-            assert stop.received is None
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 # ---------------------------------------------------------------- streams
 
 
