@@ -78,7 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
     layers = number_of(1 if own else len(chosen), "layer")
     print(f"\n{number_of(len(rows), 'gradient')} of {layers}, {wrong} wrong")
     if own and not wrong:
-        cell = shlex.quote(f"{Path(own.path).resolve()}:{own.name}")
+        path, project = Path(own.path).resolve(), Path(__file__).resolve().parents[1]
+        if path.is_relative_to(project):
+            path = path.relative_to(project)
+        cell = shlex.quote(f"{path}:{own.name}")
         print(
             "for the tests of every layer on this cell, in the project's folder: python -m pytest "
             f"tests/test_contracts.py --cell {cell}"

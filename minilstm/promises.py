@@ -2,8 +2,8 @@
 
 `minilstm.gradcheck FILE.py:CLASS` and `minilstm.train --cell FILE.py:CLASS` try a cell of the
 user's own before they do anything else. The message names the method in which a mistake shows, and
-what to do. The arrays of `run` hold NaN here, in place of the numbers of an
-earlier step. So a number that was never written is found.
+what to do. The arrays of `run` hold NaN here, in place of the numbers of an earlier step. So a
+number that was never written is found.
 
 Read next: layers/rnn.py `Recurrent`, which says what each method must do.
 """
@@ -97,6 +97,7 @@ class Trial:
         if layer.D != inputs[0].shape[2]:
             self.fail("__init__", f"self.D = {inputs[0].shape[2]}, the D that it was given",
                       layer.D, "begin it with self.D, self.H = D, H")  # fmt: skip
+        self._watch_methods()
 
     def fail(self, method: str, expected: str, got: object, remedy: str) -> None:
         """Raise PromiseError about a method of the cell."""
@@ -172,15 +173,13 @@ class Trial:
 
     # ---------------------------------------------------------------- what a method did
 
-    def watched(self):
-        """Return a layer whose methods are looked at after each call."""
-        layer = self.layer
+    def _watch_methods(self):
+        """Look at what each method of the layer returned and wrote, after each call."""
         for name in (
             "begin", "project", "step", "final_state", "begin_backward", "step_backward",
             "project_backward", "accumulate", "start_gradient",
         ):  # fmt: skip
-            setattr(layer, name, self._watch(name, getattr(layer, name)))
-        return layer
+            setattr(self.layer, name, self._watch(name, getattr(self.layer, name)))
 
     def _watch(self, name, method):
         look = getattr(self, "_" + name)
@@ -314,7 +313,7 @@ class Trial:
         self.layer.zero_grad()
         self.grads = {name: param.grad for name, param in self.layer.params().items()}
         names = list(self.grads)
-        layer, (x, state) = self.watched(), _copies(self.inputs)
+        layer, (x, state) = self.layer, _copies(self.inputs)
         near = 1e-12 if dtype == "float64" else 1e-4
 
         (y, final), cache = self._forward(x, state)
@@ -380,6 +379,13 @@ class Trial:
 
         self._backward((dy, dfinal), self._forward(x, state)[1], want_dx=False)
 
+        self._tries_absent_gradients(x, state, dy, dfinal, near)
+        if has_shared_loop(self.cell):
+            self._tries_single_steps(x, state, dy, dfinal, near)
+        self._tries_one_alone(x, state, dy, kept[0], near)
+
+    def _tries_absent_gradients(self, x, state, dy, dfinal, near):
+        """A gradient None, of the outputs or of the final state, counts as zeros."""
         zeros = map_arrays(np.zeros_like, (dy, dfinal))
         for method, absent, present in (
             ("step_backward", (None, dfinal), (zeros[0], dfinal)),
@@ -387,7 +393,7 @@ class Trial:
         ):
             found = []
             for doutputs in (present, absent):
-                layer.zero_grad()
+                self.layer.zero_grad()
                 dinputs = self._backward(doutputs, self._forward(x, state)[1])
                 found.append(_copies((dinputs, tuple(self.grads.values()))))
             what = "dy" if absent[0] is None else "dfinal"
@@ -395,15 +401,14 @@ class Trial:
                 method, found[1], found[0], f"the same gradients for {what} = None as for zeros",
                 f"write `if {what} is not None:` before you use it", near,
             )  # fmt: skip
-        if has_shared_loop(self.cell):
-            self._tries_single_steps(x, state, dy, dfinal, near)
 
+    def _tries_one_alone(self, x, state, dy, y, near):
+        """The output of one step of one sequence does not depend on the rest of the batch."""
         self.T = self.B = 1
-        one = x[:1, :1], tuple(array[:1] for array in state)
-        (first, _), cache = self._forward(*one)
-        wanted = kept[0][:1, :1]
+        (first, _), cache = self._forward(x[:1, :1], tuple(array[:1] for array in state))
         self._same(
-            "forward", first, wanted, "the same y for one step of one sequence alone as in a batch",
+            "forward", first, y[:1, :1],
+            "the same y for one step of one sequence alone as in a batch",
             "compute step t from run.a[t] and the state before it alone, and sizes from the arrays",
             near,
         )  # fmt: skip

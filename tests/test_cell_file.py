@@ -155,7 +155,12 @@ def test_visualize_leaves_out_what_a_cell_does_not_have(tmp_path, train_undrawn,
 
 def test_the_gradient_check_takes_a_file(tmp_path, capsys):
     assert gradcheck.main([cell_at(tmp_path / "mycell.py")]) == 0
-    assert "10 gradients of 1 layer, 0 wrong" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "10 gradients of 1 layer, 0 wrong" in said
+    assert f"tests/test_contracts.py --cell {tmp_path / 'mycell.py'}:Twin" in said
+    own = Path(__file__).parents[1] / "tutorials" / "own_cells.py"
+    assert gradcheck.main([f"{own}:GRU"]) == 0  # a file of the project is named from its folder
+    assert "test_contracts.py --cell tutorials/own_cells.py:GRU" in capsys.readouterr().out
     wrong = cell_at(tmp_path / "wrong.py", CELL.replace("(1 - q * q)", "(1 - q)"))
     assert gradcheck.main([wrong]) == 1
     assert "WRONG" in capsys.readouterr().out
