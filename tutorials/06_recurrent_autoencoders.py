@@ -161,8 +161,8 @@ assert np.abs(back - noise).mean() > 4 * digits
 
 # %% [markdown]
 # Our network does not copy noise: black pictures would have an error of 0.50. It has learned about
-# digits. But 1536 random pixels do not fit into its 128 numbers; whether a code of 4096 numbers
-# copies noise is not tested here. The paper has a second answer to the question mark: ask for
+# digits. But 1536 random pixels do not fit into its 128 numbers. Whether a code of 4096 numbers
+# copies noise, this test can't say. The paper has a second answer to the question mark: ask for
 # something that is not in the input, the *future*. Tutorials 07 and 10 do this.
 #
 # ## Break it on purpose: a mistake that no gradient check can find

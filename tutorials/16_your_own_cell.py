@@ -229,8 +229,8 @@ assert set(wrong) == {"Wx", "Wh", "b", "x", "state.0"}
 #
 # Gradients are not all that a cell must get right. So `gradcheck` and `train` first try what the
 # docstring of `Recurrent` says: a cell changes no input, keeps the dtype, draws no random numbers,
-# *adds* to its gradients, and more ([promises.py](../minilstm/promises.py)). They name a mistake in
-# the method that makes it. The second command runs more such tests; it needs pytest: `pip install
+# *adds* to its gradients, and more ([promises.py](../minilstm/promises.py)). They name the method
+# in which a mistake shows. The second command runs more such tests. It needs pytest: `pip install
 # -e '.[test]'`.
 #
 # Here is a cell that breaks one of these promises:
